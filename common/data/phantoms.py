@@ -1,0 +1,167 @@
+"""Phantom scans: small labeled images of several made-up organs and modalities, the same for the same seed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
+
+from ..errors import ConfigError
+
+Array = NDArray[np.float32]
+Modality = Literal["CT", "MR"]
+
+
+@dataclass(frozen=True)
+class PhantomTask:
+    """A made-up data set.
+
+    Args:
+        modality: ``CT`` (Hounsfield units) or ``MR`` (arbitrary units, bias field, noise).
+        shape: form of the organ: ``ellipsoid``, ``pair`` (two touching parts, labels 1 and 2), ``ring`` or ``tube``.
+        size: mean voxels along each axis; every scan differs by a few.
+        contrast: intensity of the organ against its surroundings, in units of the noise.
+        seed: makes the data sets differ.
+    """
+
+    modality: Modality
+    shape: Literal["ellipsoid", "pair", "ring", "tube"]
+    size: int
+    contrast: float
+    seed: int
+
+
+TASKS: dict[str, PhantomTask] = {
+    "pair_mr": PhantomTask("MR", "pair", 32, 4.0, 1),
+    "ellipsoid_ct": PhantomTask("CT", "ellipsoid", 36, 6.0, 2),
+    "ring_mr": PhantomTask("MR", "ring", 40, 8.0, 3),
+    "tube_ct": PhantomTask("CT", "tube", 40, 12.0, 4),
+}
+PHANTOM_TASKS = ("pair_mr", "ellipsoid_ct")
+"""Tasks that training uses; the others serve as out-of-distribution scans."""
+
+
+def phantom_scan(task: str, index: int, *, spatial_dims: int = 3, seed: int = 0) -> tuple[Array, NDArray[np.uint8]]:
+    """Returns one phantom image and its label.
+
+    Args:
+        task: name of the data set, one of ``TASKS``.
+        index: number of the scan.
+        spatial_dims: 2 or 3.
+        seed: of the whole series.
+
+    Returns:
+        Image, float32, and label, uint8, of equal shape ``(H, W[, D])``; spacing 1 mm.
+
+    Raises:
+        ConfigError: when there is no such task.
+    """
+    if task not in TASKS:
+        raise ConfigError(f"phantom task {task!r} does not exist; accepted are {', '.join(TASKS)}")
+    kind = TASKS[task]
+    rng = np.random.default_rng([seed, kind.seed, index, spatial_dims])
+    size = tuple(int(n) for n in kind.size + rng.integers(-4, 5, spatial_dims))
+    # Coordinates from -1 to 1, moved a little, so that the organ is not always in the middle.
+    grid = np.stack(np.meshgrid(*[np.linspace(-1, 1, n) for n in size], indexing="ij"))
+    grid = grid - rng.uniform(-0.15, 0.15, (spatial_dims, *[1] * spatial_dims))
+    label = _SHAPES[kind.shape](grid, rng.uniform(0.85, 1.15, spatial_dims)).astype(np.uint8)
+    texture = gaussian_filter(rng.standard_normal(size), 1.0) * 2
+    signal = (label > 0) * kind.contrast + texture + rng.standard_normal(size) * 0.5
+    body = (grid**2).sum(axis=0) < 1.6
+    if kind.modality == "CT":
+        return np.where(body, 40 + 15 * signal, -1000 + 5 * texture).astype(np.float32), label
+    bias = 1 + 0.3 * np.tanh(np.tensordot(rng.uniform(-1, 1, spatial_dims), grid, axes=1))
+    scale = 10 ** rng.uniform(1, 3)
+    return (np.abs(body * (6 + signal) * bias + 0.2 * rng.standard_normal(size)) * scale).astype(np.float32), label
+
+
+def phantom_dataset(
+    root: str | Path, task: str, num_cases: int, *, spatial_dims: int = 3, seed: int = 0
+) -> Path:
+    """Writes a Decathlon folder of phantoms, unless an equal one is there already, and returns it.
+
+    Args:
+        root: the folder ``<task>_<dims>d_<number>_<seed>`` is made in it.
+        task: name of the data set, one of ``TASKS``.
+        num_cases: number of scans.
+        spatial_dims: 2 or 3.
+        seed: of the series.
+    """
+    folder = Path(root) / f"{task}_{spatial_dims}d_{num_cases}_{seed}" / task
+    if (folder / "dataset.json").is_file():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=folder.parent))
+    try:
+        _write_dataset(temporary, task, num_cases, spatial_dims, seed)
+        # Another process may have been faster; its files are the same.
+        if not folder.exists():
+            temporary.rename(folder)
+    except FileExistsError:
+        pass
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return folder
+
+
+def _write_dataset(folder: Path, task: str, num_cases: int, spatial_dims: int, seed: int) -> None:
+    """Writes images, labels and ``dataset.json``."""
+    items = []
+    for part in ("imagesTr", "labelsTr"):
+        (folder / part).mkdir()
+    for index in range(num_cases):
+        image, label = phantom_scan(task, index, spatial_dims=spatial_dims, seed=seed)
+        name = f"{task}_{index:03d}.nii.gz"
+        nib.save(nib.Nifti1Image(image, np.eye(4)), folder / "imagesTr" / name)
+        nib.save(nib.Nifti1Image(label, np.eye(4)), folder / "labelsTr" / name)
+        items.append({"image": f"./imagesTr/{name}", "label": f"./labelsTr/{name}"})
+    values = ["background", "first part", "second part"] if TASKS[task].shape == "pair" else ["background", "organ"]
+    description = {
+        "name": task,
+        "description": "phantom scans, made by a program",
+        "modality": {"0": TASKS[task].modality},
+        "labels": {str(value): text for value, text in enumerate(values)},
+        "numTraining": num_cases,
+        "training": items,
+    }
+    (folder / "dataset.json").write_text(json.dumps(description, indent=1), encoding="utf-8")
+
+
+def _radius(grid: NDArray[np.float64], axes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Distance from the center, each axis scaled."""
+    return np.asarray(np.sqrt(((grid / axes.reshape(-1, *[1] * (grid.ndim - 1))) ** 2).sum(axis=0)))
+
+
+def _ellipsoid(grid: NDArray[np.float64], axes: NDArray[np.float64]) -> NDArray[np.int64]:
+    return (_radius(grid, axes) < 0.5).astype(np.int64)
+
+
+def _pair(grid: NDArray[np.float64], axes: NDArray[np.float64]) -> NDArray[np.int64]:
+    inside = _ellipsoid(grid, axes * np.array([1.3, *[0.8] * (len(axes) - 1)]))
+    return inside * (1 + (grid[0] > 0))
+
+
+def _ring(grid: NDArray[np.float64], axes: NDArray[np.float64]) -> NDArray[np.int64]:
+    return (np.abs(_radius(grid, axes) - 0.55) < 0.12).astype(np.int64)
+
+
+def _tube(grid: NDArray[np.float64], axes: NDArray[np.float64]) -> NDArray[np.int64]:
+    center = 0.3 * np.sin(3 * grid[0])
+    return (np.sqrt((grid[1] - center) ** 2 + (grid[2:] ** 2).sum(axis=0)) < 0.3 * axes[0]).astype(np.int64)
+
+
+_SHAPES: dict[str, Callable[[NDArray[np.float64], NDArray[np.float64]], NDArray[np.int64]]] = {
+    "ellipsoid": _ellipsoid,
+    "pair": _pair,
+    "ring": _ring,
+    "tube": _tube,
+}

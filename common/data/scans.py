@@ -1,0 +1,105 @@
+"""Scans to segment: whatever images a folder holds."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..errors import MissingDataError
+from .cases import Case, Folders, case_name, decathlon_cases, labeled_cases
+from .dicom import find_series, series_name
+from .phantoms import PHANTOM_TASKS, TASKS
+
+logger = logging.getLogger(__name__)
+
+VOLUME_SUFFIXES = (".nii", ".nii.gz", ".mha", ".nrrd")
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+
+
+def find_scans(folder: str | Path, *, spatial_dims: int = 3) -> list[Case]:
+    """Returns every scan of a folder.
+
+    Args:
+        folder: a Decathlon folder, or image files, or DICOM series: one sub-folder each, or told apart by
+            SeriesInstanceUID.
+        spatial_dims: 3 looks for volumes, 2 for pictures as well.
+
+    Raises:
+        MissingDataError: when the folder does not exist or holds no scan.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise MissingDataError(f"dataset_dir {root} does not exist; give a folder of scans")
+    if (root / "dataset.json").is_file():
+        return decathlon_cases(root)
+    suffixes = VOLUME_SUFFIXES + (PICTURE_SUFFIXES if spatial_dims == 2 else ())
+    files = [path for path in sorted(root.iterdir()) if path.is_file() and path.name.lower().endswith(suffixes)]
+    cases: list[Case] = [{"image": str(path), "case": case_name(path)} for path in files]
+    for place in [root, *(path for path in sorted(root.iterdir()) if path.is_dir())]:
+        cases.extend(_series_cases(place, is_root=place == root))
+    if not cases:
+        raise MissingDataError(f"dataset_dir {root} holds no scan; accepted are {', '.join(suffixes)} and DICOM series")
+    return [case | {"task": root.resolve().name} for case in unique_names(cases)]
+
+
+def scans_to_segment(dataset_dir: Folders | None, output_dir: str, *, spatial_dims: int = 3, seed: int = 0) -> list[Case]:
+    """Returns the scans that inference segments: of ``dataset_dir``, or phantoms, known and strange ones.
+
+    Args:
+        dataset_dir: a folder or a list of folders; ``None`` or empty for phantoms.
+        output_dir: phantoms are written below ``output_dir/phantoms``.
+        spatial_dims: 2 or 3.
+        seed: of the phantoms.
+
+    Raises:
+        MissingDataError: when a folder is missing or holds no scan.
+    """
+    if dataset_dir:
+        folders = [dataset_dir] if isinstance(dataset_dir, str) else list(dataset_dir)
+        found = [case for folder in folders for case in find_scans(folder, spatial_dims=spatial_dims)]
+    else:
+        groups = phantom_test_cases(output_dir, spatial_dims=spatial_dims, seed=seed)
+        found = groups["in_distribution"] + groups["out_of_distribution"]
+    return unique_names([{key: value for key, value in case.items() if key != "label"} for case in found])
+
+
+def phantom_test_cases(output_dir: str, *, spatial_dims: int = 3, seed: int = 0) -> dict[str, list[Case]]:
+    """Returns phantoms that no training has seen: of the training's kinds, and of other kinds.
+
+    Args:
+        output_dir: they are written below ``output_dir/phantoms``.
+        spatial_dims: 2 or 3.
+        seed: of the training's phantoms; the ones made here have another.
+    """
+    strange = [task for task in TASKS if task not in PHANTOM_TASKS]
+    groups = {"in_distribution": PHANTOM_TASKS, "out_of_distribution": tuple(strange)}
+    return {
+        group: labeled_cases(
+            None, output_dir, spatial_dims=spatial_dims, tasks=tasks, cases_per_task=6, seed=seed + 1000
+        )
+        for group, tasks in groups.items()
+    }
+
+
+def unique_names(cases: Sequence[Case]) -> list[Case]:
+    """Returns the cases with a number appended to every name that occurs before, so that no result overwrites another."""
+    seen: dict[str, int] = {}
+    named = []
+    for case in cases:
+        count = seen.get(case["case"], 0)
+        seen[case["case"]] = count + 1
+        named.append(case | {"case": f"{case['case']}_{count + 1}"} if count else dict(case))
+    return named
+
+
+def _series_cases(folder: Path, *, is_root: bool) -> list[Case]:
+    """The DICOM series of one folder; named after a sub-folder, and after their UID where that is ambiguous."""
+    series = find_series(folder)
+    if len(series) > 1:
+        logger.warning("%s holds %d DICOM series; each is segmented as a case of its own", folder, len(series))
+    cases = []
+    for uid, files in series.items():
+        name = series_name(uid) if is_root else folder.name
+        cases.append({"image": files, "case": name if is_root or len(series) == 1 else f"{name}_{series_name(uid)}"})
+    return cases

@@ -1,0 +1,58 @@
+"""Errors a user can cause, each with one line that says what, where, what is accepted and what to do.
+
+Every class is a :class:`BundleError` *and* the matching built-in, so that callers may catch either.
+"""
+
+from __future__ import annotations
+
+
+class BundleError(Exception):
+    """Base of every error raised on purpose by this collection."""
+
+
+class ConfigError(BundleError, ValueError):
+    """A setting has a value that is not accepted, or a key that does not exist."""
+
+
+class MissingDataError(BundleError, FileNotFoundError):
+    """A folder or file that was asked for is not there, or holds nothing usable."""
+
+
+class ImageError(BundleError, ValueError):
+    """An image cannot be read or cannot be used by this bundle."""
+
+
+class LabelError(BundleError, ValueError):
+    """A label does not fit its image or holds values that are not accepted."""
+
+
+class DicomError(ImageError):
+    """A DICOM series is incomplete, inconsistent or not an image."""
+
+
+class FeatureError(BundleError, ValueError):
+    """Feature maps from which no spectral signature can be computed."""
+
+
+class NotEnoughCasesError(BundleError, ValueError):
+    """Too few training cases for what was asked."""
+
+
+class BankError(BundleError, ValueError):
+    """A signature bank that cannot be read, or whose content contradicts itself."""
+
+
+class BankMismatchError(BankError):
+    """A signature bank that was fitted to other weights or other settings than the ones in use."""
+
+
+class WeightsError(BundleError, RuntimeError):
+    """Network weights that are missing, unreadable or of another network."""
+
+
+class OutputError(BundleError, OSError):
+    """Results cannot be written."""
+
+
+class CasesFailedError(BundleError, RuntimeError):
+    """Some cases failed; the others were finished and written."""

@@ -1,0 +1,36 @@
+"""Writing files so that nothing is ever half written."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from .errors import OutputError
+
+
+@contextmanager
+def write_atomically(path: str | Path) -> Iterator[Path]:
+    """Gives a temporary path beside ``path`` and renames it to ``path`` when the block ends without an error.
+
+    The temporary name keeps the suffixes, by which writers choose a format. Folders are created as needed.
+
+    Args:
+        path: where the file shall be.
+
+    Raises:
+        OutputError: when the file cannot be written (disk full, folder not writable); nothing is left behind.
+    """
+    target = Path(path)
+    temporary = target.with_name(f".{os.getpid()}.{target.name}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        os.replace(temporary, target)
+    except OSError as error:
+        raise OutputError(
+            f"cannot write {target}: {error.strerror or error}; free space or choose another output_dir"
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)

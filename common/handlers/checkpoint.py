@@ -1,0 +1,97 @@
+"""What training leaves on disk: the best weights, and a checkpoint from which it goes on."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from ignite.engine import Engine, Events
+from torch import nn
+
+from ..session import is_main_process
+from ..spectral.digest import unwrap
+from ..weights import read_checkpoint, save_atomically
+
+logger = logging.getLogger(__name__)
+
+
+class BestWeights:
+    """After every validation, writes the weights if the key metric is higher than ever before.
+
+    MONAI's ``CheckpointSaver`` forgets the best value when a run is resumed; this one is part of the checkpoint.
+
+    Args:
+        network: what is saved, without a data-parallel wrapper.
+        path: the file of the weights.
+    """
+
+    def __init__(self, network: nn.Module, path: str) -> None:
+        self.network, self.path = network, path
+        self.best = -math.inf
+
+    def attach(self, engine: Engine) -> None:
+        """Attaches to a validation engine."""
+        engine.add_event_handler(Events.COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Compares the key metric and writes the weights, on the main process only."""
+        value = float(engine.state.metrics[engine.state.key_metric_name])  # type: ignore[attr-defined]
+        if value <= self.best:
+            return
+        self.best = value
+        if is_main_process():
+            save_atomically(unwrap(self.network).state_dict(), self.path)
+            logger.info("%s %.4f is the best so far: weights written to %s", engine.state.key_metric_name, value, self.path)  # type: ignore[attr-defined]
+
+    def state_dict(self) -> dict[str, float]:
+        """Returns the best value so far."""
+        return {"best": self.best}
+
+    def load_state_dict(self, state: Mapping[str, float]) -> None:
+        """Sets the best value so far."""
+        self.best = float(state["best"])
+
+
+class TrainingCheckpoint:
+    """Writes a checkpoint after every epoch and, when asked, goes on from the last one.
+
+    Args:
+        path: the file of the checkpoint.
+        members: name -> object with ``state_dict`` and ``load_state_dict``: network, optimizer, handlers.
+        resume: whether to go on from ``path``.
+        interval: epochs between checkpoints.
+
+    Raises:
+        MissingDataError: at the start, when it shall resume and there is no checkpoint.
+    """
+
+    def __init__(self, path: str, members: Mapping[str, Any], *, resume: bool = False, interval: int = 1) -> None:
+        self.path, self.members, self.resume, self.interval = path, dict(members), resume, interval
+
+    def attach(self, engine: Engine) -> None:
+        """Attaches to a training engine."""
+        if self.resume:
+            engine.add_event_handler(Events.STARTED, self.load)
+        engine.add_event_handler(Events.EPOCH_COMPLETED(every=self.interval), self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Writes the checkpoint, on the main process only."""
+        if is_main_process():
+            states = {name: _inner(member).state_dict() for name, member in self.members.items()}
+            progress = {"epoch": engine.state.epoch, "iteration": engine.state.iteration}
+            save_atomically(states | {"progress": progress}, self.path)
+
+    def load(self, engine: Engine) -> None:
+        """Restores every member and the engine's progress."""
+        states = read_checkpoint(self.path)
+        for name, member in self.members.items():
+            _inner(member).load_state_dict(states[name])
+        engine.state.epoch = states["progress"]["epoch"]
+        engine.state.iteration = states["progress"]["iteration"]
+        logger.info("resumed from %s after epoch %d", self.path, engine.state.epoch)
+
+
+def _inner(member: Any) -> Any:
+    return unwrap(member) if isinstance(member, nn.Module) else member

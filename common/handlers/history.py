@@ -1,0 +1,66 @@
+"""The course of a training run as numbers and as a picture."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ignite.engine import Engine, Events
+
+from ..figures import draw_history
+from ..files import write_atomically
+from ..session import is_main_process
+
+
+class TrainingHistory:
+    """Records loss, learning rate and validation metric of every epoch; writes ``metrics.json`` and ``training.png``.
+
+    Args:
+        output_dir: folder of both files.
+        evaluator: the validation engine, whose key metric is recorded when it ran in the epoch.
+        optimizer: whose learning rate is recorded.
+    """
+
+    def __init__(self, output_dir: str, evaluator: Engine, optimizer: Any) -> None:
+        self.output_dir, self.evaluator, self.optimizer = Path(output_dir), evaluator, optimizer
+        self.epochs: list[dict[str, float]] = []
+        self._validations = 0
+
+    def attach(self, engine: Engine) -> None:
+        """Attaches to a training engine, after the handler that validates."""
+        self.evaluator.add_event_handler(Events.COMPLETED, self._count)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+        engine.add_event_handler(Events.COMPLETED, self.write)
+
+    def _count(self, _engine: Engine) -> None:
+        self._validations += 1
+
+    def __call__(self, engine: Engine) -> None:
+        """Records the epoch."""
+        metrics = {name: float(value) for name, value in engine.state.metrics.items()}
+        if self._validations:
+            metrics |= {name: float(value) for name, value in self.evaluator.state.metrics.items()}
+            self._validations = 0
+        rate = float(self.optimizer.param_groups[0]["lr"])
+        self.epochs.append({"epoch": engine.state.epoch, "learning_rate": rate} | metrics)
+
+    def write(self, _engine: Engine) -> None:
+        """Writes numbers and picture, on the main process only."""
+        if not is_main_process() or not self.epochs:
+            return
+        name = str(getattr(self.evaluator.state, "key_metric_name", ""))
+        validated = [epoch for epoch in self.epochs if name in epoch]
+        best = max(validated, key=lambda epoch: epoch[name]) if validated else None
+        with write_atomically(self.output_dir / "metrics.json") as temporary:
+            temporary.write_text(json.dumps({"best": best, "epochs": self.epochs}, indent=2) + "\n", encoding="utf-8")
+        draw_history(self.epochs, name, self.output_dir / "training.png")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the recorded epochs."""
+        return {"epochs": self.epochs}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restores the recorded epochs."""
+        self.epochs = list(state["epochs"])

@@ -1,0 +1,38 @@
+"""Randomness that depends on the seed and the epoch alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+
+from ..session import process_rank
+
+
+class EpochSeeder:
+    """Seeds sampler, transforms and torch at the start of every epoch.
+
+    So a run resumed after epoch k draws in epoch k + 1 what an uninterrupted run draws there.
+
+    Args:
+        seed: of the run.
+        sampler: has ``set_epoch``.
+        transform: the random transforms, with ``set_random_state``; workers of a data loader get theirs from torch.
+    """
+
+    def __init__(self, seed: int, sampler: Any, transform: Any) -> None:
+        self.seed, self.sampler, self.transform = seed, sampler, transform
+
+    def attach(self, engine: Engine) -> None:
+        """Attaches to a training engine."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Seeds everything for the epoch that starts."""
+        epoch = engine.state.epoch
+        # Ranks share the sampler's list but must not share augmentations.
+        seed = (self.seed * 1_000_003 + epoch * 1_009 + process_rank()) % 2**31
+        self.sampler.set_epoch(epoch)
+        self.transform.set_random_state(seed=seed)
+        torch.manual_seed(seed)

@@ -1,0 +1,89 @@
+"""The learning-rate schedule of the paper."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from ignite.engine import Engine, Events
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+logger = logging.getLogger(__name__)
+
+
+class PlateauSchedule:
+    """Multiplies the learning rate when the training loss has not fallen, and stops when it did not fall repeatedly.
+
+    Karimi and Gholipour 2023, section III-B: the rate is multiplied by 0.9 when the loss has not fallen over 2000
+    iterations; training stops after two such evaluations in a row. The loss is the mean over the iterations since the
+    last evaluation, summed on the device, so that no iteration waits for it.
+
+    Args:
+        optimizer: whose rate is changed.
+        interval: iterations between evaluations; 2000 in the paper.
+        factor: of the learning rate; 0.9 in the paper.
+        patience: evaluations in a row without a lower loss after which training stops; 2 in the paper, 0 never stops.
+    """
+
+    def __init__(
+        self, optimizer: Optimizer, *, interval: int = 2000, factor: float = 0.9, patience: int = 2
+    ) -> None:
+        self.scheduler = ReduceLROnPlateau(optimizer, factor=factor, patience=0, threshold=0.0)
+        self.interval, self.patience = interval, patience
+        self.total: torch.Tensor | None = None
+        self._bad_evaluations = 0
+
+    def attach(self, engine: Engine) -> None:
+        """Attaches to a training engine."""
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.accumulate)
+        engine.add_event_handler(Events.ITERATION_COMPLETED(every=self.interval), self)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.stop)
+
+    def accumulate(self, engine: Engine) -> None:
+        """Adds the loss of the iteration."""
+        output: Any = engine.state.output
+        loss = (output[0] if isinstance(output, list) else output)["loss"].detach().sum()
+        self.total = loss.clone() if self.total is None else self.total + loss
+
+    def __call__(self, engine: Engine) -> None:
+        """Evaluates the loss of the last ``interval`` iterations."""
+        if self.total is None:
+            return
+        if dist.is_available() and dist.is_initialized():
+            # Every rank must come to the same decision.
+            dist.all_reduce(self.total)
+        mean = float(self.total) / self.interval
+        self.total = None
+        lowest, bad = self.scheduler.best, self._bad_evaluations
+        self._bad_evaluations = 0 if mean < lowest else bad + 1
+        self.scheduler.step(mean)
+        rate = self.scheduler.optimizer.param_groups[0]["lr"]
+        logger.info("iteration %d: mean loss %.4f, learning rate %.3g", engine.state.iteration, mean, rate)
+        if self.patience and self._bad_evaluations >= self.patience:
+            logger.info("the loss has not fallen in %d evaluations: this epoch is the last", self._bad_evaluations)
+
+    def stop(self, engine: Engine) -> None:
+        """Stops at the end of an epoch, so that it is validated and saved."""
+        if self.patience and self._bad_evaluations >= self.patience:
+            engine.terminate()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the scheduler's state, the count of evaluations without a lower loss and the loss summed so far."""
+        total = torch.zeros(()) if self.total is None else self.total.cpu()
+        keep = ("best", "num_bad_epochs", "last_epoch")
+        plateau = {name: float(getattr(self.scheduler, name)) for name in keep}
+        return {"plateau": plateau, "bad_evaluations": self._bad_evaluations, "total": total}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restores what :meth:`state_dict` returned; the learning rate is part of the optimizer's state."""
+        plateau = state["plateau"]
+        self.scheduler.best = plateau["best"]
+        self.scheduler.num_bad_epochs = int(plateau["num_bad_epochs"])
+        self.scheduler.last_epoch = int(plateau["last_epoch"])
+        self._bad_evaluations = int(state["bad_evaluations"])
+        device = self.scheduler.optimizer.param_groups[0]["params"][0].device
+        self.total = state["total"].to(device)

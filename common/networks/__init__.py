@@ -1,0 +1,5 @@
+"""Networks."""
+
+from .dense_skip_unet import DenseSkipUNet
+
+__all__ = ["DenseSkipUNet"]

@@ -1,0 +1,100 @@
+"""Sampling of several data sets at once (multi-task training)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Sampler
+
+from .errors import ConfigError
+from .session import process_rank, world_size
+
+
+def task_probabilities(sizes: Sequence[int]) -> Tensor:
+    """Returns the probability of drawing from each data set, proportional to the square root of its size.
+
+    Karimi and Gholipour 2023, section III-C; equivalently every image has weight ``1 / sqrt(n_k)``.
+
+    Args:
+        sizes: ``n_k``, images of each data set, positive.
+
+    Returns:
+        ``(K,)`` float64 that sums to 1.
+
+    Raises:
+        ConfigError: when there is no data set or one is empty.
+
+    Example:
+        >>> task_probabilities([10, 100])
+        tensor([0.2403, 0.7597], dtype=torch.float64)
+    """
+    if not len(sizes) or min(sizes) < 1:
+        raise ConfigError(f"sizes {list(sizes)} must be positive, one for each data set")
+    roots = torch.tensor(list(sizes), dtype=torch.float64).sqrt()
+    return roots / roots.sum()
+
+
+class TaskSampler(Sampler[int]):
+    """Draws a data set by :func:`task_probabilities`, then one of its images uniformly, with replacement.
+
+    The draw depends on the seed and the epoch alone, so a resumed run draws as an uninterrupted one. Under distributed
+    training every rank draws the same list and takes every ``world size``-th of it.
+
+    Args:
+        data: list of cases; ``task`` tells the data set, a case without one belongs to a common one.
+        seed: of the draw.
+        num_samples: images in an epoch, over all ranks; as many as there are cases by default.
+        uniform: draw every image with the same probability instead, the paper's ablation.
+    """
+
+    def __init__(
+        self, data: Sequence[Any], *, seed: int = 0, num_samples: int | None = None, uniform: bool = False
+    ) -> None:
+        tasks = [str(case.get("task", "")) for case in data]
+        names = sorted(set(tasks))
+        sizes = torch.tensor([tasks.count(name) for name in names], dtype=torch.float64)
+        shares = sizes / sizes.sum() if uniform else task_probabilities([int(size) for size in sizes])
+        each = dict(zip(names, (shares / sizes).tolist(), strict=True))
+        self.weights = torch.tensor([each[task] for task in tasks], dtype=torch.float64)
+        self.seed = seed
+        self.epoch = 0
+        self.world_size, self.rank = world_size(), process_rank()
+        self.num_samples = -(-(num_samples or len(tasks)) // self.world_size)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Sets the epoch whose list the next iteration gives."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed((self.seed << 20) + self.epoch)
+        total = self.num_samples * self.world_size
+        drawn = torch.multinomial(self.weights, total, replacement=True, generator=generator)
+        return iter(drawn[self.rank :: self.world_size].tolist())
+
+    def __len__(self) -> int:
+        return self.num_samples
+
+
+class ShardSampler(Sampler[int]):
+    """Shares a validation set out over the ranks, in order and without repeating a case.
+
+    MONAI's ``DistributedSampler`` refuses sets with fewer cases than ranks; there, every rank takes all of them, which
+    leaves every mean as it is.
+
+    Args:
+        data: the set.
+    """
+
+    def __init__(self, data: Sequence[Any]) -> None:
+        everything = range(len(data))
+        shared = len(data) >= world_size()
+        self.indices = list(everything[process_rank() :: world_size()] if shared else everything)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.indices)
+
+    def __len__(self) -> int:
+        return len(self.indices)

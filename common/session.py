@@ -1,0 +1,155 @@
+"""What a run on the command line starts with: determinism, readable errors, checked options, process groups."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from monai.utils import set_determinism
+
+from .errors import BundleError, ConfigError
+
+logger = logging.getLogger(__name__)
+
+RUNNER_OPTIONS = frozenset(
+    "run_id init_id final_id meta_file config_file logging_file tracking args_file workflow_name workflow_type".split()
+)
+"""Options of ``python -m monai.bundle run`` itself."""
+
+
+def start_session(seed: int, *, distributed: bool = False) -> None:
+    """Makes a run reproducible, its errors readable and its options checked.
+
+    Args:
+        seed: of every random number generator.
+        distributed: whether to join the process group that ``torchrun`` describes.
+
+    Raises:
+        ConfigError: when the command line sets a key that no config file has.
+    """
+    sys.excepthook = report_error
+    check_options(sys.argv[1:])
+    if distributed and not dist.is_initialized():
+        device = local_device()
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        dist.init_process_group("nccl" if device.type == "cuda" and dist.is_nccl_available() else "gloo")
+        if not is_main_process():
+            logging.getLogger().setLevel(logging.WARNING)
+    set_determinism(seed=seed)
+
+
+def end_session() -> None:
+    """Leaves the process group, if there is one."""
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def local_device() -> torch.device:
+    """Returns the GPU of this process under ``torchrun``, or the CPU where there is none."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+    return torch.device("cpu")
+
+
+def is_cuda(device: str | torch.device) -> bool:
+    """Returns whether a device, given as such or by name, is a GPU."""
+    return torch.device(device).type == "cuda"
+
+
+def process_rank() -> int:
+    """Returns this process's rank, 0 without distributed training."""
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    """Returns the number of processes, 1 without distributed training."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def is_main_process() -> bool:
+    """Returns whether this process is the one that writes."""
+    return process_rank() == 0
+
+
+def find_bundle_error(error: BaseException | None) -> BundleError | None:
+    """Returns the first error of ours in a chain of exceptions; MONAI wraps errors in its own."""
+    while error is not None:
+        if isinstance(error, BundleError):
+            return error
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def error_line(error: BaseException) -> str:
+    """Returns one line that tells what went wrong: our own message, or else the innermost error's."""
+    own = find_bundle_error(error)
+    while own is None and (error.__cause__ or error.__context__):
+        error = error.__cause__ or error.__context__  # type: ignore[assignment]
+    text = str(own) if own is not None else f"{type(error).__name__}: {error}"
+    return " ".join(text.split())
+
+
+def report_error(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+    """Prints one line for an error of ours and the whole traceback for any other; the exit status is 1 either way."""
+    own = find_bundle_error(error)
+    if own is None or logger.isEnabledFor(logging.DEBUG):
+        sys.__excepthook__(kind, error, traceback)
+    else:
+        sys.stderr.write(f"error: {' '.join(str(own).split())}\n")
+
+
+def check_options(arguments: Sequence[str]) -> None:
+    """Makes sure that every ``--key`` of ``monai.bundle run`` exists in its config files; MONAI adds unknown ones silently.
+
+    Args:
+        arguments: of the command line, without the program. Anything but ``monai.bundle run`` passes.
+
+    Raises:
+        ConfigError: naming the unknown key and the most similar one that exists.
+    """
+    options = {argument[2:].split("=", 1)[0]: index for index, argument in enumerate(arguments) if argument[:2] == "--"}
+    if "run" not in arguments[:1] or "config_file" not in options:
+        return
+    config = _read_configs(arguments, options["config_file"])
+    for option in options:
+        if option in RUNNER_OPTIONS or _exists(config, option):
+            continue
+        near = difflib.get_close_matches(option, [str(key) for key in config], n=1)
+        hint = f"; did you mean --{near[0]}?" if near else ""
+        raise ConfigError(f"unknown option --{option}: no such key in the config files{hint}")
+
+
+def _read_configs(arguments: Sequence[str], index: int) -> dict[str, Any]:
+    """All config files of the command line, laid over one another."""
+    text = arguments[index].partition("=")[2] or arguments[index + 1]
+    files = [part.strip(" '\"") for part in text.strip("[]").split(",")]
+    config: dict[str, Any] = {}
+    for file in files:
+        # Keys of nested overlays, such as train#x, exist in the file they are laid over.
+        config |= json.loads(Path(file).read_text(encoding="utf-8"))
+    return config
+
+
+def _exists(config: Any, option: str) -> bool:
+    """Whether the config has the (nested) key, or a component that takes a further argument of that name."""
+    for part in option.lstrip("+").replace("::", "#").split("#"):
+        if isinstance(config, list):
+            if not part.isdigit() or int(part) >= len(config):
+                return False
+            config = config[int(part)]
+        elif isinstance(config, dict) and part in config:
+            config = config[part]
+        else:
+            # Components take optional arguments that their config does not spell out, and _disabled_ and the like.
+            return isinstance(config, dict) and ("_target_" in config or part.startswith("_"))
+    return True

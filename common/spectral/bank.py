@@ -1,0 +1,204 @@
+"""The signature bank: what a hospital receives in place of training images, and the verdict it gives."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+from torch import Tensor
+
+from ..errors import BankError, BankMismatchError, ConfigError, MissingDataError, NotEnoughCasesError
+from ..files import write_atomically
+from .distance import Array, Distance, distance_to, leave_one_out
+
+VERSION = 1
+REFIT_COMMAND = "python -m monai.bundle run fit_bank --config_file configs/train.json --dataset_dir <training data>"
+
+
+@dataclass(frozen=True)
+class BankSettings:
+    """How the signatures of a bank came about; inference must do the same for its verdicts to mean anything.
+
+    Args:
+        layers: names of the feature layers, side by side in a signature.
+        per_voxel: whether singular values were divided by the square root of the number of voxels.
+        precision: floating type in which the network ran.
+        distance: ``nearest`` (the paper) or ``mahalanobis``.
+        weights_digest: SHA-256 of the network's weights.
+        preprocessing_digest: SHA-256 of the settings of the image transforms.
+    """
+
+    layers: tuple[str, ...] = ()
+    per_voxel: bool = False
+    precision: str = "float32"
+    distance: Distance = "nearest"
+    weights_digest: str = ""
+    preprocessing_digest: str = ""
+
+    def __post_init__(self) -> None:
+        if self.distance not in get_args(Distance):
+            raise ConfigError(f"distance is {self.distance!r}; accepted are {' and '.join(get_args(Distance))}")
+
+
+@dataclass(frozen=True, eq=False)
+class SignatureBank:
+    """Spectral signatures of a training set with the threshold they imply; higher OODM means more abnormal.
+
+    Karimi and Gholipour 2023, section III-D, equations 1 and 2. Holds no name, no path and nothing of a patient.
+
+    Args:
+        signatures: ``(K, D)`` float64, without duplicates, sorted, so that the order of cases does not matter.
+        leave_one_out: ``(K,)``, OODM of each training case against the others.
+        threshold: ``mean + c * std`` of ``leave_one_out`` (population standard deviation).
+        c: the paper's C; 2.5 there.
+        settings: how the signatures came about.
+    """
+
+    signatures: Array
+    leave_one_out: Array
+    threshold: float
+    c: float
+    settings: BankSettings
+
+    @classmethod
+    def fit(cls, signatures: Tensor | Array | Sequence[Any], *, c: float = 2.5, **settings: Any) -> SignatureBank:
+        """Returns the bank of the given training signatures.
+
+        Args:
+            signatures: ``(K, D)``, one row for each training case; exact duplicates are dropped.
+            c: how many standard deviations above the mean leave-one-out OODM the threshold lies.
+            **settings: see :class:`BankSettings`.
+
+        Raises:
+            NotEnoughCasesError: with fewer than two distinct signatures (three for the Mahalanobis distance).
+            BankError: when a signature is not finite.
+        """
+        chosen = BankSettings(**settings)
+        rows = np.stack([np.asarray(row, dtype=np.float64) for row in signatures]) if len(signatures) else np.empty((0, 0))
+        if rows.size and not np.isfinite(rows).all():
+            raise BankError("a training signature holds NaN or infinite values: no bank can be fitted")
+        unique = np.unique(rows, axis=0)
+        needed = 2 if chosen.distance == "nearest" else 3
+        if len(unique) < needed:
+            raise NotEnoughCasesError(
+                f"{len(unique)} distinct training case(s): a threshold needs at least {needed} with distance="
+                f"{chosen.distance!r}; add training cases to dataset_dir"
+            )
+        loo = leave_one_out(unique, chosen.distance)
+        return cls(unique, loo, float(loo.mean() + c * loo.std()), float(c), chosen)
+
+    def oodm(self, signature: Tensor | Array) -> float:
+        """Returns the out-of-distribution measure of a signature; higher means more abnormal.
+
+        Args:
+            signature: ``(D,)``.
+
+        Raises:
+            BankMismatchError: when its length is not that of the bank's signatures.
+            BankError: when it is not finite.
+        """
+        row = np.asarray(signature, dtype=np.float64)
+        if row.shape != self.signatures.shape[1:]:
+            raise BankMismatchError(f"signature of shape {row.shape}, the bank holds {self.signatures.shape[1:]}")
+        if not np.isfinite(row).all():
+            raise BankError("the signature holds NaN or infinite values: it has no OODM")
+        return float(distance_to(row[None], self.signatures, self.settings.distance)[0])
+
+    def is_ood(self, signature: Tensor | Array) -> bool:
+        """Returns whether the OODM of ``signature`` lies above the threshold."""
+        return self.oodm(signature) > self.threshold
+
+    def check(self, **settings: Any) -> None:
+        """Makes sure that the bank was fitted with the given settings.
+
+        Args:
+            **settings: any fields of :class:`BankSettings`, as in use now.
+
+        Raises:
+            BankMismatchError: naming the first setting that differs and the command that fits the bank again.
+        """
+        for name, value in settings.items():
+            expected = getattr(self.settings, name)
+            current = tuple(value) if isinstance(value, list) else value
+            if expected != current:
+                raise BankMismatchError(
+                    f"the signature bank does not belong to this network: {name} is {_short(current)}, the bank was "
+                    f"fitted with {_short(expected)}; refit it with: {REFIT_COMMAND}"
+                )
+
+    def save(self, path: str | Path) -> None:
+        """Writes the bank as an npz without objects, to a temporary name first.
+
+        Raises:
+            OutputError: when it cannot be written.
+        """
+        content = {field.name: np.asarray(getattr(self.settings, field.name)) for field in fields(self.settings)}
+        # Without a layer, numpy would make an array of floats.
+        content["layers"] = np.asarray(self.settings.layers, dtype=np.str_)
+        content |= {name: np.asarray(getattr(self, name)) for name in _NUMBERS} | {"version": np.asarray(VERSION)}
+        with write_atomically(path) as temporary, open(temporary, "wb") as file:
+            np.savez(file, **content)  # type: ignore[arg-type]
+
+    @classmethod
+    def load(cls, path: str | Path) -> SignatureBank:
+        """Reads a bank, never unpickling anything.
+
+        Raises:
+            MissingDataError: when there is no such file.
+            BankError: when it is truncated, of another kind or contradicts itself.
+        """
+        if not Path(path).is_file():
+            raise MissingDataError(f"no signature bank at {path}; fit it with: {REFIT_COMMAND}")
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                content = {name: archive[name] for name in archive.files}
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise BankError(f"{path} is no readable signature bank ({error}); refit it with: {REFIT_COMMAND}") from error
+        return cls._from_content(path, content)
+
+    @classmethod
+    def _from_content(cls, path: str | Path, content: dict[str, Any]) -> SignatureBank:
+        """Builds a bank from the arrays of its file and checks that they fit together."""
+        needed = {*_NUMBERS, "version", *(field.name for field in fields(BankSettings))}
+        if needed - content.keys() or int(content["version"]) != VERSION:
+            raise BankError(f"{path} is no signature bank of version {VERSION}; refit it with: {REFIT_COMMAND}")
+        settings = {field.name: content[field.name].tolist() for field in fields(BankSettings)}
+        settings["layers"] = tuple(settings["layers"])
+        c, threshold = float(content["c"]), float(content["threshold"])
+        bank = cls.fit(content["signatures"], c=c, **settings)
+        # The threshold decides over patients: it must follow from the signatures it is shipped with.
+        if not np.isclose(bank.threshold, threshold, rtol=1e-6, atol=0.0):
+            raise BankError(f"{path}: threshold {threshold} does not follow from its signatures; refit: {REFIT_COMMAND}")
+        return replace(bank, leave_one_out=content["leave_one_out"], threshold=threshold)
+
+    @classmethod
+    def merge(cls, banks: Iterable[SignatureBank]) -> SignatureBank:
+        """Returns the bank of all signatures of several banks, with its threshold computed anew.
+
+        Raises:
+            BankMismatchError: when the banks were fitted with different settings or C.
+            NotEnoughCasesError: when no bank is given.
+        """
+        collected = list(banks)
+        if not collected:
+            raise NotEnoughCasesError("no signature bank to merge: give at least one")
+        first = collected[0]
+        for bank in collected[1:]:
+            first.check(**{field.name: getattr(bank.settings, field.name) for field in fields(BankSettings)})
+            if bank.c != first.c:
+                raise BankMismatchError(f"banks with C = {first.c} and C = {bank.c} cannot be merged: refit one of them")
+        rows = np.concatenate([bank.signatures for bank in collected])
+        return cls.fit(rows, c=first.c, **{f.name: getattr(first.settings, f.name) for f in fields(BankSettings)})
+
+
+_NUMBERS = ("signatures", "leave_one_out", "threshold", "c")
+
+
+def _short(value: Any) -> str:
+    """A setting for a message; of a digest, the first twelve characters."""
+    text = str(value) or "unset"
+    return f"{text[:12]}..." if len(text) == 64 else text

@@ -1,0 +1,71 @@
+"""Digests that bind a signature bank to the weights and the preprocessing it was fitted with."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def unwrap(network: nn.Module) -> nn.Module:
+    """Returns the network inside ``DataParallel`` or ``DistributedDataParallel``, or the network itself."""
+    parallel = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+    return network.module if isinstance(network, parallel) else network
+
+
+def weights_digest(state_dict: Mapping[str, Tensor]) -> str:
+    """Returns the SHA-256, in hexadecimal, over the sorted name, type, shape and bytes of every tensor.
+
+    Args:
+        state_dict: a network's state; a leading ``module.`` (distributed training) does not count.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted((name.removeprefix("module."), tensor) for name, tensor in state_dict.items()):
+        digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+class WeightsDigest:
+    """Computes :func:`weights_digest` of a network, again only when the weights have changed since the last call."""
+
+    def __init__(self) -> None:
+        self._last: tuple[tuple[tuple[int, int], ...], str] | None = None
+
+    def __call__(self, network: nn.Module) -> str:
+        """Returns the digest of ``network``, looking inside a data-parallel wrapper."""
+        state = unwrap(network).state_dict()
+        # The tensor's version counter rises with every change in place, so no byte is read while nothing changed.
+        key = tuple((tensor.data_ptr(), tensor._version) for tensor in state.values())
+        last = self._last
+        if last is None or last[0] != key:
+            last = (key, weights_digest(state))
+            self._last = last
+        return last[1]
+
+
+def preprocessing_digest(transforms: Iterable[Any]) -> str:
+    """Returns the SHA-256, in hexadecimal, over the kinds and settings of the transforms that prepare an image.
+
+    Args:
+        transforms: the list of transforms; each contributes its class name and every setting that is a number, a text,
+            a flag or a collection of those, also inside nested transforms.
+    """
+    description = [_describe(transform) for transform in transforms]
+    return hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()
+
+
+def _describe(value: Any) -> Any:
+    """A description of a setting or transform in JSON; what has none (a function, say) is told by its type."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): _describe(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset | range):
+        return [_describe(item) for item in value]
+    settings = {name: _describe(item) for name, item in vars(value).items()} if hasattr(value, "__dict__") else {}
+    return {"kind": type(value).__name__, "settings": settings}

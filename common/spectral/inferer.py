@@ -1,0 +1,203 @@
+"""Sliding-window inference that sums the spectral signature of an image while it segments it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal, get_args
+
+import torch
+from monai.inferers import Inferer, sliding_window_inference
+from torch import Tensor, nn
+
+from ..errors import ConfigError, FeatureError
+from .cores import cells_in_core, fit_window, plan_cores
+from .digest import WeightsDigest, unwrap
+from .signature import GramAccumulator
+
+Precision = Literal["float32", "bfloat16", "float16"]
+
+
+class SpectrumCollector:
+    """Sums the Gram matrices of the core cells of every window, for every image of a batch and every layer.
+
+    Args:
+        layers: names of the feature layers.
+        image_size: voxels of the images along each axis, before padding.
+        window: voxels of the sliding window along each axis.
+        overlap: share of a window that the next one covers again.
+    """
+
+    def __init__(
+        self, layers: Sequence[str], image_size: Sequence[int], window: Sequence[int], overlap: float
+    ) -> None:
+        self.layers = tuple(layers)
+        self.window = tuple(window)
+        self.cores = plan_cores(image_size, window, overlap)
+        self.grams: dict[tuple[int, str], GramAccumulator] = {}
+        self.coordinates: Sequence[Sequence[slice]] = ()
+
+    @contextmanager
+    def watch(self, network: nn.Module) -> Iterator[None]:
+        """Hooks the layers of ``network`` while the block runs.
+
+        Raises:
+            ConfigError: when the network has no layer of that name.
+        """
+        owner = threading.get_ident()
+        handles = []
+        try:
+            for layer in self.layers:
+                handles.append(_layer(network, layer).register_forward_hook(self._hook(layer, owner)))
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _hook(self, layer: str, owner: int) -> Any:
+        """A forward hook that hands a layer's output on; other threads that share the network are none of its business."""
+
+        def hook(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
+            if threading.get_ident() == owner:
+                self._add(layer, output)
+
+        return hook
+
+    def _add(self, layer: str, features: Tensor) -> None:
+        """Adds the core cells of a batch of windows."""
+        if features.ndim != len(self.window) + 2 or len(features) != len(self.coordinates):
+            raise FeatureError(
+                f"layer {layer!r} gives shape {tuple(features.shape)} for {len(self.coordinates)} window(s); feature "
+                f"layers must give (window, channels, *{len(self.window)} axes): choose another in feature_layers"
+            )
+        for piece, place in zip(features, self.coordinates, strict=True):
+            cells = [
+                cells_in_core(cores[where.start], where.start, extent, size)
+                for cores, where, extent, size in zip(
+                    self.cores, place[2:], self.window, piece.shape[1:], strict=True
+                )
+            ]
+            key = (place[0].start, layer)
+            self.grams.setdefault(key, GramAccumulator(piece.shape[0])).update(piece[(slice(None), *cells)])
+
+    def signatures(self, batch_size: int, *, per_voxel: bool) -> Tensor:
+        """Returns the signatures of all layers side by side, ``(B, D)`` float64 on the CPU."""
+        rows = [
+            torch.cat([self.grams[image, layer].signature(per_voxel) for layer in self.layers])
+            for image in range(batch_size)
+        ]
+        return torch.stack(rows)
+
+
+class SpectralInferer(Inferer):
+    """Segments an image window by window and returns, beside the logits, the image's spectral signature.
+
+    The feature layer is a name, found in whatever network is given, so any MONAI network will do. Every voxel counts
+    exactly once: in the window where it lies deepest. Padding never counts.
+
+    Args:
+        roi_size: largest sliding window, voxels along each axis; 96 along each in Karimi and Gholipour 2023. For an
+            image smaller than that the window shrinks to the image, rounded up to ``divisor``.
+        layers: names of the feature layers; the paper's is the last map before the head alone.
+        divisor: window sizes are multiples of this, as the network demands.
+        overlap: share of a window that the next one covers again, in [0, 1); 0.25 in the paper (24 of 96 voxels).
+        sw_batch_size: windows that go through the network at once.
+        per_voxel: divide singular values by the square root of the number of voxels (not in the paper).
+        precision: floating type in which the network runs; signatures of one bank need one precision.
+        with_signature: ``False`` gives the logits alone.
+
+    Raises:
+        ConfigError: when a setting is not accepted.
+    """
+
+    def __init__(
+        self,
+        roi_size: Sequence[int],
+        layers: Sequence[str],
+        *,
+        divisor: int = 8,
+        overlap: float = 0.25,
+        sw_batch_size: int = 1,
+        per_voxel: bool = False,
+        precision: Precision = "float32",
+        with_signature: bool = True,
+    ) -> None:
+        if not 0 <= overlap < 1:
+            raise ConfigError(f"overlap is {overlap!r}; accepted is 0 <= overlap < 1")
+        if precision not in get_args(Precision):
+            raise ConfigError(f"precision is {precision!r}; accepted are {', '.join(get_args(Precision))}")
+        if with_signature and not layers:
+            raise ConfigError("feature_layers is empty; name at least one layer of the network")
+        self.roi_size = tuple(roi_size)
+        self.layers = tuple(layers)
+        self.divisor = divisor
+        self.overlap = overlap
+        self.sw_batch_size = sw_batch_size
+        self.per_voxel = per_voxel
+        self.precision: Precision = precision
+        self.with_signature = with_signature
+        self._digest = WeightsDigest()
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What of this inferer decides over signatures, by the names of ``BankSettings``."""
+        return {"layers": self.layers, "per_voxel": self.per_voxel, "precision": self.precision}
+
+    def weights_digest(self, network: nn.Module) -> str:
+        """Returns the SHA-256 of a network's weights, computed again only when they have changed."""
+        return self._digest(network)
+
+    def __call__(self, inputs: Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
+        """Segments a batch of images.
+
+        Args:
+            inputs: ``(B, C, H, W[, D])``.
+            network: returns logits for a window.
+            *args: further arguments of the network.
+            **kwargs: further keyword arguments of the network.
+
+        Returns:
+            The logits ``(B, K, H, W[, D])``; with signatures, a dictionary of ``logits``, ``signature`` (``(B, D)``
+            float64 on the CPU) and ``weights_digest`` (``(B, 32)`` uint8, the SHA-256 of the network's weights).
+
+        Raises:
+            ConfigError: when a layer does not exist or the window does not fit the image's number of axes.
+            FeatureError: when a feature map has no signature, being zero or not finite.
+        """
+        window = fit_window(inputs.shape[2:], self.roi_size, self.divisor)
+        dtype = getattr(torch, self.precision)
+        with torch.autocast(inputs.device.type, dtype=dtype, enabled=dtype != torch.float32):
+            if not self.with_signature:
+                return self._segment(inputs, window, network, *args, **kwargs)
+            collector = SpectrumCollector(self.layers, inputs.shape[2:], window, self.overlap)
+
+            def predictor(windows: Tensor, coordinates: Sequence[Sequence[slice]], *rest: Any, **named: Any) -> Tensor:
+                collector.coordinates = coordinates
+                return network(windows, *rest, **named)
+
+            with collector.watch(unwrap(network)):
+                logits = self._segment(inputs, window, predictor, *args, with_coord=True, **kwargs)
+        digest = torch.frombuffer(bytearray.fromhex(self.weights_digest(network)), dtype=torch.uint8)
+        return {
+            # A MetaTensor inside a dictionary breaks MONAI's decollation.
+            "logits": logits.as_tensor() if hasattr(logits, "as_tensor") else logits,
+            "signature": collector.signatures(len(inputs), per_voxel=self.per_voxel),
+            "weights_digest": digest.repeat(len(inputs), 1),
+        }
+
+    def _segment(self, inputs: Tensor, window: Sequence[int], predictor: Any, *args: Any, **kwargs: Any) -> Any:
+        """MONAI's sliding window; border voxels of a window weigh as much as inner ones, as in the paper."""
+        return sliding_window_inference(
+            inputs, window, self.sw_batch_size, predictor, self.overlap, "constant", 0.125, "constant", 0.0,
+            None, None, False, None, None, None, -1, *args, **kwargs,
+        )  # fmt: skip
+
+
+def _layer(network: nn.Module, name: str) -> nn.Module:
+    """The submodule of that name; tells the names there are when there is none."""
+    try:
+        return network.get_submodule(name)
+    except AttributeError as error:
+        names = ", ".join(child for child, _ in network.named_modules() if child and child.count(".") <= 1)
+        raise ConfigError(f"feature_layers names {name!r}, which the network has not; it has: {names}") from error

@@ -1,0 +1,134 @@
+"""Spectral signatures of feature maps (Karimi and Gholipour, IEEE Trans. Artif. Intell. 4(2), 2023, section III-D)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from ..errors import FeatureError
+
+EPS = 1e-7
+"""Smallest singular value kept, as a share of the largest: the resolution of float32."""
+
+CHUNK = 65_536
+"""Voxels converted to float64 at once, so that memory does not grow with the image."""
+
+
+def log_spectrum_signature(singular_values: Tensor, *, eps: float = EPS) -> Tensor:
+    """Returns ``v / ||v||`` with ``v = log(max(s, eps * s_1))``, the paper's normalized logarithmic spectrum.
+
+    The lower bound ``eps * s_1`` is ours: a dead channel then gives a finite signature.
+
+    Args:
+        singular_values: ``(n,)``, not negative, largest first.
+        eps: smallest singular value kept, as a share of the largest.
+
+    Returns:
+        The signature, ``(n,)`` float64, of Euclidean norm 1.
+
+    Raises:
+        FeatureError: when the values are not finite or all zero, or when the logarithms are all zero.
+    """
+    values = singular_values.double()
+    if not bool(torch.isfinite(values).all()):
+        raise FeatureError("the feature map holds NaN or infinite values: no spectral signature exists")
+    if float(values[0]) <= 0.0:
+        raise FeatureError("the feature map is zero everywhere: no spectral signature exists")
+    logarithms = values.clamp_min(eps * float(values[0])).log()
+    norm = float(logarithms.norm())
+    if norm == 0.0:
+        raise FeatureError("every singular value of the feature map is 1: its logarithms are zero, no signature exists")
+    return logarithms / norm
+
+
+class GramAccumulator:
+    """Sums the ``n x n`` Gram matrix of feature maps in float64, piece by piece, without keeping the maps.
+
+    The singular values of ``F`` (``N x n``) are the square roots of the eigenvalues of ``F^T F``, and that sum runs over
+    voxels, so pieces of an image may come one after the other: memory O(n^2), one pass. Agreement with a singular value
+    decomposition in float64: 1e-10 where the smallest singular value is at least 1e-3 of the largest, 1e-5 otherwise.
+
+    Args:
+        num_channels: ``n``, channels of the feature map.
+    """
+
+    def __init__(self, num_channels: int) -> None:
+        if num_channels < 1:
+            raise FeatureError(f"num_channels is {num_channels}; at least one channel is needed")
+        self.num_channels = num_channels
+        self.num_voxels = 0
+        self._gram: Tensor | None = None
+
+    def update(self, features: Tensor) -> None:
+        """Adds a piece of the feature map.
+
+        Args:
+            features: ``(n, *spatial)``, any floating type, on any device; the sum stays on that device.
+
+        Raises:
+            FeatureError: when the number of channels is not ``n``.
+        """
+        if features.ndim < 2 or features.shape[0] != self.num_channels:
+            raise FeatureError(f"features have shape {tuple(features.shape)}; expected ({self.num_channels}, *spatial)")
+        flat = features.detach().reshape(self.num_channels, -1)
+        if self._gram is None:
+            self._gram = torch.zeros(self.num_channels, self.num_channels, dtype=torch.float64, device=flat.device)
+        for chunk in flat.split(CHUNK, dim=1):
+            double = chunk.double()
+            self._gram.addmm_(double, double.T)
+        self.num_voxels += flat.shape[1]
+
+    def singular_values(self) -> Tensor:
+        """Returns the singular values ``(n,)`` of everything added so far, float64, on the CPU, largest first.
+
+        Raises:
+            FeatureError: when nothing was added, or when what was added is not finite.
+        """
+        if self._gram is None or self.num_voxels == 0:
+            raise FeatureError("no voxel was added to the Gram matrix: call update first")
+        gram = self._gram.cpu()
+        if not bool(torch.isfinite(gram).all()):
+            raise FeatureError("the feature map holds NaN or infinite values: no spectral signature exists")
+        return torch.linalg.eigvalsh(gram).flip(0).clamp_min(0.0).sqrt()
+
+    def signature(self, per_voxel: bool = False) -> Tensor:
+        """Returns the spectral signature ``(n,)`` of everything added so far.
+
+        Args:
+            per_voxel: divide the singular values by the square root of the number of voxels first, so that the size of
+                the image does not move the signature. The paper does not.
+
+        Raises:
+            FeatureError: see :func:`log_spectrum_signature`.
+        """
+        values = self.singular_values()
+        if per_voxel:
+            values = values / math.sqrt(self.num_voxels)
+        return log_spectrum_signature(values)
+
+
+def spectral_signature(features: Tensor, *, per_voxel: bool = False) -> Tensor:
+    """Returns the spectral signature of one feature map.
+
+    Karimi and Gholipour 2023, section III-D: the logarithm of the singular values of the feature map, reshaped to
+    voxels by channels, divided by its Euclidean norm.
+
+    Args:
+        features: ``(n, *spatial)`` with ``n`` channels.
+        per_voxel: divide the singular values by the square root of the number of voxels first (not in the paper).
+
+    Returns:
+        ``(n,)`` float64 on the CPU, Euclidean norm 1.
+
+    Raises:
+        FeatureError: when the features are not finite, all zero, or give a logarithmic spectrum of norm zero.
+
+    Example:
+        >>> spectral_signature(torch.diag(torch.tensor([100.0, 10.0, 1.0])))
+        tensor([0.8944, 0.4472, 0.0000], dtype=torch.float64)
+    """
+    accumulator = GramAccumulator(features.shape[0])
+    accumulator.update(features)
+    return accumulator.signature(per_voxel=per_voxel)

@@ -1,0 +1,20 @@
+"""Transforms: loading and checking, normalization, labels, verdict, metrics, saving."""
+
+from .intensity import NormalizeByModalityd
+from .labels import ForegroundChannelsd, LabelMapd
+from .measure import MeasureSegmentationd
+from .save import SaveSegmentationd
+from .scan import CheckImaged, CheckLabeld, LoadScand
+from .verdict import SpectralVerdictd
+
+__all__ = [
+    "CheckImaged",
+    "CheckLabeld",
+    "ForegroundChannelsd",
+    "LabelMapd",
+    "LoadScand",
+    "MeasureSegmentationd",
+    "NormalizeByModalityd",
+    "SaveSegmentationd",
+    "SpectralVerdictd",
+]

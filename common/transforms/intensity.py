@@ -1,0 +1,60 @@
+"""Intensity normalization by modality (Karimi and Gholipour 2023, section III-A)."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import Any, Literal, get_args
+
+from monai.config import KeysCollection
+from monai.transforms import MapTransform, NormalizeIntensity, ScaleIntensityRange
+from torch import Tensor
+
+from ..errors import ConfigError
+
+Modality = Literal["CT", "MR"]
+DICOM_MODALITY_TAG = "00080060"
+
+
+class NormalizeByModalityd(MapTransform):
+    """Brings intensities to the range a network was trained in.
+
+    Karimi and Gholipour 2023, section III-A: CT is clipped from the Hounsfield window to [0, 1]; MR is divided by the
+    standard deviation of its voxels. Which of both applies is told by the case's ``modality`` (from ``dataset.json``),
+    else by the DICOM tag (0008,0060), else by ``default``.
+
+    Args:
+        keys: keys of the images.
+        default: ``CT`` or ``MR``, for images that do not tell.
+        hounsfield_window: lower and upper limit in HU; (-1000, 1000) in the paper.
+
+    Raises:
+        ConfigError: when ``default`` is not accepted.
+    """
+
+    def __init__(
+        self, keys: KeysCollection, default: Modality = "MR", hounsfield_window: tuple[float, float] = (-1000, 1000)
+    ) -> None:
+        super().__init__(keys)
+        if default not in get_args(Modality):
+            raise ConfigError(f"modality is {default!r}; accepted are {' and '.join(get_args(Modality))}")
+        self.default = default
+        self.hounsfield_window = tuple(hounsfield_window)
+        low, high = self.hounsfield_window
+        self._scalers = {
+            "CT": ScaleIntensityRange(low, high, 0.0, 1.0, clip=True),
+            "MR": NormalizeIntensity(subtrahend=0.0),
+        }
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Returns ``data`` with normalized images."""
+        normalized = dict(data)
+        for key in self.key_iterator(normalized):
+            normalized[key] = self._scalers[self._modality(normalized, normalized[key])](normalized[key])
+        return normalized
+
+    def _modality(self, data: Mapping[Hashable, Any], image: Tensor) -> str:
+        """``CT`` or ``MR``, from the case, the DICOM tag or the default."""
+        if data.get("modality") in self._scalers:
+            return str(data["modality"])
+        tag = str(getattr(image, "meta", {}).get(DICOM_MODALITY_TAG, ""))
+        return tag if tag in self._scalers else self.default

@@ -1,0 +1,144 @@
+"""Loading and checking of images and labels: bad input is named before anything is computed from it."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.config import KeysCollection
+from monai.transforms import LoadImaged, MapTransform
+from torch import Tensor
+
+from ..data.dicom import DicomSeriesReader
+from ..errors import BundleError, ImageError, LabelError
+
+AFFINE_TOLERANCE = 1e-3
+"""Largest difference, in mm, between the affines of an image and its label."""
+
+
+def scan_name(data: Mapping[Hashable, Any], key: Hashable = "image") -> str:
+    """Returns what a message calls a case: its name, or else the file it came from."""
+    if "case" in data:
+        return f"case {data['case']!r}"
+    value = data.get(key)
+    source = getattr(value, "meta", {}).get("filename_or_obj", value if isinstance(value, str | Path) else "")
+    return f"case {Path(str(source)).name!r}"
+
+
+class LoadScand(LoadImaged):
+    """Loads images and labels, channel first: NIfTI, MHA, NRRD and pictures by their suffix, and DICOM series.
+
+    A folder or a list of files is a DICOM series. What cannot be read is reported in one line that names the case.
+
+    Args:
+        keys: keys of the paths.
+        allow_missing_keys: whether a case may lack a key, as unlabeled cases do.
+    """
+
+    def __init__(self, keys: KeysCollection, allow_missing_keys: bool = False) -> None:
+        super().__init__(
+            keys, ensure_channel_first=True, image_only=True, allow_missing_keys=allow_missing_keys
+        )
+
+    def __call__(self, data: Mapping[Hashable, Any], reader: Any = None) -> dict[Hashable, Any]:
+        """Returns ``data`` with every path replaced by a ``(C, H, W[, D])`` float32 ``MetaTensor``.
+
+        Raises:
+            ImageError: when a file cannot be read.
+        """
+        loaded = dict(data)
+        for key in self.key_iterator(loaded):
+            source = loaded[key]
+            series = not isinstance(source, str | Path) or Path(source).is_dir()
+            try:
+                loaded[key] = self._loader(source, reader or (DicomSeriesReader() if series else None))
+            except BundleError:
+                raise
+            except Exception as error:  # every reader library has errors of its own kinds
+                first = source if isinstance(source, str | Path) else source[0]
+                reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+                raise ImageError(
+                    f"{scan_name(data)}: {key} {first} cannot be read ({reason}); it may be truncated: copy it again"
+                ) from error
+        return loaded
+
+
+class CheckImaged(MapTransform):
+    """Makes sure that an image is one this bundle can segment.
+
+    Args:
+        keys: keys of the images.
+        spatial_dims: 2 or 3.
+        in_channels: channels of the image.
+    """
+
+    def __init__(self, keys: KeysCollection, spatial_dims: int, in_channels: int = 1) -> None:
+        super().__init__(keys)
+        self.spatial_dims = spatial_dims
+        self.in_channels = in_channels
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Returns ``data`` unchanged.
+
+        Raises:
+            ImageError: when the number of axes or channels is another, or the image is not finite or constant.
+        """
+        for key in self.key_iterator(dict(data)):
+            image: Tensor = torch.as_tensor(data[key])
+            name, dims, shape = scan_name(data, key), self.spatial_dims, tuple(image.shape)
+            # A flat volume or a series over time also shows as a last axis that is too many or of size one.
+            if image.ndim != dims + 1 or (dims == 3 and min(shape[1:]) < 2):
+                raise ImageError(f"{name}: image of shape {shape} (channels first); this bundle takes {dims}-D images")
+            if shape[0] != self.in_channels:
+                raise ImageError(
+                    f"{name}: image of shape {shape} has {shape[0]} channels; this bundle takes {self.in_channels}: a "
+                    "series over time or of several contrasts must be split first"
+                )
+            bad = int((~torch.isfinite(image)).sum())
+            if bad:
+                raise ImageError(f"{name}: image holds {bad} NaN or infinite voxels; repair or exclude the scan")
+            if bool((image == image.flatten()[0]).all()):
+                raise ImageError(f"{name}: every voxel is {float(image.flatten()[0]):g}; a constant image shows nothing")
+        return dict(data)
+
+
+class CheckLabeld(MapTransform):
+    """Makes sure that a label fits its image and holds class indices that are accepted.
+
+    Args:
+        keys: keys of the labels; a case without a label passes.
+        image_key: key of the image.
+    """
+
+    def __init__(self, keys: KeysCollection, image_key: str = "image") -> None:
+        super().__init__(keys, allow_missing_keys=True)
+        self.image_key = image_key
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Returns ``data`` unchanged.
+
+        Raises:
+            LabelError: when shape or affine differ from the image's, or a value is no accepted class.
+        """
+        for key in self.key_iterator(dict(data)):
+            label, image, name = data[key], data[self.image_key], scan_name(data, self.image_key)
+            if label.shape[1:] != image.shape[1:]:
+                raise LabelError(
+                    f"{name}: label of shape {tuple(label.shape[1:])}, image of shape {tuple(image.shape[1:])}; both "
+                    "must be equal"
+                )
+            affines = [np.asarray(item.affine) for item in (label, image) if hasattr(item, "affine")]
+            if len(affines) == 2 and np.abs(affines[0] - affines[1]).max() > AFFINE_TOLERANCE:
+                raise LabelError(f"{name}: label and image have different affines; save the label in the image's geometry")
+            values = torch.unique(torch.as_tensor(label)).tolist()
+            accepted = data.get("classes")
+            wrong = [v for v in values if v != int(v) or v < 0 or (accepted is not None and int(v) not in accepted)]
+            if wrong:
+                raise LabelError(
+                    f"{name}: label holds {wrong[:5]}; accepted are "
+                    f"{accepted if accepted is not None else 'whole numbers from 0'}: correct the label or dataset.json"
+                )
+        return dict(data)

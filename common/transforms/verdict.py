@@ -1,0 +1,82 @@
+"""The verdict on a scan, drawn from its spectral signature and the signature bank."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+from monai.config import KeysCollection
+from monai.transforms import MapTransform
+from torch import Tensor
+
+from ..errors import BankError, MissingDataError
+from ..spectral import SignatureBank, preprocessing_digest
+
+
+def bank_settings(inferer: Any, image_transforms: Sequence[Any], weights_digest: str) -> dict[str, Any]:
+    """Returns the settings in use, by the names of ``BankSettings``, that a bank must have been fitted with.
+
+    Args:
+        inferer: the inferer that computes signatures.
+        image_transforms: what prepares an image after loading.
+        weights_digest: of the network in use.
+    """
+    digests = {"weights_digest": weights_digest, "preprocessing_digest": preprocessing_digest(image_transforms)}
+    return digests | dict(inferer.settings)
+
+
+class SpectralVerdictd(MapTransform):
+    """Unpacks what ``SpectralInferer`` returns: logits go on, the verdict goes to ``result``.
+
+    ``result`` holds plain values, as MONAI Label sends them to its client: ``oodm`` (higher means more abnormal),
+    ``threshold``, ``is_ood`` and ``reason``. Where no valid bank exists (a server that has just been trained anew, say)
+    the first three are ``None`` and ``reason`` says why; the segmentation goes on.
+
+    Args:
+        keys: key of the prediction.
+        bank_file: the signature bank; read for every case, since training may replace it while a server runs.
+        inferer: the inferer, whose settings the bank must share.
+        image_transforms: what prepares an image after loading; the bank must have been fitted with the same.
+        result_key: where the verdict goes; MONAI Label expects ``result``.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        bank_file: str,
+        inferer: Any,
+        image_transforms: Sequence[Any],
+        result_key: str = "result",
+    ) -> None:
+        super().__init__(keys)
+        self.bank_file = bank_file
+        self.inferer = inferer
+        self.image_transforms = list(image_transforms)
+        self.result_key = result_key
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Returns ``data`` with logits for the prediction and the verdict in ``result``."""
+        unpacked = dict(data)
+        for key in self.key_iterator(unpacked):
+            prediction = unpacked[key]
+            unpacked[key] = prediction["logits"]
+            unpacked["signature"] = prediction["signature"]
+            verdict = self.judge(prediction["signature"], prediction["weights_digest"])
+            unpacked[self.result_key] = dict(unpacked.get(self.result_key) or {}) | verdict
+        return unpacked
+
+    def judge(self, signature: Tensor, weights_digest: Tensor) -> dict[str, Any]:
+        """Returns the verdict on one signature.
+
+        Args:
+            signature: ``(D,)``.
+            weights_digest: ``(32,)`` uint8, SHA-256 of the network's weights.
+        """
+        digest = bytes(weights_digest.tolist()).hex()
+        try:
+            bank = SignatureBank.load(self.bank_file)
+            bank.check(**bank_settings(self.inferer, self.image_transforms, digest))
+            oodm = bank.oodm(signature)
+        except (BankError, MissingDataError) as error:
+            return {"oodm": None, "threshold": None, "is_ood": None, "reason": str(error)}
+        return {"oodm": oodm, "threshold": bank.threshold, "is_ood": bool(oodm > bank.threshold), "reason": None}
