@@ -97,10 +97,14 @@ def draw_reliability(bins: NDArray[np.float64], path: str | Path) -> None:
     with _figure(path) as axes:
         width = 1 / bins.shape[1]
         left = (np.arange(bins.shape[1]) * width)[used]
-        axes[0, 0].bar(left, foreground[used] / number[used], width, align="edge", alpha=0.5, label="share of foreground")
+        axes[0, 0].bar(
+            left, foreground[used] / number[used], width, align="edge", alpha=0.5, label="share of foreground"
+        )
         axes[0, 0].plot(
             probability[used] / number[used], foreground[used] / number[used], "o-", label="against mean probability"
         )
         axes[0, 0].plot([0, 1], [0, 1], color="gray", linewidth=0.8, label="perfect")
-        axes[0, 0].set(xlabel="predicted foreground probability", ylabel="share of foreground", xlim=(0, 1), ylim=(0, 1))
+        axes[0, 0].set(
+            xlabel="predicted foreground probability", ylabel="share of foreground", xlim=(0, 1), ylim=(0, 1)
+        )
         axes[0, 0].legend(fontsize="small")

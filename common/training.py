@@ -24,7 +24,9 @@ def check_writable(folder: str | Path) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise OutputError(f"cannot write to {folder}: {error.strerror}; choose another output_dir or model_dir") from error
+        raise OutputError(
+            f"cannot write to {folder}: {error.strerror}; choose another output_dir or model_dir"
+        ) from error
 
 
 class TrainingPreflight:

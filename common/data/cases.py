@@ -126,7 +126,9 @@ def split_cases(
     if split_file:
         return {part: select_cases(cases, split_file, part) for part in ("train", "val")}
     if val_fraction < 0 or test_fraction < 0 or val_fraction + test_fraction >= 1:
-        raise ConfigError(f"val_fraction {val_fraction} and test_fraction {test_fraction} must be positive, below 1 in sum")
+        raise ConfigError(
+            f"val_fraction {val_fraction} and test_fraction {test_fraction} must be positive, below 1 in sum"
+        )
     parts: dict[str, list[Case]] = {"train": [], "val": [], "test": []}
     for task in sorted({str(case.get("task", "")) for case in cases}):
         members = [case for case in cases if str(case.get("task", "")) == task]
@@ -173,7 +175,9 @@ def write_split(parts: dict[str, Sequence[Case]], path: str | Path) -> None:
     named: dict[str, dict[str, list[str]]] = {part: {} for part in parts}
     for part, cases in parts.items():
         for case in cases:
-            named[part].setdefault(str(case.get("task", "")), []).append(str(case.get("case", case_name(case["image"]))))
+            named[part].setdefault(str(case.get("task", "")), []).append(
+                str(case.get("case", case_name(case["image"])))
+            )
     with write_atomically(path) as temporary:
         temporary.write_text(json.dumps(named, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 

@@ -84,9 +84,7 @@ def phantom_scan(task: str, index: int, *, spatial_dims: int = 3, seed: int = 0)
     return (np.abs(body * (6 + signal) * bias + 0.2 * rng.standard_normal(size)) * scale).astype(np.float32), label
 
 
-def phantom_dataset(
-    root: str | Path, task: str, num_cases: int, *, spatial_dims: int = 3, seed: int = 0
-) -> Path:
+def phantom_dataset(root: str | Path, task: str, num_cases: int, *, spatial_dims: int = 3, seed: int = 0) -> Path:
     """Writes a Decathlon folder of phantoms, unless an equal one is there already, and returns it.
 
     Args:

@@ -43,7 +43,9 @@ def find_scans(folder: str | Path, *, spatial_dims: int = 3) -> list[Case]:
     return [case | {"task": root.resolve().name} for case in unique_names(cases)]
 
 
-def scans_to_segment(dataset_dir: Folders | None, output_dir: str, *, spatial_dims: int = 3, seed: int = 0) -> list[Case]:
+def scans_to_segment(
+    dataset_dir: Folders | None, output_dir: str, *, spatial_dims: int = 3, seed: int = 0
+) -> list[Case]:
     """Returns the scans that inference segments: of ``dataset_dir``, or phantoms, known and strange ones.
 
     Args:

@@ -3,7 +3,17 @@
 from .attach import Attach
 from .checkpoint import BestWeights, TrainingCheckpoint
 from .history import TrainingHistory
+from .recorder import CaseRecorder, OODReport
 from .reproducibility import EpochSeeder
 from .schedule import PlateauSchedule
 
-__all__ = ["Attach", "BestWeights", "EpochSeeder", "PlateauSchedule", "TrainingCheckpoint", "TrainingHistory"]
+__all__ = [
+    "Attach",
+    "BestWeights",
+    "CaseRecorder",
+    "EpochSeeder",
+    "OODReport",
+    "PlateauSchedule",
+    "TrainingCheckpoint",
+    "TrainingHistory",
+]

@@ -43,7 +43,9 @@ class BestWeights:
         self.best = value
         if is_main_process():
             save_atomically(unwrap(self.network).state_dict(), self.path)
-            logger.info("%s %.4f is the best so far: weights written to %s", engine.state.key_metric_name, value, self.path)  # type: ignore[attr-defined]
+            logger.info(
+                "%s %.4f is the best so far: weights written to %s", engine.state.key_metric_name, value, self.path
+            )  # type: ignore[attr-defined]
 
     def state_dict(self) -> dict[str, float]:
         """Returns the best value so far."""

@@ -29,9 +29,7 @@ class PlateauSchedule:
         patience: evaluations in a row without a lower loss after which training stops; 2 in the paper, 0 never stops.
     """
 
-    def __init__(
-        self, optimizer: Optimizer, *, interval: int = 2000, factor: float = 0.9, patience: int = 2
-    ) -> None:
+    def __init__(self, optimizer: Optimizer, *, interval: int = 2000, factor: float = 0.9, patience: int = 2) -> None:
         self.scheduler = ReduceLROnPlateau(optimizer, factor=factor, patience=0, threshold=0.0)
         self.interval, self.patience = interval, patience
         self.total: torch.Tensor | None = None

@@ -78,7 +78,9 @@ class SignatureBank:
             BankError: when a signature is not finite.
         """
         chosen = BankSettings(**settings)
-        rows = np.stack([np.asarray(row, dtype=np.float64) for row in signatures]) if len(signatures) else np.empty((0, 0))
+        rows = (
+            np.stack([np.asarray(row, dtype=np.float64) for row in signatures]) if len(signatures) else np.empty((0, 0))
+        )
         if rows.size and not np.isfinite(rows).all():
             raise BankError("a training signature holds NaN or infinite values: no bank can be fitted")
         unique = np.unique(rows, axis=0)
@@ -157,7 +159,9 @@ class SignatureBank:
             with np.load(path, allow_pickle=False) as archive:
                 content = {name: archive[name] for name in archive.files}
         except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-            raise BankError(f"{path} is no readable signature bank ({error}); refit it with: {REFIT_COMMAND}") from error
+            raise BankError(
+                f"{path} is no readable signature bank ({error}); refit it with: {REFIT_COMMAND}"
+            ) from error
         return cls._from_content(path, content)
 
     @classmethod
@@ -172,7 +176,9 @@ class SignatureBank:
         bank = cls.fit(content["signatures"], c=c, **settings)
         # The threshold decides over patients: it must follow from the signatures it is shipped with.
         if not np.isclose(bank.threshold, threshold, rtol=1e-6, atol=0.0):
-            raise BankError(f"{path}: threshold {threshold} does not follow from its signatures; refit: {REFIT_COMMAND}")
+            raise BankError(
+                f"{path}: threshold {threshold} does not follow from its signatures; refit: {REFIT_COMMAND}"
+            )
         return replace(bank, leave_one_out=content["leave_one_out"], threshold=threshold)
 
     @classmethod
@@ -190,7 +196,9 @@ class SignatureBank:
         for bank in collected[1:]:
             first.check(**{field.name: getattr(bank.settings, field.name) for field in fields(BankSettings)})
             if bank.c != first.c:
-                raise BankMismatchError(f"banks with C = {first.c} and C = {bank.c} cannot be merged: refit one of them")
+                raise BankMismatchError(
+                    f"banks with C = {first.c} and C = {bank.c} cannot be merged: refit one of them"
+                )
         rows = np.concatenate([bank.signatures for bank in collected])
         return cls.fit(rows, c=first.c, **{f.name: getattr(first.settings, f.name) for f in fields(BankSettings)})
 

@@ -60,12 +60,15 @@ def preprocessing_digest(transforms: Iterable[Any]) -> str:
 
 
 def _describe(value: Any) -> Any:
-    """A description of a setting or transform in JSON; what has none (a function, say) is told by its type."""
+    """A setting or transform in JSON: public attributes of objects, names of classes and functions."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, Mapping):
         return {str(key): _describe(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset | range):
+    if isinstance(value, list | tuple | range):
         return [_describe(item) for item in value]
-    settings = {name: _describe(item) for name, item in vars(value).items()} if hasattr(value, "__dict__") else {}
-    return {"kind": type(value).__name__, "settings": settings}
+    if isinstance(value, type) or callable(value) and hasattr(value, "__name__"):
+        return value.__name__
+    # Private attributes hold what follows from the public ones, or a state that use may change.
+    public = {name: item for name, item in getattr(value, "__dict__", {}).items() if not name.startswith("_")}
+    return {"kind": type(value).__name__, "settings": {name: _describe(item) for name, item in public.items()}}

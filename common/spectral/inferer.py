@@ -29,9 +29,7 @@ class SpectrumCollector:
         overlap: share of a window that the next one covers again.
     """
 
-    def __init__(
-        self, layers: Sequence[str], image_size: Sequence[int], window: Sequence[int], overlap: float
-    ) -> None:
+    def __init__(self, layers: Sequence[str], image_size: Sequence[int], window: Sequence[int], overlap: float) -> None:
         self.layers = tuple(layers)
         self.window = tuple(window)
         self.cores = plan_cores(image_size, window, overlap)
@@ -74,9 +72,7 @@ class SpectrumCollector:
         for piece, place in zip(features, self.coordinates, strict=True):
             cells = [
                 cells_in_core(cores[where.start], where.start, extent, size)
-                for cores, where, extent, size in zip(
-                    self.cores, place[2:], self.window, piece.shape[1:], strict=True
-                )
+                for cores, where, extent, size in zip(self.cores, place[2:], self.window, piece.shape[1:], strict=True)
             ]
             key = (place[0].start, layer)
             self.grams.setdefault(key, GramAccumulator(piece.shape[0])).update(piece[(slice(None), *cells)])

@@ -39,9 +39,7 @@ class LoadScand(LoadImaged):
     """
 
     def __init__(self, keys: KeysCollection, allow_missing_keys: bool = False) -> None:
-        super().__init__(
-            keys, ensure_channel_first=True, image_only=True, allow_missing_keys=allow_missing_keys
-        )
+        super().__init__(keys, ensure_channel_first=True, image_only=True, allow_missing_keys=allow_missing_keys)
 
     def __call__(self, data: Mapping[Hashable, Any], reader: Any = None) -> dict[Hashable, Any]:
         """Returns ``data`` with every path replaced by a ``(C, H, W[, D])`` float32 ``MetaTensor``.
@@ -101,7 +99,9 @@ class CheckImaged(MapTransform):
             if bad:
                 raise ImageError(f"{name}: image holds {bad} NaN or infinite voxels; repair or exclude the scan")
             if bool((image == image.flatten()[0]).all()):
-                raise ImageError(f"{name}: every voxel is {float(image.flatten()[0]):g}; a constant image shows nothing")
+                raise ImageError(
+                    f"{name}: every voxel is {float(image.flatten()[0]):g}; a constant image shows nothing"
+                )
         return dict(data)
 
 
@@ -132,7 +132,9 @@ class CheckLabeld(MapTransform):
                 )
             affines = [np.asarray(item.affine) for item in (label, image) if hasattr(item, "affine")]
             if len(affines) == 2 and np.abs(affines[0] - affines[1]).max() > AFFINE_TOLERANCE:
-                raise LabelError(f"{name}: label and image have different affines; save the label in the image's geometry")
+                raise LabelError(
+                    f"{name}: label and image have different affines; save the label in the image's geometry"
+                )
             values = torch.unique(torch.as_tensor(label)).tolist()
             accepted = data.get("classes")
             wrong = [v for v in values if v != int(v) or v < 0 or (accepted is not None and int(v) not in accepted)]

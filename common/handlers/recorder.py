@@ -1,0 +1,117 @@
+"""What an evaluator finds out about every case, collected, and the report a hospital reads."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+from ignite.engine import Engine, Events
+
+from ..errors import CasesFailedError
+from ..files import write_atomically
+from ..spectral import SignatureBank
+
+logger = logging.getLogger(__name__)
+
+COLUMNS = ("image", "oodm", "threshold", "is_ood", "error")
+RESULTS = ("result", "metrics", "signature", "calibration_bins", "error")
+DESCRIPTIONS = ("case", "group", "in_distribution", "damage")
+
+
+class CaseRecorder:
+    """Collects, for every case, its description, verdict, metrics and signature, or why it failed."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, Any]] = []
+
+    def attach(self, engine: Engine) -> None:
+        """Attaches to an evaluation engine that works case by case."""
+        engine.add_event_handler(Events.STARTED, lambda: self.rows.clear())
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Adds the cases of one iteration."""
+        total = engine.state.epoch_length
+        for batch, output in zip(engine.state.batch, engine.state.output, strict=True):  # type: ignore[arg-type]
+            row = {key: batch[key] for key in DESCRIPTIONS if key in batch}
+            row |= {key: output[key] for key in RESULTS if key in output}
+            self.rows.append(row)
+            logger.info("%d of %s: %s %s", len(self.rows), total, row.get("case", ""), verdict_text(row))
+
+    @property
+    def failed(self) -> list[dict[str, Any]]:
+        """Rows of cases that failed."""
+        return [row for row in self.rows if "error" in row]
+
+    def raise_if_failed(self, report: str | Path) -> None:
+        """Ends the run with an error when a case failed.
+
+        Args:
+            report: where the reasons are written.
+
+        Raises:
+            CasesFailedError: naming how many, the first reason and the report.
+        """
+        if self.failed:
+            raise CasesFailedError(
+                f"{len(self.failed)} of {len(self.rows)} case(s) failed, the others are complete; the first: "
+                f"{self.failed[0]['error']} (all in {report})"
+            )
+
+
+def verdict_text(row: dict[str, Any]) -> str:
+    """Returns a few words on the verdict of a case."""
+    result = row.get("result") or {}
+    if "error" in row:
+        return "failed"
+    if result.get("oodm") is None:
+        return f"no verdict: {result.get('reason', 'no signature was computed')}"
+    word = "OUT OF DISTRIBUTION" if result["is_ood"] else "in distribution"
+    return f"OODM {result['oodm']:.4f}, threshold {result['threshold']:.4f}: {word}"
+
+
+class OODReport(CaseRecorder):
+    """Writes ``ood_report.csv`` and ``ood_report.json`` with the verdict on every scan.
+
+    Args:
+        output_dir: folder of both files.
+        bank_file: the signature bank, whose digests go into the JSON.
+    """
+
+    def __init__(self, output_dir: str, bank_file: str) -> None:
+        super().__init__()
+        self.output_dir, self.bank_file = Path(output_dir), Path(bank_file)
+
+    def finish(self) -> None:
+        """Writes both files.
+
+        Raises:
+            CasesFailedError: after writing, when a case failed.
+            OutputError: when a file cannot be written.
+        """
+        lines = [self._line(row) for row in self.rows]
+        with write_atomically(self.output_dir / "ood_report.csv") as temporary:
+            with open(temporary, "w", newline="", encoding="utf-8") as file:
+                writer = csv.DictWriter(file, COLUMNS)
+                writer.writeheader()
+                writer.writerows(lines)
+        bank = SignatureBank.load(self.bank_file)
+        content = {
+            "bank_digest": hashlib.sha256(self.bank_file.read_bytes()).hexdigest(),
+            "weights_digest": bank.settings.weights_digest,
+            "rows": lines,
+        }
+        with write_atomically(self.output_dir / "ood_report.json") as temporary:
+            temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        logger.info("verdicts on %d scan(s) written to %s", len(lines), self.output_dir / "ood_report.csv")
+        self.raise_if_failed(self.output_dir / "ood_report.csv")
+
+    def _line(self, row: dict[str, Any]) -> dict[str, Any]:
+        """One line of the report."""
+        result = row.get("result") or {}
+        verdict = {name: result.get(name) for name in ("oodm", "threshold", "is_ood")}
+        return {"image": row["case"], **verdict, "error": row.get("error", result.get("reason"))}

@@ -1,0 +1,59 @@
+"""What a run that segments checks before anything is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from .spectral import SignatureBank, SpectralInferer, weights_digest
+from .spectral.digest import unwrap
+from .training import check_writable
+from .transforms.verdict import bank_settings
+from .weights import load_weights
+
+
+class InferencePreflight:
+    """Loads the weights and makes sure that the signature bank belongs to them and results can be written.
+
+    Args:
+        network: receives the weights.
+        weights_file: the weights.
+        bank_file: the signature bank.
+        inferer: whose settings the bank must share.
+        image_transforms: what prepares an image after loading; the bank must have been fitted with the same.
+        output_dir: must be writable.
+        device: where tensors are read to.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        weights_file: str,
+        bank_file: str,
+        inferer: SpectralInferer,
+        image_transforms: Sequence[Any],
+        output_dir: str,
+        device: str | torch.device,
+    ) -> None:
+        self.network, self.weights_file, self.bank_file = network, weights_file, bank_file
+        self.inferer, self.image_transforms = inferer, image_transforms
+        self.output_dir, self.device = output_dir, device
+
+    def run(self) -> SignatureBank:
+        """Returns the bank, which belongs to the network.
+
+        Raises:
+            OutputError: when ``output_dir`` cannot be written.
+            MissingDataError: when weights or bank are missing.
+            WeightsError: when the weights belong to another network.
+            BankError: when the bank is unreadable or was fitted with other weights or settings.
+        """
+        check_writable(self.output_dir)
+        load_weights(self.network, self.weights_file, device=self.device)
+        bank = SignatureBank.load(self.bank_file)
+        digest = weights_digest(unwrap(self.network).state_dict())
+        bank.check(**bank_settings(self.inferer, self.image_transforms, digest))
+        return bank
