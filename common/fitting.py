@@ -12,7 +12,7 @@ import torch.distributed as dist
 from monai.data import DataLoader, Dataset
 from torch import nn
 
-from .session import is_main_process, process_rank, world_size
+from .session import is_main_process, process_rank, wait_for_all, world_size
 from .spectral import SignatureBank, SpectralInferer
 from .spectral.distance import Array, Distance
 from .transforms.verdict import bank_settings
@@ -98,6 +98,7 @@ class BankFitter:
             NotEnoughCasesError: when there are too few distinct training cases for a threshold.
             OutputError: when the bank cannot be written.
         """
+        wait_for_all()
         load_weights(self.network, self.weights_file, device=self.device)
         signatures, digest = compute_signatures(self.data, self.transform, self.network, self.inferer, self.device)
         settings = bank_settings(self.inferer, self.image_transforms, digest)

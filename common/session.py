@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from monai.utils import set_determinism
+from torch import nn
 
 from .errors import BundleError, ConfigError
 
@@ -61,6 +62,12 @@ def local_device() -> torch.device:
     return torch.device("cpu")
 
 
+def distribute(network: nn.Module, device: str | torch.device) -> nn.parallel.DistributedDataParallel:
+    """Returns the network on this process's device, its gradients averaged over all processes."""
+    place = torch.device(device)
+    return nn.parallel.DistributedDataParallel(network.to(place), device_ids=[place] if is_cuda(place) else None)
+
+
 def is_cuda(device: str | torch.device) -> bool:
     """Returns whether a device, given as such or by name, is a GPU."""
     return torch.device(device).type == "cuda"
@@ -79,6 +86,12 @@ def world_size() -> int:
 def is_main_process() -> bool:
     """Returns whether this process is the one that writes."""
     return process_rank() == 0
+
+
+def wait_for_all() -> None:
+    """Returns when every process has come here, so that what the main process wrote before can be read by all."""
+    if world_size() > 1:
+        dist.barrier()
 
 
 def find_bundle_error(error: BaseException | None) -> BundleError | None:

@@ -3,11 +3,12 @@
 from .cases import labeled_cases, select_cases, split_cases, weights_folder, write_split
 from .dicom import DicomSeriesReader, find_series
 from .phantoms import PHANTOM_TASKS, phantom_dataset, phantom_scan
-from .scans import find_scans, phantom_test_cases, scans_to_segment
+from .scans import evaluation_cases, find_scans, phantom_test_cases, scans_to_segment
 
 __all__ = [
     "PHANTOM_TASKS",
     "DicomSeriesReader",
+    "evaluation_cases",
     "find_scans",
     "find_series",
     "labeled_cases",

@@ -101,11 +101,11 @@ def phantom_dataset(root: str | Path, task: str, num_cases: int, *, spatial_dims
     temporary = Path(tempfile.mkdtemp(dir=folder.parent))
     try:
         _write_dataset(temporary, task, num_cases, spatial_dims, seed)
+        temporary.rename(folder)
+    except OSError:
         # Another process may have been faster; its files are the same.
-        if not folder.exists():
-            temporary.rename(folder)
-    except FileExistsError:
-        pass
+        if not (folder / "dataset.json").is_file():
+            raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return folder

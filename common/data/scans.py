@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import MissingDataError
-from .cases import Case, Folders, case_name, decathlon_cases, labeled_cases
+from .cases import Case, Folders, case_name, decathlon_cases, labeled_cases, select_cases
 from .dicom import find_series, series_name
 from .phantoms import PHANTOM_TASKS, TASKS
 
@@ -64,6 +64,57 @@ def scans_to_segment(
         groups = phantom_test_cases(output_dir, spatial_dims=spatial_dims, seed=seed)
         found = groups["in_distribution"] + groups["out_of_distribution"]
     return unique_names([{key: value for key, value in case.items() if key != "label"} for case in found])
+
+
+def evaluation_cases(
+    dataset_dir: Folders | None,
+    ood_dir: Folders | None,
+    output_dir: str,
+    *,
+    spatial_dims: int = 3,
+    seed: int = 0,
+    split_file: str | None = None,
+    part: str = "test",
+    damages: Sequence[str] = (),
+) -> list[Case]:
+    """Returns the cases of an evaluation, each with its ``group`` and whether it is ``in_distribution``.
+
+    Args:
+        dataset_dir: in-distribution folders, with labels or without; ``None`` or empty for phantoms.
+        ood_dir: out-of-distribution folders, with labels or without; ``None`` for none.
+        output_dir: phantoms are written below ``output_dir/phantoms``.
+        spatial_dims: 2 or 3.
+        seed: of the phantoms.
+        split_file: ``split.json`` of a training run; only its ``part`` of the in-distribution cases is used.
+        part: see ``split_file``.
+        damages: for each, all in-distribution cases once more, damaged, as an out-of-distribution group.
+
+    Raises:
+        MissingDataError: when a folder is missing or holds no scan.
+    """
+    if dataset_dir:
+        known = _folders(dataset_dir, spatial_dims, in_distribution=True)
+        strange = _folders(ood_dir or (), spatial_dims, in_distribution=False)
+    else:
+        groups = phantom_test_cases(output_dir, spatial_dims=spatial_dims, seed=seed)
+        known = [case | {"group": case["task"], "in_distribution": True} for case in groups["in_distribution"]]
+        strange = [case | {"group": case["task"], "in_distribution": False} for case in groups["out_of_distribution"]]
+    known = select_cases(known, split_file, part)
+    damaged = [
+        case | {"case": f"{case['case']}_{name}", "group": name, "damage": name, "in_distribution": False}
+        for name in damages
+        for case in known
+    ]
+    return unique_names([*known, *strange, *damaged])
+
+
+def _folders(folders: Folders, spatial_dims: int, *, in_distribution: bool) -> list[Case]:
+    """The cases of one or several folders, each folder a group."""
+    cases = []
+    for folder in [folders] if isinstance(folders, str) else folders:
+        description = {"group": Path(folder).resolve().name, "in_distribution": in_distribution}
+        cases += [case | description for case in find_scans(folder, spatial_dims=spatial_dims)]
+    return cases
 
 
 def phantom_test_cases(output_dir: str, *, spatial_dims: int = 3, seed: int = 0) -> dict[str, list[Case]]:

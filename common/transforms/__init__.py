@@ -4,12 +4,13 @@ from .intensity import NormalizeByModalityd
 from .labels import ForegroundChannelsd, LabelMapd
 from .measure import MeasureSegmentationd
 from .save import SaveSegmentationd
-from .scan import CheckImaged, CheckLabeld, LoadScand
+from .scan import CheckImaged, CheckLabeld, CropStranged, LoadScand
 from .verdict import SpectralVerdictd
 
 __all__ = [
     "CheckImaged",
     "CheckLabeld",
+    "CropStranged",
     "ForegroundChannelsd",
     "LabelMapd",
     "LoadScand",

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from monai.config import KeysCollection
-from monai.transforms import LoadImaged, MapTransform
+from monai.transforms import CenterSpatialCrop, LoadImaged, MapTransform
 from torch import Tensor
 
 from ..data.dicom import DicomSeriesReader
@@ -144,3 +144,24 @@ class CheckLabeld(MapTransform):
                     f"{accepted if accepted is not None else 'whole numbers from 0'}: correct the label or dataset.json"
                 )
         return dict(data)
+
+
+class CropStranged(MapTransform):
+    """Cuts out the center of cases that are not in-distribution, so that size alone does not give them away.
+
+    Args:
+        keys: keys of images and labels.
+        crop_size: voxels along each axis, at most; ``None`` leaves cases as they are.
+    """
+
+    def __init__(self, keys: KeysCollection, crop_size: Sequence[int] | None = None) -> None:
+        super().__init__(keys, allow_missing_keys=True)
+        self.crop = None if crop_size is None else CenterSpatialCrop(crop_size)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Returns ``data`` with strange cases cropped."""
+        cropped = dict(data)
+        if self.crop is not None and not cropped.get("in_distribution", True):
+            for key in self.key_iterator(cropped):
+                cropped[key] = self.crop(cropped[key])
+        return cropped

@@ -1,0 +1,59 @@
+PYTHON ?= python3
+BIN := .venv/bin
+RUN := PYTHONWARNINGS=ignore $(BIN)/python -m monai.bundle run --config_file
+DEMO := bundles/spectral_ood/output/demo
+export MPLBACKEND := Agg
+
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+setup: .venv/ready ## create .venv and install requirements.txt
+
+.venv/ready: requirements.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+demo: setup ## train on phantom scans, fit the signature bank, judge known and strange scans
+	$(RUN) bundles/spectral_ood/configs/train.json --output_dir $(DEMO) --max_epochs 10 --val_interval 2 \
+		--batch_size 2 --learning_rate 0.002 --phantom_cases 10
+	$(RUN) bundles/spectral_ood/configs/inference.json --model_dir $(DEMO)/models --output_dir $(DEMO)/inference
+	$(RUN) bundles/spectral_ood/configs/evaluate.json --model_dir $(DEMO)/models --output_dir $(DEMO)/evaluation
+	@column -s, -t < $(DEMO)/inference/ood_report.csv
+	@echo "figures: $(DEMO)/evaluation/*.png"
+
+test: setup ## the whole test suite
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
+
+test-gpu: setup ## the tests that need a CUDA device
+	$(BIN)/python -m pytest -m gpu tests/gpu
+
+check: format-check lint types verify ## format, lint, types, bundle verification
+
+format: setup ## format the code
+	$(BIN)/ruff format common bundles tests
+
+format-check: setup
+	$(BIN)/ruff format --check common bundles tests
+
+lint: setup ## lint the code
+	$(BIN)/ruff check common bundles tests
+
+types: setup ## check the types
+	$(BIN)/mypy
+
+verify: setup ## verify every bundle
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/bundles/test_contract.py
+
+zips: setup ## dist/<bundle>_v<version>.zip and dist/SHA256SUMS
+	$(BIN)/python -m common zips
+
+bench: setup ## the benchmarks: ratios within one run
+	$(BIN)/python -m common bench
+
+clean: ## remove what the other targets made
+	rm -rf .venv dist bundles/*/output .pytest_cache .mypy_cache .ruff_cache
+
+.PHONY: help setup demo test test-gpu check format format-check lint types verify zips bench clean

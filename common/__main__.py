@@ -1,0 +1,22 @@
+"""Commands of the shared package: ``python -m common <command>``."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import fire
+
+from .archive import build_archives
+from .session import report_error
+
+
+def main() -> None:
+    """Runs the command that the command line names."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    sys.excepthook = report_error
+    fire.Fire({"zips": build_archives})
+
+
+if __name__ == "__main__":
+    main()
