@@ -8,6 +8,7 @@ import sys
 import fire
 
 from .archive import build_archives
+from .bench import run_benchmarks
 from .session import report_error
 
 
@@ -15,7 +16,7 @@ def main() -> None:
     """Runs the command that the command line names."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     sys.excepthook = report_error
-    fire.Fire({"zips": build_archives})
+    fire.Fire({"bench": run_benchmarks, "zips": build_archives})
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ LEFT_OUT = ("__pycache__", "output")
 
 
 def archive_files(bundle: Path) -> dict[str, Path]:
-    """Returns what an archive of a bundle holds: name in the archive -> file; one top folder, named after the bundle."""
+    """Returns what an archive of a bundle holds, below one folder of its name: name in the archive -> file."""
     own = {f"{bundle.name}/{path.relative_to(bundle).as_posix()}": path for path in _files(bundle)}
     shared = {f"{bundle.name}/scripts/common/{path.relative_to(PACKAGE).as_posix()}": path for path in _files(PACKAGE)}
     return dict(sorted((own | shared).items()))

@@ -56,6 +56,6 @@ def detection_report(
     if report:
         worst = min(report, key=lambda folder: float(report[folder]["auc"]))
         pooled = np.concatenate([np.asarray(scores, dtype=float) for scores in strange.values()])
-        report = report | {"worst": {"folder": worst} | report[worst]}
+        report["worst"] = {"folder": worst, **report[worst]}
         report["pooled"] = dict(detection_metrics(known, pooled, threshold))
     return report

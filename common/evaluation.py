@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -18,7 +16,7 @@ from sklearn.metrics import roc_curve
 
 from .detection import detection_metrics, detection_report
 from .figures import draw_reliability, draw_roc, draw_scores, draw_signatures
-from .files import write_atomically
+from .files import write_csv, write_json
 from .handlers.recorder import CaseRecorder
 from .preflight import InferencePreflight
 from .spectral import SignatureBank
@@ -141,8 +139,7 @@ class Evaluation:
             "rank_correlation_oodm_dsc": rank_correlation(rows),
             "failed": [{"image": row["case"], "error": row["error"]} for row in self.recorder.failed],
         }
-        with write_atomically(self.output_dir / "metrics.json") as temporary:
-            temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        write_json(report, self.output_dir / "metrics.json")
         self._write_cases(rows)
         self._draw(known, strange, bank)
         self._log(report)
@@ -172,13 +169,12 @@ class Evaluation:
     def _write_cases(self, rows: Sequence[Row]) -> None:
         """One line for every case and channel."""
         columns = ["case", "group", "in_distribution", "channel", *METRICS, "oodm", "threshold", "is_ood", "error"]
-        with write_atomically(self.output_dir / "cases.csv") as temporary:
-            with open(temporary, "w", newline="", encoding="utf-8") as file:
-                writer = csv.DictWriter(file, columns, extrasaction="ignore")
-                writer.writeheader()
-                for row in rows:
-                    for channel, metrics in row.get("metrics", {"": {}}).items():
-                        writer.writerow(row | {"channel": channel} | metrics | (row.get("result") or {}))
+        lines = [
+            row | {"channel": channel} | metrics | (row.get("result") or {})
+            for row in rows
+            for channel, metrics in row.get("metrics", {"": {}}).items()
+        ]
+        write_csv(lines, columns, self.output_dir / "cases.csv")
 
     def _draw(self, known: Sequence[Row], strange: Sequence[Row], bank: SignatureBank) -> None:
         """Signature curves, OODM histograms, ROC and reliability diagram, each where its data exist."""

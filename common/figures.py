@@ -16,13 +16,36 @@ from .files import write_atomically
 
 
 @contextmanager
-def _figure(path: str | Path, columns: int = 1, rows: int = 1, size: float = 4.0) -> Iterator[Any]:
-    """Gives the axes of a figure and writes it as PNG at the end; no display and no global state are used."""
-    figure = Figure(figsize=(1.4 * size * columns, size * rows), layout="constrained")
+def _figure(
+    path: str | Path, columns: int = 1, rows: int = 1, size: tuple[float, float] | None = None
+) -> Iterator[Any]:
+    """Gives the axes of a figure and writes it as PNG at the end; no display, no global state."""
+    figure = Figure(figsize=size or (5.6 * columns, 4.0 * rows), layout="constrained")
     FigureCanvasAgg(figure)
     yield figure.subplots(rows, columns, squeeze=False)
     with write_atomically(path) as temporary:
         figure.savefig(temporary, dpi=120)
+
+
+def draw_gallery(
+    pictures: Sequence[tuple[NDArray[np.float64], NDArray[np.float64], str]], path: str | Path, *, columns: int = 4
+) -> None:
+    """Draws slices with the outline of their segmentation and a line of text above each.
+
+    Args:
+        pictures: slice ``(H, W)``, segmentation ``(H, W)``, text.
+        path: of the PNG.
+        columns: pictures side by side.
+    """
+    rows = -(-len(pictures) // columns)
+    with _figure(path, columns=columns, rows=rows, size=(3.2 * columns, 3.4 * rows)) as axes:
+        for axis in axes.flat:
+            axis.set_axis_off()
+        for axis, (image, segmentation, text) in zip(axes.flat, pictures, strict=False):
+            axis.imshow(image.T, cmap="gray", origin="lower")
+            if 0 < segmentation.mean() < 1:
+                axis.contour(segmentation.T > 0, levels=[0.5], colors="tab:red", linewidths=1.2)
+            axis.set_title(text, fontsize="small")
 
 
 def draw_history(epochs: Sequence[Mapping[str, float]], metric: str, path: str | Path) -> None:
@@ -108,3 +131,23 @@ def draw_reliability(bins: NDArray[np.float64], path: str | Path) -> None:
             xlabel="predicted foreground probability", ylabel="share of foreground", xlim=(0, 1), ylim=(0, 1)
         )
         axes[0, 0].legend(fontsize="small")
+
+
+def draw_table(header: Sequence[str], lines: Sequence[Sequence[Any]], path: str | Path) -> None:
+    """Draws a table of figures between 0 and 1, colored by value.
+
+    Args:
+        header: names of the columns; the first names the lines.
+        lines: name of the line, then its figures; other cells stay as they are.
+        path: of the PNG.
+    """
+    numbers = [[cell if isinstance(cell, float) else np.nan for cell in line[1:]] for line in lines]
+    with _figure(path, size=(4 + 0.6 * len(header), 1.8 + 0.3 * len(lines))) as axes:
+        axis = axes[0, 0]
+        axis.imshow(np.ma.masked_invalid(numbers), vmin=0, vmax=1, cmap="RdYlGn", alpha=0.7, aspect="auto")
+        for row, line in enumerate(numbers):
+            for column, value in enumerate(line):
+                if np.isfinite(value):
+                    axis.text(column, row, f"{value:.3f}", ha="center", va="center", fontsize="x-small")
+        axis.set_xticks(range(len(header) - 1), header[1:], rotation=40, ha="right", fontsize="x-small")
+        axis.set_yticks(range(len(lines)), [str(line[0]) for line in lines], fontsize="x-small")

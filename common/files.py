@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from .errors import OutputError
 
@@ -34,3 +37,25 @@ def write_atomically(path: str | Path) -> Iterator[Path]:
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_json(content: Any, path: str | Path) -> None:
+    """Writes ``content`` as JSON.
+
+    Raises:
+        OutputError: when the file cannot be written.
+    """
+    with write_atomically(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def write_csv(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], path: str | Path) -> None:
+    """Writes rows as CSV with a line of column names; what a row holds beside the columns is left out.
+
+    Raises:
+        OutputError: when the file cannot be written.
+    """
+    with write_atomically(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)

@@ -42,17 +42,25 @@ class InferencePreflight:
         self.inferer, self.image_transforms = inferer, image_transforms
         self.output_dir, self.device = output_dir, device
 
+    def load(self) -> None:
+        """Loads the weights and makes sure that results can be written.
+
+        Raises:
+            OutputError: when ``output_dir`` cannot be written.
+            MissingDataError: when the weights are missing.
+            WeightsError: when the weights belong to another network.
+        """
+        check_writable(self.output_dir)
+        load_weights(self.network, self.weights_file, device=self.device)
+
     def run(self) -> SignatureBank:
         """Returns the bank, which belongs to the network.
 
         Raises:
-            OutputError: when ``output_dir`` cannot be written.
             MissingDataError: when weights or bank are missing.
-            WeightsError: when the weights belong to another network.
             BankError: when the bank is unreadable or was fitted with other weights or settings.
         """
-        check_writable(self.output_dir)
-        load_weights(self.network, self.weights_file, device=self.device)
+        self.load()
         bank = SignatureBank.load(self.bank_file)
         digest = weights_digest(unwrap(self.network).state_dict())
         bank.check(**bank_settings(self.inferer, self.image_transforms, digest))

@@ -22,7 +22,18 @@ from .errors import BundleError, ConfigError
 logger = logging.getLogger(__name__)
 
 RUNNER_OPTIONS = frozenset(
-    "run_id init_id final_id meta_file config_file logging_file tracking args_file workflow_name workflow_type".split()
+    {
+        "args_file",
+        "config_file",
+        "final_id",
+        "init_id",
+        "logging_file",
+        "meta_file",
+        "run_id",
+        "tracking",
+        "workflow_name",
+        "workflow_type",
+    }
 )
 """Options of ``python -m monai.bundle run`` itself."""
 
@@ -122,7 +133,7 @@ def report_error(kind: type[BaseException], error: BaseException, traceback: Tra
 
 
 def check_options(arguments: Sequence[str]) -> None:
-    """Makes sure that every ``--key`` of ``monai.bundle run`` exists in its config files; MONAI adds unknown ones silently.
+    """Makes sure that every ``--key`` of ``monai.bundle run`` exists in its config files; MONAI lets others pass.
 
     Args:
         arguments: of the command line, without the program. Anything but ``monai.bundle run`` passes.

@@ -76,8 +76,8 @@ class TrainingPreflight:
             )
         if not 0 < self.val_interval <= self.max_epochs:
             raise ConfigError(
-                f"val_interval is {self.val_interval} with max_epochs {self.max_epochs}: no validation would take place "
-                "and no weights be saved; accepted is 1 to max_epochs"
+                f"val_interval is {self.val_interval} with max_epochs {self.max_epochs}: no validation would take "
+                "place and no weights be saved; accepted is 1 to max_epochs"
             )
         for folder in self.folders:
             check_writable(folder)

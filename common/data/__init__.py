@@ -1,6 +1,6 @@
 """Where cases come from: Decathlon folders, folders of scans, DICOM series, phantoms."""
 
-from .cases import labeled_cases, select_cases, split_cases, weights_folder, write_split
+from .cases import labeled_cases, select_cases, split_cases, training_cases, weights_folder, write_split
 from .dicom import DicomSeriesReader, find_series
 from .phantoms import PHANTOM_TASKS, phantom_dataset, phantom_scan
 from .scans import evaluation_cases, find_scans, phantom_test_cases, scans_to_segment
@@ -18,6 +18,7 @@ __all__ = [
     "scans_to_segment",
     "select_cases",
     "split_cases",
+    "training_cases",
     "weights_folder",
     "write_split",
 ]

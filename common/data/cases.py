@@ -1,8 +1,8 @@
 """Lists of labeled cases: where they come from, and how they are split by patient.
 
-A case is a dictionary with ``image``, ``label`` (paths), ``case`` (its name), ``task`` (the data set it belongs to) and,
-where known, ``patient``, ``modality`` and ``classes`` (accepted label values). No key starts with ``image_`` or ``label_``:
-MONAI 1.6.1's ``Spacingd`` takes such keys for metadata.
+A case is a dictionary with ``image``, ``label`` (paths), ``case`` (its name), ``task`` (the data set it belongs to)
+and, where known, ``patient``, ``modality`` and ``classes`` (accepted label values). No key starts with ``image_`` or
+``label_``: MONAI 1.6.1's ``Spacingd`` takes such keys for metadata.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 from monai.data import load_decathlon_datalist
 
 from ..errors import ConfigError, MissingDataError, NotEnoughCasesError
-from ..files import write_atomically
+from ..files import write_json
 from .phantoms import PHANTOM_TASKS, phantom_dataset
 
 logger = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ def decathlon_cases(folder: str | Path) -> list[Case]:
         raise MissingDataError(f"{listing} is no Decathlon listing: {error}; it needs a list 'training'") from error
     if not items:
         raise MissingDataError(f"{listing} lists no training case; its list 'training' is empty")
-    common = {"task": root.resolve().name, "modality": read_modality(description)}
+    common: dict[str, Any] = {"task": root.resolve().name, "modality": read_modality(description)}
     if isinstance(description.get("labels"), dict):
         common["classes"] = sorted(int(value) for value in description["labels"])
     extra = {key: value for key, value in common.items() if value is not None}
@@ -170,6 +170,17 @@ def select_cases(cases: Sequence[Case], split_file: str | Path | None, part: str
     return chosen
 
 
+def training_cases(
+    dataset_dir: Folders | None, output_dir: str, *, spatial_dims: int = 3, seed: int = 0, split_file: str | None = None
+) -> list[Case]:
+    """Returns the cases that a run trained on: those its split file names, or all of ``dataset_dir`` without one.
+
+    Args and errors are those of :func:`labeled_cases` and :func:`select_cases`.
+    """
+    cases = labeled_cases(dataset_dir, output_dir, spatial_dims=spatial_dims, seed=seed)
+    return select_cases(cases, split_file, "train")
+
+
 def write_split(parts: dict[str, Sequence[Case]], path: str | Path) -> None:
     """Writes which cases a run trains, validates and shall be tested on: part -> task -> names of cases."""
     named: dict[str, dict[str, list[str]]] = {part: {} for part in parts}
@@ -178,8 +189,7 @@ def write_split(parts: dict[str, Sequence[Case]], path: str | Path) -> None:
             named[part].setdefault(str(case.get("task", "")), []).append(
                 str(case.get("case", case_name(case["image"])))
             )
-    with write_atomically(path) as temporary:
-        temporary.write_text(json.dumps(named, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    write_json(named, path)
 
 
 def weights_folder(cases: Sequence[Case], model_dir: str, output_dir: str) -> str:

@@ -136,7 +136,7 @@ def phantom_test_cases(output_dir: str, *, spatial_dims: int = 3, seed: int = 0)
 
 
 def unique_names(cases: Sequence[Case]) -> list[Case]:
-    """Returns the cases with a number appended to every name that occurs before, so that no result overwrites another."""
+    """Returns the cases with a number appended to names that occur before: no result overwrites another."""
     seen: dict[str, int] = {}
     named = []
     for case in cases:

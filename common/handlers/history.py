@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from ignite.engine import Engine, Events
 
 from ..figures import draw_history
-from ..files import write_atomically
+from ..files import write_json
 from ..session import is_main_process
 
 
@@ -53,8 +52,7 @@ class TrainingHistory:
         name = str(getattr(self.evaluator.state, "key_metric_name", ""))
         validated = [epoch for epoch in self.epochs if name in epoch]
         best = max(validated, key=lambda epoch: epoch[name]) if validated else None
-        with write_atomically(self.output_dir / "metrics.json") as temporary:
-            temporary.write_text(json.dumps({"best": best, "epochs": self.epochs}, indent=2) + "\n", encoding="utf-8")
+        write_json({"best": best, "epochs": self.epochs}, self.output_dir / "metrics.json")
         draw_history(self.epochs, name, self.output_dir / "training.png")
 
     def state_dict(self) -> dict[str, Any]:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import json
 import logging
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from ignite.engine import Engine, Events
+from monai.transforms import Orientation
+from numpy.typing import NDArray
+from torch import Tensor
 
 from ..errors import CasesFailedError
-from ..files import write_atomically
+from ..figures import draw_gallery
+from ..files import write_csv, write_json
 from ..spectral import SignatureBank
 
 logger = logging.getLogger(__name__)
@@ -74,17 +77,51 @@ def verdict_text(row: dict[str, Any]) -> str:
     return f"OODM {result['oodm']:.4f}, threshold {result['threshold']:.4f}: {word}"
 
 
-class OODReport(CaseRecorder):
-    """Writes ``ood_report.csv`` and ``ood_report.json`` with the verdict on every scan.
+def telling_slice(image: Tensor, segmentation: Tensor) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Returns the slice along the last axis that holds most foreground, the middle one without any.
 
     Args:
-        output_dir: folder of both files.
+        image: ``(C, H, W[, D])``; the first channel is shown.
+        segmentation: ``(1, H, W[, D])`` class indices.
+
+    Returns:
+        Slice of the image and of the segmentation, both ``(H, W)``.
+    """
+    picture, outline = np.asarray(image[0].cpu(), dtype=float), np.asarray(segmentation[0].cpu(), dtype=float)
+    if picture.ndim == 2:
+        return picture, outline
+    area = (outline > 0).sum(axis=(0, 1))
+    index = int(area.argmax()) if area.any() else picture.shape[-1] // 2
+    return picture[..., index], outline[..., index]
+
+
+class OODReport(CaseRecorder):
+    """Writes ``ood_report.csv`` and ``ood_report.json`` with the verdict on every scan, and a gallery of the first.
+
+    Args:
+        output_dir: folder of the files.
         bank_file: the signature bank, whose digests go into the JSON.
+        pictures: scans shown in ``gallery.png``; those called out-of-distribution come first.
     """
 
-    def __init__(self, output_dir: str, bank_file: str) -> None:
+    def __init__(self, output_dir: str, bank_file: str, pictures: int = 12) -> None:
         super().__init__()
-        self.output_dir, self.bank_file = Path(output_dir), Path(bank_file)
+        self.output_dir, self.bank_file, self.pictures = Path(output_dir), Path(bank_file), pictures
+        self.slices: list[tuple[NDArray[np.float64], NDArray[np.float64], str]] = []
+
+    def __call__(self, engine: Engine) -> None:
+        """Adds the cases of one iteration, and a slice of each."""
+        super().__call__(engine)
+        batch, output = engine.state.batch[0], engine.state.output[0]  # type: ignore[index]
+        if "error" in output:
+            return
+        image, segmentation = batch["image"], output["pred"]
+        if self.pictures and image.ndim == segmentation.ndim == 4:
+            # Results are in the scan's own orientation, the network's image is in RAS.
+            segmentation = Orientation("RAS", labels=None)(segmentation)
+        result = self.rows[-1].get("result") or {}
+        verdict = {None: "no verdict", True: "OUT OF DISTRIBUTION", False: "in distribution"}[result.get("is_ood")]
+        self.slices.append((*telling_slice(image, segmentation), f"{self.rows[-1]['case']}\n{verdict}"))
 
     def finish(self) -> None:
         """Writes both files.
@@ -94,19 +131,17 @@ class OODReport(CaseRecorder):
             OutputError: when a file cannot be written.
         """
         lines = [self._line(row) for row in self.rows]
-        with write_atomically(self.output_dir / "ood_report.csv") as temporary:
-            with open(temporary, "w", newline="", encoding="utf-8") as file:
-                writer = csv.DictWriter(file, COLUMNS)
-                writer.writeheader()
-                writer.writerows(lines)
+        write_csv(lines, COLUMNS, self.output_dir / "ood_report.csv")
         bank = SignatureBank.load(self.bank_file)
         content = {
             "bank_digest": hashlib.sha256(self.bank_file.read_bytes()).hexdigest(),
             "weights_digest": bank.settings.weights_digest,
             "rows": lines,
         }
-        with write_atomically(self.output_dir / "ood_report.json") as temporary:
-            temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        write_json(content, self.output_dir / "ood_report.json")
+        shown = sorted(self.slices, key=lambda slice_: "OUT" not in slice_[2])[: self.pictures]
+        if shown:
+            draw_gallery(shown, self.output_dir / "gallery.png")
         logger.info("verdicts on %d scan(s) written to %s", len(lines), self.output_dir / "ood_report.csv")
         self.raise_if_failed(self.output_dir / "ood_report.csv")
 

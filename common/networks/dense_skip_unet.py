@@ -109,14 +109,14 @@ class DenseSkipUNet(nn.Module):
         gathered: list[Tensor] = []
         for index, links in enumerate(self.strided):
             if index == level - 1:
-                for j, link in enumerate(links):  # type: ignore[arg-type]
+                for j, link in enumerate(links):  # type: ignore[arg-type, var-annotated]
                     gathered.append(link(maps[j]))
         return torch.cat(gathered, dim=1)
 
     def _decode(self, level: int, coarse: Tensor, skip: Tensor) -> Tensor:
         """One decoder level: upsample, join the encoder's map, refine."""
         result = coarse
-        for index, (upsampler, decoder) in enumerate(zip(self.upsamplers, self.decoders)):
+        for index, (upsampler, decoder) in enumerate(zip(self.upsamplers, self.decoders)):  # noqa: B905 - TorchScript knows no strict
             if index == level:
                 result = decoder(torch.cat([upsampler(coarse), skip], dim=1))
         return result

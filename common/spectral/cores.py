@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from monai.data.utils import dense_patch_slices
 
@@ -46,7 +47,7 @@ def axis_cores(starts: Sequence[int], window: int, image: Interval) -> dict[int,
         start -> interval. The intervals cover ``image`` once and do not overlap; an interval may be empty.
     """
     bounds = [image[0]]
-    for left, right in zip(starts[:-1], starts[1:], strict=True):
+    for left, right in pairwise(starts):
         # Depth falls to the right in the left window and rises in the right one: equal at (left+right+window-1)/2.
         bounds.append((left + right + window - 1) // 2 + 1)
     bounds.append(image[1])

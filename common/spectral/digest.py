@@ -67,7 +67,7 @@ def _describe(value: Any) -> Any:
         return {str(key): _describe(item) for key, item in value.items()}
     if isinstance(value, list | tuple | range):
         return [_describe(item) for item in value]
-    if isinstance(value, type) or callable(value) and hasattr(value, "__name__"):
+    if isinstance(value, type) or (callable(value) and hasattr(value, "__name__")):
         return value.__name__
     # Private attributes hold what follows from the public ones, or a state that use may change.
     public = {name: item for name, item in getattr(value, "__dict__", {}).items() if not name.startswith("_")}

@@ -54,7 +54,7 @@ class SpectrumCollector:
                 handle.remove()
 
     def _hook(self, layer: str, owner: int) -> Any:
-        """A forward hook that hands a layer's output on; other threads that share the network are none of its business."""
+        """A forward hook that hands a layer's output on, unless another thread uses the network."""
 
         def hook(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
             if threading.get_ident() == owner:
@@ -77,10 +77,10 @@ class SpectrumCollector:
             key = (place[0].start, layer)
             self.grams.setdefault(key, GramAccumulator(piece.shape[0])).update(piece[(slice(None), *cells)])
 
-    def signatures(self, batch_size: int, *, per_voxel: bool) -> Tensor:
-        """Returns the signatures of all layers side by side, ``(B, D)`` float64 on the CPU."""
+    def signatures(self, batch_size: int, *, per_voxel: bool, layers: Sequence[str] | None = None) -> Tensor:
+        """Returns the signatures of layers side by side, ``(B, D)`` float64 on the CPU; of all layers by default."""
         rows = [
-            torch.cat([self.grams[image, layer].signature(per_voxel) for layer in self.layers])
+            torch.cat([self.grams[image, layer].signature(per_voxel) for layer in layers or self.layers])
             for image in range(batch_size)
         ]
         return torch.stack(rows)
@@ -161,26 +161,41 @@ class SpectralInferer(Inferer):
             ConfigError: when a layer does not exist or the window does not fit the image's number of axes.
             FeatureError: when a feature map has no signature, being zero or not finite.
         """
-        window = fit_window(inputs.shape[2:], self.roi_size, self.divisor)
-        dtype = getattr(torch, self.precision)
-        with torch.autocast(inputs.device.type, dtype=dtype, enabled=dtype != torch.float32):
-            if not self.with_signature:
+        if not self.with_signature:
+            window = fit_window(inputs.shape[2:], self.roi_size, self.divisor)
+            with self._autocast(inputs):
                 return self._segment(inputs, window, network, *args, **kwargs)
-            collector = SpectrumCollector(self.layers, inputs.shape[2:], window, self.overlap)
-
-            def predictor(windows: Tensor, coordinates: Sequence[Sequence[slice]], *rest: Any, **named: Any) -> Tensor:
-                collector.coordinates = coordinates
-                return network(windows, *rest, **named)
-
-            with collector.watch(unwrap(network)):
-                logits = self._segment(inputs, window, predictor, *args, with_coord=True, **kwargs)
+        logits, collector = self.collect(inputs, network, *args, **kwargs)
         digest = torch.frombuffer(bytearray.fromhex(self.weights_digest(network)), dtype=torch.uint8)
         return {
-            # A MetaTensor inside a dictionary breaks MONAI's decollation.
-            "logits": logits.as_tensor() if hasattr(logits, "as_tensor") else logits,
+            "logits": logits,
             "signature": collector.signatures(len(inputs), per_voxel=self.per_voxel),
             "weights_digest": digest.repeat(len(inputs), 1),
         }
+
+    def collect(
+        self, inputs: Tensor, network: nn.Module, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, SpectrumCollector]:
+        """Returns the logits of a batch of images and the collector that holds the Gram matrices of its layers.
+
+        Args and errors are those of a call.
+        """
+        window = fit_window(inputs.shape[2:], self.roi_size, self.divisor)
+        collector = SpectrumCollector(self.layers, inputs.shape[2:], window, self.overlap)
+
+        def predictor(windows: Tensor, coordinates: Sequence[Sequence[slice]], *rest: Any, **named: Any) -> Tensor:
+            collector.coordinates = coordinates
+            return network(windows, *rest, **named)
+
+        with self._autocast(inputs), collector.watch(unwrap(network)):
+            logits = self._segment(inputs, window, predictor, *args, with_coord=True, **kwargs)
+        # A MetaTensor inside a dictionary breaks MONAI's decollation.
+        return logits.as_tensor() if hasattr(logits, "as_tensor") else logits, collector
+
+    def _autocast(self, inputs: Tensor) -> torch.autocast:
+        """The floating type of ``precision``, whatever the caller's is."""
+        dtype = getattr(torch, self.precision)
+        return torch.autocast(inputs.device.type, dtype=dtype, enabled=dtype != torch.float32)
 
     def _segment(self, inputs: Tensor, window: Sequence[int], predictor: Any, *args: Any, **kwargs: Any) -> Any:
         """MONAI's sliding window; border voxels of a window weigh as much as inner ones, as in the paper."""

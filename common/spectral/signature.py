@@ -46,9 +46,10 @@ def log_spectrum_signature(singular_values: Tensor, *, eps: float = EPS) -> Tens
 class GramAccumulator:
     """Sums the ``n x n`` Gram matrix of feature maps in float64, piece by piece, without keeping the maps.
 
-    The singular values of ``F`` (``N x n``) are the square roots of the eigenvalues of ``F^T F``, and that sum runs over
-    voxels, so pieces of an image may come one after the other: memory O(n^2), one pass. Agreement with a singular value
-    decomposition in float64: 1e-10 where the smallest singular value is at least 1e-3 of the largest, 1e-5 otherwise.
+    The singular values of ``F`` (``N x n``) are the square roots of the eigenvalues of ``F^T F``, and that sum runs
+    over voxels, so pieces of an image may come one after the other: memory O(n^2), one pass. Agreement with a singular
+    value decomposition in float64: 1e-10 where the smallest singular value is at least 1e-3 of the largest, 1e-5
+    otherwise.
 
     Args:
         num_channels: ``n``, channels of the feature map.

@@ -1,0 +1,142 @@
+"""Benchmarks: ratios of times within one run, never absolute times."""
+
+from __future__ import annotations
+
+import logging
+import resource
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.bundle import ConfigParser
+from monai.engines import SupervisedTrainer
+
+from .networks import DenseSkipUNet
+from .spectral import SpectralInferer
+
+logger = logging.getLogger(__name__)
+
+
+def paired_ratio(first: Callable[[], Any], second: Callable[[], Any], *, repeats: int) -> tuple[float, list[float]]:
+    """Returns the median of time(first) / time(second), run in turn so that drifts of the machine cancel.
+
+    Args:
+        first: in the numerator.
+        second: in the denominator.
+        repeats: pairs that count, after a warm-up of each.
+
+    Returns:
+        The median and all ratios.
+    """
+    first(), second()
+    ratios = []
+    for number in range(repeats):
+        times = {}
+        # Every other pair is run in the other order.
+        for task in (first, second) if number % 2 == 0 else (second, first):
+            start = time.perf_counter()
+            task()
+            times[task] = time.perf_counter() - start
+        ratios.append(times[first] / times[second])
+    return statistics.median(ratios), ratios
+
+
+def segment_volume(size: int, roi: int, with_signature: bool, repeats: int = 1) -> tuple[list[float], float]:
+    """Segments a random cube and returns the seconds of every run and the peak memory, in MB, on the device used.
+
+    Args:
+        size: voxels along each axis.
+        roi: sliding window along each axis.
+        with_signature: whether the spectral signature is computed.
+        repeats: runs.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.manual_seed(0)
+    network = DenseSkipUNet(3, 1, 1).eval().to(device)
+    image = torch.rand(1, 1, size, size, size, device=device)
+    inferer = SpectralInferer([roi] * 3, ["decoders.0"], with_signature=with_signature)
+    seconds = []
+    with torch.no_grad():
+        for _ in range(repeats):
+            start = time.perf_counter()
+            inferer(image, network)
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            seconds.append(time.perf_counter() - start)
+    peak = torch.cuda.max_memory_allocated() / 1e6 if device.type == "cuda" else 0.0
+    return seconds, peak or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+
+
+def bench_inference(size: int = 256, roi: int = 96, repeats: int = 2) -> dict[str, float]:
+    """Returns time ratio and extra memory of inference with the signature, each run in a process of its own."""
+    runs: dict[bool, list[float]] = {True: [], False: []}
+    peaks: dict[bool, list[float]] = {True: [], False: []}
+    for number in range(repeats):
+        for with_signature in (True, False) if number % 2 == 0 else (False, True):
+            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+                seconds, peak = pool.submit(segment_volume, size, roi, with_signature).result()
+            runs[with_signature] += seconds
+            peaks[with_signature].append(peak)
+            logger.info("signature %s: %.1f s, peak %.0f MB", with_signature, seconds[0], peak)
+    ratios = [a / b for a, b in zip(runs[True], runs[False], strict=True)]
+    extra = statistics.median(peaks[True]) - statistics.median(peaks[False])
+    return {"inference time, with / without signature": statistics.median(ratios), "extra memory, MB": extra}
+
+
+def bench_training(bundle: str, steps: int = 12, repeats: int = 5) -> dict[str, float]:
+    """Returns the training throughput of a bundle against MONAI's plain trainer, same network, data and transforms.
+
+    Args:
+        bundle: folder of the bundle.
+        steps: iterations of an epoch.
+        repeats: pairs of epochs.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        trainer, plain = (
+            _epoch(bundle, Path(folder) / name, steps, plain=name == "plain") for name in ("own", "plain")
+        )
+        ratio, ratios = paired_ratio(plain, trainer, repeats=repeats)
+    logger.info("throughput ratios: %s", [round(value, 3) for value in ratios])
+    return {"training throughput, bundle / plain trainer": ratio}
+
+
+def _epoch(bundle: str, output_dir: Path, steps: int, *, plain: bool) -> Callable[[], Any]:
+    """A function that trains one epoch more each time it is called."""
+    parser = ConfigParser()
+    parser.read_config(f"{bundle}/configs/train.json")
+    batch = {"output_dir": str(output_dir), "samples_per_epoch": 2 * steps, "batch_size": 2, "max_epochs": 1_000_000}
+    parser.update(batch | {"phantom_cases": 6, "val_interval": 1_000_000})
+    if plain:
+        # The seeder stays: both must see the same patches.
+        seeder = [handler for handler in parser["train"]["handlers"] if handler["_target_"].endswith("EpochSeeder")]
+        parser["train"]["handlers"] = seeder
+        parser["train"]["trainer"]["additional_metrics"] = None
+    trainer: SupervisedTrainer = parser.get_parsed_content("train#trainer")
+
+    def run() -> None:
+        trainer.state.max_epochs = trainer.state.epoch + 1
+        trainer.run()
+
+    return run
+
+
+def run_benchmarks(bundles: str = "bundles", size: int = 256, repeats: int = 2) -> None:
+    """Prints the table of ratios.
+
+    Args:
+        bundles: folder of the bundles.
+        size: voxels along each axis of the volume that is segmented.
+        repeats: pairs of segmentations.
+    """
+    figures: dict[str, float] = {}
+    for bundle in sorted(path for path in Path(bundles).iterdir() if (path / "configs" / "train.json").is_file()):
+        figures |= {f"{bundle.name}: {name}": value for name, value in bench_training(str(bundle)).items()}
+    figures |= bench_inference(size, repeats=repeats)
+    for name, value in figures.items():
+        logger.info("%-70s %8.3f", name, value)
