@@ -6,7 +6,7 @@ import csv
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,9 @@ def write_atomically(path: str | Path) -> Iterator[Path]:
             f"cannot write {target}: {error.strerror or error}; free space or choose another output_dir"
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        # Where the folder is a file, there is nothing to remove either.
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def write_json(content: Any, path: str | Path) -> None:

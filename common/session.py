@@ -166,7 +166,11 @@ def _read_configs(arguments: Sequence[str], index: int) -> dict[str, Any]:
 
 def _exists(config: Any, option: str) -> bool:
     """Whether the config has the (nested) key, or a component that takes a further argument of that name."""
-    for part in option.lstrip("+").replace("::", "#").split("#"):
+    key = option.lstrip("+").replace("::", "#")
+    if key in config:
+        # Overlays name nested keys as a whole.
+        return True
+    for part in key.split("#"):
         if isinstance(config, list):
             if not part.isdigit() or int(part) >= len(config):
                 return False

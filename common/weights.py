@@ -40,7 +40,7 @@ def read_checkpoint(path: str | Path, *, device: str | torch.device = "cpu") -> 
         raise MissingDataError(f"no weights at {path}; train first, or set model_dir to the folder that holds model.pt")
     try:
         content = torch.load(path, map_location=device, weights_only=True)
-    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
+    except (RuntimeError, EOFError, OSError, KeyError, ValueError, pickle.UnpicklingError) as error:
         reason = str(error).splitlines()[0] if str(error) else "unexpected end"
         raise WeightsError(f"{path} cannot be read as weights ({reason}); copy it again or train anew") from error
     if not isinstance(content, dict):

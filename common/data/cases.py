@@ -57,23 +57,31 @@ def decathlon_cases(folder: str | Path) -> list[Case]:
     try:
         description = json.loads(listing.read_text(encoding="utf-8"))
         items = load_decathlon_datalist(str(listing), True, "training")
-    except (ValueError, KeyError) as error:
-        raise MissingDataError(f"{listing} is no Decathlon listing: {error}; it needs a list 'training'") from error
-    if not items:
+        cases = _describe_items(items, description, root.resolve().name)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise MissingDataError(
+            f"{listing} is no Decathlon listing ({type(error).__name__}: {error}); it needs a list 'training' of pairs "
+            "'image' and 'label', and 'labels' and 'modality' as {number: name}"
+        ) from error
+    if not cases:
         raise MissingDataError(f"{listing} lists no training case; its list 'training' is empty")
-    common: dict[str, Any] = {"task": root.resolve().name, "modality": read_modality(description)}
-    if isinstance(description.get("labels"), dict):
-        common["classes"] = sorted(int(value) for value in description["labels"])
-    extra = {key: value for key, value in common.items() if value is not None}
-    cases = [
-        {"image": item["image"], "label": item["label"], "case": case_name(item["image"]), **extra}
-        | ({"patient": item["patient"]} if "patient" in item else {})
-        for item in items
-    ]
     missing = [path for case in cases for path in (case["image"], case["label"]) if not Path(path).is_file()]
     if missing:
         raise MissingDataError(f"{listing} lists {len(missing)} file(s) that do not exist, the first is {missing[0]}")
     return cases
+
+
+def _describe_items(items: Sequence[dict[str, Any]], description: dict[str, Any], task: str) -> list[Case]:
+    """Cases from the items of a listing, with what it says of all of them."""
+    common: dict[str, Any] = {"task": task, "modality": read_modality(description)}
+    if "labels" in description:
+        common["classes"] = sorted(int(value) for value in description["labels"])
+    extra = {key: value for key, value in common.items() if value is not None}
+    return [
+        {"image": item["image"], "label": item["label"], "case": case_name(item["image"]), **extra}
+        | ({"patient": item["patient"]} if "patient" in item else {})
+        for item in items
+    ]
 
 
 def labeled_cases(
@@ -163,8 +171,13 @@ def select_cases(cases: Sequence[Case], split_file: str | Path | None, part: str
         return list(cases)
     if not Path(split_file).is_file():
         raise MissingDataError(f"split_file {split_file} does not exist; give the split.json of a training run")
-    named = json.loads(Path(split_file).read_text(encoding="utf-8")).get(part, {})
-    chosen = [case for case in cases if case["case"] in named.get(str(case.get("task", "")), ())]
+    try:
+        named = json.loads(Path(split_file).read_text(encoding="utf-8"))[part]
+        chosen = [case for case in cases if case["case"] in named.get(str(case.get("task", "")), ())]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise MissingDataError(
+            f"split_file {split_file} has no part {part!r} of data sets and cases; give a training run's split.json"
+        ) from error
     if not chosen:
         raise MissingDataError(f"{split_file} names none of the {len(cases)} cases of dataset_dir in its part {part!r}")
     return chosen

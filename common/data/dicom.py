@@ -111,7 +111,13 @@ class DicomSeriesReader(PydicomReader):
             slice_.InstanceNumber = index + 1
         self.has_series = len(ordered) > 1
         self.filenames = [files] if self.has_series else files[:1]
+        self.modality = str(ordered[0].get("Modality", ""))
         return ordered if self.has_series else ordered[0]
+
+    def get_data(self, data: Any) -> tuple[np.ndarray[Any, Any], dict[str, Any]]:
+        """Returns the volume and its metadata, to which the modality is added: MONAI's reader drops that tag."""
+        array, meta = super().get_data(data)
+        return array, meta | {"modality": self.modality}
 
     def _read_slice(self, file: str, kwargs: dict[str, Any]) -> Any:
         """One slice with its pixels, which pydicom otherwise reads as late as possible."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from itertools import chain, count
 from pathlib import Path
 
 from ..errors import MissingDataError
@@ -137,12 +138,13 @@ def phantom_test_cases(output_dir: str, *, spatial_dims: int = 3, seed: int = 0)
 
 def unique_names(cases: Sequence[Case]) -> list[Case]:
     """Returns the cases with a number appended to names that occur before: no result overwrites another."""
-    seen: dict[str, int] = {}
+    taken: set[str] = set()
     named = []
     for case in cases:
-        count = seen.get(case["case"], 0)
-        seen[case["case"]] = count + 1
-        named.append(case | {"case": f"{case['case']}_{count + 1}"} if count else dict(case))
+        numbers = (f"{case['case']}_{number}" for number in count(2))
+        name = next(name for name in chain([str(case["case"])], numbers) if name not in taken)
+        taken.add(name)
+        named.append(case | {"case": name})
     return named
 
 

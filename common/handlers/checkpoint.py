@@ -38,7 +38,8 @@ class BestWeights:
     def __call__(self, engine: Engine) -> None:
         """Compares the key metric and writes the weights, on the main process only."""
         value = float(engine.state.metrics[engine.state.key_metric_name])  # type: ignore[attr-defined]
-        if value <= self.best:
+        # Not a number is never the best.
+        if not value > self.best:
             return
         self.best = value
         if is_main_process():

@@ -109,7 +109,7 @@ class DenseSkipUNet(nn.Module):
         gathered: list[Tensor] = []
         for index, links in enumerate(self.strided):
             if index == level - 1:
-                for j, link in enumerate(links):  # type: ignore[arg-type, var-annotated]
+                for j, link in enumerate(links):
                     gathered.append(link(maps[j]))
         return torch.cat(gathered, dim=1)
 

@@ -156,30 +156,30 @@ class SignatureBank:
         if not Path(path).is_file():
             raise MissingDataError(f"no signature bank at {path}; fit it with: {REFIT_COMMAND}")
         try:
-            with np.load(path, allow_pickle=False) as archive:
-                content = {name: archive[name] for name in archive.files}
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-            raise BankError(
-                f"{path} is no readable signature bank ({error}); refit it with: {REFIT_COMMAND}"
-            ) from error
-        return cls._from_content(path, content)
+            # numpy leaves a broken archive open unless the file is opened and closed here.
+            with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+                return cls._from_content({name: archive[name] for name in archive.files})
+        except (OSError, ValueError, TypeError, AttributeError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise BankError(f"{path} is no readable signature bank ({error}); refit it with: {REFIT_COMMAND}") from error
 
     @classmethod
-    def _from_content(cls, path: str | Path, content: dict[str, Any]) -> SignatureBank:
-        """Builds a bank from the arrays of its file and checks that they fit together."""
+    def _from_content(cls, content: dict[str, Any]) -> SignatureBank:
+        """Builds a bank from the arrays of its file and makes sure that they fit together."""
         needed = {*_NUMBERS, "version", *(field.name for field in fields(BankSettings))}
         if needed - content.keys() or int(content["version"]) != VERSION:
-            raise BankError(f"{path} is no signature bank of version {VERSION}; refit it with: {REFIT_COMMAND}")
+            raise BankError(f"this is no signature bank of version {VERSION}")
         settings = {field.name: content[field.name].tolist() for field in fields(BankSettings)}
         settings["layers"] = tuple(settings["layers"])
-        c, threshold = float(content["c"]), float(content["threshold"])
-        bank = cls.fit(content["signatures"], c=c, **settings)
+        bank = cls.fit(content["signatures"], c=float(content["c"]), **settings)
+        stored = replace(bank, leave_one_out=content["leave_one_out"], threshold=float(content["threshold"]))
         # The threshold decides over patients: it must follow from the signatures it is shipped with.
-        if not np.isclose(bank.threshold, threshold, rtol=1e-6, atol=0.0):
-            raise BankError(
-                f"{path}: threshold {threshold} does not follow from its signatures; refit: {REFIT_COMMAND}"
-            )
-        return replace(bank, leave_one_out=content["leave_one_out"], threshold=threshold)
+        if not (
+            np.isclose(bank.threshold, stored.threshold, rtol=1e-6, atol=0.0)
+            and bank.signatures.shape == content["signatures"].shape
+            and np.allclose(bank.leave_one_out, stored.leave_one_out, rtol=1e-6, atol=1e-12)
+        ):
+            raise BankError(f"threshold {stored.threshold} does not follow from its signatures")
+        return stored
 
     @classmethod
     def merge(cls, banks: Iterable[SignatureBank]) -> SignatureBank:

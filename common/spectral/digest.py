@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -65,6 +66,8 @@ def _describe(value: Any) -> Any:
         return value
     if isinstance(value, Mapping):
         return {str(key): _describe(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray | np.generic | Tensor):
+        return _describe(value.tolist())
     if isinstance(value, list | tuple | range):
         return [_describe(item) for item in value]
     if isinstance(value, type) or (callable(value) and hasattr(value, "__name__")):

@@ -79,8 +79,12 @@ class SpectrumCollector:
 
     def signatures(self, batch_size: int, *, per_voxel: bool, layers: Sequence[str] | None = None) -> Tensor:
         """Returns the signatures of layers side by side, ``(B, D)`` float64 on the CPU; of all layers by default."""
+        chosen = tuple(layers or self.layers)
+        silent = [layer for layer in chosen if (0, layer) not in self.grams]
+        if silent:
+            raise ConfigError(f"feature_layers names {silent}, which the network holds but does not run; choose others")
         rows = [
-            torch.cat([self.grams[image, layer].signature(per_voxel) for layer in layers or self.layers])
+            torch.cat([self.grams[image, layer].signature(per_voxel) for layer in chosen])
             for image in range(batch_size)
         ]
         return torch.stack(rows)
@@ -162,9 +166,8 @@ class SpectralInferer(Inferer):
             FeatureError: when a feature map has no signature, being zero or not finite.
         """
         if not self.with_signature:
-            window = fit_window(inputs.shape[2:], self.roi_size, self.divisor)
             with self._autocast(inputs):
-                return self._segment(inputs, window, network, *args, **kwargs)
+                return self._segment(inputs, lambda windows: network(windows, *args, **kwargs))
         logits, collector = self.collect(inputs, network, *args, **kwargs)
         digest = torch.frombuffer(bytearray.fromhex(self.weights_digest(network)), dtype=torch.uint8)
         return {
@@ -180,15 +183,15 @@ class SpectralInferer(Inferer):
 
         Args and errors are those of a call.
         """
-        window = fit_window(inputs.shape[2:], self.roi_size, self.divisor)
-        collector = SpectrumCollector(self.layers, inputs.shape[2:], window, self.overlap)
+        size = inputs.shape[2:]
+        collector = SpectrumCollector(self.layers, size, fit_window(size, self.roi_size, self.divisor), self.overlap)
 
-        def predictor(windows: Tensor, coordinates: Sequence[Sequence[slice]], *rest: Any, **named: Any) -> Tensor:
+        def predictor(windows: Tensor, coordinates: Sequence[Sequence[slice]]) -> Tensor:
             collector.coordinates = coordinates
-            return network(windows, *rest, **named)
+            return network(windows, *args, **kwargs)
 
         with self._autocast(inputs), collector.watch(unwrap(network)):
-            logits = self._segment(inputs, window, predictor, *args, with_coord=True, **kwargs)
+            logits = self._segment(inputs, predictor, with_coord=True)
         # A MetaTensor inside a dictionary breaks MONAI's decollation.
         return logits.as_tensor() if hasattr(logits, "as_tensor") else logits, collector
 
@@ -197,12 +200,12 @@ class SpectralInferer(Inferer):
         dtype = getattr(torch, self.precision)
         return torch.autocast(inputs.device.type, dtype=dtype, enabled=dtype != torch.float32)
 
-    def _segment(self, inputs: Tensor, window: Sequence[int], predictor: Any, *args: Any, **kwargs: Any) -> Any:
+    def _segment(self, inputs: Tensor, predictor: Any, *, with_coord: bool = False) -> Any:
         """MONAI's sliding window; border voxels of a window weigh as much as inner ones, as in the paper."""
+        window = fit_window(inputs.shape[2:], self.roi_size, self.divisor)
         return sliding_window_inference(
-            inputs, window, self.sw_batch_size, predictor, self.overlap, "constant", 0.125, "constant", 0.0,
-            None, None, False, None, None, None, -1, *args, **kwargs,
-        )  # fmt: skip
+            inputs, window, self.sw_batch_size, predictor, self.overlap, with_coord=with_coord
+        )
 
 
 def _layer(network: nn.Module, name: str) -> nn.Module:

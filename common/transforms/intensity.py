@@ -12,7 +12,8 @@ from torch import Tensor
 from ..errors import ConfigError
 
 Modality = Literal["CT", "MR"]
-DICOM_MODALITY_TAG = "00080060"
+DICOM_MODALITY_KEYS = ("modality", "00080060", "0008|0060")
+"""Where the readers of this package, of pydicom and of ITK leave the DICOM tag (0008,0060)."""
 
 
 class NormalizeByModalityd(MapTransform):
@@ -56,5 +57,6 @@ class NormalizeByModalityd(MapTransform):
         """``CT`` or ``MR``, from the case, the DICOM tag or the default."""
         if data.get("modality") in self._scalers:
             return str(data["modality"])
-        tag = str(getattr(image, "meta", {}).get(DICOM_MODALITY_TAG, ""))
-        return tag if tag in self._scalers else self.default
+        meta = getattr(image, "meta", {})
+        tags = [str(meta[key]).strip() for key in DICOM_MODALITY_KEYS if key in meta]
+        return next((tag for tag in tags if tag in self._scalers), self.default)

@@ -78,7 +78,8 @@ class MeasureSegmentationd(MapTransform):
             return measured
         for key in self.key_iterator(measured):
             label, image = torch.as_tensor(measured[self.label_key]), measured["image"]
-            spacing = affine_to_spacing(image.affine, r=label.ndim - 1) if hasattr(image, "affine") else [1.0]
+            axes = label.ndim - 1
+            spacing = affine_to_spacing(image.affine, r=axes) if hasattr(image, "affine") else [1.0] * axes
             settings = {"width": self.width, "num_bins": self.num_bins}
             channels = [
                 measure_segmentation(torch.as_tensor(probability), target, spacing, **settings)  # type: ignore[arg-type]

@@ -41,7 +41,9 @@ class SaveSegmentationd(SaveImaged):
         for key in self.key_iterator(dict(data)):
             segmentation = data[key]
             case = str(data["case"])
-            writer = writer_class(output_dtype=np.uint8)
+            # A picture holds class indices as they are, not stretched to the range of gray values.
+            settings = {} if self.spatial_dims == 3 else {"scale": None}
+            writer = writer_class(output_dtype=np.uint8, **settings)
             writer.set_data_array(segmentation, channel_dim=0)
             writer.set_metadata(segmentation.meta, resample=True)
             with write_atomically(self.output_dir / case / f"{case}_seg{suffix}") as temporary:

@@ -137,7 +137,7 @@ class CheckLabeld(MapTransform):
                 )
             values = torch.unique(torch.as_tensor(label)).tolist()
             accepted = data.get("classes")
-            wrong = [v for v in values if v != int(v) or v < 0 or (accepted is not None and int(v) not in accepted)]
+            wrong = [v for v in values if v % 1 or v < 0 or (accepted is not None and int(v) not in accepted)]
             if wrong:
                 raise LabelError(
                     f"{name}: label holds {wrong[:5]}; accepted are "
