@@ -29,7 +29,8 @@ Folders = str | Sequence[str]
 def case_name(path: str | Path) -> str:
     """Returns the file name without ``.nii.gz`` or any other suffix."""
     name = Path(path).name
-    return name.removesuffix(".gz").rsplit(".", 1)[0] if "." in name else name
+    name = name[:-3] if name.lower().endswith(".gz") else name
+    return name.rsplit(".", 1)[0]
 
 
 def read_modality(description: dict[str, Any]) -> str | None:

@@ -24,12 +24,16 @@ ORIENTATION_TOLERANCE = 1e-3
 
 
 def find_series(folder: str | Path) -> dict[str, list[str]]:
-    """Returns the DICOM image series of a folder: SeriesInstanceUID -> files, sorted; sub-folders are not searched."""
+    """Returns the DICOM image series of a folder: SeriesInstanceUID -> files, sorted; sub-folders are not searched.
+
+    What is DICOM but no image (a DICOMDIR, a report, a plan) is left out.
+    """
     series: dict[str, list[str]] = defaultdict(list)
     for path in sorted(Path(folder).iterdir()):
         if path.is_file() and is_dicom(path):
-            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["SeriesInstanceUID"])
-            series[str(header.get("SeriesInstanceUID", ""))].append(str(path))
+            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["SeriesInstanceUID", "Rows"])
+            if "SeriesInstanceUID" in header and "Rows" in header:
+                series[str(header.SeriesInstanceUID)].append(str(path))
     return dict(series)
 
 

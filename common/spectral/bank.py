@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, get_args
+from zipfile import BadZipFile
 
 import numpy as np
 from torch import Tensor
@@ -159,8 +159,19 @@ class SignatureBank:
             # numpy leaves a broken archive open unless the file is opened and closed here.
             with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
                 return cls._from_content({name: archive[name] for name in archive.files})
-        except (OSError, ValueError, TypeError, AttributeError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            raise BankError(f"{path} is no readable signature bank ({error}); refit it with: {REFIT_COMMAND}") from error
+        except (
+            OSError,
+            EOFError,
+            ValueError,
+            TypeError,
+            LookupError,
+            AttributeError,
+            RuntimeError,
+            BadZipFile,
+        ) as error:
+            raise BankError(
+                f"{path} is no readable signature bank ({error}); refit it with: {REFIT_COMMAND}"
+            ) from error
 
     @classmethod
     def _from_content(cls, content: dict[str, Any]) -> SignatureBank:

@@ -64,9 +64,10 @@ class SpectrumCollector:
 
     def _add(self, layer: str, features: Tensor) -> None:
         """Adds the core cells of a batch of windows."""
-        if features.ndim != len(self.window) + 2 or len(features) != len(self.coordinates):
+        shape = tuple(getattr(features, "shape", ()))
+        if len(shape) != len(self.window) + 2 or shape[0] != len(self.coordinates):
             raise FeatureError(
-                f"layer {layer!r} gives shape {tuple(features.shape)} for {len(self.coordinates)} window(s); feature "
+                f"layer {layer!r} gives shape {shape} for {len(self.coordinates)} window(s); feature "
                 f"layers must give (window, channels, *{len(self.window)} axes): choose another in feature_layers"
             )
         for piece, place in zip(features, self.coordinates, strict=True):

@@ -1,0 +1,205 @@
+import json
+import re
+from contextlib import suppress
+
+import pytest
+
+from common.data.cases import (
+    case_name,
+    decathlon_cases,
+    labeled_cases,
+    select_cases,
+    split_cases,
+    weights_folder,
+    write_split,
+)
+from common.errors import BundleError, ConfigError, MissingDataError, NotEnoughCasesError
+
+
+def make_cases(number=10, task="organ", per_patient=1):
+    return [
+        {"image": f"{task}/{i}.nii.gz", "case": f"{task}_{i}", "task": task}
+        | ({"patient": f"p{i // per_patient}"} if per_patient > 1 else {})
+        for i in range(number)
+    ]
+
+
+def names(cases):
+    return [case["case"] for case in cases]
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [("a/b.nii.gz", "b"), ("b.nii", "b"), ("x.y.nii.gz", "x.y"), ("scan.mha", "scan"), ("plain", "plain")],
+)
+def test_case_is_named_after_its_file(path, name):
+    assert case_name(path) == name
+
+
+def test_listing_becomes_cases(decathlon_folder):
+    folder = decathlon_folder(
+        names=("a", "b"), items=[{"patient": "p1"}], modality={"0": "CT"}, labels={"0": "background", "2": "organ"}
+    )
+    common = {"task": "organ", "modality": "CT", "classes": [0, 2]}
+    assert decathlon_cases(folder) == [
+        {
+            "image": str(folder / "imagesTr" / f"{name}.nii.gz"),
+            "label": str(folder / "labelsTr" / f"{name}.nii.gz"),
+            "case": name,
+        }
+        | common
+        | extra
+        for name, extra in (("a", {"patient": "p1"}), ("b", {}))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "modality"), [("CT", "CT"), ("ct scan", "CT"), ("MRI", "MR"), ("mr", "MR"), ("US", None)]
+)
+def test_modality_is_read_from_the_listing(decathlon_folder, text, modality):
+    assert decathlon_cases(decathlon_folder(modality={"0": text}))[0].get("modality") == modality
+
+
+@pytest.mark.parametrize(
+    ("listing", "text"),
+    [
+        (None, "holds no dataset.json; expected is a Decathlon folder"),
+        ("{", "is no Decathlon listing"),
+        ("{}", "it needs a list 'training'"),
+        ('{"training": []}', "lists no training case"),
+        (
+            '{"training": [{"image": "a.nii.gz", "label": "b.nii.gz"}]}',
+            r"lists 2 file\(s\) that do not exist, the first is .*a\.nii\.gz",
+        ),
+    ],
+)
+def test_unusable_listing_is_named(tmp_path, listing, text):
+    if listing is not None:
+        (tmp_path / "dataset.json").write_text(listing)
+    with pytest.raises(MissingDataError, match=text) as caught:
+        decathlon_cases(tmp_path)
+    assert isinstance(caught.value, BundleError)
+    assert isinstance(caught.value, FileNotFoundError)
+
+
+def test_missing_folder_is_named(tmp_path):
+    with pytest.raises(MissingDataError, match=r"dataset_dir .*absent does not exist"):
+        decathlon_cases(tmp_path / "absent")
+
+
+@pytest.mark.parametrize(
+    "description",
+    [
+        {"modality": "CT"},
+        {"labels": {"background": 0, "organ": 1}},
+        {"training": [{"image": "./imagesTr/a.nii.gz"}]},
+        {"training": ["./imagesTr/a.nii.gz"]},
+    ],
+)
+def test_listing_of_another_form_is_read_or_refused(decathlon_folder, description):
+    with suppress(MissingDataError):
+        assert names(decathlon_cases(decathlon_folder(**description))) == ["a", "b", "c"]
+
+
+def test_folders_are_joined_each_as_its_own_task(decathlon_folder, tmp_path):
+    folders = [str(decathlon_folder("liver", ("a",))), str(decathlon_folder("heart", ("a", "b")))]
+    assert [case["task"] for case in labeled_cases(folders, tmp_path)] == ["liver", "heart", "heart"]
+    assert names(labeled_cases(folders[1], tmp_path)) == ["a", "b"]
+    assert not (tmp_path / "phantoms").exists()
+
+
+def test_phantoms_stand_in_and_the_log_says_so(tmp_path, caplog):
+    with caplog.at_level("INFO"):
+        cases = labeled_cases(None, tmp_path, spatial_dims=2, tasks=("tube_ct",), cases_per_task=2)
+    assert names(cases) == ["tube_ct_000", "tube_ct_001"]
+    assert all(case["phantom"] for case in cases)
+    assert "no dataset_dir given: using 2 phantom scans" in caplog.text
+
+
+def test_split_gives_every_case_to_one_part():
+    cases = make_cases(20, "a") + make_cases(10, "b")
+    parts = split_cases(cases, 0.2, seed=0, test_fraction=0.1)
+    assert sorted(names(parts["train"] + parts["val"] + parts["test"])) == sorted(names(cases))
+    sizes = {part: [sum(c["task"] == task for c in chosen) for task in "ab"] for part, chosen in parts.items()}
+    assert sizes == {"train": [14, 7], "val": [4, 2], "test": [2, 1]}
+
+
+def test_split_depends_on_the_seed_and_not_on_the_order_of_cases():
+    cases = make_cases(12)
+    first = split_cases(cases, 0.25, seed=1)
+    again = split_cases(cases[::-1], 0.25, seed=1)
+    assert {part: set(names(chosen)) for part, chosen in first.items()} == {
+        part: set(names(chosen)) for part, chosen in again.items()
+    }
+    assert len({tuple(names(split_cases(cases, 0.25, seed=seed)["val"])) for seed in range(8)}) > 1
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_cases_of_one_patient_stay_together(seed):
+    parts = split_cases(make_cases(24, per_patient=3), 0.25, seed=seed, test_fraction=0.25)
+    patients = {part: {case["patient"] for case in chosen} for part, chosen in parts.items()}
+    assert {part: len(found) for part, found in patients.items()} == {"train": 4, "val": 2, "test": 2}
+    assert len(set.union(*patients.values())) == 8
+
+
+def test_small_fraction_still_validates_on_one_patient():
+    assert len(split_cases(make_cases(5), 0.01, seed=0)["val"]) == 1
+
+
+@pytest.mark.parametrize(("val", "test"), [(-0.1, 0.0), (0.1, -0.1), (0.6, 0.4), (1.0, 0.0)])
+def test_fractions_that_leave_nothing_are_refused(val, test):
+    with pytest.raises(ConfigError, match=re.escape(f"val_fraction {val} and test_fraction {test}")):
+        split_cases(make_cases(), val, seed=0, test_fraction=test)
+
+
+@pytest.mark.parametrize(
+    ("cases", "found"), [(make_cases(1), 1), (make_cases(6, per_patient=6), 1), (make_cases(2), 2)]
+)
+def test_too_few_patients_are_counted(cases, found):
+    with pytest.raises(NotEnoughCasesError, match=rf"'organ' has {found} patient\(s\).*none is left to train on"):
+        split_cases(cases, 0.5, seed=0, test_fraction=0.4)
+
+
+def test_written_split_is_the_split_that_is_read(tmp_path):
+    cases = make_cases(10, "a") + make_cases(10, "b")
+    parts = split_cases(cases, 0.2, seed=0, test_fraction=0.2)
+    path = tmp_path / "run" / "split.json"
+    write_split(parts, path)
+    for part in ("train", "val", "test"):
+        assert sorted(names(select_cases(cases, path, part))) == sorted(names(parts[part]))
+    again = split_cases(cases, 0.5, seed=9, split_file=str(path))
+    assert sorted(names(again["train"])) == sorted(names(parts["train"]))
+    assert sorted(names(again["val"])) == sorted(names(parts["val"]))
+
+
+def test_split_file_tells_cases_of_equal_name_apart_by_task(tmp_path):
+    cases = [{"image": f"{task}/x.nii", "case": "x", "task": task} for task in "ab"]
+    write_split({"train": cases[:1], "test": cases[1:]}, tmp_path / "split.json")
+    assert json.loads((tmp_path / "split.json").read_text()) == {"test": {"b": ["x"]}, "train": {"a": ["x"]}}
+    assert select_cases(cases, tmp_path / "split.json", "test") == cases[1:]
+
+
+def test_all_cases_are_chosen_without_a_split_file():
+    assert names(select_cases(make_cases(3), None, "test")) == ["organ_0", "organ_1", "organ_2"]
+
+
+def test_split_file_that_does_not_help_is_named(tmp_path):
+    with pytest.raises(MissingDataError, match=r"split_file .*absent.json does not exist"):
+        select_cases(make_cases(), tmp_path / "absent.json", "train")
+    write_split({"train": make_cases(3, "other")}, tmp_path / "split.json")
+    with pytest.raises(MissingDataError, match="names none of the 10 cases of dataset_dir in its part 'train'"):
+        select_cases(make_cases(), tmp_path / "split.json", "train")
+
+
+def test_split_file_that_is_no_split_is_named(tmp_path):
+    (tmp_path / "split.json").write_text("{")
+    with pytest.raises(BundleError, match=r"split\.json"):
+        select_cases(make_cases(), tmp_path / "split.json", "train")
+
+
+@pytest.mark.parametrize(
+    ("flags", "folder"), [([True, True], "out/models"), ([True, False], "given"), ([False], "given"), ([], "given")]
+)
+def test_weights_of_phantoms_never_go_to_the_shipped_ones(flags, folder):
+    cases = [{"case": "x"} | ({"phantom": True} if flag else {}) for flag in flags]
+    assert weights_folder(cases, "given", "out") == folder

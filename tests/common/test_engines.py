@@ -1,0 +1,74 @@
+import pytest
+import torch
+from ignite.engine import Events
+from monai.data import DataLoader
+from monai.inferers import SimpleInferer
+from torch import nn
+
+from common.engines import CaseDataset, CaseEvaluator
+from common.errors import ImageError, OutputError
+
+CASES = [{"image": float(k), "case": f"c{k}", "task": "t", "other": k} for k in range(5)]
+
+
+def prepare(data):
+    if data["case"] == "c1":
+        raise RuntimeError("applying transform") from ImageError("case 'c1': image\n is broken")
+    return dict(data) | {"image": torch.full((1, 2, 2), data["image"])}
+
+
+def save(data):
+    if data["case"] == "c3":
+        raise OutputError("cannot write c3: disk full")
+    return dict(data) | {"saved": True}
+
+
+@pytest.fixture
+def results():
+    """What an evaluator reports for five cases of which one cannot be loaded and one cannot be saved."""
+    evaluator = CaseEvaluator(
+        device=torch.device("cpu"),
+        val_data_loader=DataLoader(CaseDataset(CASES, prepare), batch_size=1),
+        network=nn.Identity(),
+        inferer=SimpleInferer(),
+        postprocessing=save,
+    )
+    rows = []
+    evaluator.add_event_handler(
+        Events.ITERATION_COMPLETED, lambda engine: rows.append((engine.state.batch, engine.state.output))
+    )
+    evaluator.run()
+    return rows
+
+
+def test_every_case_is_reported_in_order(results):
+    assert [batch[0]["case"] for batch, _ in results] == [case["case"] for case in CASES]
+    assert all(len(batch) == len(output) == 1 for batch, output in results)
+
+
+def test_cases_that_fail_tell_why_in_one_line(results):
+    errors = {batch[0]["case"]: output[0].get("error") for batch, output in results}
+    assert errors == {
+        "c0": None,
+        "c1": "case 'c1': image is broken",
+        "c2": None,
+        "c3": "cannot write c3: disk full",
+        "c4": None,
+    }
+
+
+def test_other_cases_are_finished(results):
+    finished = {b[0]["case"]: float(o[0]["pred"].mean()) for b, o in results if o[0].get("saved")}
+    assert finished == {"c0": 0.0, "c2": 2.0, "c4": 4.0}
+
+
+def test_failed_case_keeps_what_describes_it(results):
+    batch, _ = results[1]
+    assert batch[0]["task"] == "t"
+    assert "image" not in batch[0]
+
+
+def test_dataset_keeps_the_named_keys_only():
+    assert set(CaseDataset(CASES, prepare)[0]) == {"image", "case", "task"}
+    assert set(CaseDataset(CASES, prepare, keep=("case", "other"))[0]) == {"case", "other"}
+    assert CaseDataset(CASES, prepare)[1] == {"case": "c1", "task": "t", "error": "case 'c1': image is broken"}

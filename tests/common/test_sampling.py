@@ -1,0 +1,91 @@
+from collections import Counter
+
+import pytest
+import torch
+from scipy.stats import chisquare
+from torch.testing import assert_close
+
+from common import sampling
+from common.errors import ConfigError
+from common.sampling import ShardSampler, TaskSampler, task_probabilities
+
+CASES = [{"task": "small"}] * 4 + [{"task": "large"}] * 16 + [{}]
+
+
+def test_check_values_of_the_paper():
+    assert_close(task_probabilities([10, 100]), torch.tensor([0.2403, 0.7597], dtype=torch.float64), rtol=0, atol=5e-5)
+
+
+@pytest.mark.parametrize("sizes", [[7], [5, 5], [1, 4, 9]])
+def test_probabilities_are_proportional_to_the_square_root(sizes):
+    total = sum(size**0.5 for size in sizes)
+    expected = torch.tensor([size**0.5 / total for size in sizes], dtype=torch.float64)
+    assert_close(task_probabilities(sizes), expected)
+
+
+@pytest.mark.parametrize("sizes", [[], [3, 0], [-1]])
+def test_empty_data_sets_are_refused(sizes):
+    with pytest.raises(ConfigError, match="must be positive, one for each data set"):
+        task_probabilities(sizes)
+
+
+@pytest.mark.parametrize(
+    ("uniform", "shares"),
+    [(False, [2 / 7 / 4] * 4 + [4 / 7 / 16] * 16 + [1 / 7]), (True, [1 / 21] * 21)],
+)
+def test_frequencies_follow_the_probabilities(uniform, shares):
+    counts = Counter(TaskSampler(CASES, seed=3, num_samples=20_000, uniform=uniform))
+    observed = [counts[index] for index in range(len(CASES))]
+    assert chisquare(observed, [20_000 * share for share in shares]).pvalue > 1e-3
+
+
+def test_seed_and_epoch_decide_the_draw():
+    def draw(seed, epoch):
+        sampler = TaskSampler(CASES, seed=seed)
+        sampler.set_epoch(epoch)
+        return list(sampler)
+
+    assert draw(1, 5) == draw(1, 5)
+    assert len({tuple(draw(seed, epoch)) for seed in range(3) for epoch in range(3)}) == 9
+
+
+def test_global_random_state_is_neither_used_nor_changed():
+    torch.manual_seed(0)
+    first, state = list(TaskSampler(CASES)), torch.get_rng_state()
+    torch.manual_seed(1)
+    assert list(TaskSampler(CASES)) == first
+    torch.manual_seed(0)
+    assert_close(torch.get_rng_state(), state)
+
+
+def test_epoch_has_as_many_images_as_there_are_cases_by_default():
+    assert len(TaskSampler(CASES)) == len(list(TaskSampler(CASES))) == len(CASES)
+
+
+@pytest.mark.parametrize(("size", "number"), [(2, 10), (3, 10), (4, 21)])
+def test_ranks_share_one_draw(ranks, size, number):
+    padded = -(-number // size) * size
+    whole = list(TaskSampler(CASES, seed=4, num_samples=padded))
+    parts = []
+    for rank in range(size):
+        ranks(sampling, rank, size)
+        parts.append(list(TaskSampler(CASES, seed=4, num_samples=number)))
+    assert all(len(part) == padded // size for part in parts)
+    assert [index for group in zip(*parts, strict=True) for index in group] == whole
+
+
+@pytest.mark.parametrize(("number", "size"), [(7, 1), (7, 3), (3, 3)])
+def test_shards_hold_every_case_once(ranks, number, size):
+    shards = []
+    for rank in range(size):
+        ranks(sampling, rank, size)
+        sampler = ShardSampler(range(number))
+        shards.append(list(sampler))
+        assert len(sampler) == len(shards[-1])
+        assert shards[-1] == sorted(shards[-1])
+    assert sorted(index for shard in shards for index in shard) == list(range(number))
+
+
+def test_every_rank_validates_on_all_of_a_set_smaller_than_the_ranks(ranks):
+    ranks(sampling, 2, 4)
+    assert list(ShardSampler(range(3))) == [0, 1, 2]

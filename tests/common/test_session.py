@@ -1,0 +1,165 @@
+import json
+import random
+import re
+import sys
+
+import numpy as np
+import pytest
+import torch
+from monai.utils import set_determinism
+
+from common.errors import BundleError, ConfigError, ImageError
+from common.session import (
+    check_options,
+    end_session,
+    error_line,
+    find_bundle_error,
+    is_cuda,
+    is_main_process,
+    process_rank,
+    report_error,
+    start_session,
+    world_size,
+)
+
+
+@pytest.fixture
+def configs(tmp_path, monkeypatch):
+    """Two config files, the second laid over the first, in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    train = {
+        "max_epochs": 3,
+        "learning_rate": 1e-4,
+        "train": {"trainer": {"_target_": "Trainer", "max_epochs": "@max_epochs"}, "handlers": [{"a": 1}, {"b": 2}]},
+    }
+    (tmp_path / "train.json").write_text(json.dumps(train))
+    (tmp_path / "multi_gpu.json").write_text(json.dumps({"backend": "nccl", "train#sampler": {"shuffle": True}}))
+
+
+ONE = ["--config_file", "train.json"]
+BOTH = ["--config_file", "['train.json','multi_gpu.json']"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ONE,
+        [*ONE, "--max_epochs", "5"],
+        [*ONE, "--max_epochs=5", "--learning_rate=-1"],
+        ["--config_file=train.json", "--run_id", "run", "--logging_file", "x", "--meta_file", "y"],
+        [*ONE, "--train#trainer#max_epochs", "5"],
+        [*ONE, "--train::trainer::max_epochs", "5"],
+        [*ONE, "--train#trainer#amp", "true"],
+        [*ONE, "--train#handlers#1#b", "5"],
+        [*ONE, "--train#handlers#0#_disabled_", "true"],
+        [*ONE, "--+train#handlers", "[]"],
+        [*BOTH, "--max_epochs", "5", "--backend", "gloo"],
+        ["--config_file", "['train.json', \"multi_gpu.json\"]", "--backend", "gloo"],
+        [*BOTH, "--train#sampler", "x"],
+    ],
+)
+def test_options_that_exist_pass(configs, arguments):
+    check_options(["run", *arguments])
+    check_options(["run", "training", *arguments])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ([*ONE, "--max_epoch", "5"], "unknown option --max_epoch: .*; did you mean --max_epochs"),
+        ([*ONE, "--learningrate=1"], "unknown option --learningrate: .*; did you mean --learning_rate"),
+        ([*ONE, "--zzz", "1"], "unknown option --zzz: no such key in the config files$"),
+        ([*ONE, "--train#trainers#max_epochs", "5"], "--train#trainers#max_epochs"),
+        ([*ONE, "--train#handlers#2#b", "5"], "--train#handlers#2#b"),
+        ([*ONE, "--train#handlers#b", "5"], "--train#handlers#b"),
+        ([*ONE, "--max_epochs#value", "5"], "--max_epochs#value"),
+        ([*ONE, "--backend", "gloo"], "unknown option --backend"),
+        ([*BOTH, "--backends", "gloo"], "did you mean --backend"),
+    ],
+)
+def test_option_that_no_config_has_is_named_with_the_nearest(configs, arguments, text):
+    with pytest.raises(ConfigError, match=text) as caught:
+        check_options(["run", *arguments])
+    assert isinstance(caught.value, ValueError)
+
+
+@pytest.mark.parametrize("arguments", [[], ["-q", "--unknown"], ["download", "--name", "x"], ["run", "--unknown", "1"]])
+def test_other_command_lines_pass(arguments):
+    check_options(arguments)
+
+
+def chained():
+    """What MONAI makes of an error of ours: its own around it, several times."""
+    try:
+        try:
+            try:
+                raise OSError("disk")
+            except OSError as error:
+                raise ImageError("case 'x':\n  image   is broken") from error
+        except ImageError as error:
+            raise RuntimeError("applying transform <object>") from error
+    except RuntimeError:
+        try:
+            raise KeyError("on top")
+        except KeyError as error:
+            return error
+
+
+def test_our_error_is_picked_out_of_a_chain():
+    assert error_line(chained()) == "case 'x': image is broken"
+    assert isinstance(find_bundle_error(chained()), ImageError)
+
+
+def test_innermost_error_is_told_without_one_of_ours():
+    error = RuntimeError("outer")
+    error.__cause__ = ValueError("the\n  reason")
+    assert error_line(error) == "ValueError: the reason"
+    assert error_line(KeyError("x")) == "KeyError: 'x'"
+    assert find_bundle_error(error) is None
+
+
+def test_our_error_is_reported_in_one_line(capsys):
+    error = chained()
+    report_error(type(error), error, None)
+    assert capsys.readouterr().err == "error: case 'x': image is broken\n"
+
+
+def test_other_errors_are_reported_in_full(capsys):
+    report_error(ZeroDivisionError, ZeroDivisionError("by zero"), None)
+    assert capsys.readouterr().err == "ZeroDivisionError: by zero\n"
+
+
+@pytest.fixture
+def command_line(monkeypatch):
+    """Restores what a session changes."""
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    yield lambda *arguments: monkeypatch.setattr(sys, "argv", ["monai.bundle", *arguments])
+    set_determinism(seed=None)
+
+
+def test_session_makes_every_generator_start_from_the_seed(command_line):
+    command_line()
+
+    def draw(seed):
+        start_session(seed)
+        return random.random(), float(np.random.rand()), float(torch.rand(()))  # noqa: NPY002 what MONAI seeds
+
+    assert draw(1) == draw(1)
+    assert all(a != b for a, b in zip(draw(1), draw(2), strict=True))
+    assert sys.excepthook is report_error
+
+
+def test_session_checks_the_command_line_first(command_line, configs):
+    command_line("run", *ONE, "--max_epoch", "5")
+    with pytest.raises(BundleError, match=re.escape("did you mean --max_epochs?")):
+        start_session(0)
+
+
+def test_single_process_is_the_main_one():
+    assert (process_rank(), world_size(), is_main_process()) == (0, 1, True)
+    end_session()
+
+
+@pytest.mark.parametrize(("device", "expected"), [("cpu", False), ("cuda:1", True), (torch.device("cuda"), True)])
+def test_cuda_is_told_from_the_device(device, expected):
+    assert is_cuda(device) is expected
