@@ -159,16 +159,7 @@ class SignatureBank:
             # numpy leaves a broken archive open unless the file is opened and closed here.
             with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
                 return cls._from_content({name: archive[name] for name in archive.files})
-        except (
-            OSError,
-            EOFError,
-            ValueError,
-            TypeError,
-            LookupError,
-            AttributeError,
-            RuntimeError,
-            BadZipFile,
-        ) as error:
+        except _UNREADABLE as error:
             raise BankError(
                 f"{path} is no readable signature bank ({error}); refit it with: {REFIT_COMMAND}"
             ) from error
@@ -213,6 +204,9 @@ class SignatureBank:
         rows = np.concatenate([bank.signatures for bank in collected])
         return cls.fit(rows, c=first.c, **{f.name: getattr(first.settings, f.name) for f in fields(BankSettings)})
 
+
+_UNREADABLE = (OSError, EOFError, ValueError, TypeError, LookupError, AttributeError, RuntimeError, BadZipFile)
+"""What numpy and zipfile raise for a damaged or foreign file, and what its content may lead to."""
 
 _NUMBERS = ("signatures", "leave_one_out", "threshold", "c")
 
