@@ -116,7 +116,6 @@ def _epoch(bundle: str, output_dir: Path, steps: int, *, plain: bool) -> Callabl
         # The seeder stays: both must see the same patches.
         seeder = [handler for handler in parser["train"]["handlers"] if handler["_target_"].endswith("EpochSeeder")]
         parser["train"]["handlers"] = seeder
-        parser["train"]["trainer"]["additional_metrics"] = None
     trainer: SupervisedTrainer = parser.get_parsed_content("train#trainer")
 
     def run() -> None:

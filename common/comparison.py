@@ -16,11 +16,10 @@ import numpy as np
 import torch
 from monai.data import DataLoader
 from numpy.typing import NDArray
-from scipy.stats import spearmanr
 from sklearn.decomposition import PCA
 from torch import Tensor, nn
 
-from .detection import detection_metrics
+from .detection import detection_metrics, spearman
 from .engines import CaseDataset
 from .errors import CasesFailedError
 from .figures import draw_table
@@ -186,13 +185,12 @@ class DetectorComparison:
                 group: detection_metrics(values[known], values[(groups == group) & ~known], threshold)["auc"]
                 for group in strange
             }
-            labeled = ~np.isnan(dice)
             report["detectors"][name] = {
                 "auc": aucs,
                 "worst": min(aucs.values()),
                 "mean": float(np.mean(list(aucs.values()))),
                 "false_alarms": float((values[known] > threshold).mean()),
-                "rank_correlation_dsc": float(spearmanr(values[labeled], dice[labeled]).statistic),
+                "rank_correlation_dsc": spearman(values, dice)["rho"],
             }
         return report
 

@@ -6,7 +6,21 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score, roc_curve
+
+
+def spearman(first: ArrayLike, second: ArrayLike) -> dict[str, float | int | None]:
+    """Returns Spearman's rank correlation of two lists, its p value and the number of pairs without NaN.
+
+    ``rho`` and ``p`` are ``None`` where fewer than two different values exist on either side.
+    """
+    pairs = np.stack([np.asarray(first, dtype=float), np.asarray(second, dtype=float)])
+    pairs = pairs[:, ~np.isnan(pairs).any(axis=0)]
+    if min(len(np.unique(values)) for values in pairs) < 2:
+        return {"rho": None, "p": None, "n": pairs.shape[1]}
+    result = spearmanr(*pairs)
+    return {"rho": float(result.statistic), "p": float(result.pvalue), "n": pairs.shape[1]}
 
 
 def detection_metrics(known: ArrayLike, strange: ArrayLike, threshold: float) -> dict[str, float]:

@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 from ignite.metrics import Metric
 from numpy.typing import NDArray
-from scipy.stats import spearmanr
 from sklearn.metrics import roc_curve
 
-from .detection import detection_metrics, detection_report
+from .detection import detection_metrics, detection_report, spearman
 from .figures import draw_reliability, draw_roc, draw_scores, draw_signatures
 from .files import write_csv, write_json
 from .handlers.recorder import CaseRecorder
@@ -66,12 +65,8 @@ def segmentation_report(rows: Sequence[Row]) -> dict[str, Any]:
 
 def rank_correlation(rows: Sequence[Row]) -> dict[str, float | int | None]:
     """Returns Spearman's correlation between OODM and Dice over all labeled cases; a good detector's is near -1."""
-    pairs = [(row["result"]["oodm"], case_mean(row, "dsc")) for row in rows if "metrics" in row and has_verdict(row)]
-    pairs = [pair for pair in pairs if not math.isnan(pair[1])]
-    if len({pair[0] for pair in pairs}) < 2 or len({pair[1] for pair in pairs}) < 2:
-        return {"rho": None, "p": None, "n": len(pairs)}
-    result = spearmanr(*zip(*pairs, strict=True))
-    return {"rho": float(result.statistic), "p": float(result.pvalue), "n": len(pairs)}
+    judged = [row for row in rows if "metrics" in row and has_verdict(row)]
+    return spearman([row["result"]["oodm"] for row in judged], [case_mean(row, "dsc") for row in judged])
 
 
 def has_verdict(row: Row) -> bool:

@@ -3,6 +3,7 @@
 from .attach import Attach
 from .checkpoint import BestWeights, TrainingCheckpoint
 from .history import TrainingHistory
+from .log import EpochStatsHandler
 from .recorder import CaseRecorder, OODReport
 from .reproducibility import EpochSeeder
 from .schedule import PlateauSchedule
@@ -12,6 +13,7 @@ __all__ = [
     "BestWeights",
     "CaseRecorder",
     "EpochSeeder",
+    "EpochStatsHandler",
     "OODReport",
     "PlateauSchedule",
     "TrainingCheckpoint",

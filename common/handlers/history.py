@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ignite.engine import Engine, Events
+from ignite.metrics import Average
 
 from ..figures import draw_history
 from ..files import write_json
@@ -28,7 +29,10 @@ class TrainingHistory:
         self._validations = 0
 
     def attach(self, engine: Engine) -> None:
-        """Attaches to a training engine, after the handler that validates."""
+        """Attaches to a training engine, after the handler that validates, and adds its mean loss to its metrics."""
+        # Summed on the device: no iteration waits for it.
+        device = self.optimizer.param_groups[0]["params"][0].device
+        Average(output_transform=lambda output: output["loss"], device=device).attach(engine, "train_loss")
         self.evaluator.add_event_handler(Events.COMPLETED, self._count)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
         engine.add_event_handler(Events.COMPLETED, self.write)

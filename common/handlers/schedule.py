@@ -45,6 +45,8 @@ class PlateauSchedule:
         """Adds the loss of the iteration."""
         output: Any = engine.state.output
         loss = (output[0] if isinstance(output, list) else output)["loss"].detach().sum()
+        # Images with metadata make losses with metadata, which a checkpoint must not hold.
+        loss = loss.as_subclass(torch.Tensor)
         self.total = loss.clone() if self.total is None else self.total + loss
 
     def __call__(self, engine: Engine) -> None:

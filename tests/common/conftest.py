@@ -5,6 +5,7 @@ import json
 import nibabel as nib
 import numpy as np
 import pytest
+from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
@@ -78,3 +79,36 @@ def ranks(monkeypatch):
         monkeypatch.setattr(module, "world_size", lambda: size)
 
     return pretend
+
+
+@pytest.fixture
+def run_cases():
+    """Runs an engine that reports the given pairs of what describes a case and what came out, for a recorder."""
+    from ignite.engine import Engine  # warns while it is imported, which only tests may
+
+    def run(recorder, reported):
+        def step(engine, pair):
+            engine.state.batch = [pair[0]]
+            return [pair[1]]
+
+        engine = Engine(step)
+        recorder.attach(engine)
+        engine.run(reported)
+        return engine
+
+    return run
+
+
+@pytest.fixture
+def read_picture():
+    """Reads a PNG as ``(H, W, 3)``, after making sure that it is one and shows something."""
+
+    def read(path):
+        with Image.open(path) as picture:
+            assert picture.format == "PNG"
+            pixels = np.asarray(picture.convert("RGB"))
+        assert min(pixels.shape[:2]) > 100
+        assert len(np.unique(pixels @ (1 << 16, 1 << 8, 1))) > 5
+        return pixels
+
+    return read

@@ -1,0 +1,86 @@
+"""The bundles that the contract suite tests: every folder of ``bundles/``, found, not listed."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
+
+BUNDLES = sorted(path.parent for path in (Path(__file__).resolve().parents[2] / "bundles").glob("*/configs"))
+
+
+def pytest_generate_tests(metafunc):
+    """Gives every test that asks for ``bundle`` each of them; those of one file and bundle stay on one worker."""
+    if "bundle" in metafunc.fixturenames:
+        file = Path(metafunc.definition.path).stem
+        marks = {path: pytest.mark.xdist_group(f"{file}-{path.name}") for path in BUNDLES}
+        params = [pytest.param(path, id=path.name, marks=marks[path]) for path in BUNDLES]
+        metafunc.parametrize("bundle", params, scope="session")
+
+
+@pytest.fixture(scope="session")
+def all_bundles():
+    return BUNDLES
+
+
+@pytest.fixture(scope="session")
+def configs(bundle):
+    """File name without suffix -> content, of the bundle's JSON files."""
+    files = sorted((bundle / "configs").glob("*.json"))
+    return {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in files}
+
+
+@pytest.fixture(scope="session")
+def judges(configs):
+    """Whether the bundle tells out-of-distribution scans."""
+    return "ood_dir" in configs["evaluate"]
+
+
+@pytest.fixture(scope="session")
+def dataset(bundle, configs, make_dataset, tmp_path_factory):
+    """A Decathlon folder of four tiny cases."""
+    return make_dataset(tmp_path_factory.mktemp("data") / "organ", spatial_dims=configs["train"]["spatial_dims"])
+
+
+@pytest.fixture(scope="session")
+def trained(bundle, dataset, run_config, tmp_path_factory):
+    """A run of two epochs on given data: ``output`` and ``models``."""
+    output = tmp_path_factory.mktemp("trained")
+    run = SimpleNamespace(output=output, models=output / "weights")
+    run_config(bundle, "train.json", dataset_dir=dataset, output_dir=run.output, model_dir=run.models, max_epochs=2)
+    return run
+
+
+def save_series(folder, array, *, uid="1.2.826.0.1", tilt=0.0, skip=()):
+    """Writes a DICOM series, its files named against the order of the slices; returns its affine (RAS)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    step = np.array([0.0, np.sin(tilt), np.cos(tilt)]) * 2.5
+    for index in range(array.shape[2]):
+        if index in skip:
+            continue
+        data = Dataset()
+        data.file_meta = FileMetaDataset()
+        data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID = MRImageStorage
+        data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID = generate_uid(entropy_srcs=[uid, str(index)])
+        data.SeriesInstanceUID, data.Modality, data.InstanceNumber = uid, "MR", 1 + index
+        data.ImagePositionPatient = [float(round(x, 6)) for x in np.array([-8.0, 4, 20]) + index * step]
+        data.ImageOrientationPatient = [1, 0, 0, 0, float(round(np.cos(tilt), 9)), float(round(-np.sin(tilt), 9))]
+        data.PixelSpacing = [0.9, 0.7]  # between rows (j), between columns (i)
+        data.Rows, data.Columns = array.shape[1], array.shape[0]
+        data.BitsAllocated, data.BitsStored, data.HighBit, data.PixelRepresentation = 16, 16, 15, 0
+        data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
+        data.PixelData = np.clip(array[:, :, index].T, 0, None).astype(np.uint16).tobytes()
+        data.save_as(folder / f"{99 - index}_{uid[-1]}.dcm", enforce_file_format=True)
+    down = [0.0, np.cos(tilt) * 0.9, -np.sin(tilt) * 0.9]
+    affine = np.eye(4)
+    affine[:3] = np.stack([[0.7, 0, 0], down, step, [-8.0, 4, 20]], axis=1)
+    return np.diag([-1.0, -1, 1, 1]) @ affine
+
+
+@pytest.fixture(scope="session")
+def write_series():
+    return save_series

@@ -1,0 +1,228 @@
+"""What every bundle must do when it runs: from anywhere, on any input, the same every time."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+
+WRITTEN = {"metrics.json", "checkpoint.pt", "split.json", "training.png", "models/model.pt"}
+TWO_PROCESSES = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
+DETECTION = {"auc", "accuracy", "sensitivity", "specificity", "fpr_at_95_tpr"}
+
+
+def tensors(path):
+    return torch.load(path, weights_only=True)
+
+
+def assert_same_models(first, second):
+    """Weights and bank are equal bit for bit."""
+    torch.testing.assert_close(tensors(first / "model.pt"), tensors(second / "model.pt"), rtol=0, atol=0)
+    assert (first / "model.pt").is_file()
+    banks = [folder / "signature_bank.npz" for folder in (first, second)]
+    assert banks[0].is_file() == banks[1].is_file()
+    if banks[0].is_file():
+        assert banks[0].read_bytes() == banks[1].read_bytes()
+
+
+def read_csv(path):
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def files_of(folder):
+    return {path.relative_to(folder).as_posix(): path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+
+@pytest.fixture(scope="session")
+def phantom_run(bundle, run_command, tmp_path_factory):
+    """The command line, trained on phantoms, from the bundle's folder with relative paths."""
+    output = tmp_path_factory.mktemp("phantoms")
+    before = files_of(bundle / "models")
+    result = run_command(bundle, "train.json", cwd=bundle, relative=True, output_dir=output)
+    return {"output": output, "log": result.stdout, "before": before, "after": files_of(bundle / "models")}
+
+
+@pytest.fixture(scope="session")
+def evaluated(bundle, configs, trained, dataset, make_dataset, run_config, tmp_path_factory):
+    """An evaluation with, where the bundle judges scans, two folders of strange ones."""
+    folder, dims = tmp_path_factory.mktemp("evaluated"), configs["train"]["spatial_dims"]
+
+    def noise(index, image, label):
+        return {"imagesTr": (image * 0 + np.random.default_rng(index).random(image.shape) ** 4, np.eye(4))}
+
+    def brighter(index, image, label):
+        return {"imagesTr": (image + 30 * label, np.eye(4))}
+
+    strange = {
+        "ood_dir": [
+            str(make_dataset(folder / "noise", 2, spatial_dims=dims, edit=noise, start=20)),
+            str(make_dataset(folder / "brighter", 3, spatial_dims=dims, edit=brighter, start=30)),
+        ]
+    }
+    overrides = strange if "ood_dir" in configs["evaluate"] else {}
+    run_config(
+        bundle, "evaluate.json", dataset_dir=dataset, model_dir=trained.models, output_dir=folder / "out", **overrides
+    )
+    return folder / "out"
+
+
+@pytest.fixture(scope="session")
+def two_processes(bundle, dataset, run_command, tmp_path_factory):
+    """Training by two processes, from a folder that has nothing to do with the bundle."""
+    output = tmp_path_factory.mktemp("two")
+    run_command(
+        bundle, ["train.json", "multi_gpu_train.json"], cwd=output, launcher=TWO_PROCESSES,
+        dataset_dir=dataset, output_dir=output, model_dir=output / "m",
+    )  # fmt: skip
+    return output
+
+
+class TestTraining:
+    def test_phantom_run_writes_everything_below_the_output_folder(self, phantom_run, judges):
+        files = {path.relative_to(phantom_run["output"]).as_posix() for path in phantom_run["output"].rglob("*")}
+        assert files >= WRITTEN | ({"models/signature_bank.npz"} if judges else set())
+        assert [name for name in files if "tfevents" in name and (phantom_run["output"] / name).stat().st_size > 100]
+        assert not [name for name in files if Path(name).name.startswith(".")], "temporary files"
+
+    def test_phantom_run_leaves_shipped_weights_alone(self, phantom_run):
+        assert phantom_run["before"] == phantom_run["after"]
+
+    def test_phantom_run_says_so_in_one_line(self, phantom_run):
+        assert sum("no dataset_dir given: using" in line for line in phantom_run["log"].splitlines()) == 1
+
+    def test_metrics_record_every_epoch_and_the_best(self, trained):
+        metrics = json.loads((trained.output / "metrics.json").read_text(encoding="utf-8"))
+        assert [epoch["epoch"] for epoch in metrics["epochs"]] == [1, 2]
+        key = next(name for name in metrics["best"] if name.startswith("val_"))
+        assert metrics["best"][key] == max(epoch[key] for epoch in metrics["epochs"])
+        assert all(np.isfinite(epoch["train_loss"]) for epoch in metrics["epochs"])
+
+    def test_split_names_every_case_once(self, trained, dataset):
+        split = json.loads((trained.output / "split.json").read_text(encoding="utf-8"))
+        named = [case for part in split.values() for case in part.get(dataset.name, ())]
+        listed = json.loads((dataset / "dataset.json").read_text(encoding="utf-8"))["training"]
+        assert sorted(named) == sorted(Path(item["image"]).name.removesuffix(".nii.gz") for item in listed)
+        assert split["train"]
+        assert split["val"]
+
+    def test_same_seed_gives_the_same_weights_and_bank(self, bundle, trained, dataset, run_config, tmp_path):
+        run_config(
+            bundle, "train.json", dataset_dir=dataset, output_dir=tmp_path, model_dir=tmp_path / "m", max_epochs=2
+        )
+        assert_same_models(tmp_path / "m", trained.models)
+
+    def test_another_seed_gives_other_weights(self, bundle, trained, dataset, run_config, tmp_path):
+        run_config(bundle, "train.json", dataset_dir=dataset, output_dir=tmp_path, model_dir=tmp_path / "m", seed=1)
+        first, second = tensors(tmp_path / "m" / "model.pt"), tensors(trained.models / "model.pt")
+        assert any(not torch.equal(first[name], second[name]) for name in first)
+
+    def test_resumed_run_equals_an_uninterrupted_one(self, bundle, trained, dataset, run_config, tmp_path):
+        settings = {"dataset_dir": dataset, "output_dir": tmp_path, "model_dir": tmp_path / "m"}
+        run_config(bundle, "train.json", **settings, max_epochs=1)
+        run_config(bundle, "train.json", **settings, max_epochs=2, resume=True)
+        assert_same_models(tmp_path / "m", trained.models)
+        first, second = (json.loads((path / "metrics.json").read_text()) for path in (tmp_path, trained.output))
+        assert first == second
+        # The best weights may be those of the first epoch; the checkpoint holds those of the last.
+        first, second = (tensors(path / "checkpoint.pt")["network"] for path in (tmp_path, trained.output))
+        torch.testing.assert_close(first, second, rtol=0, atol=0)
+
+
+class TestProcesses:
+    def test_two_processes_train(self, two_processes, judges):
+        files = {path.relative_to(two_processes).as_posix() for path in two_processes.rglob("*")}
+        assert files >= {"metrics.json", "checkpoint.pt", "m/model.pt"} | (
+            {"m/signature_bank.npz"} if judges else set()
+        )
+        assert not [name for name in tensors(two_processes / "m" / "model.pt") if name.startswith("module.")]
+        assert len(json.loads((two_processes / "metrics.json").read_text())["epochs"]) == 1
+
+    def test_one_process_fits_the_bank_that_two_fit(self, bundle, configs, two_processes, dataset, run_config):
+        if "fit_bank" not in configs["train"]:
+            pytest.skip("this bundle fits no bank")
+        bank = two_processes / "m" / "signature_bank.npz"
+        by_two = bank.read_bytes()
+        bank.unlink()
+        run_config(
+            bundle, "train.json", "fit_bank", dataset_dir=dataset, output_dir=two_processes,
+            model_dir=two_processes / "m",
+        )  # fmt: skip
+        assert bank.read_bytes() == by_two
+
+    def test_two_processes_fit_the_bank_alone(self, bundle, configs, trained, dataset, run_command, tmp_path):
+        if "fit_bank" not in configs["train"]:
+            pytest.skip("this bundle fits no bank")
+        (tmp_path / "model.pt").write_bytes((trained.models / "model.pt").read_bytes())
+        run_command(
+            bundle, ["train.json", "multi_gpu_train.json"], "fit_bank", cwd=tmp_path, launcher=TWO_PROCESSES,
+            dataset_dir=dataset, output_dir=tmp_path / "out", model_dir=tmp_path,
+        )  # fmt: skip
+        assert_same_models(tmp_path, trained.models)
+
+
+class TestEvaluation:
+    def test_means_follow_from_the_cases(self, evaluated, dataset):
+        report = json.loads((evaluated / "metrics.json").read_text(encoding="utf-8"))["segmentation"]
+        assert set(report) >= {"dsc", "hd95", "assd", "ece", "mce"}
+        for figures in report.values():
+            assert set(figures) >= {"mean", "std", "per_class", "per_case"}
+            values = [value for value in figures["per_case"].values() if value is not None]
+            assert len(figures["per_case"]) == 4
+            if values:
+                assert figures["mean"] == pytest.approx(np.mean(values))
+                assert figures["std"] == pytest.approx(np.std(values))
+        assert set(report["dsc"]["per_class"]) == {"1"}
+
+    def test_table_agrees_with_the_figures(self, evaluated):
+        report = json.loads((evaluated / "metrics.json").read_text(encoding="utf-8"))["segmentation"]["dsc"]
+        rows = [row for row in read_csv(evaluated / "cases.csv") if row["in_distribution"] == "True"]
+        assert {row["case"]: float(row["dsc"]) for row in rows} == pytest.approx(report["per_case"])
+
+    def test_detection_follows_from_the_table(self, evaluated, judges):
+        if not judges:
+            pytest.skip("this bundle gives no verdict")
+        detection = json.loads((evaluated / "metrics.json").read_text(encoding="utf-8"))["detection"]
+        rows = read_csv(evaluated / "cases.csv")
+        assert set(detection) == {"noise", "brighter", "pooled", "worst"}
+        for folder in ("noise", "brighter", "pooled"):
+            chosen = [row for row in rows if row["in_distribution"] == "True" or folder in (row["group"], "pooled")]
+            truth = [row["in_distribution"] == "False" for row in chosen]
+            scores = [float(row["oodm"]) for row in chosen]
+            called = [row["is_ood"] == "True" for row in chosen]
+            assert set(detection[folder]) == DETECTION
+            assert detection[folder]["auc"] == pytest.approx(roc_auc_score(truth, scores))
+            assert detection[folder]["accuracy"] == pytest.approx(np.mean(np.equal(called, truth)))
+        worst = detection[detection["worst"]["folder"]]
+        assert worst["auc"] == min(detection["noise"]["auc"], detection["brighter"]["auc"]) == detection["worst"]["auc"]
+
+    def test_figures_are_pictures(self, evaluated, judges):
+        names = {"reliability.png"} | ({"roc.png", "oodm.png", "signatures.png"} if judges else set())
+        pictures = {path.name: path.read_bytes() for path in evaluated.glob("*.png")}
+        assert set(pictures) >= names
+        assert all(content.startswith(b"\x89PNG\r\n") for content in pictures.values())
+
+    def test_evaluation_laid_over_training_gives_the_same(
+        self, bundle, evaluated, trained, dataset, run_config, tmp_path
+    ):
+        """Federated clients lay ``evaluate.json`` over ``train.json``."""
+        run_config(
+            bundle, ["train.json", "evaluate.json"], dataset_dir=dataset, model_dir=trained.models, output_dir=tmp_path
+        )
+        first, second = (json.loads((folder / "metrics.json").read_text()) for folder in (tmp_path, evaluated))
+        assert first["segmentation"] == second["segmentation"]
+
+
+def test_shapes_fit_the_metadata(bundle, environment):
+    """MONAI's own check of the network's input and output, in the bundle's folder."""
+    command = [sys.executable, "-m", "monai.bundle", "verify_net_in_out", "network_def", "--device", "cpu"]
+    files = ["--meta_file", "configs/metadata.json", "--config_file", "configs/inference.json"]
+    result = subprocess.run(
+        [*command, *files], cwd=bundle, env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert result.returncode == 0, result.stderr[-2000:]

@@ -1,0 +1,71 @@
+"""The shipped weights of ``spectral_ood`` on real scans; the folder is named by ``MEDICAL_DATA_DIR``."""
+
+import csv
+import json
+import math
+import os
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+DATA = Path(os.environ.get("MEDICAL_DATA_DIR") or "-")
+BUNDLE = Path(__file__).resolve().parents[2] / "bundles" / "spectral_ood"
+NUMBER = 6
+pytestmark = [
+    pytest.mark.real_data,
+    pytest.mark.skipif(not DATA.is_dir(), reason="MEDICAL_DATA_DIR names no folder of real scans"),
+    pytest.mark.xdist_group("real_data"),
+]
+
+
+@pytest.fixture(scope="module")
+def evaluated(run_config, tmp_path_factory):
+    """An evaluation on a few test cases, and on crops of two other organs as large as those."""
+    folder = tmp_path_factory.mktemp("real")
+    split = json.loads((BUNDLE / "docs" / "split.json").read_text(encoding="utf-8"))
+    names = sorted(split["test"]["hippocampus_mri"])[:NUMBER]
+    assert len(names) == NUMBER
+    (folder / "split.json").write_text(json.dumps({"test": {"hippocampus_mri": names}}))
+    (folder / "strange").mkdir()
+    for other in ("left_atrium_mri", "abdomen_multi_organ_mri"):
+        scan = min((DATA / other / "imagesTr").glob("*.nii.gz"))
+        (folder / "strange" / f"{other}.nii.gz").symlink_to(scan)
+    run_config(
+        BUNDLE, "evaluate.json", tiny=False, dataset_dir=DATA / "hippocampus_mri", ood_dir=folder / "strange",
+        split_file=folder / "split.json", crop_size=[36, 50, 36], output_dir=folder / "out",
+    )  # fmt: skip
+    return folder / "out"
+
+
+def scores(evaluated):
+    """OODM of known and of strange scans."""
+    with open(evaluated / "cases.csv", newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    return [[float(row["oodm"]) for row in rows if row["in_distribution"] == known] for known in ("True", "False")]
+
+
+def test_shipped_weights_segment_the_hippocampus(evaluated):
+    figures = json.loads((evaluated / "metrics.json").read_text(encoding="utf-8"))["segmentation"]["dsc"]
+    assert figures["n"] == NUMBER
+    assert figures["mean"] >= 0.8
+
+
+def test_other_organs_are_stranger_than_any_hippocampus(evaluated):
+    known, strange = scores(evaluated)
+    assert (len(known), len(strange)) == (NUMBER, 2)
+    assert all(map(math.isfinite, known + strange))
+    assert min(strange) > max(known)
+
+
+def test_dicom_series_is_segmented_with_a_verdict(run_config, tmp_path):
+    run_config(BUNDLE, "inference.json", tiny=False, dataset_dir=DATA / "dicom", output_dir=tmp_path)
+    (row,) = json.loads((tmp_path / "ood_report.json").read_text(encoding="utf-8"))["rows"]
+    assert row["image"] == "hippocampus_crop"
+    assert row["error"] is None
+    assert math.isfinite(row["oodm"])
+    assert isinstance(row["is_ood"], bool)
+    segmentation = nib.load(tmp_path / "hippocampus_crop" / "hippocampus_crop_seg.nii.gz")
+    assert sorted(segmentation.shape) == [32, 35, 51]
+    np.testing.assert_allclose(nib.affines.voxel_sizes(segmentation.affine), 1, atol=1e-3)

@@ -1,0 +1,123 @@
+import numpy as np
+import pytest
+
+from common.errors import OutputError
+from common.figures import (
+    draw_gallery,
+    draw_history,
+    draw_reliability,
+    draw_roc,
+    draw_scores,
+    draw_signatures,
+    draw_table,
+)
+
+RNG = np.random.default_rng(0)
+DISK = (np.hypot(*np.mgrid[-8:8, -6:6]) < 4).astype(float)
+SLICE = (RNG.random((16, 12)), DISK, "a scan\nin distribution")
+EPOCHS = [{"epoch": 1, "train_loss": 1.0}, {"epoch": 2, "train_loss": 0.5, "dice": 0.7}]
+SIGNATURES = {"training": RNG.random((5, 4)), "far": RNG.random((1, 4))}
+CURVES = {"far": ([0.0, 0.0, 1.0], [0.0, 1.0, 1.0], 1.0), "near": ([0.0, 1.0], [0.0, 1.0], 0.5)}
+BINS = np.array([[4.0, 0.0, 2.0], [0.4, 0.0, 1.8], [1.0, 0.0, 2.0]])
+LINES = [["mean DSC", 0.5, None, ""], ["a detector", 0.1, 0.99, float("nan")]]
+
+FIGURES = {
+    "gallery": lambda path: draw_gallery([SLICE] * 2, path),
+    "gallery of one": lambda path: draw_gallery([SLICE], path, columns=1),
+    "gallery without segmentation": lambda path: draw_gallery([(SLICE[0], 0 * DISK, "none"), SLICE], path, columns=2),
+    "history": lambda path: draw_history(EPOCHS, "dice", path),
+    "history without validation": lambda path: draw_history(EPOCHS[:1], "", path),
+    "signatures": lambda path: draw_signatures(SIGNATURES, path),
+    "scores": lambda path: draw_scores({"training": [0.01, 0.02], "far": [0.5]}, 0.03, path),
+    "scores, one of zero": lambda path: draw_scores({"training": [0.0, 0.02]}, 0.03, path),
+    "scores, all above the threshold": lambda path: draw_scores({"far": [2.0]}, 0.03, path),
+    "roc": lambda path: draw_roc(CURVES, path),
+    "reliability, one bin empty": lambda path: draw_reliability(BINS, path),
+    "table": lambda path: draw_table(["detector", "far", "near", "worst"], LINES, path),
+}
+
+
+@pytest.mark.parametrize("draw", FIGURES.values(), ids=FIGURES)
+def test_figure_is_a_readable_png(draw, tmp_path, read_picture):
+    draw(tmp_path / "new" / "figure.png")
+    read_picture(tmp_path / "new" / "figure.png")
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["figure.png"]
+
+
+def test_same_content_gives_the_same_figure(tmp_path, read_picture):
+    for name in ("a.png", "b.png"):
+        draw_signatures(SIGNATURES, tmp_path / name)
+    assert np.array_equal(read_picture(tmp_path / "a.png"), read_picture(tmp_path / "b.png"))
+
+
+def test_gallery_grows_by_rows(tmp_path, read_picture):
+    sizes = []
+    for number in (1, 2, 3):
+        draw_gallery([SLICE] * number, tmp_path / "gallery.png", columns=2)
+        sizes.append(read_picture(tmp_path / "gallery.png").shape[:2])
+    assert sizes[0] == sizes[1]
+    assert sizes[2] == (2 * sizes[0][0], sizes[0][1])
+
+
+def outline(pixels):
+    """The number of red pixels."""
+    red, green, blue = (pixels[..., k].astype(int) for k in range(3))
+    return int(((red > 150) & (green < 100) & (blue < 100)).sum())
+
+
+WIDE = (np.hypot(*np.mgrid[-8:8, -6:6]) < 7).astype(float)
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "visible"),
+    [
+        (DISK, True),
+        (2 * DISK, True),
+        (0 * DISK, False),
+        pytest.param(
+            2 * WIDE,
+            True,
+            marks=pytest.mark.xfail(reason="asks whether the mean class index lies between 0 and 1, not the foreground"),
+        ),
+    ],
+)
+def test_foreground_is_outlined_in_red(tmp_path, read_picture, segmentation, visible):
+    draw_gallery([(SLICE[0], segmentation, "")], tmp_path / "gallery.png", columns=1)
+    assert (outline(read_picture(tmp_path / "gallery.png")) > 20) is visible
+
+
+def test_images_are_drawn_with_the_first_axis_to_the_right_and_the_second_up(tmp_path, read_picture):
+    image = np.zeros((20, 20))
+    image[15:, 15:] = 1
+    draw_gallery([(image, 0 * image, ".")], tmp_path / "gallery.png", columns=1)
+    pixels = read_picture(tmp_path / "gallery.png").min(axis=2)
+    rows, columns = np.nonzero(pixels < 50)
+    box = pixels[rows.min() : rows.max(), columns.min() : columns.max()]
+    top, right = box.shape[0] // 5, box.shape[1] - box.shape[1] // 5
+    assert box[:top, right:].mean() > 200
+    assert box[-top:, right:].mean() < 50
+    assert box[-top:, : box.shape[1] // 5].mean() < 50
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda path: draw_history([{"train_loss": 1.0}], "dice", path),
+        lambda path: draw_table(["detector", "far"], [["a", 0.5], ["b", 0.5, 0.6]], path),
+        lambda path: draw_reliability(np.ones((2, 3)), path),
+    ],
+)
+def test_content_that_cannot_be_drawn_leaves_nothing_behind(draw, tmp_path):
+    with pytest.raises((KeyError, ValueError)):
+        draw(tmp_path / "figure.png")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_figure_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match=r"cannot write .*roc\.png"):
+        draw_roc(CURVES, tmp_path / "file" / "roc.png")
+    (tmp_path / "taken.png").mkdir()
+    with pytest.raises(OutputError, match=r"cannot write .*taken\.png"):
+        draw_roc(CURVES, tmp_path / "taken.png")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "taken.png"]

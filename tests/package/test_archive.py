@@ -1,0 +1,152 @@
+"""Archives of all bundles: reproducible, complete, and running where nothing else of this repository is."""
+
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import monai.bundle
+import pytest
+import torch
+from monai.bundle import ConfigParser
+
+from common.archive import build_archives
+
+BUNDLES = sorted(path.parent.name for path in (Path(__file__).resolve().parents[2] / "bundles").glob("*/configs"))
+SCRIPT = """
+import json, logging, sys, warnings
+from pathlib import Path
+warnings.simplefilter("ignore")
+import monai.bundle
+root, runs = Path(sys.argv[1]), json.loads(sys.argv[2])
+for name, settings in runs.items():
+    monai.bundle.run(config_file=str(root / "configs" / f"{name}.json"), **settings)
+used = {name: module.__file__ for name, module in sys.modules.items() if name.split(".")[0] in ("scripts", "common")}
+assert "scripts.common.session" in used, used
+assert all(Path(file).is_relative_to(root / "scripts") for file in used.values()), used
+"""
+
+
+@pytest.fixture(scope="session")
+def archives(repository, tmp_path_factory):
+    """A folder of all archives."""
+    folder = tmp_path_factory.mktemp("dist")
+    build_archives(str(repository / "bundles"), str(folder))
+    return folder
+
+
+@pytest.fixture(params=[pytest.param(name, marks=pytest.mark.xdist_group(f"archive-{name}")) for name in BUNDLES])
+def archive(request, archives, repository):
+    """The archive of one bundle."""
+    metadata = json.loads((repository / "bundles" / request.param / "configs" / "metadata.json").read_text())
+    return archives / f"{request.param}_v{metadata['version']}.zip"
+
+
+@pytest.fixture
+def unpacked(archive, tmp_path):
+    """The one folder of an archive, unpacked where nothing else is."""
+    return unpack(archive, tmp_path / "unpacked")
+
+
+def unpack(archive, folder):
+    with zipfile.ZipFile(archive) as file:
+        file.extractall(folder)
+    return folder / archive.name.split("_v")[0]
+
+
+def test_same_input_gives_the_same_bytes(archives, repository, tmp_path):
+    build_archives(str(repository / "bundles"), str(tmp_path))
+    first, second = ({path.name: path.read_bytes() for path in folder.iterdir()} for folder in (archives, tmp_path))
+    assert first == second
+    assert len(first) == len(BUNDLES) + 1
+
+
+def test_sums_are_those_of_the_files(archives):
+    lines = (archives / "SHA256SUMS").read_text(encoding="utf-8").splitlines()
+    sums = {name: digest for digest, name in (line.split("  ") for line in lines)}
+    assert sums == {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in archives.glob("*.zip")}
+
+
+def test_archive_is_complete_and_clean(archive, repository):
+    with zipfile.ZipFile(archive) as file:
+        assert file.testzip() is None
+        names = file.namelist()
+        times = {entry.date_time for entry in file.infolist()}
+    assert len({name.split("/")[0] for name in names}) == 1
+    top = names[0].split("/")[0]
+    parts = {part for name in names for part in name.split("/")}
+    assert not parts & {"__pycache__", "output", ".git", ".mypy_cache", ".ruff_cache"}
+    assert not [name for name in names if name.endswith((".pyc", ".pyo")) or Path(name).name.startswith(".")]
+    package = {path.relative_to(repository).as_posix() for path in (repository / "common").rglob("*.py")}
+    assert {f"{top}/scripts/{name}" for name in package} <= set(names)
+    own = {path for path in (repository / "bundles" / top).rglob("*") if path.is_file()}
+    own = {path.relative_to(repository / "bundles").as_posix() for path in own}
+    assert {name for name in own if not {"__pycache__", "output"} & set(name.split("/"))} <= set(names)
+    assert times == {(1980, 1, 1, 0, 0, 0)}
+
+
+def test_building_leaves_no_temporary_file(archives):
+    assert not [path for path in archives.iterdir() if path.suffix != ".zip" and path.name != "SHA256SUMS"]
+
+
+def test_unpacked_bundle_runs_alone(unpacked, repository, run_command, environment, make_dataset, tmp_path):
+    """Training by the command line, then inference and evaluation, elsewhere and standing in the repository."""
+    config = json.loads((unpacked / "configs" / "train.json").read_text(encoding="utf-8"))
+    data = make_dataset(tmp_path / "organ", spatial_dims=config["spatial_dims"])
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    files = {path for path in unpacked.rglob("*") if path.is_file()}
+    models = tmp_path / "models"
+    run_command(
+        unpacked, "train.json", cwd=repository, dataset_dir=data, output_dir=tmp_path / "train", model_dir=models
+    )
+    for cwd in (elsewhere, repository):
+        settings = {"dataset_dir": str(data), "model_dir": str(models), "device": "cpu", "roi_size": [24, 24, 24]}
+        settings["network_def#features"] = [4, 8, 8, 8]
+        runs = {name: settings | {"output_dir": str(tmp_path / cwd.name / name)} for name in ("inference", "evaluate")}
+        command = [sys.executable, "-c", SCRIPT, str(unpacked), json.dumps(runs)]
+        result = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
+        assert result.returncode == 0, result.stderr[-3000:]
+        assert (tmp_path / cwd.name / "inference" / "case_0" / "case_0_seg.nii.gz").is_file()
+        assert (tmp_path / cwd.name / "evaluate" / "metrics.json").is_file()
+    assert {path for path in unpacked.rglob("*") if path.is_file()} == files, "runs write nothing into the bundle"
+
+
+def test_two_versions_in_one_process_use_their_own_code(archive, bundle_importable, tmp_path):
+    """As MONAI Label does: the folder of a bundle on the path, ``scripts`` forgotten in between."""
+    roots = [unpack(archive, tmp_path / name) for name in ("old", "new")]
+    package = roots[1] / "scripts" / "common" / "__init__.py"
+    package.write_text(package.read_text(encoding="utf-8").replace('__version__ = "', '__version__ = "9.9.'))
+    seen = []
+    for root in [*roots, roots[0]]:
+        with bundle_importable(root):
+            parser = ConfigParser(json.loads((root / "configs" / "inference.json").read_text(encoding="utf-8")))
+            network = parser.get_parsed_content("network_def")
+            file = Path(sys.modules[type(network).__module__].__file__)
+            assert file.is_relative_to(root / "scripts" / "common")
+            assert parser.get_parsed_content("bundle_root") == str(root)
+            seen.append(sys.modules["scripts.common"].__version__)
+    assert seen[1].startswith("9.9.")
+    assert seen[0] == seen[2] != seen[1]
+
+
+def test_monai_loads_the_network_of_an_unpacked_bundle(unpacked, bundle_importable):
+    with bundle_importable(unpacked):
+        parser = ConfigParser(json.loads((unpacked / "configs" / "inference.json").read_text(encoding="utf-8")))
+        made = parser.get_parsed_content("network_def")
+        (unpacked / "models").mkdir(exist_ok=True)
+        torch.save(made.state_dict(), unpacked / "models" / "model.pt")
+        loaded = monai.bundle.load(unpacked.name, bundle_dir=str(unpacked.parent), workflow_type="inference")
+    assert type(loaded).__name__ == type(made).__name__
+    torch.testing.assert_close(loaded.state_dict(), made.state_dict(), rtol=0, atol=0)
+
+
+def test_bundle_without_its_package_says_so(unpacked, environment, tmp_path):
+    """A folder that is neither a checkout nor a whole archive fails at the import, not silently with other code."""
+    shutil.rmtree(unpacked / "scripts" / "common")
+    command = [sys.executable, "-c", "import scripts.common"]
+    result = subprocess.run(command, cwd=unpacked, env=environment, capture_output=True, text=True, timeout=60)
+    assert "No module named 'scripts.common'" in result.stderr
