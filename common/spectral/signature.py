@@ -62,8 +62,8 @@ class GramAccumulator:
         self.num_voxels = 0
         self._gram: Tensor | None = None
 
-    def update(self, features: Tensor) -> None:
-        """Adds a piece of the feature map.
+    def update(self, features: Tensor) -> GramAccumulator:
+        """Adds a piece of the feature map and returns the accumulator.
 
         Args:
             features: ``(n, *spatial)``, any floating type, on any device; the sum stays on that device.
@@ -80,6 +80,7 @@ class GramAccumulator:
             double = chunk.double()
             self._gram.addmm_(double, double.T)
         self.num_voxels += flat.shape[1]
+        return self
 
     def singular_values(self) -> Tensor:
         """Returns the singular values ``(n,)`` of everything added so far, float64, on the CPU, largest first.
@@ -130,6 +131,4 @@ def spectral_signature(features: Tensor, *, per_voxel: bool = False) -> Tensor:
         >>> spectral_signature(torch.diag(torch.tensor([100.0, 10.0, 1.0])))
         tensor([0.8944, 0.4472, 0.0000], dtype=torch.float64)
     """
-    accumulator = GramAccumulator(features.shape[0])
-    accumulator.update(features)
-    return accumulator.signature(per_voxel=per_voxel)
+    return GramAccumulator(features.shape[0]).update(features).signature(per_voxel=per_voxel)

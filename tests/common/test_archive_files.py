@@ -112,7 +112,7 @@ def test_every_bundle_is_packed_and_its_sum_written(make_bundle, tmp_path):
 
 
 def test_shared_package_of_this_repository_is_what_is_packed(repository):
-    assert archive.PACKAGE == repository / "common"
+    assert repository / "common" == archive.PACKAGE
     names = archive_files(repository / "tests" / "common")
     assert "common/scripts/common/archive.py" in names
     assert "common/scripts/common/handlers/recorder.py" in names

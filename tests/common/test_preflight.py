@@ -6,8 +6,15 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from common.errors import BankError, BankMismatchError, ConfigError, MissingDataError, NotEnoughCasesError, OutputError
-from common.errors import WeightsError
+from common.errors import (
+    BankError,
+    BankMismatchError,
+    ConfigError,
+    MissingDataError,
+    NotEnoughCasesError,
+    OutputError,
+    WeightsError,
+)
 from common.preflight import InferencePreflight
 from common.spectral import SignatureBank, SpectralInferer, weights_digest
 from common.spectral.bank import REFIT_COMMAND
@@ -90,7 +97,11 @@ def block_output(ready):
         (lambda ready: remove(ready, "weights"), MissingDataError, r"no weights at .*model\.pt; train first"),
         (lambda ready: truncate(ready, "weights"), WeightsError, r"model\.pt cannot be read as weights"),
         (lambda ready: {"network": make_network(width=4)}, WeightsError, r"belongs to another network: .*'0\.weight'"),
-        (lambda ready: remove(ready, "bank"), MissingDataError, f"no signature bank at .*; fit it with: {REFIT_COMMAND}"),
+        (
+            lambda ready: remove(ready, "bank"),
+            MissingDataError,
+            f"no signature bank at .*; fit it with: {REFIT_COMMAND}",
+        ),
         (lambda ready: truncate(ready, "bank"), BankError, r"bank\.npz is no readable signature bank"),
         (train_again, BankMismatchError, f"weights_digest is .*; refit it with: {REFIT_COMMAND}"),
         (lambda ready: {"transforms": []}, BankMismatchError, "preprocessing_digest is "),
