@@ -178,7 +178,7 @@ class DetectorComparison:
         groups = np.array([case["group"] for case in described])
         dice = np.array([case["dsc"] for case in described])
         strange = list(dict.fromkeys(groups[~known].tolist()))
-        report: dict[str, Any] = {"dice": {"known": _mean(dice[known])}, "detectors": {}}
+        report: dict[str, Any] = {"dice": {"in_distribution": _mean(dice[known])}, "detectors": {}}
         report["dice"] |= {group: _mean(dice[(groups == group) & ~known]) for group in strange}
         for name, (values, threshold) in scores.items():
             aucs = {
@@ -187,8 +187,8 @@ class DetectorComparison:
             }
             report["detectors"][name] = {
                 "auc": aucs,
-                "worst": min(aucs.values()),
-                "mean": float(np.mean(list(aucs.values()))),
+                "worst": min(aucs.values(), default=None),
+                "mean": float(np.mean(list(aucs.values()))) if aucs else None,
                 "false_alarms": float((values[known] > threshold).mean()),
                 "rank_correlation_dsc": spearman(values, dice)["rho"],
             }
@@ -197,7 +197,7 @@ class DetectorComparison:
     def _write(self, report: Mapping[str, Any]) -> None:
         """JSON, CSV and picture of the table."""
         write_json(report, self.output_dir / "comparison.json")
-        groups = [group for group in report["dice"] if group != "known"]
+        groups = [group for group in report["dice"] if group != "in_distribution"]
         extra = ("worst", "mean", "false_alarms", "rank_correlation_dsc")
         header = ["detector", *groups, *extra]
         lines: list[list[Any]] = [["mean DSC", *[report["dice"][group] for group in groups], *[""] * len(extra)]]

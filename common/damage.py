@@ -45,10 +45,13 @@ def blur(image: Tensor, _generator: torch.Generator, *, sigma: float) -> Tensor:
 
 def thicken_slices(image: Tensor, _generator: torch.Generator, *, factor: int) -> Tensor:
     """Averages ``factor`` neighboring slices along the last axis and interpolates back, as thick slices look."""
-    slices = image.shape[-1] // factor
-    thick = image[..., : slices * factor].unflatten(-1, (slices, factor)).mean(dim=-1)
+    size = image.shape[-1]
+    groups = -(-size // factor)
+    # The last group is filled up with its last slice, so that every slice stays where it was.
+    filled = torch.cat([image, *[image[..., -1:]] * (groups * factor - size)], dim=-1)
+    thick = filled.unflatten(-1, (groups, factor)).mean(dim=-1)
     mode = "trilinear" if image.ndim == 4 else "bilinear"
-    return interpolate(thick[None], size=image.shape[1:], mode=mode)[0]
+    return interpolate(thick[None], size=filled.shape[1:], mode=mode)[0][..., :size]
 
 
 def add_bias_field(image: Tensor, _generator: torch.Generator, *, low: float, high: float) -> Tensor:

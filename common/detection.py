@@ -41,7 +41,7 @@ def detection_metrics(known: ArrayLike, strange: ArrayLike, threshold: float) ->
     negative, positive = np.asarray(known, dtype=float), np.asarray(strange, dtype=float)
     truth = np.r_[np.zeros(len(negative)), np.ones(len(positive))]
     scores = np.r_[negative, positive]
-    false_rates, true_rates, _ = roc_curve(truth, scores)
+    false_rates, true_rates, _ = roc_curve(truth, scores, drop_intermediate=False)
     return {
         "auc": float(roc_auc_score(truth, scores)),
         "accuracy": float(((scores > threshold) == truth).mean()),

@@ -178,7 +178,8 @@ class Evaluation:
         for row in (row for row in everything if "signature" in row):
             groups.setdefault(str(row.get("group", "in_distribution")), []).append(np.asarray(row["signature"]))
         draw_signatures({name: np.stack(rows) for name, rows in groups.items()}, self.output_dir / "signatures.png")
-        scores = self._scores(known) | self._scores(strange)
+        scores = self._scores(known)
+        scores |= {f"{name} (strange)" if name in scores else name: v for name, v in self._scores(strange).items()}
         if scores:
             draw_scores(scores, bank.threshold, self.output_dir / "oodm.png")
         negatives = [score for values in self._scores(known).values() for score in values]

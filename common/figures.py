@@ -43,7 +43,7 @@ def draw_gallery(
             axis.set_axis_off()
         for axis, (image, segmentation, text) in zip(axes.flat, pictures, strict=False):
             axis.imshow(image.T, cmap="gray", origin="lower")
-            if 0 < segmentation.mean() < 1:
+            if 0 < (segmentation > 0).mean() < 1:
                 axis.contour(segmentation.T > 0, levels=[0.5], colors="tab:red", linewidths=1.2)
             axis.set_title(text, fontsize="small")
 
@@ -84,10 +84,12 @@ def draw_scores(groups: Mapping[str, Sequence[float]], threshold: float, path: s
         path: of the PNG.
     """
     values = np.concatenate([np.asarray(scores, dtype=float) for scores in groups.values()])
-    edges = np.geomspace(max(values.min(), 1e-6), max(values.max(), threshold) * 1.05, 40)
+    # Cases of the bank itself have an OODM of zero, which a logarithmic axis cannot show but in its first bin.
+    lowest = max(values[values > 0].min(initial=threshold), 1e-6)
+    edges = np.geomspace(lowest, max(values.max(), threshold) * 1.05, 40)
     with _figure(path) as axes:
         for name, scores in groups.items():
-            axes[0, 0].hist(np.asarray(scores), bins=edges, alpha=0.5, label=f"{name} (n = {len(scores)})")
+            axes[0, 0].hist(np.maximum(scores, lowest), bins=edges, alpha=0.5, label=f"{name} (n = {len(scores)})")
         axes[0, 0].axvline(threshold, color="black", linestyle="--", label=f"threshold {threshold:.3g}")
         axes[0, 0].set(xscale="log", xlabel="OODM (higher: more abnormal)", ylabel="scans")
         axes[0, 0].legend(fontsize="small")

@@ -12,6 +12,7 @@ import torch.distributed as dist
 from monai.data import DataLoader, Dataset
 from torch import nn
 
+from .errors import NotEnoughCasesError
 from .session import is_main_process, process_rank, wait_for_all, world_size
 from .spectral import SignatureBank, SpectralInferer
 from .spectral.distance import Array, Distance
@@ -39,7 +40,12 @@ def compute_signatures(
 
     Returns:
         ``(K, D)`` float64, the same on every process, and the SHA-256 of the weights.
+
+    Raises:
+        NotEnoughCasesError: without any case.
     """
+    if not cases:
+        raise NotEnoughCasesError("no training case: a signature bank needs at least two; add cases to dataset_dir")
     network.to(device).eval()
     mine = list(cases)[process_rank() :: world_size()]
     rows: list[Array] = []

@@ -93,13 +93,16 @@ def evaluation_cases(
     Raises:
         MissingDataError: when a folder is missing or holds no scan.
     """
+    taken = {"in_distribution", "pooled", "training", "worst"}
     if dataset_dir:
-        known = _folders(dataset_dir, spatial_dims, in_distribution=True)
-        strange = _folders(ood_dir or (), spatial_dims, in_distribution=False)
+        known = _folders(dataset_dir, spatial_dims, taken, in_distribution=True)
+        strange: list[Case] = []
     else:
         groups = phantom_test_cases(output_dir, spatial_dims=spatial_dims, seed=seed)
         known = [case | {"group": case["task"], "in_distribution": True} for case in groups["in_distribution"]]
         strange = [case | {"group": case["task"], "in_distribution": False} for case in groups["out_of_distribution"]]
+    if ood_dir:
+        strange = _folders(ood_dir, spatial_dims, taken, in_distribution=False)
     known = select_cases(known, split_file, part)
     damaged = [
         case | {"case": f"{case['case']}_{name}", "group": name, "damage": name, "in_distribution": False}
@@ -109,13 +112,21 @@ def evaluation_cases(
     return unique_names([*known, *strange, *damaged])
 
 
-def _folders(folders: Folders, spatial_dims: int, *, in_distribution: bool) -> list[Case]:
-    """The cases of one or several folders, each folder a group."""
+def _folders(folders: Folders, spatial_dims: int, taken: set[str], *, in_distribution: bool) -> list[Case]:
+    """The cases of one or several folders, each a group with a name that no other has, added to ``taken``."""
     cases = []
     for folder in [folders] if isinstance(folders, str) else folders:
-        description = {"group": Path(folder).resolve().name, "in_distribution": in_distribution}
+        description = {"group": _free_name(Path(folder).resolve().name, taken), "in_distribution": in_distribution}
         cases += [case | description for case in find_scans(folder, spatial_dims=spatial_dims)]
     return cases
+
+
+def _free_name(name: str, taken: set[str]) -> str:
+    """The name, with a number where it is taken; it is taken afterwards."""
+    numbered = (f"{name}_{number}" for number in count(2))
+    free = next(candidate for candidate in chain([name], numbered) if candidate not in taken)
+    taken.add(free)
+    return free
 
 
 def phantom_test_cases(output_dir: str, *, spatial_dims: int = 3, seed: int = 0) -> dict[str, list[Case]]:
@@ -139,13 +150,7 @@ def phantom_test_cases(output_dir: str, *, spatial_dims: int = 3, seed: int = 0)
 def unique_names(cases: Sequence[Case]) -> list[Case]:
     """Returns the cases with a number appended to names that occur before: no result overwrites another."""
     taken: set[str] = set()
-    named = []
-    for case in cases:
-        numbers = (f"{case['case']}_{number}" for number in count(2))
-        name = next(name for name in chain([str(case["case"])], numbers) if name not in taken)
-        taken.add(name)
-        named.append(case | {"case": name})
-    return named
+    return [case | {"case": _free_name(str(case["case"]), taken)} for case in cases]
 
 
 def _series_cases(folder: Path, *, is_root: bool) -> list[Case]:

@@ -12,6 +12,7 @@ from ignite.metrics import Average
 from ..figures import draw_history
 from ..files import write_json
 from ..session import is_main_process
+from .schedule import iteration_loss
 
 
 class TrainingHistory:
@@ -32,7 +33,7 @@ class TrainingHistory:
         """Attaches to a training engine, after the handler that validates, and adds its mean loss to its metrics."""
         # Summed on the device: no iteration waits for it.
         device = self.optimizer.param_groups[0]["params"][0].device
-        Average(output_transform=lambda output: output["loss"], device=device).attach(engine, "train_loss")
+        Average(output_transform=iteration_loss, device=device).attach(engine, "train_loss")
         self.evaluator.add_event_handler(Events.COMPLETED, self._count)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
         engine.add_event_handler(Events.COMPLETED, self.write)

@@ -33,8 +33,12 @@ class CaseRecorder:
 
     def attach(self, engine: Engine) -> None:
         """Attaches to an evaluation engine that works case by case."""
-        engine.add_event_handler(Events.STARTED, lambda: self.rows.clear())
+        engine.add_event_handler(Events.STARTED, self.reset)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+
+    def reset(self) -> None:
+        """Forgets all cases."""
+        self.rows.clear()
 
     def __call__(self, engine: Engine) -> None:
         """Adds the cases of one iteration."""
@@ -108,6 +112,11 @@ class OODReport(CaseRecorder):
         super().__init__()
         self.output_dir, self.bank_file, self.pictures = Path(output_dir), Path(bank_file), pictures
         self.slices: list[tuple[NDArray[np.float64], NDArray[np.float64], str]] = []
+
+    def reset(self) -> None:
+        """Forgets all cases and pictures."""
+        super().reset()
+        self.slices.clear()
 
     def __call__(self, engine: Engine) -> None:
         """Adds the cases of one iteration, and a slice of each."""

@@ -15,6 +15,13 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 logger = logging.getLogger(__name__)
 
 
+def iteration_loss(output: Any) -> torch.Tensor:
+    """Returns the loss of an iteration from a trainer's output, decollated or not, as a plain tensor on its device."""
+    loss = (output[0] if isinstance(output, list) else output)["loss"].detach().mean()
+    # Images with metadata make losses with metadata, which a checkpoint must not hold.
+    return loss.as_subclass(torch.Tensor)
+
+
 class PlateauSchedule:
     """Multiplies the learning rate when the training loss has not fallen, and stops when it did not fall repeatedly.
 
@@ -43,10 +50,7 @@ class PlateauSchedule:
 
     def accumulate(self, engine: Engine) -> None:
         """Adds the loss of the iteration."""
-        output: Any = engine.state.output
-        loss = (output[0] if isinstance(output, list) else output)["loss"].detach().sum()
-        # Images with metadata make losses with metadata, which a checkpoint must not hold.
-        loss = loss.as_subclass(torch.Tensor)
+        loss = iteration_loss(engine.state.output)
         self.total = loss.clone() if self.total is None else self.total + loss
 
     def __call__(self, engine: Engine) -> None:

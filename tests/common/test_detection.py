@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-
 from scipy.stats import rankdata
 
 from common.detection import detection_metrics, detection_report, spearman
@@ -49,11 +48,6 @@ def test_nineteen_of_twenty_strange_scans_are_95_percent():
     assert detection_metrics(known, [0.05, *strange], 1)["fpr_at_95_tpr"] == 0.9
 
 
-@pytest.mark.xfail(
-    raises=AssertionError,
-    reason="roc_curve drops points that lie on a line, also the first with 95 % TPR where scores are tied; "
-    "drop_intermediate=False is needed",
-)
 def test_tied_scores_do_not_raise_the_false_alarms_at_95_percent():
     scores = np.arange(20.0)
     assert detection_metrics(scores, scores, 5)["fpr_at_95_tpr"] == pytest.approx(

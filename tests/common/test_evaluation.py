@@ -220,9 +220,6 @@ def test_only_failed_cases_still_leave_a_report(evaluate, tmp_path):
     assert json.loads((tmp_path / "out" / "metrics.json").read_text())["segmentation"] == {}
 
 
-@pytest.mark.xfail(
-    raises=AssertionError, reason="the histogram tells groups apart by name alone: strange scores replace known ones"
-)
 def test_known_and_strange_folders_of_one_name_both_show_in_the_histogram(evaluate, monkeypatch):
     drawn = {}
     monkeypatch.setattr("common.evaluation.draw_scores", lambda scores, *_: drawn.update(scores))

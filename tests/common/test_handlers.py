@@ -173,7 +173,8 @@ def test_resuming_without_a_checkpoint_is_an_error(tmp_path):
 
 def test_history_records_every_epoch_and_the_best(tmp_path):
     optimizer = optimizer_of(nn.Linear(1, 1))
-    evaluator, trainer = Engine(lambda engine, batch: None), Engine(lambda engine, batch: None)
+    evaluator = Engine(lambda engine, batch: None)
+    trainer = Engine(lambda engine, batch: {"loss": torch.tensor(1.0 / engine.state.epoch)})
     dice = iter([0.8, 0.6])
 
     @evaluator.on(Events.COMPLETED)
@@ -182,7 +183,6 @@ def test_history_records_every_epoch_and_the_best(tmp_path):
 
     @trainer.on(Events.EPOCH_COMPLETED)
     def step():
-        trainer.state.metrics["train_loss"] = torch.tensor(1.0 / trainer.state.epoch)
         optimizer.param_groups[0]["lr"] *= 0.5
 
     trainer.add_event_handler(Events.EPOCH_COMPLETED(every=2), lambda: evaluator.run([0]))

@@ -175,7 +175,6 @@ def test_report_can_do_without_pictures(run_cases, tmp_path, bank_file):
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["ood_report.csv", "ood_report.json"]
 
 
-@pytest.mark.xfail(raises=AssertionError, reason="the rows are cleared when a run starts, the slices are not")
 def test_gallery_of_a_second_run_forgets_the_first(run_cases, tmp_path, bank_file, shown):
     report = OODReport(str(tmp_path), bank_file)
     for case in ("a", "b"):
