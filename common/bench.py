@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import resource
 import statistics
+import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -97,13 +99,26 @@ def bench_training(bundle: str, steps: int = 12, repeats: int = 5) -> dict[str, 
         steps: iterations of an epoch.
         repeats: pairs of epochs.
     """
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, _importable(bundle):
         trainer, plain = (
             _epoch(bundle, Path(folder) / name, steps, plain=name == "plain") for name in ("own", "plain")
         )
         ratio, ratios = paired_ratio(plain, trainer, repeats=repeats)
     logger.info("throughput ratios: %s", [round(value, 3) for value in ratios])
     return {"training throughput, bundle / plain trainer": ratio}
+
+
+@contextmanager
+def _importable(bundle: str) -> Iterator[None]:
+    """Makes the bundle's ``scripts`` the ones that its configs find while the block runs."""
+    before = list(sys.path)
+    sys.path.insert(0, bundle)
+    try:
+        yield
+    finally:
+        sys.path[:] = before
+        for name in [name for name in sys.modules if name.partition(".")[0] == "scripts"]:
+            del sys.modules[name]
 
 
 def _epoch(bundle: str, output_dir: Path, steps: int, *, plain: bool) -> Callable[[], Any]:

@@ -12,6 +12,8 @@ import torch
 from monai.transforms import distance_transform_edt
 from torch import Tensor
 
+from .errors import ConfigError
+
 
 def calibration_bins(prob: Tensor, target: Tensor, *, num_bins: int = 10, mask: Tensor | None = None) -> Tensor:
     """Returns what happened in every bin of predicted probability.
@@ -27,14 +29,14 @@ def calibration_bins(prob: Tensor, target: Tensor, *, num_bins: int = 10, mask: 
         added over cases.
 
     Raises:
-        ValueError: when shapes differ or a probability lies outside [0, 1].
+        ConfigError: when shapes differ or a probability lies outside [0, 1].
     """
     if prob.shape != target.shape or (mask is not None and mask.shape != prob.shape):
-        raise ValueError(f"prob {tuple(prob.shape)}, target {tuple(target.shape)} and mask must have equal shapes")
+        raise ConfigError(f"prob {tuple(prob.shape)}, target {tuple(target.shape)} and mask must have equal shapes")
     chosen = torch.ones_like(prob, dtype=torch.bool) if mask is None else mask.bool()
     p, y = prob[chosen].double(), target[chosen].double()
     if p.numel() and not bool(((p >= 0) & (p <= 1)).all()):
-        raise ValueError("prob must lie in [0, 1]; apply the sigmoid first")
+        raise ConfigError("prob must lie in [0, 1]; apply the sigmoid first")
     index = (p * num_bins).floor().long().clamp_max(num_bins - 1)
     sums = [torch.bincount(index, weights=weights, minlength=num_bins) for weights in (torch.ones_like(p), p, y)]
     return torch.stack([part.double() for part in sums]).cpu()
@@ -67,7 +69,7 @@ def calibration_error(
         ``(ECE, MCE)`` in [0, 1], lower is better; NaN for both where no voxel counts.
 
     Raises:
-        ValueError: when shapes differ or a probability lies outside [0, 1].
+        ConfigError: when shapes differ or a probability lies outside [0, 1].
 
     Example:
         >>> ece, mce = calibration_error(torch.tensor([0.9, 0.9, 0.1, 0.1]), torch.tensor([1, 0, 0, 0]))

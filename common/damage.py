@@ -40,7 +40,7 @@ def invert(image: Tensor, _generator: torch.Generator) -> Tensor:
 
 def blur(image: Tensor, _generator: torch.Generator, *, sigma: float) -> Tensor:
     """Smooths with a Gaussian of ``sigma`` voxels."""
-    return torch.as_tensor(GaussianSmooth(sigma)(image))
+    return _keep_contrast(torch.as_tensor(GaussianSmooth(sigma)(image)), image)
 
 
 def thicken_slices(image: Tensor, _generator: torch.Generator, *, factor: int) -> Tensor:
@@ -51,7 +51,7 @@ def thicken_slices(image: Tensor, _generator: torch.Generator, *, factor: int) -
     filled = torch.cat([image, *[image[..., -1:]] * (groups * factor - size)], dim=-1)
     thick = filled.unflatten(-1, (groups, factor)).mean(dim=-1)
     mode = "trilinear" if image.ndim == 4 else "bilinear"
-    return interpolate(thick[None], size=filled.shape[1:], mode=mode)[0][..., :size]
+    return _keep_contrast(interpolate(thick[None], size=filled.shape[1:], mode=mode)[0][..., :size], image)
 
 
 def add_bias_field(image: Tensor, _generator: torch.Generator, *, low: float, high: float) -> Tensor:

@@ -8,6 +8,7 @@ from typing import Any
 
 from monai.data import Dataset
 from monai.engines import SupervisedEvaluator
+from torch import Tensor
 
 from .session import error_line
 
@@ -52,14 +53,19 @@ class CaseEvaluator(SupervisedEvaluator):
 
     def _iteration(self, engine: Any, batchdata: dict[str, Any]) -> Any:
         """One case: network and postprocessing, which includes saving."""
-        described = {key: value[0] for key, value in batchdata.items() if key not in ("image", "label")}
+        described = {
+            key: value[0].item() if isinstance(value[0], Tensor) else value[0]
+            for key, value in batchdata.items()
+            if key not in ("image", "label")
+        }
         if "error" in batchdata:
-            return self._fail(engine, described, described["error"])
+            return self._fail(engine, described, str(described["error"]))
         try:
             return super()._iteration(engine, batchdata)
         except Exception as error:  # as for loading: one scan must not cost the others their result
             logger.debug("case failed", exc_info=True)
-            return self._fail(engine, described, error_line(error))
+            reason, name = error_line(error), f"case {described.get('case', '')!r}"
+            return self._fail(engine, described, reason if name in reason else f"{name}: {reason}")
 
     def _fail(self, engine: Any, described: dict[str, Any], reason: str) -> Any:
         """Records a failed case as the iteration's result."""

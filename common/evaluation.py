@@ -25,6 +25,9 @@ logger = logging.getLogger(__name__)
 
 Row = dict[str, Any]
 
+UNDEFINED = "the ground truth is empty, or, for a distance, the prediction is"
+"""Why a metric of a case may have no value."""
+
 
 def summarize(values: Sequence[float]) -> dict[str, float | int | None]:
     """Returns mean, standard deviation (population) and number of the values that exist; NaN is left out."""
@@ -41,7 +44,7 @@ def case_mean(row: Row, metric: str) -> float:
 
 
 def segmentation_report(rows: Sequence[Row]) -> dict[str, Any]:
-    """Returns, for every metric: mean, std, n, per class, per group and per case.
+    """Returns, for every metric: mean, std, n, per class, per group, per case, and why a case has none.
 
     Args:
         rows: of the recorder; those without ``metrics`` (no label, failed) are left out.
@@ -59,6 +62,7 @@ def segmentation_report(rows: Sequence[Row]) -> dict[str, Any]:
                 for name in groups
             },
             "per_case": {name: None if math.isnan(value) else value for name, value in per_case.items()},
+            "undefined": {name: UNDEFINED for name, value in per_case.items() if math.isnan(value)},
         }
     return report
 

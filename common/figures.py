@@ -28,7 +28,7 @@ def _figure(
 
 
 def draw_gallery(
-    pictures: Sequence[tuple[NDArray[np.float64], NDArray[np.float64], str]], path: str | Path, *, columns: int = 4
+    pictures: Sequence[tuple[NDArray[np.float32], NDArray[np.float32], str]], path: str | Path, *, columns: int = 4
 ) -> None:
     """Draws slices with the outline of their segmentation and a line of text above each.
 

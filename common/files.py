@@ -4,13 +4,31 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from .errors import OutputError
+
+
+def check_writable(folder: str | Path) -> None:
+    """Makes sure that a folder exists and can be written.
+
+    Raises:
+        OutputError: when it cannot.
+    """
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OutputError(
+            f"cannot write to {folder}: {error.strerror}; choose another output_dir or model_dir"
+        ) from error
 
 
 @contextmanager
@@ -42,13 +60,13 @@ def write_atomically(path: str | Path) -> Iterator[Path]:
 
 
 def write_json(content: Any, path: str | Path) -> None:
-    """Writes ``content`` as JSON.
+    """Writes ``content`` as JSON; NaN and infinity, which JSON has not, become null.
 
     Raises:
         OutputError: when the file cannot be written.
     """
     with write_atomically(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(_plain(content), indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def write_csv(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], path: str | Path) -> None:
@@ -61,3 +79,12 @@ def write_csv(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], path: s
         writer = csv.DictWriter(file, columns, extrasaction="ignore")
         writer.writeheader()
         writer.writerows(rows)
+
+
+def _plain(content: Any) -> Any:
+    """The content with ``None`` for numbers that are not finite."""
+    if isinstance(content, Mapping):
+        return {key: _plain(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_plain(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content

@@ -12,11 +12,11 @@ import torch.distributed as dist
 from monai.data import DataLoader, Dataset
 from torch import nn
 
-from .errors import NotEnoughCasesError
+from .errors import FeatureError, NotEnoughCasesError
 from .session import is_main_process, process_rank, wait_for_all, world_size
-from .spectral import SignatureBank, SpectralInferer
+from .spectral import SignatureBank, SpectralInferer, bank_settings
 from .spectral.distance import Array, Distance
-from .transforms.verdict import bank_settings
+from .transforms.scan import scan_name
 from .weights import load_weights
 
 logger = logging.getLogger(__name__)
@@ -42,6 +42,7 @@ def compute_signatures(
         ``(K, D)`` float64, the same on every process, and the SHA-256 of the weights.
 
     Raises:
+        FeatureError: naming a case whose features have no signature.
         NotEnoughCasesError: without any case.
     """
     if not cases:
@@ -51,8 +52,11 @@ def compute_signatures(
     rows: list[Array] = []
     digest = inferer.weights_digest(network)
     for number, case in enumerate(DataLoader(Dataset(mine, transform), batch_size=1, num_workers=0), start=1):
-        with torch.no_grad():
-            rows.append(inferer(case["image"].to(device), network)["signature"].numpy())
+        try:
+            with torch.no_grad():
+                rows.append(inferer(case["image"].to(device), network)["signature"].numpy())
+        except FeatureError as error:
+            raise FeatureError(f"{scan_name(mine[number - 1])}: {error}") from error
         if number % 20 == 0 or number == len(mine):
             logger.info("spectral signatures: %d of %d cases", number, len(mine))
     if world_size() > 1:

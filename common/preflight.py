@@ -8,10 +8,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from .spectral import SignatureBank, SpectralInferer, weights_digest
+from .files import check_writable
+from .spectral import SignatureBank, SpectralInferer, bank_settings, weights_digest
 from .spectral.digest import unwrap
-from .training import check_writable
-from .transforms.verdict import bank_settings
 from .weights import load_weights
 
 

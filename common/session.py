@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import difflib
-import json
 import logging
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from monai.bundle import ConfigParser
 from monai.utils import set_determinism
 from torch import nn
 
@@ -25,12 +24,15 @@ RUNNER_OPTIONS = frozenset(
     {
         "args_file",
         "config_file",
+        "experiment_name",
         "final_id",
         "init_id",
         "logging_file",
         "meta_file",
         "run_id",
+        "run_name",
         "tracking",
+        "tracking_uri",
         "workflow_name",
         "workflow_type",
     }
@@ -38,12 +40,13 @@ RUNNER_OPTIONS = frozenset(
 """Options of ``python -m monai.bundle run`` itself."""
 
 
-def start_session(seed: int, *, distributed: bool = False) -> None:
+def start_session(seed: int, *, distributed: bool = False, device: str | torch.device = "cpu") -> None:
     """Makes a run reproducible, its errors readable and its options checked.
 
     Args:
         seed: of every random number generator.
         distributed: whether to join the process group that ``torchrun`` describes.
+        device: of this process, which decides how processes talk to one another.
 
     Raises:
         ConfigError: when the command line sets a key that no config file has.
@@ -51,10 +54,9 @@ def start_session(seed: int, *, distributed: bool = False) -> None:
     sys.excepthook = report_error
     check_options(sys.argv[1:])
     if distributed and not dist.is_initialized():
-        device = local_device()
-        if device.type == "cuda":
+        if is_cuda(device):
             torch.cuda.set_device(device)
-        dist.init_process_group("nccl" if device.type == "cuda" and dist.is_nccl_available() else "gloo")
+        dist.init_process_group("nccl" if is_cuda(device) and dist.is_nccl_available() else "gloo")
         if not is_main_process():
             logging.getLogger().setLevel(logging.WARNING)
     set_determinism(seed=seed)
@@ -124,9 +126,12 @@ def error_line(error: BaseException) -> str:
 
 
 def report_error(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
-    """Prints one line for an error of ours and the whole traceback for any other; the exit status is 1 either way."""
+    """Prints one line for an error of ours and the whole traceback for any other; the exit status is 1 either way.
+
+    With the environment variable ``BUNDLE_TRACEBACK`` set, the traceback is printed for every error.
+    """
     own = find_bundle_error(error)
-    if own is None or logger.isEnabledFor(logging.DEBUG):
+    if own is None or os.environ.get("BUNDLE_TRACEBACK"):
         sys.__excepthook__(kind, error, traceback)
     else:
         sys.stderr.write(f"error: {' '.join(str(own).split())}\n")
@@ -160,7 +165,7 @@ def _read_configs(arguments: Sequence[str], index: int) -> dict[str, Any]:
     config: dict[str, Any] = {}
     for file in files:
         # Keys of nested overlays, such as train#x, exist in the file they are laid over.
-        config |= json.loads(Path(file).read_text(encoding="utf-8"))
+        config |= ConfigParser.load_config_file(file)
     return config
 
 

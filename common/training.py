@@ -2,31 +2,15 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .data import write_split
-from .errors import ConfigError, NotEnoughCasesError, OutputError
+from .data import CaseSplit, write_split
+from .errors import ConfigError, NotEnoughCasesError
+from .files import check_writable
 from .session import is_main_process
 from .spectral.distance import Distance
-
-
-def check_writable(folder: str | Path) -> None:
-    """Makes sure that a folder exists and can be written.
-
-    Raises:
-        OutputError: when it cannot.
-    """
-    try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise OutputError(
-            f"cannot write to {folder}: {error.strerror}; choose another output_dir or model_dir"
-        ) from error
 
 
 class TrainingPreflight:
@@ -40,7 +24,8 @@ class TrainingPreflight:
         distance: of the signature bank, which needs two cases, or three for the Mahalanobis distance.
         output_dir: where ``split.json`` is written, which tells the cases of this run.
         save_dir: where weights and bank will be written.
-        test_cases: cases that the run leaves for its evaluation.
+        split: where the cases come from, unless they were set from outside.
+        foreground_labels: data set -> classes that count; each must be one of the training cases'.
     """
 
     def __init__(
@@ -53,12 +38,13 @@ class TrainingPreflight:
         distance: Distance,
         output_dir: str,
         save_dir: str,
-        test_cases: Sequence[Any] = (),
+        split: CaseSplit | None = None,
+        foreground_labels: Mapping[str, Any] | None = None,
     ) -> None:
         self.train_cases, self.val_cases = train_cases, val_cases
         self.max_epochs, self.val_interval = max_epochs, val_interval
         self.distance, self.folders = distance, (output_dir, save_dir)
-        self.parts = {"train": train_cases, "val": val_cases, "test": test_cases}
+        self.split, self.foreground_labels = split, dict(foreground_labels or {})
 
     def run(self) -> None:
         """Checks everything.
@@ -79,7 +65,23 @@ class TrainingPreflight:
                 f"val_interval is {self.val_interval} with max_epochs {self.max_epochs}: no validation would take "
                 "place and no weights be saved; accepted is 1 to max_epochs"
             )
+        self._check_sources()
         for folder in self.folders:
             check_writable(folder)
         if is_main_process():
-            write_split(self.parts, Path(self.folders[0]) / "split.json")
+            parts = {"train": self.train_cases, "val": self.val_cases}
+            if self.split is not None and self.split.drawn:
+                parts["test"] = self.split.part("test")
+            write_split(parts, Path(self.folders[0]) / "split.json")
+
+    def _check_sources(self) -> None:
+        """Raises when given data are mixed with phantoms, or ``foreground_labels`` names another data set."""
+        if len({bool(case.get("phantom")) for case in [*self.train_cases, *self.val_cases]}) > 1:
+            raise ConfigError(
+                "training cases are given but validation cases are phantoms, or the other way round; give both (in "
+                "MONAI Label: val_split above 0)"
+            )
+        tasks = {str(case.get("task", "")) for case in self.train_cases}
+        strange = sorted(set(self.foreground_labels) - tasks)
+        if strange:
+            raise ConfigError(f"foreground_labels names {strange}; the data sets are {sorted(tasks)}")

@@ -1,12 +1,14 @@
 """Where cases come from: Decathlon folders, folders of scans, DICOM series, phantoms."""
 
-from .cases import labeled_cases, select_cases, split_cases, training_cases, weights_folder, write_split
+from .cases import labeled_cases, weights_folder
 from .dicom import DicomSeriesReader, find_series
 from .phantoms import PHANTOM_TASKS, phantom_dataset, phantom_scan
 from .scans import evaluation_cases, find_scans, phantom_test_cases, scans_to_segment
+from .split import CaseSplit, select_cases, split_cases, training_cases, write_split
 
 __all__ = [
     "PHANTOM_TASKS",
+    "CaseSplit",
     "DicomSeriesReader",
     "evaluation_cases",
     "find_scans",

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from itertools import chain, count
 from pathlib import Path
 
 from ..errors import MissingDataError
-from .cases import Case, Folders, case_name, decathlon_cases, labeled_cases, select_cases
+from .cases import Case, Folders, case_name, decathlon_scans, free_name, labeled_cases
 from .dicom import find_series, series_name
 from .phantoms import PHANTOM_TASKS, TASKS
+from .split import select_cases
 
 logger = logging.getLogger(__name__)
 
@@ -22,8 +22,8 @@ def find_scans(folder: str | Path, *, spatial_dims: int = 3) -> list[Case]:
     """Returns every scan of a folder.
 
     Args:
-        folder: a Decathlon folder, or image files, or DICOM series: one sub-folder each, or told apart by
-            SeriesInstanceUID.
+        folder: a Decathlon folder (its training and test images), or image files, or DICOM series: one sub-folder
+            each, or told apart by SeriesInstanceUID.
         spatial_dims: 3 looks for volumes, 2 for pictures as well.
 
     Raises:
@@ -33,7 +33,7 @@ def find_scans(folder: str | Path, *, spatial_dims: int = 3) -> list[Case]:
     if not root.is_dir():
         raise MissingDataError(f"dataset_dir {root} does not exist; give a folder of scans")
     if (root / "dataset.json").is_file():
-        return decathlon_cases(root)
+        return decathlon_scans(root)
     suffixes = VOLUME_SUFFIXES + (PICTURE_SUFFIXES if spatial_dims == 2 else ())
     files = [path for path in sorted(root.iterdir()) if path.is_file() and path.name.lower().endswith(suffixes)]
     cases: list[Case] = [{"image": str(path), "case": case_name(path)} for path in files]
@@ -116,17 +116,9 @@ def _folders(folders: Folders, spatial_dims: int, taken: set[str], *, in_distrib
     """The cases of one or several folders, each a group with a name that no other has, added to ``taken``."""
     cases = []
     for folder in [folders] if isinstance(folders, str) else folders:
-        description = {"group": _free_name(Path(folder).resolve().name, taken), "in_distribution": in_distribution}
+        description = {"group": free_name(Path(folder).resolve().name, taken), "in_distribution": in_distribution}
         cases += [case | description for case in find_scans(folder, spatial_dims=spatial_dims)]
     return cases
-
-
-def _free_name(name: str, taken: set[str]) -> str:
-    """The name, with a number where it is taken; it is taken afterwards."""
-    numbered = (f"{name}_{number}" for number in count(2))
-    free = next(candidate for candidate in chain([name], numbered) if candidate not in taken)
-    taken.add(free)
-    return free
 
 
 def phantom_test_cases(output_dir: str, *, spatial_dims: int = 3, seed: int = 0) -> dict[str, list[Case]]:
@@ -150,7 +142,7 @@ def phantom_test_cases(output_dir: str, *, spatial_dims: int = 3, seed: int = 0)
 def unique_names(cases: Sequence[Case]) -> list[Case]:
     """Returns the cases with a number appended to names that occur before: no result overwrites another."""
     taken: set[str] = set()
-    return [case | {"case": _free_name(str(case["case"]), taken)} for case in cases]
+    return [case | {"case": free_name(str(case["case"]), taken)} for case in cases]
 
 
 def _series_cases(folder: Path, *, is_root: bool) -> list[Case]:

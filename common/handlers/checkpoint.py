@@ -10,8 +10,9 @@ from typing import Any
 from ignite.engine import Engine, Events
 from torch import nn
 
-from ..session import is_main_process
-from ..spectral.digest import unwrap
+from ..errors import WeightsError
+from ..session import is_main_process, wait_for_all
+from ..spectral.digest import unwrap, weights_digest
 from ..weights import read_checkpoint, save_atomically
 
 logger = logging.getLogger(__name__)
@@ -29,7 +30,7 @@ class BestWeights:
 
     def __init__(self, network: nn.Module, path: str) -> None:
         self.network, self.path = network, path
-        self.best = -math.inf
+        self.best, self.digest = -math.inf, ""
 
     def attach(self, engine: Engine) -> None:
         """Attaches to a validation engine."""
@@ -42,19 +43,35 @@ class BestWeights:
         if not value > self.best:
             return
         self.best = value
+        self.digest = weights_digest(unwrap(self.network).state_dict())
         if is_main_process():
             save_atomically(unwrap(self.network).state_dict(), self.path)
             logger.info(
                 "%s %.4f is the best so far: weights written to %s", engine.state.key_metric_name, value, self.path
             )  # type: ignore[attr-defined]
 
-    def state_dict(self) -> dict[str, float]:
-        """Returns the best value so far."""
-        return {"best": self.best}
+    def require(self) -> None:
+        """Makes sure that the file holds the best weights of this run, before anything is fitted to them.
 
-    def load_state_dict(self, state: Mapping[str, float]) -> None:
-        """Sets the best value so far."""
-        self.best = float(state["best"])
+        Raises:
+            WeightsError: when no validation gave a number, or the file holds other weights.
+        """
+        wait_for_all()
+        if not self.digest:
+            raise WeightsError(
+                f"no validation gave a number, so no weights were written to {self.path}; check that validation labels "
+                "hold foreground"
+            )
+        if weights_digest(read_checkpoint(self.path)) != self.digest:
+            raise WeightsError(f"{self.path} holds other weights than this run's best; resume with the same model_dir")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the best value so far and the digest of its weights."""
+        return {"best": self.best, "digest": self.digest}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restores what :meth:`state_dict` returned."""
+        self.best, self.digest = float(state["best"]), str(state["digest"])
 
 
 class TrainingCheckpoint:
@@ -80,9 +97,9 @@ class TrainingCheckpoint:
         engine.add_event_handler(Events.EPOCH_COMPLETED(every=self.interval), self)
 
     def __call__(self, engine: Engine) -> None:
-        """Writes the checkpoint, on the main process only."""
+        """Writes the checkpoint on the main process; others take part where members gather their state from all."""
+        states = {name: _inner(member).state_dict() for name, member in self.members.items()}
         if is_main_process():
-            states = {name: _inner(member).state_dict() for name, member in self.members.items()}
             progress = {"epoch": engine.state.epoch, "iteration": engine.state.iteration}
             save_atomically(states | {"progress": progress}, self.path)
 

@@ -81,7 +81,7 @@ def verdict_text(row: dict[str, Any]) -> str:
     return f"OODM {result['oodm']:.4f}, threshold {result['threshold']:.4f}: {word}"
 
 
-def telling_slice(image: Tensor, segmentation: Tensor) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def telling_slice(image: Tensor, segmentation: Tensor) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Returns the slice along the last axis that holds most foreground, the middle one without any.
 
     Args:
@@ -91,12 +91,13 @@ def telling_slice(image: Tensor, segmentation: Tensor) -> tuple[NDArray[np.float
     Returns:
         Slice of the image and of the segmentation, both ``(H, W)``.
     """
-    picture, outline = np.asarray(image[0].cpu(), dtype=float), np.asarray(segmentation[0].cpu(), dtype=float)
+    picture, outline = (np.asarray(item[0].cpu(), dtype=np.float32) for item in (image, segmentation))
     if picture.ndim == 2:
         return picture, outline
     area = (outline > 0).sum(axis=(0, 1))
     index = int(area.argmax()) if area.any() else picture.shape[-1] // 2
-    return picture[..., index], outline[..., index]
+    # Copies, so that the whole volume is not kept.
+    return picture[..., index].copy(), outline[..., index].copy()
 
 
 class OODReport(CaseRecorder):
@@ -111,26 +112,27 @@ class OODReport(CaseRecorder):
     def __init__(self, output_dir: str, bank_file: str, pictures: int = 12) -> None:
         super().__init__()
         self.output_dir, self.bank_file, self.pictures = Path(output_dir), Path(bank_file), pictures
-        self.slices: list[tuple[NDArray[np.float64], NDArray[np.float64], str]] = []
+        self.slices: dict[bool, list[tuple[NDArray[np.float32], NDArray[np.float32], str]]] = {True: [], False: []}
 
     def reset(self) -> None:
         """Forgets all cases and pictures."""
         super().reset()
-        self.slices.clear()
+        self.slices = {True: [], False: []}
 
     def __call__(self, engine: Engine) -> None:
         """Adds the cases of one iteration, and a slice of each."""
         super().__call__(engine)
         batch, output = engine.state.batch[0], engine.state.output[0]  # type: ignore[index]
-        if "error" in output:
+        result = self.rows[-1].get("result") or {}
+        strange = bool(result.get("is_ood"))
+        if "error" in output or len(self.slices[strange]) >= self.pictures:
             return
         image, segmentation = batch["image"], output["pred"]
-        if self.pictures and image.ndim == segmentation.ndim == 4:
+        if image.ndim == segmentation.ndim == 4:
             # Results are in the scan's own orientation, the network's image is in RAS.
             segmentation = Orientation("RAS", labels=None)(segmentation)
-        result = self.rows[-1].get("result") or {}
         verdict = {None: "no verdict", True: "OUT OF DISTRIBUTION", False: "in distribution"}[result.get("is_ood")]
-        self.slices.append((*telling_slice(image, segmentation), f"{self.rows[-1]['case']}\n{verdict}"))
+        self.slices[strange].append((*telling_slice(image, segmentation), f"{self.rows[-1]['case']}\n{verdict}"))
 
     def finish(self) -> None:
         """Writes both files.
@@ -148,7 +150,7 @@ class OODReport(CaseRecorder):
             "rows": lines,
         }
         write_json(content, self.output_dir / "ood_report.json")
-        shown = sorted(self.slices, key=lambda slice_: "OUT" not in slice_[2])[: self.pictures]
+        shown = (self.slices[True] + self.slices[False])[: self.pictures]
         if shown:
             draw_gallery(shown, self.output_dir / "gallery.png")
         logger.info("verdicts on %d scan(s) written to %s", len(lines), self.output_dir / "ood_report.csv")

@@ -12,6 +12,8 @@ from ignite.engine import Engine, Events
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from ..session import world_size
+
 logger = logging.getLogger(__name__)
 
 
@@ -20,6 +22,15 @@ def iteration_loss(output: Any) -> torch.Tensor:
     loss = (output[0] if isinstance(output, list) else output)["loss"].detach().mean()
     # Images with metadata make losses with metadata, which a checkpoint must not hold.
     return loss.as_subclass(torch.Tensor)
+
+
+def mean_over_processes(value: torch.Tensor) -> torch.Tensor:
+    """Returns the mean of a value over all processes, the same on each, so that all come to the same decision."""
+    if world_size() == 1:
+        return value
+    total = value.clone()
+    dist.all_reduce(total)
+    return total / world_size()
 
 
 class PlateauSchedule:
@@ -34,11 +45,20 @@ class PlateauSchedule:
         interval: iterations between evaluations; 2000 in the paper.
         factor: of the learning rate; 0.9 in the paper.
         patience: evaluations in a row without a lower loss after which training stops; 2 in the paper, 0 never stops.
+        val_interval: epochs between validations; training stops after an epoch that is validated.
     """
 
-    def __init__(self, optimizer: Optimizer, *, interval: int = 2000, factor: float = 0.9, patience: int = 2) -> None:
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        *,
+        interval: int = 2000,
+        factor: float = 0.9,
+        patience: int = 2,
+        val_interval: int = 1,
+    ) -> None:
         self.scheduler = ReduceLROnPlateau(optimizer, factor=factor, patience=0, threshold=0.0)
-        self.interval, self.patience = interval, patience
+        self.interval, self.patience, self.val_interval = interval, patience, val_interval
         self.total: torch.Tensor | None = None
         self._bad_evaluations = 0
 
@@ -46,7 +66,7 @@ class PlateauSchedule:
         """Attaches to a training engine."""
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.accumulate)
         engine.add_event_handler(Events.ITERATION_COMPLETED(every=self.interval), self)
-        engine.add_event_handler(Events.EPOCH_COMPLETED, self.stop)
+        engine.add_event_handler(Events.EPOCH_COMPLETED(every=self.val_interval), self.stop)
 
     def accumulate(self, engine: Engine) -> None:
         """Adds the loss of the iteration."""
@@ -57,10 +77,7 @@ class PlateauSchedule:
         """Evaluates the loss of the last ``interval`` iterations."""
         if self.total is None:
             return
-        if dist.is_available() and dist.is_initialized():
-            # Every rank must come to the same decision.
-            dist.all_reduce(self.total)
-        mean = float(self.total) / self.interval
+        mean = float(mean_over_processes(self.total)) / self.interval
         self.total = None
         lowest, bad = self.scheduler.best, self._bad_evaluations
         self._bad_evaluations = 0 if mean < lowest else bad + 1
@@ -68,16 +85,16 @@ class PlateauSchedule:
         rate = self.scheduler.optimizer.param_groups[0]["lr"]
         logger.info("iteration %d: mean loss %.4f, learning rate %.3g", engine.state.iteration, mean, rate)
         if self.patience and self._bad_evaluations >= self.patience:
-            logger.info("the loss has not fallen in %d evaluations: this epoch is the last", self._bad_evaluations)
+            logger.info("the loss has not fallen in %d evaluations: training stops", self._bad_evaluations)
 
     def stop(self, engine: Engine) -> None:
-        """Stops at the end of an epoch, so that it is validated and saved."""
+        """Stops at the end of an epoch that is validated and saved."""
         if self.patience and self._bad_evaluations >= self.patience:
             engine.terminate()
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the scheduler's state, the count of evaluations without a lower loss and the loss summed so far."""
-        total = torch.zeros(()) if self.total is None else self.total.cpu()
+        total = torch.zeros(()) if self.total is None else mean_over_processes(self.total).cpu()
         keep = ("best", "num_bad_epochs", "last_epoch")
         plateau = {name: float(getattr(self.scheduler, name)) for name in keep}
         return {"plateau": plateau, "bad_evaluations": self._bad_evaluations, "total": total}

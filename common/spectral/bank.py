@@ -16,7 +16,10 @@ from ..files import write_atomically
 from .distance import Array, Distance, distance_to, leave_one_out
 
 VERSION = 1
-REFIT_COMMAND = "python -m monai.bundle run fit_bank --config_file configs/train.json --dataset_dir <training data>"
+REFIT_COMMAND = (
+    "python -m monai.bundle run fit_bank --config_file configs/train.json --dataset_dir <training data> --model_dir "
+    "<folder of model.pt> --split_file <split.json of the training run>"
+)
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,9 @@ class BankSettings:
         layers: names of the feature layers, side by side in a signature.
         per_voxel: whether singular values were divided by the square root of the number of voxels.
         precision: floating type in which the network ran.
+        roi_size: largest sliding window, voxels along each axis; what a network sees at once moves its features.
+        overlap: share of a window that the next one covered again.
+        divisor: window sizes were multiples of this.
         distance: ``nearest`` (the paper) or ``mahalanobis``.
         weights_digest: SHA-256 of the network's weights.
         preprocessing_digest: SHA-256 of the settings of the image transforms.
@@ -35,6 +41,9 @@ class BankSettings:
     layers: tuple[str, ...] = ()
     per_voxel: bool = False
     precision: str = "float32"
+    roi_size: tuple[int, ...] = ()
+    overlap: float = 0.25
+    divisor: int = 1
     distance: Distance = "nearest"
     weights_digest: str = ""
     preprocessing_digest: str = ""
@@ -141,6 +150,7 @@ class SignatureBank:
         content = {field.name: np.asarray(getattr(self.settings, field.name)) for field in fields(self.settings)}
         # Without a layer, numpy would make an array of floats.
         content["layers"] = np.asarray(self.settings.layers, dtype=np.str_)
+        content["roi_size"] = np.asarray(self.settings.roi_size, dtype=np.int64)
         content |= {name: np.asarray(getattr(self, name)) for name in _NUMBERS} | {"version": np.asarray(VERSION)}
         with write_atomically(path) as temporary, open(temporary, "wb") as file:
             np.savez(file, **content)  # type: ignore[arg-type]
@@ -171,7 +181,7 @@ class SignatureBank:
         if needed - content.keys() or int(content["version"]) != VERSION:
             raise BankError(f"this is no signature bank of version {VERSION}")
         settings = {field.name: content[field.name].tolist() for field in fields(BankSettings)}
-        settings["layers"] = tuple(settings["layers"])
+        settings |= {name: tuple(settings[name]) for name in ("layers", "roi_size")}
         bank = cls.fit(content["signatures"], c=float(content["c"]), **settings)
         stored = replace(bank, leave_one_out=content["leave_one_out"], threshold=float(content["threshold"]))
         # The threshold decides over patients: it must follow from the signatures it is shipped with.

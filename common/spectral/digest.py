@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,7 +32,11 @@ def weights_digest(state_dict: Mapping[str, Tensor]) -> str:
 
 
 class WeightsDigest:
-    """Computes :func:`weights_digest` of a network, again only when the weights have changed since the last call."""
+    """Computes :func:`weights_digest` of a network, again only when the weights have changed since the last call.
+
+    Changes are seen as torch counts them: by optimizers, by loading, by operations in place, but not through
+    ``tensor.data``, which escapes torch's own bookkeeping as well.
+    """
 
     def __init__(self) -> None:
         self._last: tuple[tuple[tuple[int, int], ...], str] | None = None
@@ -58,6 +62,18 @@ def preprocessing_digest(transforms: Iterable[Any]) -> str:
     """
     description = [_describe(transform) for transform in transforms]
     return hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()
+
+
+def bank_settings(inferer: Any, image_transforms: Sequence[Any], weights_digest: str) -> dict[str, Any]:
+    """Returns the settings in use, by the names of ``BankSettings``, that a bank must have been fitted with.
+
+    Args:
+        inferer: the inferer that computes signatures.
+        image_transforms: what prepares an image after loading.
+        weights_digest: of the network in use.
+    """
+    digests = {"weights_digest": weights_digest, "preprocessing_digest": preprocessing_digest(image_transforms)}
+    return digests | dict(inferer.settings)
 
 
 def _describe(value: Any) -> Any:

@@ -143,7 +143,8 @@ class SpectralInferer(Inferer):
     @property
     def settings(self) -> dict[str, Any]:
         """What of this inferer decides over signatures, by the names of ``BankSettings``."""
-        return {"layers": self.layers, "per_voxel": self.per_voxel, "precision": self.precision}
+        names = ("layers", "per_voxel", "precision", "roi_size", "overlap", "divisor")
+        return {name: getattr(self, name) for name in names}
 
     def weights_digest(self, network: nn.Module) -> str:
         """Returns the SHA-256 of a network's weights, computed again only when they have changed."""

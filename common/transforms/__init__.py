@@ -1,5 +1,6 @@
 """Transforms: loading and checking, normalization, labels, verdict, metrics, saving."""
 
+from .augment import random_orientation
 from .intensity import NormalizeByModalityd
 from .labels import ForegroundChannelsd, LabelMapd
 from .measure import MeasureSegmentationd
@@ -18,4 +19,5 @@ __all__ = [
     "NormalizeByModalityd",
     "SaveSegmentationd",
     "SpectralVerdictd",
+    "random_orientation",
 ]

@@ -11,6 +11,8 @@ from monai.transforms import MapTransform
 from monai.utils import convert_to_dst_type
 from torch import Tensor
 
+from ..errors import ConfigError, LabelError
+
 
 def foreground_channels(label: Tensor, labels: Sequence[int] | None, out_channels: int) -> Tensor:
     """Returns one binary channel for each output of a sigmoid network.
@@ -25,7 +27,20 @@ def foreground_channels(label: Tensor, labels: Sequence[int] | None, out_channel
 
     Returns:
         ``(out_channels, H, W[, D])`` float32 of zeros and ones.
+
+    Raises:
+        ConfigError: when more classes are named than there are channels.
+        LabelError: when no class is named and the label holds more classes than there are channels.
     """
+    if out_channels > 1 and labels is not None and len(labels) > out_channels:
+        raise ConfigError(
+            f"foreground_labels {list(labels)} are more than out_channels {out_channels}; give each class a channel"
+        )
+    if out_channels > 1 and labels is None and float(label.max()) > out_channels:
+        raise LabelError(
+            f"label holds class {float(label.max()):g} but the network has {out_channels} channels; raise out_channels "
+            "or name the classes that count in foreground_labels"
+        )
     if out_channels == 1:
         chosen = label > 0 if labels is None else torch.isin(label, torch.tensor(list(labels), device=label.device))
         return chosen.float()

@@ -19,7 +19,7 @@ AFFINE_TOLERANCE = 1e-3
 """Largest difference, in mm, between the affines of an image and its label."""
 
 
-def scan_name(data: Mapping[Hashable, Any], key: Hashable = "image") -> str:
+def scan_name(data: Mapping[Any, Any], key: Hashable = "image") -> str:
     """Returns what a message calls a case: its name, or else the file it came from."""
     if "case" in data:
         return f"case {data['case']!r}"
@@ -161,7 +161,9 @@ class CropStranged(MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Returns ``data`` with strange cases cropped."""
         cropped = dict(data)
-        if self.crop is not None and not cropped.get("in_distribution", True):
+        # A damaged scan of a known kind keeps its size: only the damage shall tell.
+        strange = not cropped.get("in_distribution", True) and "damage" not in cropped
+        if self.crop is not None and strange:
             for key in self.key_iterator(cropped):
                 cropped[key] = self.crop(cropped[key])
         return cropped

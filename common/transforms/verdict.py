@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from monai.config import KeysCollection
@@ -10,19 +11,7 @@ from monai.transforms import MapTransform
 from torch import Tensor
 
 from ..errors import BankError, MissingDataError
-from ..spectral import SignatureBank, preprocessing_digest
-
-
-def bank_settings(inferer: Any, image_transforms: Sequence[Any], weights_digest: str) -> dict[str, Any]:
-    """Returns the settings in use, by the names of ``BankSettings``, that a bank must have been fitted with.
-
-    Args:
-        inferer: the inferer that computes signatures.
-        image_transforms: what prepares an image after loading.
-        weights_digest: of the network in use.
-    """
-    digests = {"weights_digest": weights_digest, "preprocessing_digest": preprocessing_digest(image_transforms)}
-    return digests | dict(inferer.settings)
+from ..spectral import SignatureBank, bank_settings
 
 
 class SpectralVerdictd(MapTransform):
@@ -34,7 +23,7 @@ class SpectralVerdictd(MapTransform):
 
     Args:
         keys: key of the prediction.
-        bank_file: the signature bank; read for every case, since training may replace it while a server runs.
+        bank_file: the signature bank; read again when it changes, since training may replace it while a server runs.
         inferer: the inferer, whose settings the bank must share.
         image_transforms: what prepares an image after loading; the bank must have been fitted with the same.
         result_key: where the verdict goes; MONAI Label expects ``result``.
@@ -53,6 +42,7 @@ class SpectralVerdictd(MapTransform):
         self.inferer = inferer
         self.image_transforms = list(image_transforms)
         self.result_key = result_key
+        self._bank: tuple[tuple[int, int], SignatureBank] | None = None
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Returns ``data`` with logits for the prediction and the verdict in ``result``."""
@@ -74,9 +64,21 @@ class SpectralVerdictd(MapTransform):
         """
         digest = bytes(weights_digest.tolist()).hex()
         try:
-            bank = SignatureBank.load(self.bank_file)
+            bank = self._load_bank()
             bank.check(**bank_settings(self.inferer, self.image_transforms, digest))
             oodm = bank.oodm(signature)
         except (BankError, MissingDataError) as error:
             return {"oodm": None, "threshold": None, "is_ood": None, "reason": str(error)}
         return {"oodm": oodm, "threshold": bank.threshold, "is_ood": bool(oodm > bank.threshold), "reason": None}
+
+    def _load_bank(self) -> SignatureBank:
+        """The bank, read again only when its file has changed."""
+        status = Path(self.bank_file).stat() if Path(self.bank_file).is_file() else None
+        if status is None:
+            return SignatureBank.load(self.bank_file)
+        key = (status.st_mtime_ns, status.st_size)
+        cached = self._bank
+        if cached is None or cached[0] != key:
+            cached = (key, SignatureBank.load(self.bank_file))
+            self._bank = cached
+        return cached[1]

@@ -4,15 +4,8 @@ from contextlib import suppress
 
 import pytest
 
-from common.data.cases import (
-    case_name,
-    decathlon_cases,
-    labeled_cases,
-    select_cases,
-    split_cases,
-    weights_folder,
-    write_split,
-)
+from common.data.cases import case_name, decathlon_cases, labeled_cases, weights_folder
+from common.data.split import select_cases, split_cases, write_split
 from common.errors import BundleError, ConfigError, MissingDataError, NotEnoughCasesError
 
 

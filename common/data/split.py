@@ -1,0 +1,157 @@
+"""Which cases a run trains, validates and is tested on: drawn by patient, written down, read again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import ConfigError, MissingDataError, NotEnoughCasesError
+from ..files import write_json
+from .cases import Case, Folders, case_name, labeled_cases
+
+
+def split_cases(
+    cases: Sequence[Case], val_fraction: float, seed: int, *, test_fraction: float = 0.0, split_file: str | None = None
+) -> dict[str, list[Case]]:
+    """Splits cases into ``train``, ``val`` and ``test``, task by task and by patient, reproducibly.
+
+    Args:
+        cases: labeled cases; those that share a ``patient`` stay together, a case without one is its own patient.
+        val_fraction: share of the patients of every task that go to ``val``, at least one of each; in (0, 1).
+        seed: of the draw.
+        test_fraction: share of the patients of every task that training never sees, in [0, 1).
+        split_file: take the split of this file in place of a draw, see :func:`select_cases`.
+
+    Raises:
+        ConfigError: when the fractions leave nothing to train on.
+        NotEnoughCasesError: when a task has too few patients for its parts.
+    """
+    if split_file:
+        return {part: select_cases(cases, split_file, part) for part in ("train", "val")}
+    if val_fraction < 0 or test_fraction < 0 or val_fraction + test_fraction >= 1:
+        raise ConfigError(
+            f"val_fraction {val_fraction} and test_fraction {test_fraction} must be positive, below 1 in sum"
+        )
+    parts: dict[str, list[Case]] = {"train": [], "val": [], "test": []}
+    for task in sorted({str(case.get("task", "")) for case in cases}):
+        members = [case for case in cases if str(case.get("task", "")) == task]
+        patients = sorted({_patient(case) for case in members})
+        num_test = round(test_fraction * len(patients))
+        num_val = max(1, round(val_fraction * len(patients)))
+        if num_test + num_val >= len(patients):
+            raise NotEnoughCasesError(
+                f"data set {task!r} has {len(patients)} patient(s), of which {num_test} are for test and {num_val} for "
+                "validation: none is left to train on; add cases to dataset_dir"
+            )
+        drawn = np.random.default_rng(seed).permutation(patients).tolist()
+        part_of = dict.fromkeys(drawn, "train")
+        part_of |= dict.fromkeys(drawn[:num_test], "test") | dict.fromkeys(drawn[num_test : num_test + num_val], "val")
+        for case in members:
+            parts[part_of[_patient(case)]].append(case)
+    return parts
+
+
+def select_cases(cases: Sequence[Case], split_file: str | Path | None, part: str) -> list[Case]:
+    """Returns the cases that a split file names, or all cases without one.
+
+    Args:
+        cases: labeled cases.
+        split_file: ``split.json`` of a training run: part -> task -> names of cases.
+        part: ``train``, ``val`` or ``test``.
+
+    Raises:
+        MissingDataError: when the file does not exist or names none of the cases.
+    """
+    if not split_file:
+        return list(cases)
+    if not Path(split_file).is_file():
+        raise MissingDataError(f"split_file {split_file} does not exist; give the split.json of a training run")
+    try:
+        named = json.loads(Path(split_file).read_text(encoding="utf-8"))[part]
+        chosen = [case for case in cases if case["case"] in named.get(str(case.get("task", "")), ())]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise MissingDataError(
+            f"split_file {split_file} has no part {part!r} of data sets and cases; give a training run's split.json"
+        ) from error
+    if not chosen:
+        raise MissingDataError(f"{split_file} names none of the {len(cases)} cases of dataset_dir in its part {part!r}")
+    return chosen
+
+
+def training_cases(
+    dataset_dir: Folders | None, output_dir: str, *, spatial_dims: int = 3, seed: int = 0, split_file: str | None = None
+) -> list[Case]:
+    """Returns the cases that a run trained on: those its split file names, or all of ``dataset_dir`` without one.
+
+    Args and errors are those of :func:`labeled_cases` and :func:`select_cases`.
+    """
+    cases = labeled_cases(dataset_dir, output_dir, spatial_dims=spatial_dims, seed=seed)
+    return select_cases(cases, split_file, "train")
+
+
+def write_split(parts: dict[str, Sequence[Case]], path: str | Path) -> None:
+    """Writes which cases a run trains, validates and shall be tested on: part -> task -> names of cases."""
+    named: dict[str, dict[str, list[str]]] = {part: {} for part in parts}
+    for part, cases in parts.items():
+        for case in cases:
+            named[part].setdefault(str(case.get("task", "")), []).append(
+                str(case.get("case", case_name(case["image"])))
+            )
+    write_json(named, path)
+
+
+class CaseSplit:
+    """The parts of a run's data; nothing is read or made before a part is asked for.
+
+    So a run whose lists of cases are set from outside (MONAI Label, federated clients) makes no phantoms.
+
+    Args:
+        dataset_dir: see :func:`labeled_cases`.
+        output_dir: see :func:`labeled_cases`.
+        val_fraction: see :func:`split_cases`.
+        test_fraction: see :func:`split_cases`.
+        split_file: see :func:`split_cases`.
+        seed: of the draw and of phantoms.
+        spatial_dims: of phantoms.
+        cases_per_task: number of phantoms of each task.
+    """
+
+    def __init__(
+        self,
+        dataset_dir: Folders | None,
+        output_dir: str,
+        *,
+        val_fraction: float,
+        test_fraction: float = 0.0,
+        split_file: str | None = None,
+        seed: int = 0,
+        spatial_dims: int = 3,
+        cases_per_task: int = 12,
+    ) -> None:
+        self._source: dict[str, Any] = {"dataset_dir": dataset_dir, "output_dir": output_dir, "seed": seed}
+        self._source |= {"spatial_dims": spatial_dims, "cases_per_task": cases_per_task}
+        self._draw: dict[str, Any] = {"val_fraction": val_fraction, "seed": seed, "test_fraction": test_fraction}
+        self._draw |= {"split_file": split_file}
+
+    @cached_property
+    def parts(self) -> dict[str, list[Case]]:
+        """All parts, drawn when first asked for."""
+        return split_cases(labeled_cases(**self._source), **self._draw)
+
+    @property
+    def drawn(self) -> bool:
+        """Whether a part was asked for."""
+        return "parts" in self.__dict__
+
+    def part(self, name: str) -> list[Case]:
+        """Returns the cases of ``train``, ``val`` or ``test``."""
+        return self.parts.get(name, [])
+
+
+def _patient(case: Case) -> str:
+    return str(case.get("patient", case["image"]))
