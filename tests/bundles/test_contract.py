@@ -7,6 +7,7 @@ import importlib.metadata
 import json
 import re
 from pathlib import Path
+from urllib.parse import unquote
 
 import jsonschema
 import numpy as np
@@ -26,6 +27,7 @@ FILES = [
     "docs/data_license.txt",
     "LICENSE",
     "models/model.pt",
+    "models/signature_bank.npz",
 ]
 KEYS = {
     "train": [
@@ -110,6 +112,41 @@ def excepted(configs, check, what):
 @pytest.mark.parametrize("file", FILES)
 def test_file_exists(bundle, file):
     assert (bundle / file).is_file()
+
+
+def test_config_files_end_with_a_newline(bundle):
+    files = [path for path in (bundle / "configs").iterdir() if path.is_file()]
+    assert not [path.name for path in files if not path.read_bytes().endswith(b"\n")]
+
+
+def linked_files(readme):
+    """Files that a page links, by Markdown or HTML; places on the web and in the page itself do not count."""
+    text = re.sub(r"```.*?```|`[^`\n]*`", "", readme.read_text(encoding="utf-8"), flags=re.DOTALL)
+    links = re.findall(r"\]\(\s*<?([^)\s>]+)", text) + re.findall(r"(?:src|href)\s*=\s*[\"']([^\"']+)", text)
+    links += re.findall(r"^\s*\[[^\]]+\]:\s*(\S+)", text, flags=re.MULTILINE)
+    local = [unquote(link.split("#")[0]) for link in links if not re.match(r"[a-z][a-z0-9+.-]*:|#|//", link)]
+    return {link: readme.parent / link for link in local}
+
+
+def test_links_are_found(tmp_path):
+    page = tmp_path / "README.md"
+    page.write_text(
+        "[![a](a.png)](b.md#part) <img src='c%20d.png'> [e](https://f.g/h) [i](#j) `[k](l)`\n[m](n/ \"o\")\n[p]: q.md\n"
+        "```\n[r](s)\n```\n[t](mailto:u@v.w)\n"
+    )
+    assert set(linked_files(page)) == {"a.png", "b.md", "c d.png", "n/", "q.md"}
+
+
+def test_linked_files_exist(bundle):
+    linked = linked_files(bundle / "docs" / "README.md")
+    assert not [link for link, path in linked.items() if not path.exists()]
+
+
+def test_files_linked_from_the_readme_of_the_collection_exist(repository, all_bundles):
+    linked = linked_files(repository / "README.md")
+    assert not [link for link, path in linked.items() if not path.exists()]
+    pages = {path.resolve() for path in linked.values()}
+    assert not [path.name for path in all_bundles if (path / "docs" / "README.md").resolve() not in pages]
 
 
 def test_files_are_small_enough_to_pass_on(bundle):
@@ -290,18 +327,19 @@ def test_bank_belongs_to_the_weights(bundle, judges, configs, bundle_importable)
     if not judges:
         pytest.skip("this bundle gives no verdict")
     with bundle_importable(bundle):
-        from scripts.common.spectral import SignatureBank, preprocessing_digest, weights_digest
+        from scripts.common.spectral import SignatureBank, bank_settings, weights_digest
         from scripts.common.weights import read_checkpoint
 
         state = read_checkpoint(bundle / "models" / "model.pt")
         bank = SignatureBank.load(bundle / "models" / "signature_bank.npz")
         parser = ConfigParser(configs["inference"])
-        transforms = parser.get_parsed_content("image_transforms")
-        network = parser.get_parsed_content("network_def")
-        bank.check(
-            weights_digest=weights_digest(state), preprocessing_digest=preprocessing_digest(transforms),
-            precision=configs["inference"]["precision"], layers=tuple(configs["inference"]["feature_layers"]),
-        )  # fmt: skip
+        names = ("image_transforms", "inferer", "network_def")
+        transforms, inferer, network = (parser.get_parsed_content(name) for name in names)
+        bank.check(**bank_settings(inferer, transforms, weights_digest(state)))
+    for name in ("per_voxel", "precision", "overlap", "divisor"):
+        assert getattr(bank.settings, name) == configs["inference"][name], name
+    assert bank.settings.roi_size == tuple(configs["inference"]["roi_size"])
+    assert bank.settings.layers == tuple(configs["inference"]["feature_layers"])
     network.load_state_dict(state)
     assert all(value.isfinite().all() for value in state.values())
 

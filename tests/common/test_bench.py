@@ -1,3 +1,5 @@
+import importlib
+import sys
 import time
 
 import pytest
@@ -49,3 +51,37 @@ def test_real_clock_tells_a_longer_task():
     median, ratios = paired_ratio(lambda: time.sleep(0.02), lambda: time.sleep(0.005), repeats=3)
     assert median > 1.2
     assert len(ratios) == 3
+
+
+def test_scripts_are_those_of_one_bundle_while_it_is_measured(tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / name / "scripts").mkdir(parents=True)
+        (tmp_path / name / "scripts" / "__init__.py").write_text(f"name = {name!r}\n")
+        (tmp_path / name / "scripts" / "part.py").touch()
+    path, modules, found = list(sys.path), set(sys.modules), []
+    for name in ("one", "two", "one"):
+        with bench._importable(str(tmp_path / name)):
+            importlib.invalidate_caches()
+            found.append(importlib.import_module("scripts").name)
+            importlib.import_module("scripts.part")
+        assert sys.path == path
+        assert set(sys.modules) == modules
+    assert found == ["one", "two", "one"]
+
+
+def test_scripts_are_forgotten_after_an_error(tmp_path):
+    (tmp_path / "scripts").mkdir()
+    (tmp_path / "scripts" / "__init__.py").write_text("raise RuntimeError('broken')")
+    (tmp_path / "scripts_of_another.py").touch()
+    path = list(sys.path)
+
+    def measure():
+        with bench._importable(str(tmp_path)):
+            importlib.import_module("scripts_of_another")
+            importlib.import_module("scripts")
+
+    with pytest.raises(RuntimeError, match="broken"):
+        measure()
+    assert sys.path == path
+    assert "scripts" not in sys.modules
+    assert sys.modules.pop("scripts_of_another")

@@ -7,6 +7,7 @@ import torch
 from torch.testing import assert_close
 
 from common.calibration import boundary_band, calibration_bins, calibration_error, errors_from_bins
+from common.errors import ConfigError
 
 
 def reference_errors(prob, target, num_bins):
@@ -84,13 +85,15 @@ def test_no_voxel_gives_nan():
 
 @pytest.mark.parametrize("value", [-0.1, 1.1, math.nan])
 def test_values_that_are_no_probability_are_refused(value):
-    with pytest.raises(ValueError, match=r"prob must lie in \[0, 1\]"):
-        calibration_error(torch.tensor([0.5, value]), torch.tensor([0, 1]))
+    for function in (calibration_error, calibration_bins):
+        with pytest.raises(ConfigError, match=r"prob must lie in \[0, 1\]") as caught:
+            function(torch.tensor([0.5, value]), torch.tensor([0, 1]))
+        assert isinstance(caught.value, ValueError)
 
 
 @pytest.mark.parametrize(("target", "mask"), [((3,), None), ((2,), (3,))])
 def test_other_shapes_are_refused(target, mask):
-    with pytest.raises(ValueError, match="must have equal shapes"):
+    with pytest.raises(ConfigError, match="must have equal shapes"):
         calibration_error(torch.zeros(2), torch.zeros(target), mask=None if mask is None else torch.zeros(mask))
 
 

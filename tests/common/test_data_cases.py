@@ -4,8 +4,8 @@ from contextlib import suppress
 
 import pytest
 
-from common.data.cases import case_name, decathlon_cases, labeled_cases, weights_folder
-from common.data.split import select_cases, split_cases, write_split
+from common.data.cases import case_name, decathlon_cases, decathlon_scans, free_name, labeled_cases, weights_folder
+from common.data.split import CaseSplit, select_cases, split_cases, training_cases, write_split
 from common.errors import BundleError, ConfigError, MissingDataError, NotEnoughCasesError
 
 
@@ -58,8 +58,12 @@ def test_modality_is_read_from_the_listing(decathlon_folder, text, modality):
     [
         (None, "holds no dataset.json; expected is a Decathlon folder"),
         ("{", "is no Decathlon listing"),
-        ("{}", "it needs a list 'training'"),
-        ('{"training": []}', "lists no training case"),
+        ("[]", "it needs a list 'training'"),
+        ('{"training": 3}', "it needs a list 'training'"),
+        ('{"training": [{"label": "b.nii.gz"}]}', "it needs a list 'training'"),
+        ("{}", "lists no case; its list 'training' is empty"),
+        ('{"training": []}', "lists no case; its list 'training' is empty"),
+        ('{"test": ["a.nii.gz"]}', "lists no case; its list 'training' is empty"),
         (
             '{"training": [{"image": "a.nii.gz", "label": "b.nii.gz"}]}',
             r"lists 2 file\(s\) that do not exist, the first is .*a\.nii\.gz",
@@ -85,13 +89,67 @@ def test_missing_folder_is_named(tmp_path):
     [
         {"modality": "CT"},
         {"labels": {"background": 0, "organ": 1}},
-        {"training": [{"image": "./imagesTr/a.nii.gz"}]},
-        {"training": ["./imagesTr/a.nii.gz"]},
     ],
 )
 def test_listing_of_another_form_is_read_or_refused(decathlon_folder, description):
     with suppress(MissingDataError):
         assert names(decathlon_cases(decathlon_folder(**description))) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("training", [["./imagesTr/a.nii.gz"], [{"image": "./imagesTr/a.nii.gz"}]])
+def test_listing_without_labels_has_scans_and_no_labeled_case(decathlon_folder, training):
+    folder = decathlon_folder(training=training, modality={"0": "CT"})
+    assert decathlon_scans(folder) == [
+        {"image": str(folder / "imagesTr" / "a.nii.gz"), "case": "a", "task": "organ", "modality": "CT"}
+    ]
+    with pytest.raises(MissingDataError, match=r"organ/dataset\.json lists no labeled case; .*'training' needs labels"):
+        decathlon_cases(folder)
+
+
+@pytest.fixture
+def both_lists(decathlon_folder):
+    """A Decathlon folder with a labeled and an unlabeled training case and a test case of each form."""
+    given = [{"image": "./imagesTr/a.nii.gz", "label": "./labelsTr/a.nii.gz", "patient": "p1"}, "./imagesTr/b.nii.gz"]
+    tested = ["./imagesTr/c.nii.gz", {"image": "./imagesTr/d.nii.gz", "patient": "p2"}]
+    return decathlon_folder(names="abcd", training=given, test=tested, labels={"0": "background", "1": "organ"})
+
+
+def test_scans_of_a_listing_are_those_of_training_and_test(both_lists):
+    scans = decathlon_scans(both_lists)
+    assert names(scans) == ["a", "b", "c", "d"]
+    assert [case.get("label") for case in scans] == [str(both_lists / "labelsTr" / "a.nii.gz"), None, None, None]
+    assert [case.get("patient") for case in scans] == ["p1", None, None, "p2"]
+    assert all(case["task"] == "organ" and case["classes"] == [0, 1] for case in scans)
+    assert decathlon_scans(both_lists, sections=("test",)) == scans[2:]
+    assert decathlon_cases(both_lists) == scans[:1]
+
+
+def test_missing_test_image_is_named_where_test_images_are_read(both_lists):
+    (both_lists / "imagesTr" / "d.nii.gz").unlink()
+    assert names(decathlon_cases(both_lists)) == ["a"]
+    with pytest.raises(MissingDataError, match=r"lists 1 file\(s\) that do not exist, the first is .*d\.nii\.gz"):
+        decathlon_scans(both_lists)
+
+
+def test_listing_of_empty_lists_is_named(decathlon_folder):
+    with pytest.raises(MissingDataError, match="lists no case; its list 'training' or 'test' is empty"):
+        decathlon_scans(decathlon_folder(training=[], test=[]))
+
+
+def test_free_name_is_taken_afterwards():
+    taken = {"a", "a_2"}
+    assert [free_name(name, taken) for name in ("a", "a", "b", "b")] == ["a_3", "a_4", "b", "b_2"]
+    assert taken == {"a", "a_2", "a_3", "a_4", "b", "b_2"}
+
+
+def test_folders_of_the_same_name_are_tasks_of_their_own(decathlon_folder, tmp_path):
+    folders = [str(decathlon_folder(f"{place}/organ", (case,))) for place, case in zip("xyz", "aab", strict=True)]
+    cases = labeled_cases(folders, tmp_path)
+    assert [case["task"] for case in cases] == ["organ", "organ_2", "organ_3"]
+    write_split({"train": cases[:1], "test": cases[1:]}, tmp_path / "split.json")
+    # Their cases share a name and are told apart all the same.
+    assert select_cases(cases, tmp_path / "split.json", "train") == cases[:1]
+    assert training_cases(folders, str(tmp_path), split_file=str(tmp_path / "split.json")) == cases[:1]
 
 
 def test_folders_are_joined_each_as_its_own_task(decathlon_folder, tmp_path):
@@ -196,3 +254,46 @@ def test_split_file_that_is_no_split_is_named(tmp_path):
 def test_weights_of_phantoms_never_go_to_the_shipped_ones(flags, folder):
     cases = [{"case": "x"} | ({"phantom": True} if flag else {}) for flag in flags]
     assert weights_folder(cases, "given", "out") == folder
+
+
+def case_split(folder, tmp_path, **settings):
+    return CaseSplit(folder, str(tmp_path / "out"), **({"val_fraction": 0.25} | settings))
+
+
+def test_split_is_drawn_when_a_part_is_first_asked_for(decathlon_folder, tmp_path):
+    split = case_split(str(tmp_path / "absent"), tmp_path)
+    assert not split.drawn
+    with pytest.raises(MissingDataError, match="absent does not exist"):
+        split.part("train")
+    assert not split.drawn
+    folder = str(decathlon_folder(names="abcdefgh"))
+    split = case_split(folder, tmp_path, test_fraction=0.25, seed=3)
+    assert split.part("val")
+    assert split.drawn
+    assert split.parts == split_cases(labeled_cases(folder, tmp_path), 0.25, 3, test_fraction=0.25)
+    assert {name: len(split.part(name)) for name in ("train", "val", "test")} == {"train": 4, "val": 2, "test": 2}
+
+
+def test_split_is_drawn_once(decathlon_folder, tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr("common.data.split.labeled_cases", lambda **given: calls.append(given) or make_cases(8))
+    split = case_split("given", tmp_path)
+    assert [split.part("train"), split.part("val"), split.part("train")][::2] == [split.parts["train"]] * 2
+    assert len(calls) == 1
+    assert calls[0]["dataset_dir"] == "given"
+
+
+def test_split_without_data_makes_phantoms_only_when_asked(tmp_path):
+    split = case_split(None, tmp_path, spatial_dims=2, cases_per_task=4, seed=5)
+    assert not (tmp_path / "out").exists()
+    assert len(split.part("train")) == 3 * len({case["task"] for case in split.part("val")})
+    assert all(case["phantom"] for part in ("train", "val") for case in split.part(part))
+    assert split.part("train")[0]["image"].startswith(str(tmp_path / "out" / "phantoms"))
+
+
+def test_split_of_a_file_has_no_test_part(decathlon_folder, tmp_path):
+    folder = str(decathlon_folder())
+    cases = labeled_cases(folder, tmp_path)
+    write_split({"train": cases[:2], "val": cases[2:], "test": cases[:1]}, tmp_path / "split.json")
+    split = case_split(folder, tmp_path, split_file=str(tmp_path / "split.json"))
+    assert [split.part(name) for name in ("train", "val", "test")] == [cases[:2], cases[2:], []]

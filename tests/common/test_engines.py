@@ -8,7 +8,7 @@ from torch import nn
 from common.engines import CaseDataset, CaseEvaluator
 from common.errors import ImageError, OutputError
 
-CASES = [{"image": float(k), "case": f"c{k}", "task": "t", "other": k} for k in range(5)]
+CASES = [{"image": float(k), "case": f"c{k}", "task": "t", "other": k, "in_distribution": k < 4} for k in range(5)]
 
 
 def prepare(data):
@@ -52,7 +52,7 @@ def test_cases_that_fail_tell_why_in_one_line(results):
         "c0": None,
         "c1": "case 'c1': image is broken",
         "c2": None,
-        "c3": "cannot write c3: disk full",
+        "c3": "case 'c3': cannot write c3: disk full",
         "c4": None,
     }
 
@@ -68,7 +68,41 @@ def test_failed_case_keeps_what_describes_it(results):
     assert "image" not in batch[0]
 
 
+def test_failed_case_is_described_by_plain_values(results):
+    # Batches turn flags into tensors, which no report can hold.
+    for index in (1, 3):
+        batch, output = results[index]
+        described = {"case": f"c{index}", "task": "t", "in_distribution": True}
+        assert {key: batch[0].get(key) for key in described} == described
+        assert {type(value) for value in [*batch[0].values(), *output[0].values()]} <= {str, bool}
+
+
+@pytest.mark.parametrize(
+    ("reason", "told"),
+    [
+        ("disk full", "case 'c0': disk full"),
+        ("case 'c0': label is broken", "case 'c0': label is broken"),
+        ("cannot write c0", "case 'c0': cannot write c0"),
+        ("case 'c00': foreign", "case 'c0': case 'c00': foreign"),
+    ],
+)
+def test_reason_names_its_case_once(reason, told):
+    def fail(data):
+        raise OutputError(reason)
+
+    evaluator = CaseEvaluator(
+        device=torch.device("cpu"),
+        val_data_loader=DataLoader(CaseDataset(CASES[:1], prepare), batch_size=1),
+        network=nn.Identity(),
+        inferer=SimpleInferer(),
+        postprocessing=fail,
+    )
+    evaluator.run()
+    assert evaluator.state.output[0]["error"] == told
+
+
 def test_dataset_keeps_the_named_keys_only():
-    assert set(CaseDataset(CASES, prepare)[0]) == {"image", "case", "task"}
+    assert set(CaseDataset(CASES, prepare)[0]) == {"image", "case", "task", "in_distribution"}
     assert set(CaseDataset(CASES, prepare, keep=("case", "other"))[0]) == {"case", "other"}
-    assert CaseDataset(CASES, prepare)[1] == {"case": "c1", "task": "t", "error": "case 'c1': image is broken"}
+    described = {"case": "c1", "task": "t", "in_distribution": True}
+    assert CaseDataset(CASES, prepare)[1] == described | {"error": "case 'c1': image is broken"}

@@ -10,7 +10,15 @@ from scipy.stats import rankdata
 
 from common.detection import detection_report
 from common.errors import CasesFailedError
-from common.evaluation import CaseMean, Evaluation, case_mean, rank_correlation, segmentation_report, summarize
+from common.evaluation import (
+    UNDEFINED,
+    CaseMean,
+    Evaluation,
+    case_mean,
+    rank_correlation,
+    segmentation_report,
+    summarize,
+)
 from common.handlers import CaseRecorder
 from common.spectral import SignatureBank
 from common.transforms.measure import METRICS
@@ -65,6 +73,12 @@ def test_segmentation_is_reported_per_class_group_and_case():
     assert dsc["per_group"]["y"] == {"mean": None, "std": None, "n": 0}
     assert dsc["per_case"] == {"a": pytest.approx(0.55), "b": pytest.approx(0.75), "c": None}
     assert (report["hd95"]["mean"], report["hd95"]["n"]) == (pytest.approx(2.05), 1)
+    assert dsc["undefined"] == {"c": UNDEFINED}
+    assert report["hd95"]["undefined"] == {"b": UNDEFINED, "c": UNDEFINED}
+    for figures in report.values():
+        missing = [name for name, value in figures["per_case"].items() if value is None]
+        assert list(figures["undefined"]) == missing
+    assert "ground truth is empty" in UNDEFINED
 
 
 @pytest.mark.parametrize("rows", [[], [{"case": "a"}, {"case": "b", "error": "broken"}]])

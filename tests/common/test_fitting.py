@@ -5,7 +5,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from common import fitting
-from common.errors import MissingDataError, NotEnoughCasesError, OutputError
+from common.errors import FeatureError, MissingDataError, NotEnoughCasesError, OutputError
 from common.fitting import BankFitter, compute_signatures
 from common.spectral import SignatureBank, SpectralInferer, preprocessing_digest, spectral_signature, weights_digest
 from common.transforms import NormalizeByModalityd
@@ -120,6 +120,9 @@ def test_bank_is_bound_to_the_weights_on_disk(fit, tmp_path, settings, c):
         "layers": ("drop",),
         "per_voxel": False,
         "precision": "float32",
+        "roi_size": (8, 8),
+        "overlap": 0.25,
+        "divisor": 8,
         "distance": "nearest",
         "weights_digest": weights_digest(trained.state_dict()),
         "preprocessing_digest": preprocessing_digest([NormalizeByModalityd("image", "MR")]),
@@ -167,3 +170,14 @@ def test_only_the_main_process_writes_and_all_wait_for_the_weights(fit, tmp_path
     assert len(fit().signatures) == len(CASES)
     assert waited == [False]
     assert not (tmp_path / "models").exists()
+
+
+@pytest.mark.parametrize(("case", "name"), [({"case": "p7"}, "case 'p7'"), ({"image": "a/b.nii"}, "case 'b.nii'")])
+def test_case_whose_features_have_no_signature_is_named(case, name):
+    def spoil(data):
+        return {"image": torch.zeros(1, 8, 10)} if data not in CASES else prepare(data)
+
+    network = Network()
+    torch.nn.init.zeros_(network.features.bias)
+    with pytest.raises(FeatureError, match=rf"^{name}: .*zero everywhere"):
+        compute_signatures([*CASES[:2], case], spoil, network, make_inferer(), CPU)

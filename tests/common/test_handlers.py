@@ -9,7 +9,7 @@ from PIL import Image
 from torch import nn
 from torch.testing import assert_close
 
-from common.errors import MissingDataError
+from common.errors import MissingDataError, WeightsError
 from common.handlers import (
     Attach,
     BestWeights,
@@ -18,6 +18,10 @@ from common.handlers import (
     TrainingCheckpoint,
     TrainingHistory,
 )
+from common.handlers import checkpoint as checkpoint_module
+from common.handlers import schedule as schedule_module
+from common.handlers.schedule import mean_over_processes
+from common.spectral import weights_digest
 
 
 def optimizer_of(network, rate=1.0):
@@ -72,9 +76,59 @@ def test_epoch_is_finished_before_training_stops():
     assert (engine.state.epoch, engine.state.iteration) == (1, 8)
 
 
+@pytest.mark.parametrize(("val_interval", "epochs"), [(1, 3), (2, 4), (3, 3), (5, 5)])
+def test_training_stops_after_an_epoch_that_is_validated(val_interval, epochs):
+    # The loss has not fallen twice in a row after the third epoch.
+    _, engine, _ = run_schedule([1.0] * 8, interval=1, val_interval=val_interval)
+    assert engine.state.epoch == epochs
+
+
+@pytest.fixture
+def group(monkeypatch):
+    """A group of processes of which the others hold the given values."""
+
+    def pretend(*others):
+        monkeypatch.setattr(schedule_module, "world_size", lambda: 1 + len(others))
+        monkeypatch.setattr(schedule_module.dist, "all_reduce", lambda value: value.add_(sum(others)))
+
+    return pretend
+
+
+def test_mean_over_processes_is_that_of_all_and_leaves_the_value(group):
+    value = torch.tensor(3.0)
+    assert mean_over_processes(value) is value
+    group(4.0, 8.0)
+    assert float(mean_over_processes(value)) == 5.0
+    assert float(value) == 3.0
+
+
+def test_schedule_decides_by_the_loss_of_all_processes(group):
+    # Ours falls all the time, the mean over both does not.
+    group(5.0)
+    schedule, _, rates = run_schedule([3.0, 2.0, 1.0], interval=1)
+    assert schedule.scheduler.best == pytest.approx(3.0)
+    assert rates == pytest.approx([1, 1, 1])
+    group(10.0)
+    _, _, rates = run_schedule([1.0], interval=1, schedule=schedule)
+    assert rates == pytest.approx([0.9])
+
+
+def test_state_holds_the_mean_of_what_all_have_summed(group):
+    schedule = PlateauSchedule(optimizer_of(nn.Linear(1, 1)), interval=5)
+    engine = Engine(lambda engine, batch: {"loss": torch.tensor(2.0)})
+    schedule.attach(engine)
+    engine.run(range(3), max_epochs=1)
+    assert float(schedule.state_dict()["total"]) == 6.0
+    group(9.0, 3.0, 2.0)
+    for _ in range(2):
+        assert float(schedule.state_dict()["total"]) == 5.0
+    assert float(schedule.total) == 6.0
+
+
 def test_defaults_of_the_schedule_are_the_paper_s():
     schedule = PlateauSchedule(optimizer_of(nn.Linear(1, 1)))
     assert (schedule.interval, schedule.scheduler.factor, schedule.patience) == (2000, 0.9, 2)
+    assert schedule.val_interval == 1
 
 
 @pytest.mark.parametrize("cut", [1, 2, 3, 4])
@@ -102,13 +156,16 @@ def test_only_better_validations_replace_the_weights(tmp_path):
         best(validation(value))
         kept.append(float(torch.load(tmp_path / "model.pt", weights_only=True)["weight"]))
     assert kept == [0, 0, 0, 3, 3]
-    assert best.state_dict() == {"best": 0.7}
+    digest = weights_digest(torch.load(tmp_path / "model.pt", weights_only=True))
+    assert best.state_dict() == {"best": 0.7, "digest": digest}
+    assert digest != weights_digest(network.state_dict())
 
 
 def test_best_value_survives_a_restart(tmp_path):
     network = nn.Linear(1, 1)
     best = BestWeights(network, str(tmp_path / "model.pt"))
-    best.load_state_dict({"best": 0.7})
+    best.load_state_dict({"best": 0.7, "digest": "d"})
+    assert best.state_dict() == {"best": 0.7, "digest": "d"}
     best(validation(0.6))
     assert not (tmp_path / "model.pt").exists()
     best(validation(0.8))
@@ -123,13 +180,70 @@ def test_validation_without_a_metric_is_never_the_best(tmp_path):
     assert best.best == 0.5
 
 
+@pytest.mark.parametrize("wrap", [lambda network: network, nn.DataParallel])
+def test_file_of_the_best_weights_passes_whatever_the_network_has_become(tmp_path, wrap):
+    network = wrap(nn.Linear(1, 1))
+    best = BestWeights(network, str(tmp_path / "model.pt"))
+    best(validation(0.5))
+    best.require()
+    nn.init.constant_(next(network.parameters()), 9.0)
+    best(validation(0.4))
+    best.require()
+    resumed = BestWeights(wrap(nn.Linear(1, 1)), str(tmp_path / "model.pt"))
+    resumed.load_state_dict(best.state_dict())
+    resumed.require()
+
+
+@pytest.mark.parametrize("values", [[], [math.nan], [math.nan, math.nan]])
+def test_run_that_wrote_no_weights_is_told_even_over_a_file_of_another(tmp_path, values):
+    path = tmp_path / "model.pt"
+    BestWeights(nn.Linear(1, 1), str(path))(validation(0.5))
+    best = BestWeights(nn.Linear(1, 1), str(path))
+    for value in values:
+        best(validation(value))
+    with pytest.raises(
+        WeightsError, match=r"no validation gave a number, .* to .*model\.pt; check that validation labels"
+    ):
+        best.require()
+
+
+def test_file_that_holds_other_weights_is_told(tmp_path):
+    torch.manual_seed(0)
+    best = BestWeights(nn.Linear(1, 1), str(tmp_path / "model.pt"))
+    best(validation(0.5))
+    BestWeights(nn.Linear(1, 1), str(tmp_path / "model.pt"))(validation(0.1))
+    with pytest.raises(WeightsError, match=r"model\.pt holds other weights .*; resume with the same model_dir"):
+        best.require()
+    (tmp_path / "model.pt").unlink()
+    with pytest.raises(MissingDataError, match=r"model\.pt"):
+        best.require()
+
+
+def test_processes_wait_for_the_weights_before_reading_them(tmp_path, monkeypatch):
+    network, waited = nn.Linear(1, 1), []
+    path = tmp_path / "model.pt"
+    monkeypatch.setattr(checkpoint_module, "is_main_process", lambda: False)
+    best = BestWeights(network, str(path))
+    best(validation(0.5))
+    assert not path.exists()
+    monkeypatch.setattr(
+        checkpoint_module, "wait_for_all", lambda: waited.append(1) or torch.save(network.state_dict(), path)
+    )
+    best.require()
+    assert waited == [1]
+
+
 def test_only_the_main_process_writes(tmp_path, monkeypatch):
     monkeypatch.setattr("common.handlers.checkpoint.is_main_process", lambda: False)
     best = BestWeights(nn.Linear(1, 1), str(tmp_path / "model.pt"))
     best(validation(0.5))
-    TrainingCheckpoint(str(tmp_path / "checkpoint.pt"), {})(Engine(lambda engine, batch: None))
+    asked = []
+    member = SimpleNamespace(state_dict=lambda: asked.append(1))
+    TrainingCheckpoint(str(tmp_path / "checkpoint.pt"), {"m": member})(Engine(lambda engine, batch: None))
     assert best.best == 0.5
     assert list(tmp_path.iterdir()) == []
+    # Members that gather their state from all processes would wait for this one forever.
+    assert asked == [1]
 
 
 def train(path, max_epochs, *, resume=False, interval=1):

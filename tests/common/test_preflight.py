@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
+from common.data import CaseSplit
 from common.errors import (
     BankError,
     BankMismatchError,
@@ -15,12 +16,12 @@ from common.errors import (
     OutputError,
     WeightsError,
 )
+from common.files import check_writable
 from common.preflight import InferencePreflight
-from common.spectral import SignatureBank, SpectralInferer, weights_digest
+from common.spectral import SignatureBank, SpectralInferer, bank_settings, weights_digest
 from common.spectral.bank import REFIT_COMMAND
-from common.training import TrainingPreflight, check_writable
+from common.training import TrainingPreflight
 from common.transforms import NormalizeByModalityd
-from common.transforms.verdict import bank_settings
 from common.weights import save_atomically
 
 
@@ -111,6 +112,9 @@ def block_output(ready):
             BankMismatchError,
             "per_voxel is True, the bank was fitted with False",
         ),
+        (lambda ready: {"inferer": SpectralInferer((16, 8), ["0"])}, BankMismatchError, r"roi_size is \(16, 8\)"),
+        (lambda ready: {"inferer": SpectralInferer((8, 8), ["0"], overlap=0.0)}, BankMismatchError, "overlap is 0.0"),
+        (lambda ready: {"inferer": SpectralInferer((8, 8), ["0"], divisor=2)}, BankMismatchError, "divisor is 2"),
         (block_output, OutputError, r"cannot write to .*out: .*; choose another output_dir"),
     ],
 )
@@ -136,8 +140,28 @@ def training_preflight(folder, train=CASES[:3], val=CASES[3:4], **settings):
     return TrainingPreflight(train, val, **(given | folders | settings))
 
 
+def split_of(parts):
+    """A split whose parts were asked for already, or not where there are none."""
+    split = CaseSplit("nowhere", "out", val_fraction=0.2)
+    if parts:
+        split.parts = parts
+    return split
+
+
+@pytest.mark.parametrize("split", [None, split_of(None)])
+def test_cases_set_from_outside_are_written_and_no_split_is_drawn(tmp_path, split):
+    training_preflight(tmp_path, split=split).run()
+    written = json.loads((tmp_path / "out" / "split.json").read_text())
+    assert written == {"train": {"organ": ["c0", "c1", "c2"]}, "val": {"organ": ["c3"]}}
+    assert split is None or not split.drawn
+
+
+PHANTOMS = [case | {"phantom": True} for case in CASES]
+
+
 def test_training_run_starts_with_the_split_on_disk(tmp_path):
-    training_preflight(tmp_path, test_cases=CASES[4:]).run()
+    parts = {"train": CASES[:3], "val": CASES[3:4], "test": CASES[4:]}
+    training_preflight(tmp_path, split=split_of(parts)).run()
     assert json.loads((tmp_path / "out" / "split.json").read_text()) == {
         "train": {"organ": ["c0", "c1", "c2"]},
         "val": {"organ": ["c3"]},
@@ -161,6 +185,18 @@ def test_only_the_main_process_writes_the_split(tmp_path, monkeypatch):
         ({"val": ()}, NotEnoughCasesError, "3 training and 0 validation .*add cases to dataset_dir"),
         ({"val_interval": 5}, ConfigError, "val_interval is 5 with max_epochs 4: no validation would take place"),
         ({"val_interval": 0}, ConfigError, "val_interval is 0 .*accepted is 1 to max_epochs"),
+        (
+            {"val": PHANTOMS[3:4]},
+            ConfigError,
+            "training cases are given but validation cases are phantoms",
+        ),
+        ({"train": PHANTOMS[:3]}, ConfigError, r"give both \(in MONAI Label: val_split above 0\)"),
+        ({"train": [*CASES[:3], PHANTOMS[4]]}, ConfigError, "phantoms"),
+        (
+            {"foreground_labels": {"organ": [1], "Organ": [1], "liver": [2]}},
+            ConfigError,
+            r"foreground_labels names \['Organ', 'liver'\]; the data sets are \['organ'\]",
+        ),
     ],
 )
 def test_training_run_that_would_fail_at_its_end_is_refused(tmp_path, settings, error, text):
@@ -170,7 +206,16 @@ def test_training_run_that_would_fail_at_its_end_is_refused(tmp_path, settings, 
 
 
 @pytest.mark.parametrize(
-    "settings", [{"train": CASES[:2]}, {"distance": "mahalanobis"}, {"val_interval": 4}, {"max_epochs": 2}]
+    "settings",
+    [
+        {"train": CASES[:2]},
+        {"distance": "mahalanobis"},
+        {"val_interval": 4},
+        {"max_epochs": 2},
+        {"train": PHANTOMS[:3], "val": PHANTOMS[3:4]},
+        {"foreground_labels": {}},
+        {"foreground_labels": {"organ": [1]}},
+    ],
 )
 def test_training_run_at_the_limits_is_accepted(tmp_path, settings):
     training_preflight(tmp_path, **settings).run()

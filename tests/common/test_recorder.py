@@ -108,6 +108,8 @@ def test_slice_with_most_foreground_is_shown(fill, index):
     for where, voxels in fill.items():
         segmentation[0, ..., where].view(4, 3)[:3] = (torch.arange(9).reshape(3, 3) < voxels).to(torch.uint8) * 2
     picture, outline = telling_slice(image, segmentation)
+    assert picture.dtype == outline.dtype == np.float32
+    assert picture.base is outline.base is None, "a view would keep the whole volume"
     assert np.array_equal(picture, image[0, ..., index].numpy())
     assert np.array_equal(outline, segmentation[0, ..., index].numpy())
 
@@ -115,7 +117,7 @@ def test_slice_with_most_foreground_is_shown(fill, index):
 def test_picture_is_shown_as_it_is():
     image, segmentation = torch.rand(3, 4, 5), torch.ones(1, 4, 5)
     picture, outline = telling_slice(image, segmentation)
-    assert np.array_equal(picture, image[0].double().numpy())
+    assert np.array_equal(picture, image[0].numpy())
     assert np.array_equal(outline, np.ones((4, 5)))
 
 
@@ -168,10 +170,34 @@ def test_strange_scans_come_first_in_the_gallery(run_cases, tmp_path, bank_file,
     assert shown == ["b\nOUT OF DISTRIBUTION", "d\nOUT OF DISTRIBUTION", "a\nin distribution"]
 
 
+def test_no_more_slices_are_kept_than_can_be_shown(run_cases, tmp_path, bank_file, shown):
+    report = OODReport(str(tmp_path), bank_file, pictures=2)
+    verdicts = [KNOWN, STRANGE, NONE, KNOWN, STRANGE, STRANGE, KNOWN]
+    cases = [reported(f"c{k}", verdict) for k, verdict in enumerate(verdicts)]
+    run_cases(report, [*cases, reported("bad", error="broken")])
+    texts = {strange: [text for *_, text in slices] for strange, slices in report.slices.items()}
+    assert texts == {
+        True: ["c1\nOUT OF DISTRIBUTION", "c4\nOUT OF DISTRIBUTION"],
+        False: ["c0\nin distribution", "c2\nno verdict"],
+    }
+    assert len(report.rows) == 8
+    with pytest.raises(CasesFailedError):
+        report.finish()
+    assert shown == texts[True]
+
+
+def test_known_scans_fill_the_gallery_where_strange_ones_are_few(run_cases, tmp_path, bank_file, shown):
+    report = OODReport(str(tmp_path), bank_file, pictures=3)
+    run_cases(report, [reported(f"c{k}", STRANGE if k == 4 else KNOWN) for k in range(5)])
+    report.finish()
+    assert [text.split()[0] for text in shown] == ["c4", "c0", "c1"]
+
+
 def test_report_can_do_without_pictures(run_cases, tmp_path, bank_file):
     report = OODReport(str(tmp_path / "out"), bank_file, pictures=0)
-    run_cases(report, [reported("a")])
+    run_cases(report, [reported("a"), reported("b", STRANGE)])
     report.finish()
+    assert report.slices == {True: [], False: []}
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["ood_report.csv", "ood_report.json"]
 
 
@@ -191,7 +217,7 @@ def test_slice_shows_image_and_segmentation_in_the_same_orientation(run_cases, t
     batch, output = reported("a")
     report = OODReport(str(tmp_path), bank_file)
     run_cases(report, [(batch | {"image": image}, output | {"pred": (scan > 0.7).to(torch.uint8)})])
-    picture, outline, _ = report.slices[0]
+    ((picture, outline, _),) = report.slices[False]
     assert np.array_equal(outline, (picture > 0.7).astype(float))
     assert outline.any()
 

@@ -2,12 +2,14 @@ import json
 import random
 import re
 import sys
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
 import torch
 from monai.utils import set_determinism
 
+from common import session
 from common.errors import BundleError, ConfigError, ImageError
 from common.session import (
     check_options,
@@ -25,7 +27,7 @@ from common.session import (
 
 @pytest.fixture
 def configs(tmp_path, monkeypatch):
-    """Two config files, the second laid over the first, in the current folder."""
+    """Two config files, the second laid over the first, and one in YAML, in the current folder."""
     monkeypatch.chdir(tmp_path)
     train = {
         "max_epochs": 3,
@@ -33,11 +35,14 @@ def configs(tmp_path, monkeypatch):
         "train": {"trainer": {"_target_": "Trainer", "max_epochs": "@max_epochs"}, "handlers": [{"a": 1}, {"b": 2}]},
     }
     (tmp_path / "train.json").write_text(json.dumps(train))
+    (tmp_path / "train.yaml").write_text("max_epochs: 3\ntrain:\n  handlers: [{a: 1}, {b: 2}]\n")
     (tmp_path / "multi_gpu.json").write_text(json.dumps({"backend": "nccl", "train#sampler": {"shuffle": True}}))
 
 
 ONE = ["--config_file", "train.json"]
 BOTH = ["--config_file", "['train.json','multi_gpu.json']"]
+NEEDS_YAML = pytest.mark.skipif(find_spec("yaml") is None, reason="MONAI reads YAML with PyYAML, which is optional")
+YAML = ["--config_file", "['train.yaml', 'multi_gpu.json']"]
 
 
 @pytest.mark.parametrize(
@@ -56,6 +61,8 @@ BOTH = ["--config_file", "['train.json','multi_gpu.json']"]
         [*BOTH, "--max_epochs", "5", "--backend", "gloo"],
         ["--config_file", "['train.json', \"multi_gpu.json\"]", "--backend", "gloo"],
         [*BOTH, "--train#sampler", "x"],
+        pytest.param([*YAML, "--max_epochs", "5", "--backend", "gloo", "--train#handlers#1#b", "5"], marks=NEEDS_YAML),
+        [*ONE, "--tracking", "mlflow", "--tracking_uri", "x", "--experiment_name=y", "--run_name", "z"],
     ],
 )
 def test_options_that_exist_pass(configs, arguments):
@@ -75,12 +82,23 @@ def test_options_that_exist_pass(configs, arguments):
         ([*ONE, "--max_epochs#value", "5"], "--max_epochs#value"),
         ([*ONE, "--backend", "gloo"], "unknown option --backend"),
         ([*BOTH, "--backends", "gloo"], "did you mean --backend"),
+        pytest.param([*YAML, "--max_epoch", "5"], "unknown option --max_epoch: .*--max_epochs", marks=NEEDS_YAML),
+        pytest.param([*YAML, "--train#handlers#2#b", "5"], "--train#handlers#2#b", marks=NEEDS_YAML),
+        ([*ONE, "--tracking_url", "x"], "unknown option --tracking_url"),
     ],
 )
 def test_option_that_no_config_has_is_named_with_the_nearest(configs, arguments, text):
     with pytest.raises(ConfigError, match=text) as caught:
         check_options(["run", *arguments])
     assert isinstance(caught.value, ValueError)
+
+
+def test_configs_are_read_as_monai_reads_them(configs, monkeypatch):
+    files = {"train.yaml": {"max_epochs": 3}, "multi_gpu.json": {"backend": "nccl"}}
+    monkeypatch.setattr("common.session.ConfigParser.load_config_file", files.__getitem__)
+    check_options(["run", *YAML, "--max_epochs", "5", "--backend", "gloo"])
+    with pytest.raises(ConfigError, match="did you mean --backend"):
+        check_options(["run", *YAML, "--backends", "gloo"])
 
 
 @pytest.mark.parametrize("arguments", [[], ["-q", "--unknown"], ["download", "--name", "x"], ["run", "--unknown", "1"]])
@@ -124,6 +142,29 @@ def test_our_error_is_reported_in_one_line(capsys):
     assert capsys.readouterr().err == "error: case 'x': image is broken\n"
 
 
+@pytest.fixture(autouse=True)
+def one_line(monkeypatch):
+    monkeypatch.delenv("BUNDLE_TRACEBACK", raising=False)
+
+
+def test_our_error_is_reported_in_full_when_the_environment_asks(capsys, monkeypatch):
+    monkeypatch.setenv("BUNDLE_TRACEBACK", "1")
+    error = chained()
+    report_error(type(error), error, error.__traceback__)
+    text = capsys.readouterr().err
+    assert "Traceback (most recent call last):" in text
+    for name in ("OSError: disk", "ImageError: case 'x':", "RuntimeError: applying transform", "KeyError: 'on top'"):
+        assert name in text
+    assert "error: case" not in text
+
+
+def test_our_error_takes_one_line_however_much_is_logged(capsys, caplog):
+    error = chained()
+    with caplog.at_level("DEBUG"):
+        report_error(type(error), error, None)
+    assert capsys.readouterr().err == "error: case 'x': image is broken\n"
+
+
 def test_other_errors_are_reported_in_full(capsys):
     report_error(ZeroDivisionError, ZeroDivisionError("by zero"), None)
     assert capsys.readouterr().err == "ZeroDivisionError: by zero\n"
@@ -147,6 +188,40 @@ def test_session_makes_every_generator_start_from_the_seed(command_line):
     assert draw(1) == draw(1)
     assert all(a != b for a, b in zip(draw(1), draw(2), strict=True))
     assert sys.excepthook is report_error
+
+
+@pytest.fixture
+def joined(monkeypatch):
+    """What a session does to join a group of processes, in place of doing it."""
+    calls = []
+    monkeypatch.setattr(session.torch.cuda, "set_device", lambda device: calls.append(str(device)))
+    monkeypatch.setattr(session.dist, "init_process_group", calls.append)
+    monkeypatch.setattr(session.dist, "is_nccl_available", lambda: True)
+    return calls
+
+
+@pytest.mark.parametrize(
+    ("settings", "calls"),
+    [
+        ({}, []),
+        ({"device": "cuda:1"}, []),
+        ({"distributed": True}, ["gloo"]),
+        ({"distributed": True, "device": "cpu"}, ["gloo"]),
+        ({"distributed": True, "device": torch.device("cuda", 1)}, ["cuda:1", "nccl"]),
+        ({"distributed": True, "device": "cuda:0"}, ["cuda:0", "nccl"]),
+    ],
+)
+def test_device_decides_how_processes_talk(command_line, joined, settings, calls):
+    command_line()
+    start_session(0, **settings)
+    assert joined == calls
+
+
+def test_processes_on_gpus_talk_without_nccl_where_there_is_none(command_line, joined, monkeypatch):
+    command_line()
+    monkeypatch.setattr(session.dist, "is_nccl_available", lambda: False)
+    start_session(0, distributed=True, device="cuda:0")
+    assert joined == ["cuda:0", "gloo"]
 
 
 def test_session_checks_the_command_line_first(command_line, configs):

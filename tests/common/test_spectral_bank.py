@@ -23,6 +23,9 @@ SETTINGS = {
     "layers": ("decoders.0", "encoders.3"),
     "per_voxel": True,
     "precision": "bfloat16",
+    "roi_size": (96, 64, 32),
+    "overlap": 0.5,
+    "divisor": 8,
     "distance": "mahalanobis",
     "weights_digest": "a1" * 32,
     "preprocessing_digest": "b2" * 32,
@@ -250,6 +253,9 @@ def test_merged_banks_equal_the_bank_of_all_cases(distance):
         ({"weights_digest": "cc" * 32}, "weights_digest is cccccccccccc..., .* a1a1a1a1a1a1..."),
         ({"preprocessing_digest": "cc" * 32}, "preprocessing_digest"),
         ({"per_voxel": False}, "per_voxel is False"),
+        ({"roi_size": (96, 96, 32)}, r"roi_size is \(96, 96, 32\), .* \(96, 64, 32\)"),
+        ({"overlap": 0.25}, "overlap is 0.25, .* 0.5"),
+        ({"divisor": 16}, "divisor is 16, .* 8"),
         ({"c": 2.0}, "C = 2.5 and C = 2.0"),
     ],
 )
@@ -268,7 +274,7 @@ def test_nothing_cannot_be_merged():
 def test_settings_in_use_that_agree_pass():
     bank = SignatureBank.fit(unit_rows(), **SETTINGS)
     bank.check(**SETTINGS)
-    bank.check(layers=list(SETTINGS["layers"]))
+    bank.check(layers=list(SETTINGS["layers"]), roi_size=list(SETTINGS["roi_size"]))
 
 
 @pytest.mark.parametrize(
@@ -279,6 +285,9 @@ def test_settings_in_use_that_agree_pass():
         ({"layers": ["head"]}, "layers is ('head',), the bank was fitted with ('decoders.0', 'encoders.3')"),
         ({"per_voxel": False}, "per_voxel is False, the bank was fitted with True"),
         ({"precision": "float32"}, "precision is float32, the bank was fitted with bfloat16"),
+        ({"roi_size": (64, 64, 32)}, "roi_size is (64, 64, 32), the bank was fitted with (96, 64, 32)"),
+        ({"overlap": 0.25}, "overlap is 0.25, the bank was fitted with 0.5"),
+        ({"divisor": 4}, "divisor is 4, the bank was fitted with 8"),
     ],
 )
 def test_setting_that_differs_is_named_with_the_command_that_refits(current, text):
@@ -287,3 +296,27 @@ def test_setting_that_differs_is_named_with_the_command_that_refits(current, tex
         bank.check(**current)
     assert REFIT_COMMAND in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_window_is_read_as_it_was_written(tmp_path):
+    SignatureBank.fit(unit_rows(), **SETTINGS).save(tmp_path / "bank.npz")
+    settings = SignatureBank.load(tmp_path / "bank.npz").settings
+    window = (settings.roi_size, settings.overlap, settings.divisor)
+    assert window == ((96, 64, 32), 0.5, 8)
+    assert [type(value) for value in (*settings.roi_size, *window)] == [int, int, int, tuple, float, int]
+
+
+@pytest.mark.parametrize("name", ["roi_size", "overlap", "divisor"])
+def test_bank_that_does_not_tell_its_window_is_refused(tmp_path, name):
+    SignatureBank.fit(unit_rows(), **SETTINGS).save(tmp_path / "bank.npz")
+    with np.load(tmp_path / "bank.npz") as archive:
+        content = {key: archive[key] for key in archive.files if key != name}
+    np.savez(tmp_path / "old.npz", **content)
+    with pytest.raises(BankError, match=NO_BANK):
+        SignatureBank.load(tmp_path / "old.npz")
+
+
+def test_command_that_refits_names_weights_and_split():
+    assert "run fit_bank" in REFIT_COMMAND
+    for option in ("--config_file", "--dataset_dir", "--model_dir", "--split_file"):
+        assert f" {option} " in REFIT_COMMAND

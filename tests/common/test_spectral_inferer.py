@@ -1,5 +1,6 @@
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from common.errors import ConfigError, FeatureError
-from common.spectral import SpectralInferer, spectral_signature, weights_digest
+from common.spectral import BankSettings, SpectralInferer, spectral_signature, weights_digest
 
 
 class CellwiseNetwork(nn.Module):
@@ -165,8 +166,16 @@ def test_setting_that_is_not_accepted_is_named(settings, text):
 
 
 def test_settings_are_those_of_the_bank():
-    inferer = SpectralInferer((8, 8), ["fine"], per_voxel=True, precision="float16")
-    assert inferer.settings == {"layers": ("fine",), "per_voxel": True, "precision": "float16"}
+    inferer = SpectralInferer([8, 16], ["fine"], per_voxel=True, precision="float16", overlap=0.5, divisor=4)
+    assert inferer.settings == {
+        "layers": ("fine",),
+        "per_voxel": True,
+        "precision": "float16",
+        "roi_size": (8, 16),
+        "overlap": 0.5,
+        "divisor": 4,
+    }
+    assert inferer.settings.keys() <= {field.name for field in fields(BankSettings)}
 
 
 def test_threads_that_share_a_network_do_not_mix_signatures():

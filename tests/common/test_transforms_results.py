@@ -1,4 +1,5 @@
 import json
+import os
 import re
 
 import nibabel as nib
@@ -12,10 +13,9 @@ from PIL import Image
 from torch import nn
 
 from common.errors import OutputError
-from common.spectral import SignatureBank, SpectralInferer, preprocessing_digest, weights_digest
+from common.spectral import SignatureBank, SpectralInferer, bank_settings, preprocessing_digest, weights_digest
 from common.spectral.bank import REFIT_COMMAND
 from common.transforms import LoadScand, NormalizeByModalityd, SaveSegmentationd, SpectralVerdictd
-from common.transforms.verdict import bank_settings
 
 AFFINE = np.array([[0, 2.0, 0, 5], [1.5, 0, 0, -3], [0, 0, -3, 7], [0, 0, 0, 1]])
 
@@ -110,6 +110,9 @@ def test_settings_in_use_go_by_the_names_of_the_bank():
         "layers": ("a",),
         "per_voxel": True,
         "precision": "float32",
+        "roi_size": (8, 8),
+        "overlap": 0.25,
+        "divisor": 8,
         "weights_digest": "d",
         "preprocessing_digest": preprocessing_digest(transforms),
     }
@@ -141,6 +144,65 @@ def test_new_bank_is_read_without_a_restart(judged):
     assert second["result"]["threshold"] > first["result"]["threshold"]
 
 
+@pytest.fixture
+def read_banks(judged, monkeypatch):
+    """One judge for several scans, and the files that it has read."""
+    read = []
+    load = SignatureBank.load
+    monkeypatch.setattr(
+        "common.transforms.verdict.SignatureBank.load", lambda path: read.append(str(path)) or load(path)
+    )
+    inferer = SpectralInferer((8, 8), ["features"])
+    verdict = SpectralVerdictd("pred", str(judged.folder / "bank.npz"), inferer, [NormalizeByModalityd("image", "MR")])
+
+    def judge(index=0):
+        with torch.no_grad():
+            prediction = {
+                key: value[0] for key, value in inferer(judged.images[index : index + 1], judged.network).items()
+            }
+        return verdict({"pred": prediction})["result"]
+
+    judge.bank, judge.read = judged.folder / "bank.npz", read
+    return judge
+
+
+def test_unchanged_bank_is_read_once(read_banks):
+    results = [read_banks(index) for index in (0, 1, 2)]
+    assert read_banks.read == [str(read_banks.bank)]
+    assert [result["reason"] for result in results] == [None] * 3
+    assert len({result["threshold"] for result in results}) == 1
+
+
+@pytest.mark.parametrize("change", ["content", "time"])
+def test_bank_that_has_changed_is_read_again_by_the_same_judge(read_banks, change):
+    first, status = read_banks(), read_banks.bank.stat()
+    bank = SignatureBank.load(read_banks.bank)
+    read_banks.read.clear()
+    # Either another size at the same time, or another time at the same size.
+    rows = bank.signatures[:-1] if change == "content" else bank.signatures
+    SignatureBank.fit(rows, c=bank.c + 1, **vars(bank.settings)).save(read_banks.bank)
+    later = status.st_mtime_ns + (change == "time")
+    os.utime(read_banks.bank, ns=(later, later))
+    assert (read_banks.bank.stat().st_size == status.st_size) is (change == "time")
+    second = [read_banks() for _ in range(2)]
+    assert [result["threshold"] for result in second] == [SignatureBank.load(read_banks.bank).threshold] * 2
+    assert second[0]["threshold"] != first["threshold"]
+    assert len(read_banks.read) == 2  # the judge's one and this test's one
+
+
+@pytest.mark.parametrize("spoil", ["remove", "truncate"])
+def test_bank_that_was_read_does_not_outlive_its_file(read_banks, spoil):
+    content, first = read_banks.bank.read_bytes(), read_banks()
+    read_banks.bank.unlink()
+    if spoil == "truncate":
+        read_banks.bank.write_bytes(content[:99])
+    gone = read_banks()
+    assert (gone["oodm"], gone["threshold"], gone["is_ood"]) == (None, None, None)
+    assert REFIT_COMMAND in gone["reason"]
+    read_banks.bank.write_bytes(content)
+    assert read_banks() == first
+
+
 def spoil_weights(judge):
     nn.init.ones_(judge.network.head.weight)
     return {}
@@ -161,6 +223,9 @@ def truncate_bank(judge):
         (lambda judge: {"transforms": [NormalizeByModalityd("image", "CT")]}, "preprocessing_digest is "),
         (lambda judge: {"inferer": SpectralInferer((8, 8), ["features"], per_voxel=True)}, "per_voxel is True"),
         (lambda judge: {"inferer": SpectralInferer((8, 8), ["head"])}, r"layers is \('head',\)"),
+        (lambda judge: {"inferer": SpectralInferer((8, 16), ["features"])}, r"roi_size is \(8, 16\)"),
+        (lambda judge: {"inferer": SpectralInferer((8, 8), ["features"], overlap=0.5)}, "overlap is 0.5"),
+        (lambda judge: {"inferer": SpectralInferer((8, 8), ["features"], divisor=4)}, "divisor is 4"),
     ],
 )
 def test_without_a_valid_bank_the_verdict_is_null_with_the_reason(judged, prepare, reason):

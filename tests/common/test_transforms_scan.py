@@ -9,7 +9,7 @@ from PIL import Image
 from torch.testing import assert_close
 
 from common.errors import BundleError, ImageError, LabelError
-from common.transforms import CheckImaged, CheckLabeld, LoadScand
+from common.transforms import CheckImaged, CheckLabeld, CropStranged, LoadScand
 
 AFFINE = np.array([[0, 2.0, 0, 5], [1.5, 0, 0, -3], [0, 0, -3, 7], [0, 0, 0, 1]])
 RAMP = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
@@ -130,3 +130,32 @@ def test_label_that_does_not_fit_is_named(data, text):
     with pytest.raises(LabelError, match=re.escape("case 'x': ") + ".*" + re.escape(text)) as caught:
         CheckLabeld("label")(data)
     assert isinstance(caught.value, ValueError)
+
+
+KNOWN, STRANGE = {"in_distribution": True}, {"in_distribution": False}
+
+
+@pytest.mark.parametrize(
+    ("described", "cropped"),
+    [
+        ({}, False),
+        (KNOWN, False),
+        (STRANGE, True),
+        (STRANGE | {"damage": "blur_1"}, False),
+        (STRANGE | {"damage": "flip"}, False),
+    ],
+)
+def test_strange_cases_are_cropped_and_damaged_ones_are_not(described, cropped):
+    data = {"image": ramp(1, 6, 5, 4), "label": ramp(1, 6, 5, 4) > 3} | described
+    result = CropStranged(["image", "label"], (2, 3, 9))(data)
+    expected = (1, 2, 3, 4) if cropped else (1, 6, 5, 4)
+    assert result["image"].shape == result["label"].shape == expected
+    if cropped:
+        assert_close(torch.as_tensor(result["image"]), data["image"][:, 2:4, 1:4])
+    assert data["image"].shape == (1, 6, 5, 4)
+
+
+def test_crop_can_do_without_label_and_size():
+    data = {"image": ramp(1, 4, 4)} | STRANGE
+    assert CropStranged(["image", "label"], (2, 2))(data)["image"].shape == (1, 2, 2)
+    assert CropStranged(["image", "label"])(data) == data

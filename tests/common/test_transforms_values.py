@@ -1,4 +1,6 @@
 import math
+import re
+from itertools import permutations, product
 
 import numpy as np
 import pytest
@@ -6,8 +8,14 @@ import torch
 from monai.data import MetaTensor
 from torch.testing import assert_close
 
-from common.errors import ConfigError
-from common.transforms import ForegroundChannelsd, LabelMapd, MeasureSegmentationd, NormalizeByModalityd
+from common.errors import ConfigError, LabelError
+from common.transforms import (
+    ForegroundChannelsd,
+    LabelMapd,
+    MeasureSegmentationd,
+    NormalizeByModalityd,
+    random_orientation,
+)
 from common.transforms.measure import measure_segmentation
 
 VALUES = torch.tensor([[-3000.0, -1000.0, -500.0], [0.0, 250.0, 4000.0]])[None]
@@ -58,7 +66,7 @@ LABEL = torch.tensor([[0, 1, 2], [3, 2, 0]])[None]
     [
         ("any", 1, [[[0, 1, 1], [1, 1, 0]]]),
         ("some", 1, [[[0, 0, 1], [1, 1, 0]]]),
-        ("any", 2, [[[0, 1, 0], [0, 0, 0]], [[0, 0, 1], [0, 1, 0]]]),
+        ("any", 3, [LABEL[0] == k for k in range(1, 4)]),
         ("some", 2, [[[0, 0, 0], [1, 0, 0]], [[0, 0, 1], [0, 1, 0]]]),
         ("one", 2, [[[0, 0, 1], [0, 1, 0]], [[0, 0, 0], [0, 0, 0]]]),
         ("any", 4, [LABEL[0] == k for k in range(1, 5)]),
@@ -70,9 +78,25 @@ def test_classes_become_channels(task, out_channels, channels):
     assert_close(turned, torch.stack([torch.as_tensor(channel) for channel in channels]).to(turned))
 
 
+@pytest.mark.parametrize("labels", [[1, 2, 3], [3, 2, 1, 7]])
+def test_more_classes_named_than_channels_are_refused(labels):
+    text = f"foreground_labels {labels} are more than out_channels 2; give each class a channel"
+    with pytest.raises(ConfigError, match=re.escape(text)):
+        ForegroundChannelsd("label", 2, {"t": labels})({"label": LABEL, "task": "t"})
+    assert ForegroundChannelsd("label", 1, {"t": labels})({"label": LABEL, "task": "t"})["label"].shape == (1, 2, 3)
+
+
+@pytest.mark.parametrize("data", [{"label": LABEL}, {"label": LABEL.float(), "task": "other"}])
+def test_more_classes_in_a_label_than_channels_are_refused(data):
+    transform = ForegroundChannelsd("label", 2, {"t": [1]})
+    with pytest.raises(LabelError, match=r"label holds class 3 but the network has 2 channels; .*foreground_labels"):
+        transform(data)
+    assert transform(data | {"label": data["label"].clamp(max=2)})["label"].shape == (2, 2, 3)
+
+
 def test_channels_are_float_and_keep_the_geometry():
     affine = torch.diag(torch.tensor([2.0, 3.0, 4.0, 1.0], dtype=torch.float64))
-    turned = ForegroundChannelsd("label", 2)({"label": MetaTensor(LABEL.float(), affine=affine)})["label"]
+    turned = ForegroundChannelsd("label", 3)({"label": MetaTensor(LABEL.float(), affine=affine)})["label"]
     assert turned.dtype == torch.float32
     assert_close(turned.affine, affine)
 
@@ -189,3 +213,39 @@ def test_image_without_geometry_is_measured_in_voxels():
 def test_unlabeled_case_is_not_measured():
     data = {"pred": CUBE[None], "image": torch.zeros(1, 8, 9, 7), "label": "path"}
     assert MeasureSegmentationd("pred")(data) == data
+
+
+@pytest.mark.parametrize("spatial_dims", [2, 3])
+def test_orientations_are_flips_and_quarter_turns_of_all_axes(spatial_dims):
+    """All symmetries of a square or cube appear, nothing else does, and the label goes with the image."""
+    image = torch.rand(1, *[3] * spatial_dims, generator=torch.Generator().manual_seed(0))
+    values = image.numpy()[0]
+    symmetries = {
+        np.flip(values.transpose(order), [axis for axis, flipped in enumerate(signs) if flipped]).tobytes()
+        for order in permutations(range(spatial_dims))
+        for signs in product((False, True), repeat=spatial_dims)
+    }
+    transform = random_orientation(["image", "label"], spatial_dims)
+    transform.set_random_state(seed=0)
+    seen = set()
+    for _ in range(40 * len(symmetries)):
+        turned = transform({"image": image, "label": image + 1})
+        assert torch.equal(torch.as_tensor(turned["label"]), torch.as_tensor(turned["image"]) + 1)
+        seen.add(np.ascontiguousarray(turned["image"].numpy()[0]).tobytes())
+    assert len(symmetries) == {2: 8, 3: 48}[spatial_dims]
+    assert seen == symmetries
+
+
+def test_orientation_of_no_probability_stays():
+    image = torch.rand(1, 3, 4, 5)
+    assert torch.equal(torch.as_tensor(random_orientation("image", 3, prob=0.0)({"image": image})["image"]), image)
+
+
+def test_orientation_follows_the_seed():
+    image, transform = torch.rand(1, 4, 4, 4), random_orientation("image", 3)
+
+    def draw():
+        transform.set_random_state(seed=7)
+        return torch.stack([torch.as_tensor(transform({"image": image})["image"]) for _ in range(6)])
+
+    assert torch.equal(draw(), draw())

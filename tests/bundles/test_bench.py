@@ -1,0 +1,20 @@
+"""The benchmark of training runs for every bundle, whatever its configs are made of."""
+
+import math
+import sys
+
+from monai.utils import set_determinism
+
+from common.bench import bench_training
+
+
+def test_training_of_every_bundle_can_be_measured(bundle):
+    path = list(sys.path)
+    try:
+        figures = bench_training(str(bundle), steps=1, repeats=1)
+    finally:
+        set_determinism(seed=None)
+    assert list(figures) == ["training throughput, bundle / plain trainer"]
+    assert all(math.isfinite(value) and value > 0 for value in figures.values())
+    assert sys.path == path
+    assert not [name for name in sys.modules if name.partition(".")[0] == "scripts"]
