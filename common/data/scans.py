@@ -115,8 +115,12 @@ def evaluation_cases(
 def _folders(folders: Folders, spatial_dims: int, taken: set[str], *, in_distribution: bool) -> list[Case]:
     """The cases of one or several folders, each a group with a name that no other has, added to ``taken``."""
     cases = []
+    # Tasks are numbered among these folders alone, as in training, so that a split file names the same cases.
+    tasks: set[str] = set()
     for folder in [folders] if isinstance(folders, str) else folders:
-        description = {"group": free_name(Path(folder).resolve().name, taken), "in_distribution": in_distribution}
+        name = Path(folder).resolve().name
+        description = {"group": free_name(name, taken), "in_distribution": in_distribution}
+        description["task"] = free_name(name, tasks)
         cases += [case | description for case in find_scans(folder, spatial_dims=spatial_dims)]
     return cases
 

@@ -57,10 +57,11 @@ class BestWeights:
             WeightsError: when no validation gave a number, or the file holds other weights.
         """
         wait_for_all()
-        if not self.digest:
+        if not self.digest or self.best <= 0:
+            # MONAI's mean of no Dice at all is 0.
             raise WeightsError(
-                f"no validation gave a number, so no weights were written to {self.path}; check that validation labels "
-                "hold foreground"
+                f"no validation gave a metric above 0, so {self.path} is of no use and no signature bank is fitted; "
+                "check that validation labels hold foreground, or train longer"
             )
         if weights_digest(read_checkpoint(self.path)) != self.digest:
             raise WeightsError(f"{self.path} holds other weights than this run's best; resume with the same model_dir")

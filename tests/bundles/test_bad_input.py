@@ -107,6 +107,25 @@ class TestFolders:
         assert "1 training and 1 validation case(s)" in str(error)
 
 
+def test_foreground_labels_of_another_dataset(train_on, dataset):
+    error = train_on(dataset, foreground_labels={"nowhere": [1]})
+    assert kinds(error) >= {"ConfigError", "ValueError"}
+    assert f"foreground_labels names ['nowhere']; the data sets are ['{dataset.name}']" in str(error)
+
+
+def test_labels_without_foreground_leave_no_weights_and_no_bank(bundle, fail_config, make_dataset, configs, tmp_path):
+    def empty(index, image, label):
+        return {"labelsTr": (label * 0, np.eye(4))}
+
+    folder = make_dataset(tmp_path / "data", spatial_dims=configs["train"]["spatial_dims"], edit=empty)
+    settings = {"dataset_dir": folder, "output_dir": tmp_path / "out", "model_dir": tmp_path / "m"}
+    error = fail_config(bundle, "train.json", **settings)
+    assert kinds(error) >= {"WeightsError", "RuntimeError"}
+    assert "no validation gave a metric above 0" in str(error)
+    assert "check that validation labels hold foreground" in str(error)
+    assert not list((tmp_path / "m").iterdir())
+
+
 def spoil(kind, image, label):
     """What is wrong with a training case: the arrays that differ."""
     shifted = np.eye(4)
@@ -278,6 +297,15 @@ class TestWeightsAndBank:
             pytest.skip("no setting of the preprocessing to change")
         error = infer_on(dataset, model_dir=models, hounsfield_window=[-500, 500])
         assert "preprocessing_digest is" in str(error)
+
+    @pytest.mark.parametrize("name", ["roi_size", "overlap", "divisor"])
+    def test_bank_of_another_window(self, infer_on, models, dataset, configs, name, tmp_path):
+        other = {"roi_size": [16] * configs["inference"]["spatial_dims"], "overlap": 0.5, "divisor": 16}
+        error = infer_on(dataset, model_dir=models, **{name: other[name]})
+        assert "BankMismatchError" in kinds(error)
+        value = tuple(other[name]) if name == "roi_size" else other[name]
+        assert f"{name} is {value}, the bank was fitted with" in str(error)
+        assert not list((tmp_path / "out").rglob("*_seg*"))
 
     def test_truncated_bank(self, infer_on, models, dataset):
         content = (models / "signature_bank.npz").read_bytes()

@@ -23,6 +23,15 @@ def test_misspelt_option(bundle, run_command, dataset, tmp_path):
     assert not list(tmp_path.rglob("*.pt"))
 
 
+def test_traceback_on_request(bundle, run_command, dataset, tmp_path):
+    settings = {"dataset_dir": dataset, "max_epoch": 3, "output_dir": tmp_path, "env": {"BUNDLE_TRACEBACK": "1"}}
+    result = run_command(bundle, "train.json", cwd=tmp_path, check=False, **settings)
+    assert result.returncode == 1
+    assert "Traceback (most recent call last)" in result.stderr
+    assert "unknown option --max_epoch" in result.stderr
+    assert not [line for line in result.stderr.splitlines() if line.startswith("error:")]
+
+
 def test_broken_scan(bundle, run_command, trained, make_scan, tmp_path, configs):
     scans = tmp_path / "scans"
     scans.mkdir()

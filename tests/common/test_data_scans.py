@@ -159,7 +159,6 @@ def test_training_and_test_images_of_a_listing_are_segmented_labeled_or_not(deca
     assert column(scans_to_segment(str(folder), str(tmp_path)), "case") == ["a", "b", "c"]
 
 
-@pytest.mark.xfail(reason="evaluation_cases does not number the tasks of folders of the same name", strict=True)
 def test_split_file_tells_folders_of_the_same_name_apart(decathlon_folder, tmp_path):
     folders = [str(decathlon_folder(f"{place}/organ", ("a", "b"))) for place in "xy"]
     trained = {"train": {"organ": ["a"], "organ_2": ["b"]}, "test": {"organ": ["b"], "organ_2": ["a"]}}

@@ -202,7 +202,7 @@ def test_run_that_wrote_no_weights_is_told_even_over_a_file_of_another(tmp_path,
     for value in values:
         best(validation(value))
     with pytest.raises(
-        WeightsError, match=r"no validation gave a number, .* to .*model\.pt; check that validation labels"
+        WeightsError, match=r"no validation gave a metric above 0, .*model\.pt is .*; check that validation labels"
     ):
         best.require()
 

@@ -157,10 +157,8 @@ def read_banks(judged, monkeypatch):
 
     def judge(index=0):
         with torch.no_grad():
-            prediction = {
-                key: value[0] for key, value in inferer(judged.images[index : index + 1], judged.network).items()
-            }
-        return verdict({"pred": prediction})["result"]
+            batch = inferer(judged.images[index : index + 1], judged.network)
+        return verdict({"pred": {key: value[0] for key, value in batch.items()}})["result"]
 
     judge.bank, judge.read = judged.folder / "bank.npz", read
     return judge
