@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 
 class BestWeights:
-    """After every validation, writes the weights if the key metric is higher than ever before.
+    """After every validation, writes the weights if the key metric is above 0 and higher than ever before.
 
     MONAI's ``CheckpointSaver`` forgets the best value when a run is resumed; this one is part of the checkpoint.
 
@@ -30,7 +29,8 @@ class BestWeights:
 
     def __init__(self, network: nn.Module, path: str) -> None:
         self.network, self.path = network, path
-        self.best, self.digest = -math.inf, ""
+        # A metric of 0 is no segmentation; it is also MONAI's mean of no Dice at all.
+        self.best, self.digest = 0.0, ""
 
     def attach(self, engine: Engine) -> None:
         """Attaches to a validation engine."""
@@ -57,8 +57,7 @@ class BestWeights:
             WeightsError: when no validation gave a number, or the file holds other weights.
         """
         wait_for_all()
-        if not self.digest or self.best <= 0:
-            # MONAI's mean of no Dice at all is 0.
+        if not self.digest:
             raise WeightsError(
                 f"no validation gave a metric above 0, so {self.path} is of no use and no signature bank is fitted; "
                 "check that validation labels hold foreground, or train longer"
