@@ -84,3 +84,10 @@ def save_series(folder, array, *, uid="1.2.826.0.1", tilt=0.0, skip=()):
 @pytest.fixture(scope="session")
 def write_series():
     return save_series
+
+
+@pytest.fixture(scope="session")
+def overridable():
+    """The keys that users override in every ``train.json``."""
+    folders = ["dataset_dir", "output_dir", "model_dir"]
+    return [*folders, "device", "max_epochs", "batch_size", "learning_rate", "num_workers", "seed", "val_interval"]

@@ -7,18 +7,6 @@ import shlex
 
 import pytest
 
-OVERRIDABLE = [
-    "dataset_dir",
-    "output_dir",
-    "model_dir",
-    "device",
-    "max_epochs",
-    "batch_size",
-    "learning_rate",
-    "num_workers",
-    "seed",
-    "val_interval",
-]
 SECTIONS = ("not for clinical use", "citation", "when it fails", "monai label", "offline")
 
 
@@ -61,7 +49,7 @@ def test_readme_covers(readme, words):
     assert words in readme.lower()
 
 
-def test_every_knob_exists(readme, configs):
+def test_every_knob_exists(overridable, readme, configs):
     keys = table_keys(readme)
     assert keys
 
@@ -74,7 +62,7 @@ def test_every_knob_exists(readme, configs):
 
     known = [configs[name] for name in ("train", "inference", "evaluate")]
     assert not [key for key in keys if not any(exists(config, key) for config in known)]
-    assert not [key for key in OVERRIDABLE if key not in keys]
+    assert not [key for key in overridable if key not in keys]
 
 
 def test_every_option_of_a_command_exists(readme, bundle, bundle_importable, monkeypatch):

@@ -204,7 +204,8 @@ def test_comparison_of_scans_without_labels_writes_json(tmp_path):
     def refuse(name):
         raise AssertionError(f"{name} is no JSON")
 
-    json.loads((tmp_path / "comparison.json").read_text(), parse_constant=refuse)
+    written = json.loads((tmp_path / "comparison.json").read_text(), parse_constant=refuse)
+    assert written["dice"] == {"in_distribution": None, "noise": None}
 
 
 def test_comparison_without_strange_scans_still_tells_false_alarms(tmp_path):

@@ -196,7 +196,9 @@ def test_every_case_and_channel_has_its_line(evaluate, tmp_path):
 def test_figures_are_drawn(evaluate, tmp_path, read_picture):
     evaluate(make_results())
     for name in ("signatures", "oodm", "roc", "reliability"):
-        read_picture(tmp_path / "out" / f"{name}.png")
+        path = tmp_path / "out" / f"{name}.png"
+        read_picture(path)
+        assert path.stat().st_size > 1000
 
 
 def test_without_strange_scans_there_is_no_detection(evaluate, tmp_path):

@@ -192,6 +192,7 @@ def test_file_of_the_best_weights_passes_whatever_the_network_has_become(tmp_pat
     resumed = BestWeights(wrap(nn.Linear(1, 1)), str(tmp_path / "model.pt"))
     resumed.load_state_dict(best.state_dict())
     resumed.require()
+    assert resumed.best == 0.5
 
 
 @pytest.mark.parametrize("values", [[], [math.nan], [math.nan, math.nan]])

@@ -84,6 +84,7 @@ def test_run_without_failed_cases_ends_well(run_cases):
     recorder = CaseRecorder()
     run_cases(recorder, [reported("a")])
     recorder.raise_if_failed("report.csv")
+    assert recorder.failed == []
 
 
 @pytest.mark.parametrize(
