@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from monai.data import DataLoader
+from monai.metrics import compute_dice
 from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 from torch import Tensor, nn
@@ -27,7 +28,6 @@ from .files import write_csv, write_json
 from .preflight import InferencePreflight
 from .spectral import SignatureBank, SpectralInferer
 from .spectral.distance import Distance, distance_to
-from .transforms.measure import measure_segmentation
 
 logger = logging.getLogger(__name__)
 
@@ -131,9 +131,8 @@ class DetectorComparison:
             logits, collector = self.inferer.collect(image, self.network)
         dice = math.nan
         if "label" in case:
-            spacing = [1.0] * (image.ndim - 2)
-            channels = zip(logits[0].sigmoid().cpu(), torch.as_tensor(case["label"][0]), strict=True)
-            dice = float(np.mean([measure_segmentation(p, y, spacing)[0]["dsc"] for p, y in channels]))
+            predicted, truth = logits.sigmoid().cpu() > 0.5, torch.as_tensor(case["label"]) > 0
+            dice = float(compute_dice(predicted, truth, ignore_empty=True).mean())
         last = self.inferer.layers[-1:]
         return {
             "group": case["group"][0] if case.get("group") else "",

@@ -13,7 +13,7 @@ from ignite.metrics import Metric
 from numpy.typing import NDArray
 from sklearn.metrics import roc_curve
 
-from .detection import detection_metrics, detection_report, spearman
+from .detection import detection_report, spearman
 from .figures import draw_reliability, draw_roc, draw_scores, draw_signatures
 from .files import write_csv, write_json
 from .handlers.recorder import CaseRecorder
@@ -130,7 +130,7 @@ class Evaluation:
         rows = self.recorder.rows
         known = [row for row in rows if row.get("in_distribution", True)]
         strange = [row for row in rows if not row.get("in_distribution", True)]
-        report = {
+        report: dict[str, Any] = {
             "segmentation": segmentation_report(known),
             "segmentation_out_of_distribution": segmentation_report(strange),
             "detection": self._detect(known, strange, bank.threshold),
@@ -140,7 +140,7 @@ class Evaluation:
         }
         write_json(report, self.output_dir / "metrics.json")
         self._write_cases(rows)
-        self._draw(known, strange, bank)
+        self._draw(known, strange, bank, report["detection"])
         self._log(report)
         self.recorder.raise_if_failed(self.output_dir / "metrics.json")
         return report
@@ -175,7 +175,9 @@ class Evaluation:
         ]
         write_csv(lines, columns, self.output_dir / "cases.csv")
 
-    def _draw(self, known: Sequence[Row], strange: Sequence[Row], bank: SignatureBank) -> None:
+    def _draw(
+        self, known: Sequence[Row], strange: Sequence[Row], bank: SignatureBank, detection: Mapping[str, Any]
+    ) -> None:
         """Signature curves, OODM histograms, ROC and reliability diagram, each where its data exist."""
         everything = [*known, *strange]
         groups: dict[str, list[NDArray[np.float64]]] = {"training": list(bank.signatures)}
@@ -190,7 +192,7 @@ class Evaluation:
         curves = {}
         for name, positives in self._scores(strange).items() if negatives else ():
             false_rates, true_rates, _ = roc_curve([0] * len(negatives) + [1] * len(positives), negatives + positives)
-            curves[name] = (false_rates, true_rates, detection_metrics(negatives, positives, bank.threshold)["auc"])
+            curves[name] = (false_rates, true_rates, detection[name]["auc"])
         if curves:
             draw_roc(curves, self.output_dir / "roc.png")
         bins = [np.asarray(row["calibration_bins"]) for row in known if "calibration_bins" in row]

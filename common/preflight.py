@@ -9,8 +9,7 @@ import torch
 from torch import nn
 
 from .files import check_writable
-from .spectral import SignatureBank, SpectralInferer, bank_settings, weights_digest
-from .spectral.digest import unwrap
+from .spectral import SignatureBank, SpectralInferer, bank_settings
 from .weights import load_weights
 
 
@@ -61,6 +60,7 @@ class InferencePreflight:
         """
         self.load()
         bank = SignatureBank.load(self.bank_file)
-        digest = weights_digest(unwrap(self.network).state_dict())
+        # The inferer remembers the digest, so that the first scan does not compute it again.
+        digest = self.inferer.weights_digest(self.network)
         bank.check(**bank_settings(self.inferer, self.image_transforms, digest))
         return bank

@@ -147,7 +147,7 @@ class SignatureBank:
         Raises:
             OutputError: when it cannot be written.
         """
-        content = {field.name: np.asarray(getattr(self.settings, field.name)) for field in fields(self.settings)}
+        content = {name: np.asarray(value) for name, value in vars(self.settings).items()}
         # Without a layer, numpy would make an array of floats.
         content["layers"] = np.asarray(self.settings.layers, dtype=np.str_)
         content["roi_size"] = np.asarray(self.settings.roi_size, dtype=np.int64)
@@ -206,13 +206,13 @@ class SignatureBank:
             raise NotEnoughCasesError("no signature bank to merge: give at least one")
         first = collected[0]
         for bank in collected[1:]:
-            first.check(**{field.name: getattr(bank.settings, field.name) for field in fields(BankSettings)})
+            first.check(**vars(bank.settings))
             if bank.c != first.c:
                 raise BankMismatchError(
                     f"banks with C = {first.c} and C = {bank.c} cannot be merged: refit one of them"
                 )
         rows = np.concatenate([bank.signatures for bank in collected])
-        return cls.fit(rows, c=first.c, **{f.name: getattr(first.settings, f.name) for f in fields(BankSettings)})
+        return cls.fit(rows, c=first.c, **vars(first.settings))
 
 
 _UNREADABLE = (OSError, EOFError, ValueError, TypeError, LookupError, AttributeError, RuntimeError, BadZipFile)
