@@ -7,16 +7,24 @@ import sys
 
 import fire
 
-from .archive import build_archives
+from .archive import build_archives, install, sign, verify
 from .bench import run_benchmarks
 from .session import report_error
+
+COMMANDS = {
+    "bench": run_benchmarks,
+    "install": install,
+    "sign": sign,
+    "verify": verify,
+    "zips": build_archives,
+}
 
 
 def main() -> None:
     """Runs the command that the command line names."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     sys.excepthook = report_error
-    fire.Fire({"bench": run_benchmarks, "zips": build_archives})
+    fire.Fire(COMMANDS)
 
 
 if __name__ == "__main__":

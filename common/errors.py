@@ -56,3 +56,11 @@ class OutputError(BundleError, OSError):
 
 class CasesFailedError(BundleError, RuntimeError):
     """Some cases failed; the others were finished and written."""
+
+
+class ArchiveError(BundleError, ValueError):
+    """An archive of a bundle that is damaged, hostile, or made for other packages than those installed."""
+
+
+class SignatureError(ArchiveError):
+    """An archive without a valid signature, or a key that cannot be used."""

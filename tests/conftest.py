@@ -212,3 +212,46 @@ def make_dataset():
         return Path(folder)
 
     return make
+
+
+@pytest.fixture
+def make_bundle(tmp_path):
+    """Makes a bundle of the smallest files that an archive needs, beside what running leaves behind."""
+    from common.archive.verify import REQUIRED
+    from common.spectral import SignatureBank, weights_digest
+
+    def make(name="organ", version="1.2.3", where=tmp_path / "bundles", **files):
+        weights = {"layer.weight": torch.arange(6.0).reshape(2, 3), "layer.bias": torch.zeros(2)}
+        texts = {path: "{}" for path in REQUIRED if not path.startswith(("models/", "scripts/common/"))}
+        versions = {"monai_version": "1.6.1", "pytorch_version": "2.13.0", "numpy_version": "2.4.6"}
+        texts["configs/metadata.json"] = json.dumps({"version": version} | versions)
+        texts |= {"scripts/__pycache__/x.pyc": "", "output/a/metrics.json": ""} | files
+        for path, text in texts.items():
+            (where / name / path).parent.mkdir(parents=True, exist_ok=True)
+            (where / name / path).write_text(text)
+        (where / name / "models").mkdir(exist_ok=True)
+        torch.save(weights, where / name / "models" / "model.pt")
+        bank = SignatureBank.fit([[1.0, 0.0], [0.0, 1.0]], weights_digest=weights_digest(weights))
+        bank.save(where / name / "models" / "signature_bank.npz")
+        return where / name
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def write_keys():
+    """Writes ``private.pem`` and ``public.pem`` into a folder and returns their paths; Ed25519 unless told."""
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import ed25519
+
+    def write(folder, kind=ed25519.Ed25519PrivateKey.generate, password=None):
+        key = kind()
+        lock = serialization.BestAvailableEncryption(password.encode()) if password else serialization.NoEncryption()
+        pem, pkcs8 = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+        public = key.public_key().public_bytes(pem, serialization.PublicFormat.SubjectPublicKeyInfo)
+        folder.mkdir(exist_ok=True)
+        (folder / "private.pem").write_bytes(key.private_bytes(pem, pkcs8, lock))
+        (folder / "public.pem").write_bytes(public)
+        return str(folder / "private.pem"), str(folder / "public.pem")
+
+    return write

@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from ..hashing import tensors_digest
 
 
 def unwrap(network: nn.Module) -> nn.Module:
@@ -24,11 +27,15 @@ def weights_digest(state_dict: Mapping[str, Tensor]) -> str:
     Args:
         state_dict: a network's state; a leading ``module.`` (distributed training) does not count.
     """
-    digest = hashlib.sha256()
-    for name, tensor in sorted((name.removeprefix("module."), tensor) for name, tensor in state_dict.items()):
-        digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+    return tensors_digest(
+        (name, str(tensor.dtype), tuple(tensor.shape), partial(_row_major, tensor))
+        for name, tensor in state_dict.items()
+    )
+
+
+def _row_major(tensor: Tensor) -> bytes:
+    """The tensor's elements in row-major order."""
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
 class WeightsDigest:

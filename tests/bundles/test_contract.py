@@ -168,6 +168,13 @@ def test_versions_are_the_supported_ones(configs, repository):
         assert supported[package] == version, package
 
 
+def test_versions_for_monai_label_are_those_of_its_environment(configs, repository):
+    lines = (repository / "requirements-label.txt").read_text(encoding="utf-8").splitlines()
+    supported = dict(line.split("==") for line in lines if "==" in line)
+    for package, version in configs["metadata"]["monailabel_packages_version"].items():
+        assert supported[package] == version, package
+
+
 def test_supported_versions_are_installed(repository):
     for line in (repository / "requirements.txt").read_text(encoding="utf-8").splitlines():
         if "==" in line:

@@ -9,11 +9,14 @@ import zipfile
 from pathlib import Path
 
 import monai.bundle
+import nibabel as nib
+import numpy as np
 import pytest
 import torch
 from monai.bundle import ConfigParser
 
-from common.archive import build_archives
+from common.archive import build_archives, install
+from common.spectral import SignatureBank
 
 BUNDLES = sorted(path.parent.name for path in (Path(__file__).resolve().parents[2] / "bundles").glob("*/configs"))
 SCRIPT = """
@@ -52,8 +55,7 @@ def unpacked(archive, tmp_path):
 
 
 def unpack(archive, folder):
-    with zipfile.ZipFile(archive) as file:
-        file.extractall(folder)
+    install(str(archive), str(folder))
     return folder / archive.name.split("_v")[0]
 
 
@@ -61,13 +63,15 @@ def test_same_input_gives_the_same_bytes(archives, repository, tmp_path):
     build_archives(str(repository / "bundles"), str(tmp_path))
     first, second = ({path.name: path.read_bytes() for path in folder.iterdir()} for folder in (archives, tmp_path))
     assert first == second
-    assert len(first) == len(BUNDLES) + 1
+    assert first.keys() == {path.name for path in archives.glob("*.zip")} | {"SHA256SUMS", "bundle_tool.pyz"}
+    assert len(first) == len(BUNDLES) + 2
 
 
 def test_sums_are_those_of_the_files(archives):
     lines = (archives / "SHA256SUMS").read_text(encoding="utf-8").splitlines()
     sums = {name: digest for digest, name in (line.split("  ") for line in lines)}
-    assert sums == {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in archives.glob("*.zip")}
+    files = [path for path in archives.iterdir() if path.name != "SHA256SUMS"]
+    assert sums == {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def test_archive_is_complete_and_clean(archive, repository):
@@ -89,7 +93,7 @@ def test_archive_is_complete_and_clean(archive, repository):
 
 
 def test_building_leaves_no_temporary_file(archives):
-    assert not [path for path in archives.iterdir() if path.suffix != ".zip" and path.name != "SHA256SUMS"]
+    assert {path.suffix for path in archives.iterdir() if path.name != "SHA256SUMS"} == {".zip", ".pyz"}
 
 
 def test_unpacked_bundle_runs_alone(unpacked, repository, run_command, environment, make_dataset, tmp_path):
@@ -131,6 +135,46 @@ def test_two_versions_in_one_process_use_their_own_code(archive, bundle_importab
             seen.append(sys.modules["scripts.common"].__version__)
     assert seen[1].startswith("9.9.")
     assert seen[0] == seen[2] != seen[1]
+
+
+def verdict_of(root, importable, image):
+    """What segments and judges an image with one bundle, whatever else lies on the path when it is called."""
+    with importable(root):
+        parser = ConfigParser(json.loads((root / "configs" / "inference.json").read_text(encoding="utf-8")))
+        parts = [
+            parser.get_parsed_content(name) for name in ("network_def", "preprocessing", "inferer", "postprocessing")
+        ]
+    network, preprocessing, inferer, postprocessing = parts
+    network.load_state_dict(torch.load(root / "models" / "model.pt", weights_only=True))
+    network.eval()
+
+    def judge():
+        data = preprocessing({"image": str(image), "case": "x"})
+        with torch.no_grad():
+            found = inferer(data["image"][None], network)
+        item = {"image": data["image"], "pred": {key: value[0] for key, value in found.items()}}
+        for transform in postprocessing.transforms[:-1]:
+            item = transform(item)
+        return item["result"], item["pred"]
+
+    return judge
+
+
+def test_two_versions_judge_in_turns_by_their_own_banks(archive, bundle_importable, make_scan, tmp_path):
+    image = tmp_path / "scan.nii.gz"
+    nib.save(nib.Nifti1Image(make_scan(0)[0], np.eye(4)), image)
+    roots = [unpack(archive, tmp_path / name) for name in ("old", "new")]
+    banks = [SignatureBank.load(root / "models" / "signature_bank.npz") for root in roots]
+    banks[1] = SignatureBank.fit(banks[1].signatures, c=banks[1].c + 1, **vars(banks[1].settings))
+    banks[1].save(roots[1] / "models" / "signature_bank.npz")
+    judges = [verdict_of(root, bundle_importable, image) for root in roots]
+    seen = [judges[turn]() for turn in (0, 1, 0, 1)]
+    thresholds = [result["threshold"] for result, _ in seen]
+    assert thresholds == pytest.approx([banks[turn].threshold for turn in (0, 1, 0, 1)], rel=1e-9)
+    assert thresholds[0] < thresholds[1]
+    assert len({result["oodm"] for result, _ in seen}) == 1
+    for _, segmentation in seen[1:]:
+        torch.testing.assert_close(segmentation, seen[0][1], rtol=0, atol=0)
 
 
 def test_monai_loads_the_network_of_an_unpacked_bundle(unpacked, bundle_importable):

@@ -1,0 +1,7 @@
+"""Archives of bundles: built, signed, verified, installed. Needs nothing but the standard library and cryptography."""
+
+from .build import build_archive, build_archives, build_tool
+from .signature import sign
+from .verify import install, read_archive, verify
+
+__all__ = ["build_archive", "build_archives", "build_tool", "install", "read_archive", "sign", "verify"]

@@ -1,0 +1,218 @@
+"""Verification and installation of an archive, before anything in it is parsed as a config or run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import ArchiveError, MissingDataError, OutputError
+from .manifest import NAME, Manifest
+from .signature import check_signature
+from .structure import MAX_BYTES, open_zip, read_entry
+from .tensors import bank_weights_digest, state_digest
+from .versions import check_versions
+
+logger = logging.getLogger(__name__)
+
+REQUIRED = (
+    "LICENSE",
+    "configs/evaluate.json",
+    "configs/inference.json",
+    "configs/logging.conf",
+    "configs/metadata.json",
+    "configs/multi_gpu_train.json",
+    "configs/train.json",
+    "docs/README.md",
+    "docs/data_license.txt",
+    "models/model.pt",
+    "models/signature_bank.npz",
+    "scripts/__init__.py",
+    "scripts/common/__init__.py",
+)
+"""Files without which a bundle cannot do its work."""
+
+
+@dataclass(frozen=True)
+class Archive:
+    """An archive that has passed every check, in memory: what was checked is what is unpacked.
+
+    Args:
+        manifest: what it holds.
+        files: path below the bundle's folder -> content, the manifest included.
+    """
+
+    manifest: Manifest
+    files: Mapping[str, bytes]
+
+
+def read_archive(file: str, *, public_key: str | None = None, ignore_versions: bool = False) -> Archive:
+    """Returns the content of an archive after checking all of it.
+
+    The order: signature (with a key), form of the zip file, manifest, digest of every file, required files, pickles,
+    whether the bank belongs to the weights, versions of packages.
+
+    Args:
+        file: the archive.
+        public_key: PEM file; then the signature beside the archive must be by its owner.
+        ignore_versions: whether packages may be missing or of other versions.
+
+    Raises:
+        MissingDataError: when a file does not exist.
+        ArchiveError: naming what is wrong.
+        SignatureError: when there is no valid signature.
+    """
+    path = Path(file)
+    if not path.is_file():
+        raise MissingDataError(f"archive {file} does not exist; give a bundle's .zip file")
+    if path.stat().st_size > MAX_BYTES:
+        raise ArchiveError(f"{file} has {path.stat().st_size} bytes; an archive has at most {MAX_BYTES}")
+    content = path.read_bytes()
+    if public_key:
+        check_signature(content, file, public_key)
+    with open_zip(content, path.name) as archive:
+        entries = archive.infolist()
+        top = entries[0].filename.split("/")[0]
+        files = {entry.filename.removeprefix(f"{top}/"): read_entry(archive, entry, path.name) for entry in entries}
+    manifest = _check_manifest(files, top, path.name)
+    _check_tensors(files, path.name)
+    if not ignore_versions:
+        check_versions(manifest.requires, path.name)
+    return Archive(manifest, files)
+
+
+def verify(file: str, public_key: str | None = None, ignore_versions: bool = False) -> None:
+    """Checks an archive and says what was checked; see :func:`read_archive`."""
+    archive = read_archive(file, public_key=public_key, ignore_versions=ignore_versions)
+    logger.info("%s", _passed(archive, public_key, ignore_versions))
+
+
+def install(
+    file: str,
+    into: str,
+    public_key: str | None = None,
+    ignore_versions: bool = False,
+    folder: str | None = None,
+    replace: bool = False,
+) -> None:
+    """Checks an archive, see :func:`read_archive`, and unpacks it, all of it or nothing.
+
+    Args:
+        file: the archive.
+        into: folder in which the bundle's own folder is made.
+        public_key: see :func:`read_archive`.
+        ignore_versions: see :func:`read_archive`.
+        folder: name of the bundle's folder, its own name by default; another lets two versions live side by side.
+        replace: whether a folder of that name is replaced, as by a newer version.
+
+    Raises:
+        MissingDataError: when a file does not exist.
+        ArchiveError: naming what is wrong with the archive, or that the folder exists.
+        OutputError: when the folder cannot be written.
+    """
+    archive = read_archive(file, public_key=public_key, ignore_versions=ignore_versions)
+    name = folder or archive.manifest.name
+    if Path(name).name != name or name in (".", ".."):
+        raise ArchiveError(f"folder {name!r} is no name of a folder; give one without '/'")
+    target = Path(into) / name
+    if target.exists() and not replace:
+        raise ArchiveError(f"{target} exists; remove it, choose another --folder, or replace it with --replace")
+    _unpack(archive, target)
+    logger.info("%s\ninstalled as %s", _passed(archive, public_key, ignore_versions), target)
+
+
+def _passed(archive: Archive, public_key: str | None, ignore_versions: bool) -> str:
+    """What was checked, and what was not."""
+    manifest = archive.manifest
+    signature = f"signed by the owner of {public_key}" if public_key else "signature not checked (no --public-key)"
+    versions = "versions not checked" if ignore_versions else "versions fit"
+    return (
+        f"{manifest.name} {manifest.version}: {len(archive.files)} files are those of the manifest, weights are only "
+        f"tensors, the bank belongs to them, {versions}, {signature}"
+    )
+
+
+def _check_manifest(files: Mapping[str, bytes], top: str, where: str) -> Manifest:
+    """The manifest, which agrees with every file."""
+    if NAME not in files:
+        raise ArchiveError(f"{where} has no {top}/{NAME}; it was not made by 'make zips', or is incomplete")
+    manifest = Manifest.from_json(files[NAME], where)
+    if manifest.name != top:
+        raise ArchiveError(f"{where}: the manifest is of {manifest.name}, the folder is {top}; get the archive again")
+    listed, there = manifest.files.keys(), files.keys() - {NAME}
+    if listed != there:
+        absent, added = sorted(listed - there)[:1], sorted(there - listed)[:1]
+        what = f"{absent[0]} is missing" if absent else f"{added[0]} is not in the manifest"
+        raise ArchiveError(f"{where}: {what}; the archive is incomplete or was changed: get it again")
+    for path, digest in manifest.files.items():
+        if hashlib.sha256(files[path]).hexdigest() != digest:
+            raise ArchiveError(
+                f"{where}: {path} is not the file of the manifest; the archive was changed: get it again"
+            )
+    lacking = [path for path in REQUIRED if path not in files]
+    if lacking:
+        raise ArchiveError(f"{where} has no {', '.join(lacking)}; it is no whole bundle")
+    try:
+        version = json.loads(files["configs/metadata.json"])["version"]
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
+        raise ArchiveError(f"{where}: configs/metadata.json tells no version; it is no whole bundle") from error
+    if version != manifest.version:
+        raise ArchiveError(f"{where}: version {version} in its metadata, {manifest.version} in its manifest")
+    return manifest
+
+
+def _check_tensors(files: Mapping[str, bytes], where: str) -> None:
+    """Refuses pickles other than tensors, and a bank of other weights."""
+    digests = {path: state_digest(files[path], f"{where}: {path}") for path in files if path.endswith(".pt")}
+    banks = {path: bank_weights_digest(files[path], f"{where}: {path}") for path in files if path.endswith(".npz")}
+    for path, content in files.items():
+        # Protocols 2 to 5; older ones are text, which nothing in a bundle unpickles.
+        if path not in digests and content[:1] == b"\x80" and content[1:2] in b"\2\3\4\5":
+            raise ArchiveError(f"{where}: {path} is a pickle, which may hold anything; do not load it")
+    if banks["models/signature_bank.npz"] != digests["models/model.pt"]:
+        raise ArchiveError(
+            f"{where}: the signature bank was fitted to other weights than models/model.pt; its verdicts would mean "
+            "nothing: get an archive whose bank was fitted again"
+        )
+
+
+def _unpack(archive: Archive, target: Path) -> None:
+    """Writes all files below a temporary folder and renames it; what was there before goes only when all is well."""
+    existing = next(parent for parent in (target.parent, *target.parent.parents) if parent.exists())
+    temporary: Path | None = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        fresh, old = temporary / "new", temporary / "old"
+        for path, content in archive.files.items():
+            (fresh / path).parent.mkdir(parents=True, exist_ok=True)
+            (fresh / path).write_bytes(content)
+        if target.exists():
+            os.replace(target, old)
+        try:
+            os.replace(fresh, target)
+        except OSError:
+            if old.exists():
+                os.replace(old, target)
+            raise
+    except OSError as error:
+        _remove_empty(target.parent, existing, temporary)
+        raise OutputError(
+            f"cannot write {target}: {error.strerror or error}; free space or choose another --into"
+        ) from error
+    shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _remove_empty(folder: Path, existing: Path, temporary: Path | None) -> None:
+    """Removes what a failed installation made: its temporary folder and the folders above, down to what was there."""
+    if temporary:
+        shutil.rmtree(temporary, ignore_errors=True)
+    while folder != existing and folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+        folder = folder.parent
