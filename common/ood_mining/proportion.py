@@ -1,0 +1,111 @@
+"""How many out-of-distribution patches to train on: the ratio of positive to negative patches (Gao and Xu, 3.2)."""
+
+from __future__ import annotations
+
+import math
+
+from ..errors import ConfigError
+
+TARGET = 0.65
+"""The paper's reference ratio, found on one data set (Lizard, Unet with VGG11): the best of a sweep was at 0.644."""
+
+
+def positive_negative_ratio(num_positive: int, num_negative: int, num_ood: float = 0) -> float:
+    """Returns ``|positive| / |negative|`` of a training set, equation 1.
+
+    Args:
+        num_positive: patches that hold any foreground pixel.
+        num_negative: patches that hold any background pixel; a patch may be both.
+        num_ood: out-of-distribution patches added, each of which is negative only.
+
+    Returns:
+        The ratio; infinite without any negative patch.
+
+    Raises:
+        ConfigError: when a number is negative.
+
+    Example:
+        >>> round(positive_negative_ratio(11216, 11599, 5810), 3)
+        0.644
+    """
+    if min(num_positive, num_negative, num_ood) < 0:
+        raise ConfigError(f"{num_positive} positive, {num_negative} negative, {num_ood} OoD: counts are not negative")
+    negative = num_negative + num_ood
+    return num_positive / negative if negative else math.inf
+
+
+def fraction_grid(step: float = 0.1) -> list[float]:
+    """Returns the fractions of the search space, from 0 to 1.
+
+    Raises:
+        ConfigError: when ``step`` is not in (0, 1].
+    """
+    if not 0 < step <= 1:
+        raise ConfigError(f"step is {step}; accepted is 0 < step <= 1")
+    # 0.1 has no exact binary form: six steps of it shall be 0.6.
+    return [min(round(index * step, 12), 1.0) for index in range(math.ceil(round(1 / step, 9)) + 1)]
+
+
+def estimate_ood_fraction(
+    num_positive: int, num_negative: int, num_ood: int, *, target: float = TARGET, step: float = 0.1
+) -> float:
+    """Returns the fraction of the OoD patches that brings the ratio closest to ``target``, equations 2 and 3.
+
+    Args:
+        num_positive: see :func:`positive_negative_ratio`.
+        num_negative: see :func:`positive_negative_ratio`.
+        num_ood: OoD patches there are.
+        target: wanted ratio; 0.65 in the paper.
+        step: of the search from 0 to 1; 0.1 in the paper.
+
+    Returns:
+        The best fraction of the grid, the smallest of equally good ones; 0 without OoD patches.
+
+    Raises:
+        ConfigError: when a count is negative or ``step`` or ``target`` is not accepted.
+
+    Example:
+        >>> estimate_ood_fraction(11216, 11599, 9684)
+        0.6
+    """
+    _check_target(target)
+
+    def distance(fraction: float) -> float:
+        ratio = positive_negative_ratio(num_positive, num_negative, fraction * num_ood)
+        # Distances that are equal on paper differ in the last bits.
+        return round(abs(ratio - target), 12)
+
+    return min(fraction_grid(step), key=distance)
+
+
+def exact_ood_fraction(num_positive: int, num_negative: int, num_ood: int, *, target: float = TARGET) -> float:
+    """Returns ``clip((|positive| / target - |negative|) / |OoD|, 0, 1)``, where the ratio is the target.
+
+    The paper searches a grid instead, see :func:`estimate_ood_fraction`.
+
+    Args:
+        num_positive: see :func:`positive_negative_ratio`.
+        num_negative: see :func:`positive_negative_ratio`.
+        num_ood: OoD patches there are.
+        target: wanted ratio; 0.65 in the paper.
+
+    Returns:
+        The fraction; 0 without OoD patches.
+
+    Raises:
+        ConfigError: when a count is negative or ``target`` is not accepted.
+
+    Example:
+        >>> round(exact_ood_fraction(11216, 11599, 9684), 3)
+        0.584
+    """
+    _check_target(target)
+    positive_negative_ratio(num_positive, num_negative, num_ood)
+    if num_ood == 0:
+        return 0.0
+    return min(max((num_positive / target - num_negative) / num_ood, 0.0), 1.0)
+
+
+def _check_target(target: float) -> None:
+    if not 0 < target < math.inf:
+        raise ConfigError(f"target ratio is {target}; accepted are positive numbers")

@@ -1,0 +1,128 @@
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_array_equal
+from torch.testing import assert_close
+
+from common.errors import BundleError, ConfigError, LabelError
+from common.ood_mining import remove_foreground
+
+FILLS = pytest.mark.parametrize("fill", ["zero", "mean", "noise", "inpaint"])
+SHAPES = pytest.mark.parametrize("shape", [(3, 12, 10), (1, 12, 10), (2, 7, 6, 8)], ids=str)
+KINDS = pytest.mark.parametrize("kind", [torch.uint8, torch.int16, torch.float32, torch.float64], ids=str)
+
+
+def sample(shape, kind=torch.float32, seed=0):
+    """A patch whose background lies in 100..150 and whose foreground, in the middle, is 250."""
+    generator = torch.Generator().manual_seed(seed)
+    image = torch.randint(100, 151, shape, generator=generator)
+    label = torch.zeros(1, *shape[1:], dtype=torch.uint8)
+    label[(0, *[slice(2, 5)] * (len(shape) - 1))] = 2
+    return torch.where(label > 0, torch.tensor(250 if kind is torch.uint8 else 2500), image).to(kind), label
+
+
+def slow_fill(image, label, fill, generator):
+    """Pixel by pixel, in plain Python."""
+    result, spatial = image.clone(), label[0]
+    places = [tuple(place) for place in (spatial == 0).nonzero().tolist()]
+    removed = [tuple(place) for place in (spatial != 0).nonzero().tolist()]
+    drawn = torch.randint(len(places), (len(removed),), generator=generator).tolist() if fill == "noise" else None
+    for channel in range(len(image)):
+        for number, place in enumerate(removed):
+            value = 0.0
+            if fill == "mean":
+                value = sum(float(image[(channel, *other)]) for other in places) / len(places)
+            if fill == "noise":
+                value = float(image[(channel, *places[drawn[number]])])
+            result[(channel, *place)] = value if image.is_floating_point() else round(value)
+    return result
+
+
+@KINDS
+@SHAPES
+@pytest.mark.parametrize("fill", ["zero", "mean", "noise"])
+def test_fill_agrees_with_a_loop_over_pixels(fill, shape, kind):
+    image, label = sample(shape, kind)
+    found = remove_foreground(image, label, fill=fill, generator=torch.Generator().manual_seed(3))
+    expected = slow_fill(image, label, fill, torch.Generator().manual_seed(3))
+    assert_close(found, expected, rtol=1e-6, atol=0)
+
+
+@FILLS
+@KINDS
+@SHAPES
+def test_background_and_image_stay_as_they_are(fill, shape, kind):
+    image, label = sample(shape, kind)
+    before = image.clone()
+    found = remove_foreground(image, label, fill=fill, generator=torch.Generator())
+    outside = (label[0] == 0).expand(shape)
+    assert found.dtype == kind
+    assert torch.equal(found[outside], before[outside])
+    assert torch.equal(image, before)
+    assert float(found[~outside].double().max()) <= 150, "nothing of the foreground is left"
+
+
+@SHAPES
+def test_inpainting_continues_a_ramp(shape):
+    ramp = torch.arange(shape[1], dtype=torch.float64).reshape(-1, *[1] * (len(shape) - 2)).expand(shape)
+    _, label = sample(shape)
+    spoilt = torch.where(label > 0, torch.tensor(-99.0, dtype=torch.float64), ramp)
+    assert_close(remove_foreground(spoilt, label, fill="inpaint"), ramp.clone(), rtol=0, atol=1e-6)
+
+
+def test_mean_is_that_of_each_channel():
+    image = torch.tensor([[[1.0, 3, 100]], [[10, 20, 100]]])
+    found = remove_foreground(image, torch.tensor([[[0, 0, 1]]]), fill="mean")
+    assert found[:, 0, 2].tolist() == [2, 15]
+
+
+def test_noise_keeps_the_channels_of_a_pixel_together_and_follows_its_generator():
+    image, label = sample((3, 12, 10))
+    background = {tuple(pixel) for pixel in image[:, label[0] == 0].T.tolist()}
+    draws = [
+        remove_foreground(image, label, fill="noise", generator=torch.Generator().manual_seed(seed))
+        for seed in (1, 1, 2)
+    ]
+    assert {tuple(pixel) for pixel in draws[0][:, label[0] != 0].T.tolist()} <= background
+    assert torch.equal(draws[0], draws[1])
+    assert not torch.equal(draws[0], draws[2])
+
+
+@FILLS
+def test_patch_of_nothing_but_foreground_becomes_zero(fill):
+    found = remove_foreground(torch.full((2, 4, 4), 7.0), torch.ones(1, 4, 4), fill=fill)
+    assert torch.equal(found, torch.zeros(2, 4, 4))
+
+
+@FILLS
+def test_patch_without_foreground_is_unchanged(fill):
+    image, _ = sample((3, 6, 6))
+    assert torch.equal(remove_foreground(image, torch.zeros(1, 6, 6), fill=fill), image)
+
+
+def test_arrays_and_labels_without_a_channel_are_taken():
+    image, label = sample((1, 8, 8), torch.uint8)
+    expected = remove_foreground(image, label).numpy()
+    for given, mask in (
+        (image[0], label[0]),
+        (image, label[0]),
+    ):
+        found = remove_foreground(given.numpy(), mask.numpy())
+        assert isinstance(found, np.ndarray)
+        assert found.dtype == np.uint8
+        assert_array_equal(found, expected.reshape(given.shape))
+
+
+def test_wrong_arguments_are_named():
+    image, label = sample((3, 6, 6))
+    with pytest.raises(ConfigError, match="fill is 'black'; accepted are zero, mean, noise, inpaint"):
+        remove_foreground(image, label, fill="black")
+    with pytest.raises(LabelError, match=r"label of shape \(1, 6, 5\), image of shape \(3, 6, 6\)") as caught:
+        remove_foreground(image, label[..., :5])
+    assert isinstance(caught.value, BundleError)
+
+
+def test_missing_package_is_named_with_its_command(monkeypatch):
+    monkeypatch.setattr("common.ood_mining.removal.optional_import", lambda *_, **__: (None, False))
+    with pytest.raises(ConfigError, match="install it with 'pip install scikit-image'"):
+        remove_foreground(*sample((1, 8, 8)), fill="inpaint")

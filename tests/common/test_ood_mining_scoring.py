@@ -1,0 +1,83 @@
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+from common.ood_mining import confusion_score, patch_signs, rank_candidates, score_batches
+
+SHAPES = pytest.mark.parametrize("spatial", [(6, 5), (4, 3, 5)], ids=["2d", "3d"])
+
+
+def slow_score(logits, padding):
+    """Pixel by pixel: where the largest logit, or a positive single one, is no background's."""
+    scores = []
+    for patch, mask in zip(logits.tolist(), padding.tolist(), strict=True):
+        channels = np.asarray(patch).reshape(len(patch), -1).T
+        counted = ~np.asarray(mask).reshape(-1)
+        hits = [(np.argmax(pixel) > 0) if len(pixel) > 1 else pixel[0] > 0 for pixel in channels[counted]]
+        scores.append(float(np.mean(hits)) if hits else 0.0)
+    return torch.tensor(scores, dtype=torch.float64)
+
+
+@SHAPES
+@pytest.mark.parametrize("channels", [1, 2, 5])
+def test_score_agrees_with_a_loop_over_pixels(spatial, channels):
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(4, channels, *spatial, generator=generator)
+    padding = torch.rand(4, 1, *spatial, generator=generator) > 0.6
+    padding[3] = True
+    assert_close(confusion_score(logits, padding), slow_score(logits, padding), rtol=1e-12, atol=0)
+    assert confusion_score(logits, padding)[3] == 0
+    assert_close(confusion_score(logits), slow_score(logits, torch.zeros_like(padding)), rtol=1e-12, atol=0)
+
+
+def test_one_pixel_is_enough_to_be_kept():
+    logits = torch.zeros(2, 3, 8, 8)
+    logits[:, 0] = 1
+    logits[1, 2, 4, 4] = 2
+    scores = confusion_score(logits)
+    assert scores.tolist() == [0, 1 / 64]
+    assert rank_candidates(scores).tolist() == [1]
+
+
+@SHAPES
+def test_batches_give_what_patches_give_one_by_one(spatial):
+    torch.manual_seed(0)
+    kind = nn.Conv2d if len(spatial) == 2 else nn.Conv3d
+    norm = nn.BatchNorm2d if len(spatial) == 2 else nn.BatchNorm3d
+    network = nn.Sequential(kind(2, 4, 3, padding=1), norm(4), kind(4, 3, 1))
+    images = torch.randn(7, 2, *spatial)
+    device = torch.device("cpu")
+    together = score_batches(network, [{"image": images[:4]}, {"image": images[4:]}], device)
+    alone = score_batches(network.train(), [{"image": image[None]} for image in images], device)
+    assert_close(together, alone, rtol=0, atol=0)
+    assert len(set(together.tolist())) > 1
+    assert not network.training
+
+
+def test_no_batch_gives_no_score():
+    assert score_batches(nn.Conv2d(1, 2, 1), [], torch.device("cpu")).shape == (0,)
+
+
+def test_ranking_is_from_most_to_least_confusing_without_the_pruned():
+    scores = np.random.default_rng(0).integers(0, 5, 200) / 4
+    ranked = rank_candidates(scores)
+    assert sorted(ranked.tolist()) == [index for index, score in enumerate(scores) if score > 0]
+    pairs = [(-scores[index], index) for index in ranked]
+    assert pairs == sorted(pairs), "equally confusing ones stay in their order"
+    assert rank_candidates([]).tolist() == rank_candidates([0.0, 0.0]).tolist() == []
+
+
+@SHAPES
+def test_signs_of_patches(spatial):
+    label = torch.zeros(1, *spatial, dtype=torch.uint8)
+    padding = torch.zeros(1, *spatial, dtype=torch.bool)
+    assert patch_signs(label) == (False, True)
+    label[..., 0] = 3
+    assert patch_signs(label) == patch_signs(label.numpy()) == (True, True)
+    padding[..., 1:] = True
+    assert patch_signs(label, padding=padding) == (True, False), "padding is not background"
+    assert patch_signs(label, padding=padding, count_padding=True) == (True, True), "the paper's way"
+    assert patch_signs(label + 1, padding=padding * False) == (True, False)
+    assert patch_signs(label * 0, padding=padding | True) == (False, False)
