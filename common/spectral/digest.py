@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..describe import settings_digest
 from ..hashing import tensors_digest
 
 
@@ -67,8 +65,7 @@ def preprocessing_digest(transforms: Iterable[Any]) -> str:
         transforms: the list of transforms; each contributes its class name and every setting that is a number, a text,
             a flag or a collection of those, also inside nested transforms.
     """
-    description = [_describe(transform) for transform in transforms]
-    return hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()
+    return settings_digest(list(transforms))
 
 
 def bank_settings(inferer: Any, image_transforms: Sequence[Any], weights_digest: str) -> dict[str, Any]:
@@ -81,20 +78,3 @@ def bank_settings(inferer: Any, image_transforms: Sequence[Any], weights_digest:
     """
     digests = {"weights_digest": weights_digest, "preprocessing_digest": preprocessing_digest(image_transforms)}
     return digests | dict(inferer.settings)
-
-
-def _describe(value: Any) -> Any:
-    """A setting or transform in JSON: public attributes of objects, names of classes and functions."""
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    if isinstance(value, Mapping):
-        return {str(key): _describe(item) for key, item in value.items()}
-    if isinstance(value, np.ndarray | np.generic | Tensor):
-        return _describe(value.tolist())
-    if isinstance(value, list | tuple | range):
-        return [_describe(item) for item in value]
-    if isinstance(value, type) or (callable(value) and hasattr(value, "__name__")):
-        return value.__name__
-    # Private attributes hold what follows from the public ones, or a state that use may change.
-    public = {name: item for name, item in getattr(value, "__dict__", {}).items() if not name.startswith("_")}
-    return {"kind": type(value).__name__, "settings": {name: _describe(item) for name, item in public.items()}}
