@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
-from .errors import ConfigError
+from .errors import ConfigError, NotEnoughCasesError
 from .session import process_rank, world_size
 
 
@@ -76,6 +76,54 @@ class TaskSampler(Sampler[int]):
 
     def __len__(self) -> int:
         return self.num_samples
+
+
+class PatchSampler(Sampler[int]):
+    """Draws chosen patches in random order, each once before any comes again.
+
+    The order depends on the seed and the epoch alone; under distributed training every rank takes its share of it.
+
+    Args:
+        data: of which the first ``num_known`` patches are chosen at the start, see ``PatchDataset``.
+        seed: of the order.
+        num_samples: patches in an epoch, over all ranks; as many as are chosen by default. A fixed number gives equal
+            epochs to training sets of different sizes.
+    """
+
+    def __init__(self, data: Any, *, seed: int = 0, num_samples: int | None = None) -> None:
+        self.data, self.seed, self.total = data, seed, num_samples
+        self.epoch = 0
+        self.world_size, self.rank = world_size(), process_rank()
+        self._chosen: Sequence[int] | None = None
+
+    @property
+    def chosen(self) -> Sequence[int]:
+        """Numbers of the patches that are drawn from."""
+        return range(self.data.num_known) if self._chosen is None else self._chosen
+
+    def choose(self, indices: Sequence[int]) -> None:
+        """Sets the numbers of the patches that are drawn from.
+
+        Raises:
+            NotEnoughCasesError: when there is none.
+        """
+        if not len(indices):
+            raise NotEnoughCasesError("no patch to train on; add cases to dataset_dir")
+        self._chosen = list(indices)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Sets the epoch whose order the next iteration gives."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed((self.seed << 20) + self.epoch)
+        needed, chosen = len(self) * self.world_size, torch.as_tensor(self.chosen)
+        rounds = -(-needed // len(chosen))
+        order = torch.cat([torch.randperm(len(chosen), generator=generator) for _ in range(rounds)])
+        return iter(chosen[order][self.rank : needed : self.world_size].tolist())
+
+    def __len__(self) -> int:
+        return -(-(self.total or len(self.chosen)) // self.world_size)
 
 
 class ShardSampler(Sampler[int]):

@@ -16,16 +16,26 @@ from .cases import Case, Folders, case_name, labeled_cases
 
 
 def split_cases(
-    cases: Sequence[Case], val_fraction: float, seed: int, *, test_fraction: float = 0.0, split_file: str | None = None
+    cases: Sequence[Case],
+    val_fraction: float,
+    seed: int,
+    *,
+    test_fraction: float = 0.0,
+    split_file: str | None = None,
+    num_folds: int = 0,
+    fold: int = 0,
 ) -> dict[str, list[Case]]:
     """Splits cases into ``train``, ``val`` and ``test``, task by task and by patient, reproducibly.
 
     Args:
-        cases: labeled cases; those that share a ``patient`` stay together, a case without one is its own patient.
+        cases: labeled cases; those that share a ``patient`` stay together, without one those that share a ``region``; a
+            case without either stands for itself.
         val_fraction: share of the patients of every task that go to ``val``, at least one of each; in (0, 1).
         seed: of the draw.
         test_fraction: share of the patients of every task that training never sees, in [0, 1).
         split_file: take the split of this file in place of a draw, see :func:`select_cases`.
+        num_folds: of a cross-validation, see :func:`fold_of_patients`; 0 for none.
+        fold: which fold is the ``test`` part, in place of a drawn one.
 
     Raises:
         ConfigError: when the fractions leave nothing to train on.
@@ -37,11 +47,17 @@ def split_cases(
         raise ConfigError(
             f"val_fraction {val_fraction} and test_fraction {test_fraction} must be positive, below 1 in sum"
         )
+    if num_folds and (num_folds < 2 or not 0 <= fold < num_folds or test_fraction):
+        raise ConfigError(
+            f"fold {fold} of num_folds {num_folds} with test_fraction {test_fraction}: accepted are at least 2 folds, "
+            "counted from 0, and no test_fraction, since the fold is the test part"
+        )
     parts: dict[str, list[Case]] = {"train": [], "val": [], "test": []}
     for task in sorted({str(case.get("task", "")) for case in cases}):
         members = [case for case in cases if str(case.get("task", "")) == task]
         patients = sorted({_patient(case) for case in members})
-        num_test = round(test_fraction * len(patients))
+        held_out = [name for name, number in fold_of_patients(members, num_folds).items() if number == fold]
+        num_test = len(held_out) or round(test_fraction * len(patients))
         num_val = max(1, round(val_fraction * len(patients)))
         if num_test + num_val >= len(patients):
             raise NotEnoughCasesError(
@@ -49,11 +65,37 @@ def split_cases(
                 "validation: none is left to train on; add cases to dataset_dir"
             )
         drawn = np.random.default_rng(seed).permutation(patients).tolist()
+        drawn = held_out + [name for name in drawn if name not in held_out]
         part_of = dict.fromkeys(drawn, "train")
         part_of |= dict.fromkeys(drawn[:num_test], "test") | dict.fromkeys(drawn[num_test : num_test + num_val], "val")
         for case in members:
             parts[part_of[_patient(case)]].append(case)
     return parts
+
+
+def fold_of_patients(cases: Sequence[Case], num_folds: int) -> dict[str, int]:
+    """Returns the fold of every patient of a cross-validation, so that folds hold about equally many cases.
+
+    It depends on the cases alone, so that runs with other seeds are tested on the same patients.
+
+    Args:
+        cases: of one data set.
+        num_folds: how many folds; 0 gives none.
+
+    Raises:
+        NotEnoughCasesError: when there are fewer patients than folds.
+    """
+    names = [_patient(case) for case in cases]
+    sizes = {name: names.count(name) for name in sorted(set(names))}
+    if num_folds and len(sizes) < num_folds:
+        raise NotEnoughCasesError(f"{len(sizes)} patient(s) cannot make {num_folds} folds; lower num_folds")
+    loads = [0] * num_folds
+    folds: dict[str, int] = {}
+    # The largest first, each to the fold that holds least.
+    for name in sorted(sizes, key=lambda name: -sizes[name]) if num_folds else ():
+        folds[name] = loads.index(min(loads))
+        loads[folds[name]] += sizes[name]
+    return folds
 
 
 def select_cases(cases: Sequence[Case], split_file: str | Path | None, part: str) -> list[Case]:
@@ -119,6 +161,8 @@ class CaseSplit:
         seed: of the draw and of phantoms.
         spatial_dims: of phantoms.
         cases_per_task: number of phantoms of each task.
+        num_folds: see :func:`split_cases`.
+        fold: see :func:`split_cases`.
     """
 
     def __init__(
@@ -132,11 +176,13 @@ class CaseSplit:
         seed: int = 0,
         spatial_dims: int = 3,
         cases_per_task: int = 12,
+        num_folds: int = 0,
+        fold: int = 0,
     ) -> None:
         self._source: dict[str, Any] = {"dataset_dir": dataset_dir, "output_dir": output_dir, "seed": seed}
         self._source |= {"spatial_dims": spatial_dims, "cases_per_task": cases_per_task}
         self._draw: dict[str, Any] = {"val_fraction": val_fraction, "seed": seed, "test_fraction": test_fraction}
-        self._draw |= {"split_file": split_file}
+        self._draw |= {"split_file": split_file, "num_folds": num_folds, "fold": fold}
 
     @cached_property
     def parts(self) -> dict[str, list[Case]]:
@@ -154,4 +200,4 @@ class CaseSplit:
 
 
 def _patient(case: Case) -> str:
-    return str(case.get("patient", case["image"]))
+    return str(case.get("patient") or case.get("region") or case["image"])

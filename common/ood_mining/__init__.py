@@ -1,18 +1,23 @@
 """Mining of negative samples from the training set itself (Med-OoD)."""
 
 from .counting import patch_signs
+from .loss import CombinedDiceLoss, prepare_patches
+from .patches import PatchDataset
 from .proportion import estimate_ood_fraction, exact_ood_fraction, positive_negative_ratio
 from .removal import remove_foreground
 from .scoring import confusion_score, rank_candidates, score_batches
 from .selection import draw_selection
 
 __all__ = [
+    "CombinedDiceLoss",
+    "PatchDataset",
     "confusion_score",
     "draw_selection",
     "estimate_ood_fraction",
     "exact_ood_fraction",
     "patch_signs",
     "positive_negative_ratio",
+    "prepare_patches",
     "rank_candidates",
     "remove_foreground",
     "score_batches",

@@ -193,6 +193,45 @@ def test_cases_of_one_patient_stay_together(seed):
     assert len(set.union(*patients.values())) == 8
 
 
+def test_cases_of_one_region_stay_together_where_no_patient_is_known():
+    cases = [case | {"region": f"r{index // 4}"} for index, case in enumerate(make_cases(24))]
+    parts = split_cases(cases, 0.2, seed=0, num_folds=3, fold=1)
+    regions = {part: {case["region"] for case in chosen} for part, chosen in parts.items()}
+    assert {part: len(found) for part, found in regions.items()} == {"train": 3, "val": 1, "test": 2}
+    assert len(set.union(*regions.values())) == 6
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_folds_test_every_patient_once_whatever_the_seed(seed):
+    sizes = [9, 1, 4, 4, 2, 6, 1]
+    cases = [
+        case | {"patient": f"p{number}"}
+        for number, size in enumerate(sizes)
+        for case in make_cases(size, task=f"organ{number}")
+    ]
+    cases = [case | {"task": "organ", "image": f"{index}.nii.gz"} for index, case in enumerate(cases)]
+    tested = [split_cases(cases, 0.2, seed=seed, num_folds=3, fold=fold) for fold in range(3)]
+    patients = [{case["patient"] for case in parts["test"]} for parts in tested]
+    assert sum(map(len, patients)) == len(set.union(*patients)) == len(sizes)
+    assert patients == [{"p0"}, {"p1", "p4", "p5"}, {"p2", "p3", "p6"}]
+    assert [len(parts["test"]) for parts in tested] == [9, 9, 9]
+    for parts in tested:
+        found = [{case["patient"] for case in chosen} for chosen in parts.values()]
+        assert not found[0] & found[1]
+        assert not (found[0] | found[1]) & found[2]
+        assert sum(map(len, parts.values())) == len(cases)
+
+
+@pytest.mark.parametrize("settings", [{"num_folds": 1}, {"num_folds": 3, "fold": 3}, {"num_folds": 3, "fold": -1}])
+def test_impossible_folds_are_named(settings):
+    with pytest.raises(ConfigError, match="accepted are at least 2 folds, counted from 0"):
+        split_cases(make_cases(9), 0.2, 0, **settings)
+    with pytest.raises(ConfigError, match="no test_fraction, since the fold is the test part"):
+        split_cases(make_cases(9), 0.2, 0, num_folds=3, fold=1, test_fraction=0.1)
+    with pytest.raises(NotEnoughCasesError, match=r"2 patient\(s\) cannot make 3 folds"):
+        split_cases(make_cases(2), 0.2, 0, num_folds=3)
+
+
 def test_small_fraction_still_validates_on_one_patient():
     assert len(split_cases(make_cases(5), 0.01, seed=0)["val"]) == 1
 
