@@ -33,7 +33,7 @@ def draw_gallery(
     """Draws slices with the outline of their segmentation and a line of text above each.
 
     Args:
-        pictures: slice ``(H, W)``, segmentation ``(H, W)``, text.
+        pictures: slice ``(H, W)``, or ``(H, W, 3)`` in colors; segmentation ``(H, W)``; text.
         path: of the PNG.
         columns: pictures side by side.
     """
@@ -42,10 +42,20 @@ def draw_gallery(
         for axis in axes.flat:
             axis.set_axis_off()
         for axis, (image, segmentation, text) in zip(axes.flat, pictures, strict=False):
-            axis.imshow(image.T, cmap="gray", origin="lower")
+            draw_slice(axis, image)
             if 0 < (segmentation > 0).mean() < 1:
                 axis.contour(segmentation.T > 0, levels=[0.5], colors="tab:red", linewidths=1.2)
             axis.set_title(text, fontsize="small")
+
+
+def draw_slice(axis: Any, image: NDArray[np.float32]) -> None:
+    """Draws a slice, its first axis to the right: a volume's upwards, as in radiology, a color picture's downwards."""
+    turned = np.swapaxes(image, 0, 1)
+    if image.ndim == 2:
+        axis.imshow(turned, cmap="gray", origin="lower")
+        return
+    low, high = min(0.0, float(image.min())), max(1.0, float(image.max()))
+    axis.imshow((turned - low) / (high - low), origin="upper")
 
 
 def draw_history(epochs: Sequence[Mapping[str, float]], metric: str, path: str | Path) -> None:

@@ -1,6 +1,7 @@
 """Handlers of the training and evaluation engines."""
 
 from .attach import Attach
+from .board import MovableWriter
 from .checkpoint import BestWeights, TrainingCheckpoint
 from .history import TrainingHistory
 from .log import EpochStatsHandler
@@ -14,6 +15,7 @@ __all__ = [
     "CaseRecorder",
     "EpochSeeder",
     "EpochStatsHandler",
+    "MovableWriter",
     "OODReport",
     "PlateauSchedule",
     "TrainingCheckpoint",

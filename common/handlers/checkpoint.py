@@ -82,32 +82,49 @@ class TrainingCheckpoint:
         members: name -> object with ``state_dict`` and ``load_state_dict``: network, optimizer, handlers.
         resume: whether to go on from ``path``.
         interval: epochs between checkpoints.
+        inputs: digest of what decides over the run beside its length; a checkpoint of other inputs is not gone on from.
 
     Raises:
         MissingDataError: at the start, when it shall resume and there is no checkpoint.
     """
 
-    def __init__(self, path: str, members: Mapping[str, Any], *, resume: bool = False, interval: int = 1) -> None:
+    def __init__(
+        self, path: str, members: Mapping[str, Any], *, resume: bool = False, interval: int = 1, inputs: str = ""
+    ) -> None:
         self.path, self.members, self.resume, self.interval = path, dict(members), resume, interval
+        self.inputs = inputs
 
     def attach(self, engine: Engine) -> None:
         """Attaches to a training engine."""
-        if self.resume:
-            engine.add_event_handler(Events.STARTED, self.load)
+        engine.add_event_handler(Events.STARTED, self.load)
         engine.add_event_handler(Events.EPOCH_COMPLETED(every=self.interval), self)
 
     def __call__(self, engine: Engine) -> None:
         """Writes the checkpoint on the main process; others take part where members gather their state from all."""
-        states = {name: _inner(member).state_dict() for name, member in self.members.items()}
+        states = self.states()
         if is_main_process():
-            progress = {"epoch": engine.state.epoch, "iteration": engine.state.iteration}
+            progress: dict[str, Any] = {"epoch": engine.state.epoch, "iteration": engine.state.iteration}
+            progress |= {"inputs": self.inputs} if self.inputs else {}
             save_atomically(states | {"progress": progress}, self.path)
 
-    def load(self, engine: Engine) -> None:
-        """Restores every member and the engine's progress."""
-        states = read_checkpoint(self.path)
+    def states(self) -> dict[str, Any]:
+        """Returns the state of every member."""
+        return {name: _inner(member).state_dict() for name, member in self.members.items()}
+
+    def restore(self, states: Mapping[str, Any]) -> None:
+        """Gives every member a state that :meth:`states` returned."""
         for name, member in self.members.items():
             _inner(member).load_state_dict(states[name])
+
+    def load(self, engine: Engine) -> None:
+        """Restores every member and the engine's progress, where the run shall go on from a checkpoint."""
+        if not self.resume:
+            return
+        states = read_checkpoint(self.path)
+        if states["progress"].get("inputs", "") != self.inputs:
+            logger.warning("%s is of other inputs than this run's: training starts anew", self.path)
+            return
+        self.restore(states)
         engine.state.epoch = states["progress"]["epoch"]
         engine.state.iteration = states["progress"]["iteration"]
         logger.info("resumed from %s after epoch %d", self.path, engine.state.epoch)

@@ -85,14 +85,16 @@ def telling_slice(image: Tensor, segmentation: Tensor) -> tuple[NDArray[np.float
     """Returns the slice along the last axis that holds most foreground, the middle one without any.
 
     Args:
-        image: ``(C, H, W[, D])``; the first channel is shown.
+        image: ``(C, H, W[, D])``; the first channel is shown, or all three of a color picture.
         segmentation: ``(1, H, W[, D])`` class indices.
 
     Returns:
-        Slice of the image and of the segmentation, both ``(H, W)``.
+        Slice of the image, ``(H, W)`` or ``(H, W, 3)``, and of the segmentation, ``(H, W)``.
     """
-    picture, outline = (np.asarray(item[0].cpu(), dtype=np.float32) for item in (image, segmentation))
-    if picture.ndim == 2:
+    colors = image.ndim == 3 and len(image) == 3
+    shown = image.movedim(0, -1) if colors else image[0]
+    picture, outline = (np.asarray(item.cpu(), dtype=np.float32) for item in (shown, segmentation[0]))
+    if outline.ndim == 2:
         return picture, outline
     area = (outline > 0).sum(axis=(0, 1))
     index = int(area.argmax()) if area.any() else picture.shape[-1] // 2

@@ -2,15 +2,19 @@
 
 from .counting import patch_signs
 from .loss import CombinedDiceLoss, prepare_patches
+from .mine import CandidateMiner
 from .patches import PatchDataset
 from .proportion import estimate_ood_fraction, exact_ood_fraction, positive_negative_ratio
 from .removal import remove_foreground
 from .scoring import confusion_score, rank_candidates, score_batches
 from .selection import draw_selection
+from .training import StagedTraining
 
 __all__ = [
+    "CandidateMiner",
     "CombinedDiceLoss",
     "PatchDataset",
+    "StagedTraining",
     "confusion_score",
     "draw_selection",
     "estimate_ood_fraction",

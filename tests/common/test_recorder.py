@@ -115,10 +115,11 @@ def test_slice_with_most_foreground_is_shown(fill, index):
     assert np.array_equal(outline, segmentation[0, ..., index].numpy())
 
 
-def test_picture_is_shown_as_it_is():
-    image, segmentation = torch.rand(3, 4, 5), torch.ones(1, 4, 5)
+@pytest.mark.parametrize("channels", [1, 2, 3])
+def test_picture_is_shown_as_it_is_in_colors_where_it_has_them(channels):
+    image, segmentation = torch.rand(channels, 4, 5), torch.ones(1, 4, 5)
     picture, outline = telling_slice(image, segmentation)
-    assert np.array_equal(picture, image[0].numpy())
+    assert np.array_equal(picture, image.movedim(0, -1).numpy() if channels == 3 else image[0].numpy())
     assert np.array_equal(outline, np.ones((4, 5)))
 
 

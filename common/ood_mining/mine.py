@@ -1,0 +1,221 @@
+"""Mining: every candidate is scored by the baseline, and part of those that confuse it are selected."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from ..figures import draw_gallery
+from ..files import write_csv, write_json
+from ..handlers.recorder import telling_slice
+from ..session import is_main_process, process_rank, wait_for_all, world_size
+from ..weights import load_weights
+from .patches import PatchDataset
+from .proportion import (
+    TARGET,
+    estimate_ood_fraction,
+    exact_ood_fraction,
+    fraction_grid,
+    positive_negative_ratio,
+)
+from .scoring import rank_candidates, score_batches
+from .selection import draw_selection
+
+logger = logging.getLogger(__name__)
+
+CANDIDATES, GALLERY = "ood_candidates.csv", "ood_candidates.png"
+PROPORTION, SELECTED = "proportion.json", "ood_selected.json"
+COLUMNS = ("index", "kind", "case", "start", "foreground", "score", "kept")
+
+
+class CandidateMiner:
+    """Scores the candidates of a data set and draws as many as bring the ratio of its patches near a target.
+
+    Gao and Xu, sections 3.1 and 3.2.
+
+    Args:
+        dataset: whose patches behind the known ones are the candidates.
+        network: takes the baseline's weights.
+        device: where it runs.
+        batch_size: candidates scored at once.
+        target: wanted ratio of positive to negative patches; 0.65 in the paper.
+        step: of the search for the fraction; 0.1 in the paper.
+        exact: whether the fraction is that of :func:`exact_ood_fraction` in place of the grid's best.
+        fraction: of the candidates that confuse; given, it takes the place of either.
+        seed: of the draw.
+        pictures: candidates shown in the gallery.
+    """
+
+    def __init__(
+        self,
+        dataset: PatchDataset,
+        network: nn.Module,
+        device: torch.device,
+        *,
+        batch_size: int = 8,
+        target: float = TARGET,
+        step: float = 0.1,
+        exact: bool = False,
+        fraction: float | None = None,
+        seed: int = 0,
+        pictures: int = 24,
+    ) -> None:
+        # Wrong settings shall be named now, not after the baseline has been trained.
+        estimate_ood_fraction(0, 0, 0, target=target, step=step)
+        draw_selection(0, 0.0 if fraction is None else fraction, seed=seed)
+        self.dataset, self.network, self.device, self.batch_size = dataset, network, torch.device(device), batch_size
+        self.target, self.step, self.exact, self.fraction = target, step, exact, fraction
+        self.seed, self.pictures = seed, pictures
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What decides over the selection, beside the scores."""
+        return {name: getattr(self, name) for name in ("target", "step", "exact", "fraction", "seed")}
+
+    def score(self, weights_file: str | Path, folder: Path) -> None:
+        """Scores every candidate; writes ``ood_candidates.csv``, the most confusing first, and a gallery.
+
+        Args:
+            weights_file: of the baseline.
+            folder: of both files.
+
+        Raises:
+            OutputError: when a file cannot be written.
+        """
+        load_weights(self.network, weights_file, device=self.device)
+        first = self.dataset.num_known
+        scores = self._score_all(range(first, len(self.dataset)))
+        ranked = rank_candidates(scores).tolist()
+        pruned = [number for number, score in enumerate(scores) if score == 0]
+        if is_main_process():
+            rows = [self._row(first + number, scores[number]) for number in ranked + pruned]
+            write_csv(rows, COLUMNS, folder / CANDIDATES)
+            self._draw([first + number for number in ranked], scores[ranked], folder / GALLERY)
+            logger.info("%d of %d candidates confuse the baseline", len(ranked), len(scores))
+        if not ranked:
+            logger.warning(
+                "the baseline confuses nothing: it finds no foreground in any of %d candidates, so there is no "
+                "out-of-distribution patch to learn from; training goes on with the data set as it is",
+                len(scores),
+            )
+
+    def select(self, candidates: Path, folder: Path) -> None:
+        """Draws from the candidates that confuse; writes ``proportion.json`` and ``ood_selected.json``.
+
+        Args:
+            candidates: ``ood_candidates.csv``.
+            folder: of both files.
+
+        Raises:
+            OutputError: when a file cannot be written.
+        """
+        with open(candidates, newline="", encoding="utf-8") as file:
+            # In the order of the data set, so that the draw does not depend on the last bits of scores.
+            kept = sorted(
+                (row for row in csv.DictReader(file) if row["kept"] == "True"), key=lambda row: int(row["index"])
+            )
+        report = self.proportion(len(kept))
+        drawn = [kept[number] for number in draw_selection(len(kept), report["fraction"], seed=self.seed)]
+        if is_main_process():
+            emptied = [float(row["foreground"]) for row in kept if row["kind"] == "emptied"]
+            report["kept"] = {
+                "candidates": len(self.dataset) - self.dataset.num_known,
+                "confusing": len(kept),
+                "of_candidate_dir": len(kept) - len(emptied),
+                "without_removed_foreground": sum(share == 0 for share in emptied),
+                "mean_removed_foreground": float(np.mean(emptied)) if emptied else None,
+                "mean_score": float(np.mean([float(row["score"]) for row in kept])) if kept else None,
+            }
+            write_json(report, folder / PROPORTION)
+            patches = [
+                {"index": int(row["index"]), "kind": row["kind"], "case": row["case"], "score": float(row["score"])}
+                | {"start": [int(value) for value in row["start"].split()]}
+                for row in drawn
+            ]
+            write_json({"seed": self.seed, "fraction": report["fraction"], "patches": patches}, folder / SELECTED)
+            logger.info(
+                "ratio of positive to negative patches: %.3f without, %.3f with %d out-of-distribution patches (%g %%)",
+                report["pnr"], report["pnr_selected"], len(drawn), 100 * report["fraction"],
+            )  # fmt: skip
+        wait_for_all()
+
+    def proportion(self, num_ood: int) -> dict[str, Any]:
+        """Returns the counts, the ratio at every fraction of the grid, and the fraction that is chosen.
+
+        Args:
+            num_ood: candidates that confuse.
+        """
+        counts = (self.dataset.counts.positive, self.dataset.counts.negative, num_ood)
+        estimated = estimate_ood_fraction(*counts, target=self.target, step=self.step)
+        exact = exact_ood_fraction(*counts, target=self.target)
+        fraction = self.fraction if self.fraction is not None else exact if self.exact else estimated
+
+        def ratio(share: float) -> float:
+            return positive_negative_ratio(*counts[:2], round(share * num_ood))
+
+        return {
+            "num_positive": counts[0],
+            "num_negative": counts[1],
+            "num_ood": num_ood,
+            "target": self.target,
+            "count_padding": self.dataset.count_padding,
+            "pnr": ratio(0),
+            "percentages": [
+                {"fraction": share, "patches": round(share * num_ood), "pnr": ratio(share)}
+                for share in fraction_grid(self.step)
+            ],
+            "estimated_fraction": estimated,
+            "exact_fraction": exact,
+            "fraction": fraction,
+            "num_selected": round(fraction * num_ood),
+            "pnr_selected": ratio(fraction),
+        }
+
+    def _score_all(self, indices: Sequence[int]) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """Scores of all candidates, shared out over all processes, in their order."""
+        mine = list(indices)[process_rank() :: world_size()]
+        scores = score_batches(self.network, self.dataset.batches(mine, self.batch_size), self.device).numpy()
+        if world_size() == 1:
+            return scores
+        gathered: list[Any] = [None] * world_size()
+        dist.all_gather_object(gathered, scores)
+        together = np.empty(len(indices))
+        for rank, part in enumerate(gathered):
+            together[rank :: world_size()] = part
+        return together
+
+    def _row(self, index: int, score: float) -> dict[str, Any]:
+        """A line of the table of candidates."""
+        patch, shares = self.dataset.patch(index), self.dataset.counts.foreground
+        foreground = shares[index - self.dataset.num_known] if patch.kind == "emptied" else 0.0
+        start = " ".join(map(str, patch.start))
+        described = {"index": index, "kind": patch.kind, "case": patch.case, "start": start}
+        return described | {"foreground": foreground, "score": float(score), "kept": bool(score > 0)}
+
+    @torch.no_grad()
+    def _draw(self, ranked: Sequence[int], scores: Sequence[float], path: Path) -> None:
+        """Candidates from the most to the least confusing, with the outline of what is taken for foreground."""
+        shown = np.unique(np.linspace(0, len(ranked) - 1, min(self.pictures, len(ranked))).round().astype(int))
+        pictures = []
+        for place in shown.tolist():
+            image = self.dataset.image_at(ranked[place])
+            logits = self.network(image[None].to(self.device))[0].cpu()
+            found = logits.argmax(dim=0, keepdim=True) if len(logits) > 1 else logits > 0
+            text = f"rank {place + 1} of {len(ranked)}: {100 * scores[place]:.1f} % confused"
+            pictures.append((*telling_slice(image, found.float()), text))
+        if pictures:
+            draw_gallery(pictures, path, columns=6)
+
+
+def read_selection(path: str | Path) -> list[int]:
+    """Returns the numbers of the selected patches from ``ood_selected.json``."""
+    return [int(patch["index"]) for patch in json.loads(Path(path).read_text(encoding="utf-8"))["patches"]]
