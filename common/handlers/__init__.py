@@ -1,7 +1,9 @@
 """Handlers of the training and evaluation engines."""
 
 from .attach import Attach
+from .census import ClassCensus
 from .checkpoint import BestWeights, TrainingCheckpoint
+from .class_weights import ClassWeightHistory
 from .history import TrainingHistory
 from .log import EpochStatsHandler
 from .recorder import CaseRecorder, OODReport
@@ -12,6 +14,8 @@ __all__ = [
     "Attach",
     "BestWeights",
     "CaseRecorder",
+    "ClassCensus",
+    "ClassWeightHistory",
     "EpochSeeder",
     "EpochStatsHandler",
     "OODReport",
