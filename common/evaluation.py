@@ -78,6 +78,11 @@ def has_verdict(row: Row) -> bool:
     return (row.get("result") or {}).get("oodm") is not None
 
 
+def _share(row: Row, channel: str) -> float | None:
+    """Share of voxels of a channel in the ground truth of a case."""
+    return row.get("shares", {}).get(channel)
+
+
 class CaseMean(Metric):
     """Mean over cases of a metric that ``MeasureSegmentationd`` computed; the key metric of evaluation engines.
 
@@ -167,9 +172,20 @@ class Evaluation:
 
     def _write_cases(self, rows: Sequence[Row]) -> None:
         """One line for every case and channel."""
-        columns = ["case", "group", "in_distribution", "channel", *METRICS, "oodm", "threshold", "is_ood", "error"]
+        columns = [
+            "case",
+            "group",
+            "in_distribution",
+            "channel",
+            "share",
+            *METRICS,
+            "oodm",
+            "threshold",
+            "is_ood",
+            "error",
+        ]
         lines = [
-            row | {"channel": channel} | metrics | (row.get("result") or {})
+            row | {"channel": channel, "share": _share(row, channel)} | metrics | (row.get("result") or {})
             for row in rows
             for channel, metrics in row.get("metrics", {"": {}}).items()
         ]

@@ -68,6 +68,47 @@ def draw_history(epochs: Sequence[Mapping[str, float]], metric: str, path: str |
             axis.grid(alpha=0.3)
 
 
+def draw_curves(
+    groups: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]], path: str | Path, *, xlabel: str, ylabel: str
+) -> None:
+    """Draws a panel of named curves for each group.
+
+    Args:
+        groups: title -> name of a curve -> its points.
+        path: of the PNG.
+        xlabel: below every panel.
+        ylabel: beside every panel.
+    """
+    with _figure(path, columns=len(groups)) as axes:
+        for axis, (title, curves) in zip(axes[0], groups.items(), strict=True):
+            for name, points in curves.items():
+                axis.plot(*zip(*points, strict=True), marker=".", label=name)
+            axis.set(title=title, xlabel=xlabel, ylabel=ylabel)
+            axis.legend(fontsize="small")
+            axis.grid(alpha=0.3)
+
+
+def draw_bars(
+    labels: Sequence[str], bars: Mapping[str, Sequence[float]], path: str | Path, *, xlabel: str, ylabel: str
+) -> None:
+    """Draws a group of bars for each label, one bar for each name.
+
+    Args:
+        labels: below the groups.
+        bars: name -> heights between 0 and 1, one for each label; NaN draws nothing.
+        path: of the PNG.
+        xlabel: below the axis.
+        ylabel: beside the axis.
+    """
+    width, places = 0.8 / len(bars), np.arange(len(labels))
+    with _figure(path, size=(max(5.6, 1.1 * len(labels)), 4.0)) as axes:
+        for number, (name, heights) in enumerate(bars.items()):
+            axes[0, 0].bar(places + (number + 0.5) * width - 0.4, heights, width, label=name)
+        axes[0, 0].set(xlabel=xlabel, ylabel=ylabel, ylim=(0, 1))
+        axes[0, 0].set_xticks(places, labels, fontsize="small")
+        axes[0, 0].legend(fontsize="small")
+
+
 def draw_signatures(groups: Mapping[str, NDArray[np.float64]], path: str | Path) -> None:
     """Draws the spectral signatures of every group: mean and range.
 

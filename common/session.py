@@ -107,6 +107,15 @@ def wait_for_all() -> None:
         dist.barrier()
 
 
+def sum_over_processes(value: torch.Tensor) -> torch.Tensor:
+    """Returns the sum of a value over all processes, the same on each."""
+    if world_size() == 1:
+        return value
+    total = value.clone()
+    dist.all_reduce(total)
+    return total
+
+
 def find_bundle_error(error: BaseException | None) -> BundleError | None:
     """Returns the first error of ours in a chain of exceptions; MONAI wraps errors in its own."""
     while error is not None:

@@ -69,10 +69,14 @@ class TrainingPreflight:
         for folder in self.folders:
             check_writable(folder)
         if is_main_process():
-            parts = {"train": self.train_cases, "val": self.val_cases}
-            if self.split is not None and self.split.drawn:
-                parts["test"] = self.split.part("test")
-            write_split(parts, Path(self.folders[0]) / "split.json")
+            write_split(self._parts(), Path(self.folders[0]) / "split.json")
+
+    def _parts(self) -> dict[str, Sequence[Any]]:
+        """The cases of the run: part -> cases."""
+        parts = {"train": self.train_cases, "val": self.val_cases}
+        if self.split is not None and self.split.drawn:
+            parts["test"] = self.split.part("test")
+        return parts
 
     def _check_sources(self) -> None:
         """Raises when given data are mixed with phantoms, or ``foreground_labels`` names another data set."""
@@ -85,3 +89,60 @@ class TrainingPreflight:
         strange = sorted(set(self.foreground_labels) - tasks)
         if strange:
             raise ConfigError(f"foreground_labels names {strange}; the data sets are {sorted(tasks)}")
+
+
+class CoTrainingPreflight(TrainingPreflight):
+    """Also finds what would keep two networks from training each other.
+
+    Args:
+        labeled: training cases whose labels are used.
+        unlabeled: training cases whose labels, if any, are not.
+        val_cases: validation cases.
+        batch_size: labeled and unlabeled patches together.
+        teaching: name of the way to learn from unlabeled cases; with ``none`` and without mixing none are needed.
+        mixing: name of the mixing.
+        **settings: those of :class:`TrainingPreflight`.
+    """
+
+    def __init__(
+        self,
+        labeled: Sequence[Any],
+        unlabeled: Sequence[Any],
+        val_cases: Sequence[Any],
+        *,
+        batch_size: int,
+        teaching: str,
+        mixing: str,
+        **settings: Any,
+    ) -> None:
+        super().__init__([*labeled, *unlabeled], val_cases, **settings)
+        self.labeled, self.unlabeled = labeled, unlabeled
+        self.batch_size, self.needs_unlabeled = batch_size, not teaching == mixing == "none"
+
+    def run(self) -> None:
+        """Checks everything.
+
+        Raises:
+            NotEnoughCasesError: when no threshold could be fitted, or a batch has too few cases to draw from.
+            ConfigError: when no validation would take place.
+            OutputError: when a folder cannot be written.
+        """
+        super().run()
+        half = self.batch_size // 2
+        if self.needs_unlabeled and not self.unlabeled:
+            raise NotEnoughCasesError(
+                f"no unlabeled case is left beside {len(self.labeled)} labeled one(s); lower labeled_fraction, give "
+                "unlabeled_dir, or lay configs/supervised.json over train.json"
+            )
+        if len(self.labeled) < half:
+            raise NotEnoughCasesError(
+                f"{len(self.labeled)} labeled case(s), but half of a batch of {self.batch_size} needs {half}; raise "
+                "labeled_fraction, add labeled cases or lower batch_size"
+            )
+
+    def _parts(self) -> dict[str, Sequence[Any]]:
+        """The cases of the run; unlabeled ones also where nothing is learned from them."""
+        parts = super()._parts() | {"train": self.labeled, "unlabeled": self.unlabeled}
+        if self.split is not None and self.split.drawn:
+            parts["unlabeled"] = self.split.part("unlabeled")
+        return parts

@@ -1,15 +1,22 @@
 """Where cases come from: Decathlon folders, folders of scans, DICOM series, phantoms."""
 
-from .cases import labeled_cases, weights_folder
+from .cases import class_names, labeled_cases, weights_folder
 from .dicom import DicomSeriesReader, find_series
+from .halves import HalvesLoader, HalvesSampler
 from .phantoms import PHANTOM_TASKS, phantom_dataset, phantom_scan
 from .scans import evaluation_cases, find_scans, phantom_test_cases, scans_to_segment
+from .semi_supervised import SemiSupervisedSplit, draw_labeled, unlabeled_cases
 from .split import CaseSplit, select_cases, split_cases, training_cases, write_split
 
 __all__ = [
     "PHANTOM_TASKS",
     "CaseSplit",
     "DicomSeriesReader",
+    "HalvesLoader",
+    "HalvesSampler",
+    "SemiSupervisedSplit",
+    "class_names",
+    "draw_labeled",
     "evaluation_cases",
     "find_scans",
     "find_series",
@@ -21,6 +28,7 @@ __all__ = [
     "select_cases",
     "split_cases",
     "training_cases",
+    "unlabeled_cases",
     "weights_folder",
     "write_split",
 ]

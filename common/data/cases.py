@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain, count
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,39 @@ def read_modality(description: dict[str, Any]) -> str | None:
     """Returns ``CT`` or ``MR`` from the first entry of ``modality`` in a Decathlon ``dataset.json``, if it says so."""
     text = str(description.get("modality", {}).get("0", "")).upper()
     return "CT" if text.startswith("CT") else "MR" if text.startswith("MR") else None
+
+
+def class_names(case: Mapping[str, Any]) -> dict[int, str]:
+    """Returns label value -> name from the ``dataset.json`` above a case's label; empty where there is none."""
+    listings = [folder / "dataset.json" for folder in Path(case["label"]).parents[:3]]
+    for listing in filter(Path.is_file, listings):
+        labels = json.loads(listing.read_text(encoding="utf-8")).get("labels", {})
+        return {int(value): str(name) for value, name in labels.items()}
+    return {}
+
+
+def class_name(
+    cases: Iterable[Mapping[str, Any]], index: int, foreground_labels: Mapping[str, Sequence[int]] | None = None
+) -> str:
+    """Returns the number of a class of a softmax network, with its name where a data set of the cases tells it.
+
+    Args:
+        cases: those without a label are passed over.
+        index: of the class, 0 for background.
+        foreground_labels: data set -> values of the classes that count, in order.
+    """
+    seen: set[str] = set()
+    for case in cases:
+        task = str(case.get("task", ""))
+        if "label" not in case or task in seen:
+            continue
+        seen.add(task)
+        values = (foreground_labels or {}).get(task)
+        value = index if values is None else dict(enumerate(values, start=1)).get(index, -1)
+        name = class_names(case).get(value)
+        if name:
+            return f"{index} ({name})"
+    return str(index)
 
 
 def decathlon_cases(folder: str | Path) -> list[Case]:
@@ -107,6 +140,13 @@ def _describe_item(item: Any, description: dict[str, Any], root: Path) -> Case:
     return case | {key: value for key, value in more.items() if value is not None}
 
 
+def name_folders(folders: Folders) -> list[tuple[str, str]]:
+    """Returns every folder with the name of its task, which no other has."""
+    taken: set[str] = set()
+    listed = [folders] if isinstance(folders, str) else list(folders)
+    return [(folder, free_name(Path(folder).resolve().name, taken)) for folder in listed]
+
+
 def labeled_cases(
     dataset_dir: Folders | None,
     output_dir: str | Path,
@@ -130,10 +170,7 @@ def labeled_cases(
         MissingDataError: when a data set is missing or empty.
     """
     if dataset_dir:
-        folders = [dataset_dir] if isinstance(dataset_dir, str) else list(dataset_dir)
-        taken: set[str] = set()
-        named = [(folder, free_name(Path(folder).resolve().name, taken)) for folder in folders]
-        return [case | {"task": name} for folder, name in named for case in decathlon_cases(folder)]
+        return [case | {"task": task} for folder, task in name_folders(dataset_dir) for case in decathlon_cases(folder)]
     root = Path(output_dir) / "phantoms"
     logger.info("no dataset_dir given: using %d phantom scans of each of %s in %s", cases_per_task, list(tasks), root)
     made = [phantom_dataset(root, task, cases_per_task, spatial_dims=spatial_dims, seed=seed) for task in tasks]

@@ -27,17 +27,20 @@ class PhantomTask:
 
     Args:
         modality: ``CT`` (Hounsfield units) or ``MR`` (arbitrary units, bias field, noise).
-        shape: form of the organ: ``ellipsoid``, ``pair`` (two touching parts, labels 1 and 2), ``ring`` or ``tube``.
+        shape: form of the organ: ``ellipsoid``, ``pair`` (two touching parts of equal size, labels 1 and 2), ``bud`` (a
+            large part and one of a tenth of its size, labels 1 and 2), ``ring`` or ``tube``.
         size: mean voxels along each axis; every scan differs by a few.
         contrast: intensity of the organ against its surroundings, in units of the noise.
         seed: makes the data sets differ.
+        second: contrast of label 2, as a multiple of that of label 1.
     """
 
     modality: Modality
-    shape: Literal["ellipsoid", "pair", "ring", "tube"]
+    shape: Literal["bud", "ellipsoid", "pair", "ring", "tube"]
     size: int
     contrast: float
     seed: int
+    second: float = 1.0
 
 
 TASKS: dict[str, PhantomTask] = {
@@ -49,12 +52,15 @@ TASKS: dict[str, PhantomTask] = {
 PHANTOM_TASKS = ("pair_mr", "ellipsoid_ct")
 """Tasks that training uses; the others serve as out-of-distribution scans."""
 
+IMBALANCED_TASKS: dict[str, PhantomTask] = {"bud_mr": PhantomTask("MR", "bud", 32, 4.0, 5, second=1.8)}
+"""Tasks of several classes of unequal size, for bundles that name them."""
+
 
 def phantom_scan(task: str, index: int, *, spatial_dims: int = 3, seed: int = 0) -> tuple[Array, NDArray[np.uint8]]:
     """Returns one phantom image and its label.
 
     Args:
-        task: name of the data set, one of ``TASKS``.
+        task: name of the data set, one of ``TASKS`` or ``IMBALANCED_TASKS``.
         index: number of the scan.
         spatial_dims: 2 or 3.
         seed: of the whole series.
@@ -65,9 +71,10 @@ def phantom_scan(task: str, index: int, *, spatial_dims: int = 3, seed: int = 0)
     Raises:
         ConfigError: when there is no such task.
     """
-    if task not in TASKS:
-        raise ConfigError(f"phantom task {task!r} does not exist; accepted are {', '.join(TASKS)}")
-    kind = TASKS[task]
+    known = TASKS | IMBALANCED_TASKS
+    if task not in known:
+        raise ConfigError(f"phantom task {task!r} does not exist; accepted are {', '.join(known)}")
+    kind = known[task]
     rng = np.random.default_rng([seed, kind.seed, index, spatial_dims])
     size = tuple(int(n) for n in kind.size + rng.integers(-4, 5, spatial_dims))
     # Coordinates from -1 to 1, moved a little, so that the organ is not always in the middle.
@@ -75,7 +82,8 @@ def phantom_scan(task: str, index: int, *, spatial_dims: int = 3, seed: int = 0)
     grid = grid - rng.uniform(-0.15, 0.15, (spatial_dims, *[1] * spatial_dims))
     label = _SHAPES[kind.shape](grid, rng.uniform(0.85, 1.15, spatial_dims)).astype(np.uint8)
     texture = gaussian_filter(rng.standard_normal(size), 1.0) * 2
-    signal = (label > 0) * kind.contrast + texture + rng.standard_normal(size) * 0.5
+    contrasts = np.array([0.0, kind.contrast, kind.contrast * kind.second])
+    signal = contrasts[label] + texture + rng.standard_normal(size) * 0.5
     body = (grid**2).sum(axis=0) < 1.6
     if kind.modality == "CT":
         return np.where(body, 40 + 15 * signal, -1000 + 5 * texture).astype(np.float32), label
@@ -89,7 +97,7 @@ def phantom_dataset(root: str | Path, task: str, num_cases: int, *, spatial_dims
 
     Args:
         root: the folder ``<task>_<dims>d_<number>_<seed>`` is made in it.
-        task: name of the data set, one of ``TASKS``.
+        task: name of the data set, one of ``TASKS`` or ``IMBALANCED_TASKS``.
         num_cases: number of scans.
         spatial_dims: 2 or 3.
         seed: of the series.
@@ -122,11 +130,12 @@ def _write_dataset(folder: Path, task: str, num_cases: int, spatial_dims: int, s
         nib.save(nib.Nifti1Image(image, np.eye(4)), folder / "imagesTr" / name)
         nib.save(nib.Nifti1Image(label, np.eye(4)), folder / "labelsTr" / name)
         items.append({"image": f"./imagesTr/{name}", "label": f"./labelsTr/{name}"})
-    values = ["background", "first part", "second part"] if TASKS[task].shape == "pair" else ["background", "organ"]
+    kind = (TASKS | IMBALANCED_TASKS)[task]
+    values = ["background", *_PARTS.get(kind.shape, ("organ",))]
     description = {
         "name": task,
         "description": "phantom scans, made by a program",
-        "modality": {"0": TASKS[task].modality},
+        "modality": {"0": kind.modality},
         "labels": {str(value): text for value, text in enumerate(values)},
         "numTraining": num_cases,
         "training": items,
@@ -148,6 +157,11 @@ def _pair(grid: NDArray[np.float64], axes: NDArray[np.float64]) -> NDArray[np.in
     return inside * (1 + (grid[0] > 0))
 
 
+def _bud(grid: NDArray[np.float64], axes: NDArray[np.float64]) -> NDArray[np.int64]:
+    place = np.array([0.5, *[0.3] * (len(axes) - 1)]).reshape(-1, *[1] * len(axes))
+    return np.where(_radius(grid - place, axes) < 0.23, 2, _ellipsoid(grid, axes))
+
+
 def _ring(grid: NDArray[np.float64], axes: NDArray[np.float64]) -> NDArray[np.int64]:
     return (np.abs(_radius(grid, axes) - 0.55) < 0.12).astype(np.int64)
 
@@ -158,8 +172,12 @@ def _tube(grid: NDArray[np.float64], axes: NDArray[np.float64]) -> NDArray[np.in
 
 
 _SHAPES: dict[str, Callable[[NDArray[np.float64], NDArray[np.float64]], NDArray[np.int64]]] = {
+    "bud": _bud,
     "ellipsoid": _ellipsoid,
     "pair": _pair,
     "ring": _ring,
     "tube": _tube,
 }
+
+_PARTS = {"bud": ("organ", "bud"), "pair": ("first part", "second part")}
+"""Names of the labels where they are several."""

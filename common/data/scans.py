@@ -18,20 +18,21 @@ VOLUME_SUFFIXES = (".nii", ".nii.gz", ".mha", ".nrrd")
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 
 
-def find_scans(folder: str | Path, *, spatial_dims: int = 3) -> list[Case]:
+def find_scans(folder: str | Path, *, spatial_dims: int = 3, name: str = "dataset_dir") -> list[Case]:
     """Returns every scan of a folder.
 
     Args:
         folder: a Decathlon folder (its training and test images), or image files, or DICOM series: one sub-folder
             each, or told apart by SeriesInstanceUID.
         spatial_dims: 3 looks for volumes, 2 for pictures as well.
+        name: what a message calls the folder.
 
     Raises:
         MissingDataError: when the folder does not exist or holds no scan.
     """
     root = Path(folder)
     if not root.is_dir():
-        raise MissingDataError(f"dataset_dir {root} does not exist; give a folder of scans")
+        raise MissingDataError(f"{name} {root} does not exist; give a folder of scans")
     if (root / "dataset.json").is_file():
         return decathlon_scans(root)
     suffixes = VOLUME_SUFFIXES + (PICTURE_SUFFIXES if spatial_dims == 2 else ())
@@ -40,12 +41,17 @@ def find_scans(folder: str | Path, *, spatial_dims: int = 3) -> list[Case]:
     for place in [root, *(path for path in sorted(root.iterdir()) if path.is_dir())]:
         cases.extend(_series_cases(place, is_root=place == root))
     if not cases:
-        raise MissingDataError(f"dataset_dir {root} holds no scan; accepted are {', '.join(suffixes)} and DICOM series")
+        raise MissingDataError(f"{name} {root} holds no scan; accepted are {', '.join(suffixes)} and DICOM series")
     return [case | {"task": root.resolve().name} for case in unique_names(cases)]
 
 
 def scans_to_segment(
-    dataset_dir: Folders | None, output_dir: str, *, spatial_dims: int = 3, seed: int = 0
+    dataset_dir: Folders | None,
+    output_dir: str,
+    *,
+    spatial_dims: int = 3,
+    seed: int = 0,
+    tasks: Sequence[str] = PHANTOM_TASKS,
 ) -> list[Case]:
     """Returns the scans that inference segments: of ``dataset_dir``, or phantoms, known and strange ones.
 
@@ -54,6 +60,7 @@ def scans_to_segment(
         output_dir: phantoms are written below ``output_dir/phantoms``.
         spatial_dims: 2 or 3.
         seed: of the phantoms.
+        tasks: of the phantoms that are known.
 
     Raises:
         MissingDataError: when a folder is missing or holds no scan.
@@ -62,7 +69,7 @@ def scans_to_segment(
         folders = [dataset_dir] if isinstance(dataset_dir, str) else list(dataset_dir)
         found = [case for folder in folders for case in find_scans(folder, spatial_dims=spatial_dims)]
     else:
-        groups = phantom_test_cases(output_dir, spatial_dims=spatial_dims, seed=seed)
+        groups = phantom_test_cases(output_dir, spatial_dims=spatial_dims, seed=seed, tasks=tasks)
         found = groups["in_distribution"] + groups["out_of_distribution"]
     return unique_names([{key: value for key, value in case.items() if key != "label"} for case in found])
 
@@ -77,6 +84,7 @@ def evaluation_cases(
     split_file: str | None = None,
     part: str = "test",
     damages: Sequence[str] = (),
+    tasks: Sequence[str] = PHANTOM_TASKS,
 ) -> list[Case]:
     """Returns the cases of an evaluation, each with its ``group`` and whether it is ``in_distribution``.
 
@@ -89,6 +97,7 @@ def evaluation_cases(
         split_file: ``split.json`` of a training run; only its ``part`` of the in-distribution cases is used.
         part: see ``split_file``.
         damages: for each, all in-distribution cases once more, damaged, as an out-of-distribution group.
+        tasks: of the phantoms that are in-distribution.
 
     Raises:
         MissingDataError: when a folder is missing or holds no scan.
@@ -98,7 +107,7 @@ def evaluation_cases(
         known = _folders(dataset_dir, spatial_dims, taken, in_distribution=True)
         strange: list[Case] = []
     else:
-        groups = phantom_test_cases(output_dir, spatial_dims=spatial_dims, seed=seed)
+        groups = phantom_test_cases(output_dir, spatial_dims=spatial_dims, seed=seed, tasks=tasks)
         known = [case | {"group": case["task"], "in_distribution": True} for case in groups["in_distribution"]]
         strange = [case | {"group": case["task"], "in_distribution": False} for case in groups["out_of_distribution"]]
     if ood_dir:
@@ -125,21 +134,24 @@ def _folders(folders: Folders, spatial_dims: int, taken: set[str], *, in_distrib
     return cases
 
 
-def phantom_test_cases(output_dir: str, *, spatial_dims: int = 3, seed: int = 0) -> dict[str, list[Case]]:
+def phantom_test_cases(
+    output_dir: str, *, spatial_dims: int = 3, seed: int = 0, tasks: Sequence[str] = PHANTOM_TASKS
+) -> dict[str, list[Case]]:
     """Returns phantoms that no training has seen: of the training's kinds, and of other kinds.
 
     Args:
         output_dir: they are written below ``output_dir/phantoms``.
         spatial_dims: 2 or 3.
         seed: of the training's phantoms; the ones made here have another.
+        tasks: of the training's phantoms.
     """
     strange = [task for task in TASKS if task not in PHANTOM_TASKS]
-    groups = {"in_distribution": PHANTOM_TASKS, "out_of_distribution": tuple(strange)}
+    groups = {"in_distribution": tuple(tasks), "out_of_distribution": tuple(strange)}
     return {
         group: labeled_cases(
-            None, output_dir, spatial_dims=spatial_dims, tasks=tasks, cases_per_task=6, seed=seed + 1000
+            None, output_dir, spatial_dims=spatial_dims, tasks=members, cases_per_task=6, seed=seed + 1000
         )
-        for group, tasks in groups.items()
+        for group, members in groups.items()
     }
 
 

@@ -13,6 +13,12 @@ import numpy as np
 from ..errors import ConfigError, MissingDataError, NotEnoughCasesError
 from ..files import write_json
 from .cases import Case, Folders, case_name, labeled_cases
+from .phantoms import PHANTOM_TASKS
+
+
+def patient_of(case: Case) -> str:
+    """Returns what tells the patients of one data set apart: the region of a case without one, or the case itself."""
+    return str(case.get("patient") or case.get("region") or case["image"])
 
 
 def split_cases(
@@ -55,7 +61,7 @@ def split_cases(
     parts: dict[str, list[Case]] = {"train": [], "val": [], "test": []}
     for task in sorted({str(case.get("task", "")) for case in cases}):
         members = [case for case in cases if str(case.get("task", "")) == task]
-        patients = sorted({_patient(case) for case in members})
+        patients = sorted({patient_of(case) for case in members})
         held_out = [name for name, number in fold_of_patients(members, num_folds).items() if number == fold]
         num_test = len(held_out) or round(test_fraction * len(patients))
         num_val = max(1, round(val_fraction * len(patients)))
@@ -69,7 +75,7 @@ def split_cases(
         part_of = dict.fromkeys(drawn, "train")
         part_of |= dict.fromkeys(drawn[:num_test], "test") | dict.fromkeys(drawn[num_test : num_test + num_val], "val")
         for case in members:
-            parts[part_of[_patient(case)]].append(case)
+            parts[part_of[patient_of(case)]].append(case)
     return parts
 
 
@@ -85,7 +91,7 @@ def fold_of_patients(cases: Sequence[Case], num_folds: int) -> dict[str, int]:
     Raises:
         NotEnoughCasesError: when there are fewer patients than folds.
     """
-    names = [_patient(case) for case in cases]
+    names = [patient_of(case) for case in cases]
     sizes = {name: names.count(name) for name in sorted(set(names))}
     if num_folds and len(sizes) < num_folds:
         raise NotEnoughCasesError(f"{len(sizes)} patient(s) cannot make {num_folds} folds; lower num_folds")
@@ -98,13 +104,16 @@ def fold_of_patients(cases: Sequence[Case], num_folds: int) -> dict[str, int]:
     return folds
 
 
-def select_cases(cases: Sequence[Case], split_file: str | Path | None, part: str) -> list[Case]:
+def select_cases(
+    cases: Sequence[Case], split_file: str | Path | None, part: str, *, required: bool = True
+) -> list[Case]:
     """Returns the cases that a split file names, or all cases without one.
 
     Args:
         cases: labeled cases.
         split_file: ``split.json`` of a training run: part -> task -> names of cases.
         part: ``train``, ``val`` or ``test``.
+        required: whether the part must name a case.
 
     Raises:
         MissingDataError: when the file does not exist or names none of the cases.
@@ -120,7 +129,7 @@ def select_cases(cases: Sequence[Case], split_file: str | Path | None, part: str
         raise MissingDataError(
             f"split_file {split_file} has no part {part!r} of data sets and cases; give a training run's split.json"
         ) from error
-    if not chosen:
+    if required and not chosen:
         raise MissingDataError(f"{split_file} names none of the {len(cases)} cases of dataset_dir in its part {part!r}")
     return chosen
 
@@ -161,6 +170,7 @@ class CaseSplit:
         seed: of the draw and of phantoms.
         spatial_dims: of phantoms.
         cases_per_task: number of phantoms of each task.
+        tasks: names of the phantoms' tasks.
         num_folds: see :func:`split_cases`.
         fold: see :func:`split_cases`.
     """
@@ -176,11 +186,12 @@ class CaseSplit:
         seed: int = 0,
         spatial_dims: int = 3,
         cases_per_task: int = 12,
+        tasks: Sequence[str] = PHANTOM_TASKS,
         num_folds: int = 0,
         fold: int = 0,
     ) -> None:
         self._source: dict[str, Any] = {"dataset_dir": dataset_dir, "output_dir": output_dir, "seed": seed}
-        self._source |= {"spatial_dims": spatial_dims, "cases_per_task": cases_per_task}
+        self._source |= {"spatial_dims": spatial_dims, "cases_per_task": cases_per_task, "tasks": tasks}
         self._draw: dict[str, Any] = {"val_fraction": val_fraction, "seed": seed, "test_fraction": test_fraction}
         self._draw |= {"split_file": split_file, "num_folds": num_folds, "fold": fold}
 
@@ -197,7 +208,3 @@ class CaseSplit:
     def part(self, name: str) -> list[Case]:
         """Returns the cases of ``train``, ``val`` or ``test``."""
         return self.parts.get(name, [])
-
-
-def _patient(case: Case) -> str:
-    return str(case.get("patient") or case.get("region") or case["image"])

@@ -2,7 +2,9 @@
 
 from .attach import Attach
 from .board import MovableWriter
+from .census import ClassCensus
 from .checkpoint import BestWeights, TrainingCheckpoint
+from .class_weights import ClassWeightHistory
 from .history import TrainingHistory
 from .log import EpochStatsHandler
 from .recorder import CaseRecorder, OODReport
@@ -13,6 +15,8 @@ __all__ = [
     "Attach",
     "BestWeights",
     "CaseRecorder",
+    "ClassCensus",
+    "ClassWeightHistory",
     "EpochSeeder",
     "EpochStatsHandler",
     "MovableWriter",

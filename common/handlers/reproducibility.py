@@ -19,10 +19,11 @@ class EpochSeeder:
         seed: of the run.
         sampler: has ``set_epoch``.
         transform: the random transforms, with ``set_random_state``; workers of a data loader get theirs from torch.
+        generator: of what else is drawn in an iteration.
     """
 
-    def __init__(self, seed: int, sampler: Any, transform: Any) -> None:
-        self.seed, self.sampler, self.transform = seed, sampler, transform
+    def __init__(self, seed: int, sampler: Any, transform: Any, generator: torch.Generator | None = None) -> None:
+        self.seed, self.sampler, self.transform, self.generator = seed, sampler, transform, generator
 
     def attach(self, engine: Engine) -> None:
         """Attaches to a training engine."""
@@ -36,3 +37,5 @@ class EpochSeeder:
         self.sampler.set_epoch(epoch)
         self.transform.set_random_state(seed=seed)
         torch.manual_seed(seed)
+        if self.generator is not None:
+            self.generator.manual_seed(seed)

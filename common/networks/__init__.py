@@ -1,5 +1,6 @@
 """Networks."""
 
 from .dense_skip_unet import DenseSkipUNet
+from .pair import CoTrainedPair
 
-__all__ = ["DenseSkipUNet"]
+__all__ = ["CoTrainedPair", "DenseSkipUNet"]

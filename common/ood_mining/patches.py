@@ -141,7 +141,7 @@ class PatchDataset(Dataset):
         """The images of ``candidate_dir``."""
         folders = [self.candidate_dir] if isinstance(self.candidate_dir, str) else list(self.candidate_dir)
         dims = len(self.patch_size)
-        found = [case for folder in folders for case in find_scans(folder, spatial_dims=dims)]
+        found = [case for folder in folders for case in find_scans(folder, spatial_dims=dims, name="candidate_dir")]
         return [{key: value for key, value in case.items() if key != "label"} for case in found]
 
     @cached_property

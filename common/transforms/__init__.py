@@ -2,7 +2,7 @@
 
 from .augment import random_orientation
 from .intensity import NormalizeByModalityd
-from .labels import ForegroundChannelsd, LabelMapd
+from .labels import ClassChannelsd, ClassIndicesd, ForegroundChannelsd, LabelMapd
 from .measure import MeasureSegmentationd
 from .save import SaveSegmentationd
 from .scan import CheckImaged, CheckLabeld, CropStranged, LoadScand
@@ -11,6 +11,8 @@ from .verdict import SpectralVerdictd
 __all__ = [
     "CheckImaged",
     "CheckLabeld",
+    "ClassChannelsd",
+    "ClassIndicesd",
     "CropStranged",
     "ForegroundChannelsd",
     "LabelMapd",

@@ -12,6 +12,7 @@ from monai.utils import convert_to_dst_type
 from torch import Tensor
 
 from ..errors import ConfigError, LabelError
+from .scan import scan_name
 
 
 def foreground_channels(label: Tensor, labels: Sequence[int] | None, out_channels: int) -> Tensor:
@@ -88,6 +89,99 @@ class ForegroundChannelsd(MapTransform):
             channels = foreground_channels(torch.as_tensor(turned[key]), labels, self.out_channels)
             turned[key] = convert_to_dst_type(channels, turned[key])[0]
         return turned
+
+
+def class_indices(label: Tensor, num_classes: int, labels: Sequence[int] | None = None) -> Tensor:
+    """Returns the class indices of a softmax network: 0 for background, then one number for each class that counts.
+
+    Args:
+        label: ``(1, H, W[, D])`` values of the label.
+        num_classes: channels of the network, background included.
+        labels: values of the classes that count, in order; others become background. ``None`` takes values as they are.
+
+    Returns:
+        ``(1, H, W[, D])`` uint8, 0 to ``num_classes - 1``.
+
+    Raises:
+        ConfigError: when more classes are named than the network has.
+        LabelError: when none is named and a value is beyond the network's classes.
+    """
+    if labels is None:
+        largest = int(label.max())
+        if largest >= num_classes:
+            raise LabelError(
+                f"label holds {largest} but out_channels is {num_classes}, that is, 0 to {num_classes - 1}; set "
+                f"out_channels to {largest + 1} or, where numbers have gaps, name those that count in foreground_labels"
+            )
+        return label.to(torch.uint8)
+    if len(labels) >= num_classes:
+        raise ConfigError(
+            f"foreground_labels {list(labels)} and background are more than out_channels {num_classes}; raise it"
+        )
+    given = torch.tensor(list(labels), device=label.device).reshape(-1, *[1] * (label.ndim - 1))
+    numbers = torch.arange(1, len(labels) + 1, device=label.device).reshape(given.shape)
+    return ((label == given) * numbers).sum(dim=0, keepdim=True).to(torch.uint8)
+
+
+class ClassIndicesd(MapTransform):
+    """Dictionary version of :func:`class_indices`.
+
+    Args:
+        keys: keys of the labels; a case without a label passes.
+        num_classes: channels of the network, background included; from 2 to 256.
+        foreground_labels: data set (``task`` of a case) -> classes that count, in order; all where none is given.
+
+    Raises:
+        ConfigError: when the number of classes is not accepted.
+    """
+
+    def __init__(
+        self, keys: KeysCollection, num_classes: int, foreground_labels: Mapping[str, Sequence[int]] | None = None
+    ) -> None:
+        super().__init__(keys, allow_missing_keys=True)
+        if not 2 <= num_classes <= 256:
+            raise ConfigError(f"out_channels is {num_classes}; a softmax needs background and a class: 2 to 256")
+        self.num_classes = num_classes
+        self.foreground_labels = dict(foreground_labels or {})
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Returns ``data`` with labels turned into class indices.
+
+        Raises:
+            LabelError: naming the case whose label has a value beyond the network's classes.
+        """
+        turned = dict(data)
+        for key in self.key_iterator(turned):
+            try:
+                indices = self._turn(torch.as_tensor(turned[key]), turned)
+            except LabelError as error:
+                raise LabelError(f"{scan_name(turned)}: {error}") from error
+            turned[key] = convert_to_dst_type(indices, turned[key], dtype=indices.dtype)[0]
+        return turned
+
+    def _named(self, data: Mapping[Hashable, Any]) -> Sequence[int] | None:
+        """The classes that count in the data set of a case, where they are named."""
+        return self.foreground_labels.get(str(data.get("task", "")))
+
+    def _turn(self, label: Tensor, data: Mapping[Hashable, Any]) -> Tensor:
+        return class_indices(label, self.num_classes, self._named(data))
+
+
+class ClassChannelsd(ClassIndicesd):
+    """One binary channel for each foreground class that the data set of a case has; others are not measured.
+
+    Args:
+        keys: keys of the labels; a case without a label passes.
+        num_classes: channels of the network, background included; from 2 to 256.
+        foreground_labels: data set (``task`` of a case) -> classes that count, in order; all where none is given.
+    """
+
+    def _turn(self, label: Tensor, data: Mapping[Hashable, Any]) -> Tensor:
+        indices = super()._turn(label, data)
+        named, last = self._named(data), self.num_classes - 1
+        count = max(data.get("classes", [last])) if named is None else len(named)
+        channels = torch.arange(1, min(count, last) + 1, device=label.device)
+        return (indices == channels.reshape(-1, *[1] * (label.ndim - 1))).float()
 
 
 class LabelMapd(MapTransform):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,7 +19,14 @@ METRICS = ("dsc", "hd95", "assd", "ece", "mce")
 
 
 def measure_segmentation(
-    probability: Tensor, target: Tensor, spacing: Any, *, threshold: float = 0.5, width: float = 10, num_bins: int = 10
+    probability: Tensor,
+    target: Tensor,
+    spacing: Any,
+    *,
+    segmentation: Tensor | None = None,
+    threshold: float = 0.5,
+    width: float = 10,
+    num_bins: int = 10,
 ) -> tuple[dict[str, float], Tensor]:
     """Returns the metrics of one structure in one case.
 
@@ -30,6 +37,7 @@ def measure_segmentation(
         probability: ``(H, W[, D])`` in [0, 1].
         target: ``(H, W[, D])``, zero or one.
         spacing: size of a voxel along each axis, in mm.
+        segmentation: ``(H, W[, D])``, nonzero where the structure is predicted; by ``threshold`` without.
         threshold: a voxel is foreground above it.
         width: half width of the band, in voxels.
         num_bins: bins of ECE and MCE.
@@ -38,7 +46,8 @@ def measure_segmentation(
         ``dsc`` in [0, 1], ``hd95`` and ``assd`` in mm, ``ece`` and ``mce`` in [0, 1]; NaN where a metric does not exist
         (no ground truth; no prediction, for the distances). Then the calibration bins ``(3, num_bins)``.
     """
-    predicted, truth = (probability > threshold)[None, None], (target > 0)[None, None]
+    predicted = (probability > threshold if segmentation is None else segmentation > 0)[None, None]
+    truth = (target > 0)[None, None]
     band = boundary_band(target, width)
     bins = calibration_bins(probability.float(), target.float(), num_bins=num_bins, mask=band)
     ece, mce = errors_from_bins(bins)
@@ -54,20 +63,29 @@ def measure_segmentation(
 
 
 class MeasureSegmentationd(MapTransform):
-    """Adds ``metrics`` (channel -> metric -> value) and ``calibration_bins`` to a labeled case.
+    """Adds ``metrics`` (channel -> metric -> value), ``shares`` (of voxels) and ``calibration_bins`` to a labeled case.
 
     Args:
         keys: key of the probabilities, ``(K, H, W[, D])``.
         label_key: key of the ground truth, ``(K, H, W[, D])``; a case without one passes.
         width: half width of the band of ECE and MCE, in voxels.
         num_bins: bins of ECE and MCE.
+        softmax: whether the probabilities are those of a softmax, background first: each voxel then belongs to its most
+            probable class. The ground truth has no background, and may lack classes at the end.
     """
 
     def __init__(
-        self, keys: KeysCollection, label_key: str = "label", *, width: float = 10, num_bins: int = 10
+        self,
+        keys: KeysCollection,
+        label_key: str = "label",
+        *,
+        width: float = 10,
+        num_bins: int = 10,
+        softmax: bool = False,
     ) -> None:
         super().__init__(keys)
         self.label_key = label_key
+        self.softmax = softmax
         self.width = width
         self.num_bins = num_bins
 
@@ -81,10 +99,21 @@ class MeasureSegmentationd(MapTransform):
             axes = label.ndim - 1
             spacing = affine_to_spacing(image.affine, r=axes) if hasattr(image, "affine") else [1.0] * axes
             settings = {"width": self.width, "num_bins": self.num_bins}
+            probabilities, predicted = self._split(torch.as_tensor(measured[key]), len(label))
             channels = [
-                measure_segmentation(torch.as_tensor(probability), target, spacing, **settings)  # type: ignore[arg-type]
-                for probability, target in zip(measured[key], label, strict=True)
+                measure_segmentation(probability, target, spacing, segmentation=mask, **settings)  # type: ignore[arg-type]
+                for probability, target, mask in zip(probabilities, label, predicted, strict=True)
             ]
             measured["metrics"] = {str(index + 1): metrics for index, (metrics, _) in enumerate(channels)}
+            measured["shares"] = {
+                str(index + 1): float((target > 0).float().mean()) for index, target in enumerate(label)
+            }
             measured["calibration_bins"] = torch.stack([bins for _, bins in channels]).sum(dim=0)
         return measured
+
+    def _split(self, probability: Tensor, count: int) -> tuple[Tensor, Sequence[Tensor | None]]:
+        """Probability and segmentation of each foreground channel."""
+        if not self.softmax:
+            return probability, [None] * count
+        best = probability.argmax(dim=0)
+        return probability[1 : count + 1], [best == channel for channel in range(1, count + 1)]

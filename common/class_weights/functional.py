@@ -1,0 +1,147 @@
+"""The mathematics of class weights: what happened in a batch, class by class, and what follows from it.
+
+Class 0 is background. Nothing here waits for the device, and no loop runs over classes.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..errors import ConfigError
+from ..session import sum_over_processes
+
+EPSILON = 1e-8
+"""Smallest Dice, and what is added to both terms of the learning speed."""
+
+INFORMATION_OFFSET = 0.01
+"""Added to both terms of the information, so that a class of full confidence keeps some weight."""
+
+
+class ClassStatistics(NamedTuple):
+    """Sums over the voxels of one batch, over all processes; each ``(C,)`` float64.
+
+    Args:
+        truth: voxels of each class in the ground truth of the labeled images.
+        predicted: voxels of each class in the network's segmentation of the labeled images.
+        overlap: voxels of each class in both.
+        confidence: the network's probability of each class, summed over the voxels that truly are of that class.
+        pseudo: voxels of each class in the network's segmentation of the unlabeled images.
+    """
+
+    truth: Tensor
+    predicted: Tensor
+    overlap: Tensor
+    confidence: Tensor
+    pseudo: Tensor
+
+
+def class_masks(label: Tensor, num_classes: int) -> Tensor:
+    """Returns one boolean channel for each class, ``(B, C, H, W[, D])``, of class indices ``(B, 1, H, W[, D])``."""
+    classes = torch.arange(num_classes, device=label.device)
+    return label == classes.reshape(1, -1, *[1] * (label.ndim - 2))
+
+
+@torch.no_grad()
+def class_statistics(probability: Tensor, label: Tensor, pseudo_label: Tensor | None = None) -> ClassStatistics:
+    """Returns what the weights need to know of one batch, summed over all processes.
+
+    Args:
+        probability: softmax of the network on the labeled images, ``(B, C, H, W[, D])``.
+        label: class indices of the labeled images, ``(B, 1, H, W[, D])``.
+        pseudo_label: the network's class indices of the unlabeled images; ``None`` counts as none.
+    """
+    num_classes = probability.shape[1]
+    truth = class_masks(label, num_classes)
+    predicted = class_masks(probability.argmax(dim=1, keepdim=True), num_classes)
+    axes = [0, *range(2, probability.ndim)]
+    sums = [part.sum(axes).double() for part in (truth, predicted, truth & predicted, truth * probability)]
+    pseudo = torch.zeros_like(sums[0])
+    if pseudo_label is not None:
+        pseudo = class_masks(pseudo_label, num_classes).sum(axes).double()
+    return ClassStatistics(*sum_over_processes(torch.stack([*sums, pseudo])).unbind())
+
+
+def distribution_weight(counts: Tensor) -> Tensor:
+    """Returns DisW: ``log r_c / max_k log r_k`` with ``r_c = max(a) / a_c``; the rarest class has weight 1.
+
+    Args:
+        counts: ``(C,)`` voxels, or shares of voxels, of each class; a class without voxels counts as one voxel.
+
+    Returns:
+        ``(C,)`` in [0, 1]; all ones when the classes are balanced.
+
+    Raises:
+        ConfigError: when ``counts`` has another number of axes.
+
+    Example:
+        >>> distribution_weight(torch.tensor([1000, 100, 10]))
+        tensor([0.0000, 0.5000, 1.0000])
+    """
+    values = torch.as_tensor(counts)
+    if values.ndim != 1:
+        raise ConfigError(f"counts has shape {tuple(values.shape)}; expected is one number for each class")
+    kind = values.dtype if values.is_floating_point() else torch.get_default_dtype()
+    # Where logarithms are equal, float32 may not say so.
+    amounts = torch.where(values > 0, values, 1).double()
+    ratios = (amounts.max() / amounts).log()
+    return _share_of_largest(ratios).to(kind)
+
+
+def class_shares(counts: Tensor) -> Tensor:
+    """Returns the share of voxels of each class, ``(C,)``; a class without voxels counts as one voxel."""
+    filled = counts.clamp_min(1)
+    return filled / filled.sum()
+
+
+def class_dice(statistics: ClassStatistics) -> Tensor:
+    """Returns the Dice coefficient of each class over the labeled batch, ``(C,)``, at least ``1e-8``."""
+    total = statistics.truth + statistics.predicted
+    return (2 * statistics.overlap / total.clamp_min(1)).clamp_min(EPSILON)
+
+
+def learning_terms(dice: Tensor, previous: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns how much each class was learned and unlearned since the previous step, both at least 0.
+
+    ``max(D, 0) * ln(d_t / d_(t-1))`` and ``min(D, 0) * ln(d_t / d_(t-1))`` with ``D = d_t - d_(t-1)``, the terms of a
+    population stability index.
+
+    Args:
+        dice: ``d_t``, ``(C,)``, above 0.
+        previous: ``d_(t-1)``, ``(C,)``, above 0.
+    """
+    change, ratio = dice - previous, (dice / previous).log()
+    return change.clamp_min(0) * ratio, change.clamp_max(0) * ratio
+
+
+def learning_speed(learned: Tensor, unlearned: Tensor, *, alpha: float = 0.2) -> Tensor:
+    """Returns ``((u + 1e-8) / (l + 1e-8)) ** alpha``, high for a class that is unlearned."""
+    return ((unlearned + EPSILON) / (learned + EPSILON)) ** alpha
+
+
+def class_information(confidence: Tensor) -> Tensor:
+    """Returns the information of each class, ``(1 - q_c + 0.01) / (max_k(1 - q_k) + 0.01)``, in (0, 1].
+
+    Args:
+        confidence: ``q``, ``(C,)``: mean probability of each class over the voxels that truly are of that class.
+    """
+    doubt = 1 - confidence
+    return (doubt + INFORMATION_OFFSET) / (doubt.max() + INFORMATION_OFFSET)
+
+
+def scale_weight(weight: Tensor) -> Tensor:
+    """Returns the weights scaled to a maximum of 1; all ones where all are zero."""
+    return _share_of_largest(weight)
+
+
+def loss_weight(weight: Tensor) -> Tensor:
+    """Returns the weights as losses take them: scaled to a maximum of 1, times the number of classes."""
+    return scale_weight(weight) * weight.numel()
+
+
+def _share_of_largest(values: Tensor) -> Tensor:
+    """Values over their largest, which is not negative; all ones where that is zero."""
+    largest = values.max()
+    return torch.where(largest > 0, values / largest.clamp_min(torch.finfo(values.dtype).tiny), 1)

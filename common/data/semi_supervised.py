@@ -1,0 +1,149 @@
+"""Which training cases give their labels and which go without."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from ..errors import ConfigError, MissingDataError
+from .cases import Case, Folders, decathlon_scans, labeled_cases, name_folders
+from .scans import find_scans, unique_names
+from .split import CaseSplit, patient_of, select_cases, split_cases
+
+
+def draw_labeled(cases: Sequence[Case], fraction: float, seed: int) -> tuple[list[Case], list[Case]]:
+    """Divides training cases into labeled and unlabeled ones, task by task and by patient, reproducibly.
+
+    Of one seed, the labeled patients of a smaller fraction are among those of a larger one.
+
+    Args:
+        cases: training cases; those that share a ``patient`` stay together.
+        fraction: share of the patients of every task whose labels are used, at least one; in (0, 1].
+        seed: of the draw.
+
+    Raises:
+        ConfigError: when the fraction is not accepted.
+    """
+    if not 0 < fraction <= 1:
+        raise ConfigError(f"labeled_fraction is {fraction}; accepted is above 0, up to 1 (all labels are used)")
+    chosen: set[tuple[str, str]] = set()
+    for task in sorted({str(case.get("task", "")) for case in cases}):
+        patients = sorted({patient_of(case) for case in cases if str(case.get("task", "")) == task})
+        drawn = np.random.default_rng(seed).permutation(patients).tolist()
+        chosen |= {(task, patient) for patient in drawn[-max(1, round(fraction * len(patients))) :]}
+    parts: dict[bool, list[Case]] = {True: [], False: []}
+    for case in cases:
+        parts[(str(case.get("task", "")), patient_of(case)) in chosen].append(case)
+    return parts[True], parts[False]
+
+
+def without_labels(cases: Sequence[Case]) -> list[Case]:
+    """Returns the cases without their labels."""
+    return [{key: value for key, value in case.items() if key != "label"} for case in cases]
+
+
+class SemiSupervisedSplit(CaseSplit):
+    """The parts of a run's data: ``train`` with labels, ``unlabeled`` without, ``val`` and ``test``.
+
+    Unlabeled are the training cases whose labels are not drawn, items of the listing without a label, and the scans of
+    ``unlabeled_dir``; never one of a patient of ``val`` or ``test``.
+
+    Args:
+        dataset_dir: see :func:`labeled_cases`.
+        output_dir: see :func:`labeled_cases`.
+        val_fraction: see :func:`split_cases`.
+        labeled_fraction: see :func:`draw_labeled`.
+        labeled_cases: names of the cases whose labels are used, in place of a draw.
+        unlabeled_dir: folder or folders of scans without labels.
+        labeled_seed: of the draw of the labeled cases; that of the other parts is among the settings.
+        **settings: those of :class:`CaseSplit`.
+    """
+
+    def __init__(
+        self,
+        dataset_dir: Folders | None,
+        output_dir: str,
+        *,
+        val_fraction: float,
+        labeled_fraction: float = 0.2,
+        labeled_cases: Sequence[str] | None = None,
+        unlabeled_dir: Folders | None = None,
+        labeled_seed: int = 0,
+        **settings: Any,
+    ) -> None:
+        super().__init__(dataset_dir, output_dir, val_fraction=val_fraction, **settings)
+        self._fraction, self._names, self._labeled_seed = labeled_fraction, labeled_cases, labeled_seed
+        self._dataset_dir, self._unlabeled_dir = dataset_dir, unlabeled_dir
+        self._spatial_dims = int(settings.get("spatial_dims", 3))
+
+    @cached_property
+    def parts(self) -> dict[str, list[Case]]:
+        """All parts, drawn when first asked for."""
+        cases = labeled_cases(**self._source)
+        split_file = self._draw["split_file"]
+        if split_file:
+            everything = [*cases, *self._further_scans()]
+            parts = {part: select_cases(everything, split_file, part) for part in ("train", "val")}
+            parts["unlabeled"] = select_cases(everything, split_file, "unlabeled", required=False)
+        else:
+            parts = self._divide(cases)
+            tested = {(case.get("task"), patient_of(case)) for part in ("val", "test") for case in parts[part]}
+            further = [case for case in self._further_scans() if (case.get("task"), patient_of(case)) not in tested]
+            parts["unlabeled"] += further
+        return parts | {"unlabeled": without_labels(parts["unlabeled"])}
+
+    @property
+    def further(self) -> list[Case]:
+        """The scans of ``unlabeled_dir``, for labeled cases that are set from outside."""
+        return self._scans_of_unlabeled_dir()
+
+    def _divide(self, cases: list[Case]) -> dict[str, list[Case]]:
+        """The labeled cases of the data sets in all four parts."""
+        if self._names is None:
+            parts = split_cases(cases, **self._draw)
+            parts["train"], parts["unlabeled"] = draw_labeled(parts["train"], self._fraction, self._labeled_seed)
+            return parts
+        named = [case for case in cases if case["case"] in set(self._names)]
+        missing = sorted(set(self._names) - {case["case"] for case in named})
+        if missing or not named:
+            raise MissingDataError(f"labeled_cases names {missing[:5]}, which no data set has; give names of cases")
+        patients = {patient_of(case) for case in named}
+        parts = split_cases([case for case in cases if patient_of(case) not in patients], **self._draw)
+        rest = [case for case in cases if patient_of(case) in patients and case not in named]
+        return parts | {"train": named, "unlabeled": [*parts["train"], *rest]}
+
+    def _further_scans(self) -> list[Case]:
+        """Items of the listings that have no label, and the scans of ``unlabeled_dir``."""
+        scans = []
+        for folder, task in name_folders(self._dataset_dir) if self._dataset_dir else ():
+            listed = decathlon_scans(folder, sections=("training",))
+            scans += [case | {"task": task} for case in listed if "label" not in case]
+        return scans + self._scans_of_unlabeled_dir()
+
+    def _scans_of_unlabeled_dir(self) -> list[Case]:
+        """All scans of all folders, each folder a task."""
+        if not self._unlabeled_dir:
+            return []
+        settings: dict[str, Any] = {"spatial_dims": self._spatial_dims, "name": "unlabeled_dir"}
+        named = name_folders(self._unlabeled_dir)
+        scans = [case | {"task": task} for folder, task in named for case in find_scans(folder, **settings)]
+        return unique_names(without_labels(scans))
+
+
+def unlabeled_cases(split: SemiSupervisedSplit, labeled: Sequence[Case], *, teaching: str, mixing: str) -> list[Case]:
+    """Returns the unlabeled cases of a run, none where nothing is learned from them.
+
+    Args:
+        split: where they come from.
+        labeled: the labeled cases; where these were set from outside (MONAI Label, federated clients), only
+            ``unlabeled_dir`` tells of unlabeled ones.
+        teaching: name of the teaching; ``none`` learns nothing from unlabeled cases,
+        mixing: unless they are mixed.
+    """
+    if teaching == mixing == "none":
+        return []
+    own = split.drawn and list(labeled) == split.part("train")
+    return split.part("unlabeled") if own else split.further

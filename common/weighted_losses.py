@@ -1,0 +1,74 @@
+"""Losses of softmax segmentation with a weight for each class."""
+
+from __future__ import annotations
+
+import torch
+from monai.losses import DiceLoss
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+
+def weighted_cross_entropy(input: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """Returns ``sum(w_y * ce) / max(sum(w_y), 1e-8)`` over all voxels.
+
+    Torch's own mean divides by ``sum(w_y)``, which is not a number for a target whose classes all have weight 0.
+
+    Args:
+        input: logits, ``(B, C, H, W[, D])``.
+        target: class indices, ``(B, 1, H, W[, D])``.
+        weight: ``(C,)``, not negative.
+    """
+    classes = target[:, 0].long()
+    total = cross_entropy(input.float(), classes, weight=weight, reduction="sum")
+    return total / weight[classes].sum().clamp_min(1e-8)
+
+
+class WeightedDiceLoss(nn.Module):
+    """Mean over the foreground classes of ``w_c * (1 - dice_c)``, Dice over the whole batch, smoothing 1."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dice = DiceLoss(
+            include_background=False,
+            to_onehot_y=True,
+            softmax=True,
+            batch=True,
+            reduction="none",
+            smooth_nr=1.0,
+            smooth_dr=1.0,
+        )
+
+    def forward(self, input: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+        """Returns the loss of logits ``(B, C, H, W[, D])`` and class indices ``(B, 1, H, W[, D])``.
+
+        Args:
+            input: logits.
+            target: class indices.
+            weight: ``(C,)``, not negative; that of background does not count.
+        """
+        return (weight[1:] * self.dice(input.float(), target).flatten()).mean()
+
+
+class WeightedSegmentationLoss(nn.Module):
+    """Weighted Dice loss plus a share of the weighted cross entropy.
+
+    Args:
+        cross_entropy_share: of the cross entropy; 1/2 in the source.
+    """
+
+    def __init__(self, cross_entropy_share: float = 0.5) -> None:
+        super().__init__()
+        self.cross_entropy_share = cross_entropy_share
+        self.dice = WeightedDiceLoss()
+
+    def forward(self, input: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+        """Returns the loss of logits ``(B, C, H, W[, D])`` and class indices ``(B, 1, H, W[, D])``.
+
+        Args:
+            input: logits.
+            target: class indices.
+            weight: ``(C,)``, not negative; all ones without.
+        """
+        chosen = torch.ones(input.shape[1], device=input.device) if weight is None else weight
+        share = self.cross_entropy_share * weighted_cross_entropy(input, target, chosen)
+        return self.dice(input, target, chosen) + share

@@ -1,0 +1,242 @@
+"""One iteration of co-training: what is averaged, what is learned from whom, and what it costs in numbers."""
+
+import math
+from copy import deepcopy
+
+import pytest
+import torch
+from ignite.engine import Events
+from monai.engines import SupervisedTrainer
+from torch import nn
+from torch.testing import assert_close
+
+from common.class_weights import make_class_weight
+from common.cotraining import TEACHINGS, CoTrainingStep, EMANetwork, GaussianRamp, cross_supervision, mean_teacher
+from common.double_mix import apply_mask, make_mixing
+from common.errors import ConfigError
+from common.networks import CoTrainedPair
+from common.weighted_losses import WeightedSegmentationLoss, weighted_cross_entropy
+
+CLASSES = 3
+
+
+def tiny_network(**_settings):
+    return nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, CLASSES, 1))
+
+
+def make_pair(seed=0):
+    torch.manual_seed(seed)
+    return CoTrainedPair(tiny_network)
+
+
+def make_batch(seed=0, half=2):
+    generator = torch.Generator().manual_seed(seed)
+    image, unlabeled = (torch.randn(half, 1, 8, 6, generator=generator) for _ in range(2))
+    return {
+        "image": image,
+        "label": torch.randint(0, CLASSES, (half, 1, 8, 6), generator=generator),
+        "unlabeled": unlabeled,
+    }
+
+
+def make_step(network, *, weights=("none", "none"), mixing="none", **settings):
+    first, second = (make_class_weight(name, CLASSES) for name in weights)
+    settings = {"ema": EMANetwork(network), "ramp": GaussianRamp(length=10)} | settings
+    generator = torch.Generator().manual_seed(5)
+    return CoTrainingStep(
+        network, WeightedSegmentationLoss(), first, second, mixing=make_mixing(mixing), generator=generator, **settings
+    )
+
+
+def make_trainer(network, step, batches, epochs=1):
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, nesterov=True)
+    return SupervisedTrainer(
+        device=torch.device("cpu"), max_epochs=epochs, train_data_loader=batches, network=network, optimizer=optimizer,
+        loss_function=step.loss, iteration_update=step, decollate=False,
+    )  # fmt: skip
+
+
+class TestAverage:
+    def test_first_update_is_a_copy_and_later_ones_follow_the_decay(self):
+        network, values = nn.Linear(1, 1, bias=False), [3.0, 5.0, -1.0, 2.0]
+        average = EMANetwork(network)
+        expected = None
+        for t, value in enumerate(values, start=1):
+            network.weight.data.fill_(value)
+            average.update_parameters(network)
+            decay = min(0.99, 1 - 1 / (t + 1))
+            expected = value if t == 1 else decay * expected + (1 - decay) * value
+            assert float(average.module.weight) == pytest.approx(expected)
+
+    def test_decay_never_exceeds_its_maximum(self):
+        average = EMANetwork(nn.Linear(1, 1), maximum=0.9)
+        average.n_averaged += 500
+        assert average.decay() == 0.9
+        average.n_averaged.fill_(2)
+        assert average.decay() == pytest.approx(0.75)
+
+    def test_buffers_are_copied_and_the_average_predicts_in_evaluation_mode(self):
+        network = tiny_network()
+        average = EMANetwork(network)
+        network.train()(torch.randn(4, 1, 8, 6))
+        average.update_parameters(network)
+        assert not average.module.training
+        assert_close(average.module[1].running_mean, network[1].running_mean, rtol=0, atol=0)
+        assert int(average.module[1].num_batches_tracked) == 1
+        assert not any(parameter.requires_grad for parameter in average.parameters())
+
+    def test_average_survives_a_checkpoint(self, tmp_path):
+        network = tiny_network()
+        average, other = EMANetwork(network), EMANetwork(tiny_network())
+        for _ in range(3):
+            average.update_parameters(tiny_network())
+        torch.save(average.state_dict(), tmp_path / "ema.pt")
+        other.load_state_dict(torch.load(tmp_path / "ema.pt", weights_only=True))
+        assert other.decay() == average.decay() == pytest.approx(0.8)
+        other.update_parameters(network)
+        average.update_parameters(network)
+        assert_close(other.state_dict(), average.state_dict(), rtol=0, atol=0)
+
+
+def test_ramp_follows_the_formula_and_stays_at_its_maximum():
+    ramp = GaussianRamp(0.5, length=20)
+    for epoch in (1, 7, 20):
+        assert ramp(epoch) == pytest.approx(0.5 * math.exp(-5 * (1 - epoch / 20) ** 2))
+    assert ramp(20) == ramp(35) == 0.5
+
+
+class TestTeaching:
+    def test_each_network_learns_from_the_other(self):
+        generator = torch.Generator().manual_seed(1)
+        students, teachers = ([torch.randn(2, 3, 4, 4, generator=generator) for _ in range(2)] for _ in range(2))
+        weights, loss = [torch.tensor([0.0, 1, 3]), torch.tensor([1.0, 3, 2])], WeightedSegmentationLoss()
+        labels = [logits.argmax(1, keepdim=True) for logits in teachers]
+        expected = loss(students[0], labels[1], weights[0]) + loss(students[1], labels[0], weights[1])
+        assert_close(cross_supervision(students, teachers, weights, loss), expected)
+
+    def test_mean_teachers_agree_with_their_own_student(self):
+        logits = [torch.randn(2, 3, 4, 4) for _ in range(2)]
+        assert mean_teacher(logits, [item + 7 for item in logits], [], None) < 1e-10
+        swapped = mean_teacher(logits, logits[::-1], [], None)
+        assert_close(swapped, 2 * ((logits[0].softmax(1) - logits[1].softmax(1)) ** 2).mean())
+
+    @pytest.mark.parametrize("teaching", ["cross", "mean_teacher"])
+    def test_no_gradient_reaches_the_teachers(self, teaching):
+        students, teachers = ([torch.randn(2, 3, 4, 4, requires_grad=True) for _ in range(2)] for _ in range(2))
+        TEACHINGS[teaching](students, teachers, [torch.ones(3)] * 2, WeightedSegmentationLoss()).backward()
+        assert all(item.grad is not None for item in students)
+        assert all(item.grad is None for item in teachers)
+
+
+class TestLosses:
+    """The terms of the loss, computed once more by hand from the definitions of METHODS 5."""
+
+    @pytest.fixture
+    def parts(self):
+        network, batch = make_pair().train(), make_batch()
+        for parameter in network.parameters():
+            parameter.data.mul_(2)
+        return network, batch, network(torch.cat([batch["image"], batch["unlabeled"]]))
+
+    def test_supervised_term(self, parts):
+        network, batch, _ = parts
+        terms = make_step(network, teaching="none").losses(network, batch, theta=1.0)
+        loss = WeightedSegmentationLoss()
+        alone = network(batch["image"])
+        assert_close(terms["supervised"], sum(loss(item, batch["label"]) for item in alone))
+        assert list(terms) == ["supervised"]
+
+    def test_cross_pseudo_supervision_uses_the_labels_of_the_students(self, parts):
+        network, batch, logits = parts
+        terms = make_step(network, teacher="students").losses(network, batch, theta=0.25)
+        loss, (first, second) = WeightedSegmentationLoss(), [item[2:] for item in logits]
+        expected = loss(first, second.argmax(1, keepdim=True)) + loss(second, first.argmax(1, keepdim=True))
+        assert_close(terms["unsupervised"], 0.25 * expected)
+        assert_close(terms["supervised"], sum(loss(item[:2], batch["label"]) for item in logits))
+
+    def test_averages_label_in_evaluation_mode(self, parts):
+        network, batch, logits = parts
+        step = make_step(network)
+        teacher = deepcopy(network).eval()
+        first, second = (item.argmax(1, keepdim=True) for item in teacher.each(batch["unlabeled"]))
+        loss = WeightedSegmentationLoss()
+        expected = loss(logits[0][2:], second) + loss(logits[1][2:], first)
+        assert_close(step.losses(network, batch, theta=1.0)["unsupervised"], expected)
+
+    def test_mixed_term(self, parts):
+        network, batch, _ = parts
+        step = make_step(network, mixing="Double-Mix", weights=("CDifW", "DisW"), teaching="none")
+        step.class_weights[1].start(torch.tensor([80, 15, 5]))
+        before = deepcopy(network)
+        terms = step.losses(network, batch, theta=1.0)
+        # The same draws once more, with the weights that the step has just computed.
+        generator, mixing = torch.Generator().manual_seed(5), make_mixing("Double-Mix")
+        teachers, expected = deepcopy(before).eval().each(batch["unlabeled"]), 0.0
+        for member, logits, weight in zip(
+            (before.network_a, before.network_b), teachers, step.class_weights, strict=True
+        ):
+            pseudo = logits.argmax(1, keepdim=True)
+            image, label, mask = mixing(
+                batch["unlabeled"], pseudo, batch["image"], batch["label"], weight.weight, generator=generator
+            )
+            assert torch.equal(apply_mask(batch["unlabeled"], pseudo, batch["image"], batch["label"], mask)[0], image)
+            expected += weighted_cross_entropy(member.train()(image), label, weight.loss_weight())
+        assert_close(terms["mixed"], expected)
+        assert list(terms) == ["supervised", "mixed"]
+
+
+@pytest.mark.parametrize("weights", [("CDifW", "DisW"), ("none", "none"), ("DifW", "CDisW")])
+@pytest.mark.parametrize("mixing", ["none", "CutMix", "CutOut", "ClassMix", "Double-Mix"])
+def test_every_method_trains(weights, mixing):
+    network = make_pair()
+    before = deepcopy(network.state_dict())
+    step = make_step(network, weights=weights, mixing=mixing)
+    trainer = make_trainer(network, step, [make_batch(seed) for seed in range(4)], epochs=2)
+    trainer.run()
+    output = trainer.state.output
+    assert set(output) == {"loss", *step.terms}
+    assert_close(output["loss"], sum(output[name] for name in step.terms))
+    assert all(value.isfinite() for value in output.values())
+    for name in ("network_a.0.weight", "network_b.0.weight"):
+        assert not torch.equal(network.state_dict()[name], before[name])
+    assert int(step.ema.n_averaged) == 8
+
+
+def test_loss_falls():
+    network = make_pair()
+    batch = make_batch()
+    batch["label"] = (batch["image"] > 0).long() + (batch["image"] > 1)
+    # Class weights move the scale of the loss; without them its values compare.
+    step = make_step(network, mixing="Double-Mix")
+    losses = []
+    trainer = make_trainer(network, step, [batch], epochs=60)
+    trainer.add_event_handler(
+        Events.ITERATION_COMPLETED, lambda engine: losses.append(float(engine.state.output["supervised"]))
+    )
+    trainer.run()
+    assert losses[-1] < 0.65 * losses[0]
+
+
+def test_unlabeled_images_do_not_matter_where_nothing_is_learned_from_them():
+    weights = []
+    for unlabeled in (torch.zeros(2, 1, 8, 6), torch.full((2, 1, 8, 6), 9.0)):
+        network = make_pair()
+        batch = make_batch() | {"unlabeled": unlabeled}
+        make_trainer(network, make_step(network, teaching="none"), [batch]).run()
+        weights.append(network.state_dict())
+    assert_close(weights[0], weights[1], rtol=0, atol=0)
+
+
+def test_students_as_teachers_leave_the_average_alone():
+    network = make_pair()
+    step = make_step(network, teacher="students")
+    make_trainer(network, step, [make_batch()]).run()
+    assert int(step.ema.n_averaged) == 0
+
+
+def test_settings_that_do_not_exist_are_refused():
+    network = make_pair()
+    with pytest.raises(ConfigError, match="teaching 'self' does not exist; accepted are none, cross, mean_teacher"):
+        make_step(network, teaching="self")
+    with pytest.raises(ConfigError, match="teacher is 'mean'; accepted are ema and students"):
+        make_step(network, teacher="mean")

@@ -1,0 +1,240 @@
+"""Which cases give their labels, and how both halves of a batch are drawn and put together."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from monai.data import CacheDataset
+from scipy.stats import chisquare
+from torch.testing import assert_close
+
+from common import sampling
+from common.data import HalvesLoader, HalvesSampler, SemiSupervisedSplit, draw_labeled, halves, unlabeled_cases
+from common.data.halves import collate_halves
+from common.data.split import write_split
+from common.errors import ConfigError, MissingDataError, NotEnoughCasesError
+
+
+def make_cases(number=20, task="organ", per_patient=1):
+    return [
+        {
+            "image": f"{task}/{i:02}",
+            "label": f"l{i}",
+            "case": f"c{i:02}",
+            "task": task,
+            "patient": f"p{i // per_patient:02}",
+        }
+        for i in range(number)
+    ]
+
+
+class TestDraw:
+    @pytest.mark.parametrize(("fraction", "expected"), [(0.05, 1), (0.1, 2), (0.4, 8), (1.0, 20), (0.001, 1)])
+    def test_share_of_patients(self, fraction, expected):
+        labeled, rest = draw_labeled(make_cases(), fraction, 0)
+        assert len(labeled) == expected
+        assert sorted(case["case"] for case in labeled + rest) == [f"c{i:02}" for i in range(20)]
+
+    @pytest.mark.parametrize("seed", range(4))
+    def test_cases_of_one_patient_stay_together(self, seed):
+        labeled, rest = draw_labeled(make_cases(24, per_patient=3), 0.25, seed)
+        patients = [{case["patient"] for case in part} for part in (labeled, rest)]
+        assert len(patients[0]) == 2
+        assert not patients[0] & patients[1]
+
+    def test_same_seed_same_draw_and_larger_shares_hold_smaller_ones(self):
+        draws = [[case["case"] for case in draw_labeled(make_cases(), share, 3)[0]] for share in (0.1, 0.2, 0.4)]
+        assert draws[0] == [case["case"] for case in draw_labeled(make_cases(), 0.1, 3)[0]]
+        assert set(draws[0]) < set(draws[1]) < set(draws[2])
+        assert set(draws[0]) != {case["case"] for case in draw_labeled(make_cases(), 0.1, 4)[0]}
+
+    def test_every_data_set_has_labeled_patients(self):
+        labeled, _ = draw_labeled(make_cases(10) + make_cases(5, task="other"), 0.2, 0)
+        assert Counter(case["task"] for case in labeled) == {"organ": 2, "other": 1}
+
+    @pytest.mark.parametrize("fraction", [0, -0.1, 1.01, 20])
+    def test_other_fractions_are_refused(self, fraction):
+        with pytest.raises(ConfigError, match=f"labeled_fraction is {fraction}; accepted is above 0, up to 1"):
+            draw_labeled(make_cases(), fraction, 0)
+
+
+class TestSplit:
+    @pytest.fixture
+    def folder(self, decathlon_folder):
+        """Ten cases of five patients; the last two cases, of the fifth patient, have no label."""
+        names = [f"s{i}" for i in range(10)]
+        folder = decathlon_folder(names=names, items=[{"patient": f"p{i // 2}"} for i in range(10)])
+        listing = folder / "dataset.json"
+        text = listing.read_text()
+        for name in ("s8", "s9"):
+            text = text.replace(f', "label": "./labelsTr/{name}.nii.gz"', "")
+        listing.write_text(text)
+        return folder
+
+    def split(self, folder, tmp_path, **settings):
+        settings = {"val_fraction": 0.25, "labeled_fraction": 0.3} | settings
+        return SemiSupervisedSplit(str(folder), str(tmp_path), **settings)
+
+    def test_every_case_has_one_place_and_no_patient_two(self, folder, tmp_path):
+        split = self.split(folder, tmp_path, test_fraction=0.25)
+        parts = {name: split.part(name) for name in ("train", "unlabeled", "val", "test")}
+        assert Counter(case["case"] for part in parts.values() for case in part) == {f"s{i}": 1 for i in range(10)}
+        assert {name: len(part) for name, part in parts.items()} == {"train": 2, "unlabeled": 4, "val": 2, "test": 2}
+        patients = [{case["patient"] for case in part} for part in parts.values()]
+        assert sum(map(len, patients)) == len(set.union(*patients))
+        assert all("label" in case for case in parts["train"])
+        assert not any("label" in case for case in parts["unlabeled"])
+        assert {"s8", "s9"} <= {case["case"] for case in parts["unlabeled"]}
+
+    def test_unlabeled_items_of_validated_patients_are_left_out(self, decathlon_folder, tmp_path):
+        names = [f"s{i}" for i in range(8)]
+        folder = decathlon_folder(names=names, items=[{"patient": f"p{i % 4}"} for i in range(8)])
+        listing = folder / "dataset.json"
+        text = listing.read_text()
+        for name in names[4:]:
+            text = text.replace(f', "label": "./labelsTr/{name}.nii.gz"', "")
+        listing.write_text(text)
+        split = self.split(folder, tmp_path)
+        validated = {case["patient"] for case in split.part("val")}
+        assert len(split.part("unlabeled")) == 2 + 3
+        assert not validated & {case["patient"] for case in split.part("unlabeled")}
+
+    def test_labeled_cases_may_be_named(self, folder, tmp_path):
+        split = self.split(folder, tmp_path, labeled_cases=["s0", "s3"])
+        assert [case["case"] for case in split.part("train")] == ["s0", "s3"]
+        assert {"s1", "s2"} <= {case["case"] for case in split.part("unlabeled")}
+        assert not {"s1", "s2"} & {case["case"] for case in split.part("val")}
+
+    def test_names_that_no_data_set_has_are_refused(self, folder, tmp_path):
+        with pytest.raises(MissingDataError, match=r"labeled_cases names \['x'\], which no data set has"):
+            self.split(folder, tmp_path, labeled_cases=["s0", "x"]).part("train")
+
+    def test_written_split_is_read_again(self, folder, tmp_path):
+        first = self.split(folder, tmp_path, test_fraction=0.25)
+        names = ("train", "unlabeled", "val", "test")
+        write_split({name: first.part(name) for name in names}, tmp_path / "split.json")
+        second = self.split(folder, tmp_path, split_file=str(tmp_path / "split.json"), labeled_seed=9)
+        for name in names[:3]:
+            assert [case["case"] for case in second.part(name)] == [case["case"] for case in first.part(name)]
+        assert not any("label" in case for case in second.part("unlabeled"))
+
+    def test_split_where_all_are_labeled_is_read_again(self, folder, tmp_path):
+        first = self.split(folder, tmp_path, labeled_fraction=1.0)
+        parts = {name: first.part(name) for name in ("train", "val")} | {"unlabeled": []}
+        write_split(parts, tmp_path / "split.json")
+        second = self.split(folder, tmp_path, split_file=str(tmp_path / "split.json"))
+        assert second.part("unlabeled") == []
+        assert len(second.part("train")) == len(first.part("train"))
+
+    def test_scans_of_another_folder_join_the_unlabeled(self, folder, save_nifti, tmp_path):
+        for name in ("a", "b"):
+            save_nifti(tmp_path / "more" / f"{name}.nii.gz", np.zeros((3, 3, 3), np.float32))
+        split = self.split(folder, tmp_path, unlabeled_dir=str(tmp_path / "more"))
+        assert {("more", "a"), ("more", "b")} <= {(case["task"], case["case"]) for case in split.part("unlabeled")}
+
+    @pytest.mark.parametrize("text", ["does not exist", "holds no scan"])
+    def test_missing_unlabeled_images_are_named(self, folder, tmp_path, text):
+        if text == "holds no scan":
+            (tmp_path / "more").mkdir()
+        with pytest.raises(MissingDataError, match=f"unlabeled_dir .*more {text}"):
+            self.split(folder, tmp_path, unlabeled_dir=str(tmp_path / "more")).part("train")
+
+    def test_unlabeled_item_without_a_file_is_named(self, folder, tmp_path):
+        (folder / "imagesTr" / "s9.nii.gz").unlink()
+        with pytest.raises(MissingDataError, match=r"1 file\(s\) that do not exist, the first is .*s9"):
+            self.split(folder, tmp_path).part("train")
+
+    def test_cases_set_from_outside_take_unlabeled_scans_of_their_folder_alone(self, folder, save_nifti, tmp_path):
+        save_nifti(tmp_path / "more" / "a.nii.gz", np.zeros((3, 3, 3), np.float32))
+        split = self.split(folder, tmp_path, unlabeled_dir=str(tmp_path / "more"))
+        given = [{"image": "x", "label": "y"}]
+        found = unlabeled_cases(split, given, teaching="cross", mixing="none")
+        assert [case["case"] for case in found] == ["a"]
+        assert not split.drawn
+        assert len(unlabeled_cases(split, split.part("train"), teaching="none", mixing="CutMix")) > 1
+        assert unlabeled_cases(split, split.part("train"), teaching="none", mixing="none") == []
+
+
+class TestSampler:
+    def batches(self, labeled=3, unlabeled=9, batch_size=4, epoch=0, **settings):
+        sampler = HalvesSampler([{}] * labeled, [{}] * unlabeled, batch_size, **settings)
+        sampler.set_epoch(epoch)
+        return list(sampler)
+
+    def test_first_half_is_labeled_and_the_second_is_not(self):
+        batches = self.batches(samples_per_epoch=400)
+        assert len(batches) == 100
+        assert all(len(batch) == 4 and max(batch[:2]) < 3 <= min(batch[2:]) for batch in batches)
+        counts = Counter(index for batch in batches for index in batch)
+        assert chisquare([counts[index] for index in range(3)]).pvalue > 1e-3
+        assert chisquare([counts[index] for index in range(3, 12)]).pvalue > 1e-3
+
+    def test_an_epoch_sees_as_many_patches_as_there_are_cases(self):
+        assert len(self.batches()) == 3
+        assert len(self.batches(labeled=4)) == 4
+
+    def test_draw_depends_on_seed_and_epoch_alone(self):
+        assert self.batches(seed=1, epoch=2) == self.batches(seed=1, epoch=2)
+        assert self.batches(seed=1, epoch=2) != self.batches(seed=1, epoch=3)
+        assert self.batches(seed=1, epoch=2) != self.batches(seed=2, epoch=2)
+
+    def test_without_unlabeled_cases_batches_are_halves(self):
+        batches = self.batches(unlabeled=0, samples_per_epoch=8)
+        assert [len(batch) for batch in batches] == [2, 2]
+
+    def test_ranks_share_an_epoch_out(self, ranks, monkeypatch):
+        whole = self.batches(batch_size=2, samples_per_epoch=16)
+        monkeypatch.setattr(halves, "world_size", lambda: 2)
+        parts = []
+        for rank in (0, 1):
+            ranks(sampling, rank, 2)
+            parts.append(self.batches(batch_size=2, samples_per_epoch=16))
+        assert [len(part) for part in parts] == [4, 4]
+        together = sorted(index for part in parts for batch in part for index in batch)
+        assert together == sorted(index for batch in whole for index in batch)
+
+    @pytest.mark.parametrize("size", [0, 1, 3, -2])
+    def test_batch_sizes_without_halves_are_refused(self, size):
+        with pytest.raises(ConfigError, match=f"batch_size is {size}; half of a batch is labeled: give an even number"):
+            self.batches(batch_size=size)
+
+    def test_no_labeled_case_is_refused(self):
+        with pytest.raises(NotEnoughCasesError, match="no labeled case to train on"):
+            self.batches(labeled=0)
+
+
+class TestLoader:
+    def item(self, value, *, labeled, shape=(4, 6)):
+        image = {"image": torch.full((1, *shape), float(value))}
+        return image | {"label": torch.full((1, *shape), value, dtype=torch.uint8)} if labeled else image
+
+    def test_patches_of_several_sizes_are_padded_to_one(self):
+        items = [self.item(1, labeled=True), self.item(2, labeled=True, shape=(6, 4)), self.item(3, labeled=False)]
+        batch = collate_halves([*items, self.item(4, labeled=False)], 2)
+        assert {name: tuple(value.shape) for name, value in batch.items()} == {
+            "image": (2, 1, 6, 6), "label": (2, 1, 6, 6), "unlabeled": (2, 1, 6, 6),
+        }  # fmt: skip
+        assert batch["label"].dtype == torch.uint8
+        assert_close(batch["image"], batch["label"].float())
+        assert batch["image"][0].sum() == 24
+        assert batch["image"][0, 0, 1:5].min() == 1
+        assert batch["unlabeled"].amax((1, 2, 3)).tolist() == [3, 4]
+
+    @pytest.mark.parametrize("num_workers", [0, 1])
+    def test_loader_gives_both_halves(self, num_workers):
+        labeled = CacheDataset([self.item(i, labeled=True) for i in range(3)], None, progress=False)
+        unlabeled = CacheDataset([self.item(10 + i, labeled=False) for i in range(5)], None, progress=False)
+        loader = HalvesLoader(labeled, unlabeled, batch_size=4, samples_per_epoch=12, num_workers=num_workers)
+        loader.set_epoch(1)
+        batches = list(loader)
+        assert len(batches) == len(loader) == 3
+        for batch in batches:
+            assert batch["image"].max() < 3
+            assert batch["unlabeled"].min() >= 10
+            assert_close(batch["image"], batch["label"].float())
+
+    def test_loader_without_unlabeled_cases_gives_no_unlabeled_half(self):
+        labeled = CacheDataset([self.item(i, labeled=True) for i in range(3)], None, progress=False)
+        loader = HalvesLoader(labeled, CacheDataset([], None, progress=False), batch_size=2)
+        assert all(set(batch) == {"image", "label"} for batch in loader)
