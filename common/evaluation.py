@@ -13,6 +13,7 @@ from ignite.metrics import Metric
 from numpy.typing import NDArray
 from sklearn.metrics import roc_curve
 
+from .confusion import describe_matrices
 from .detection import detection_report, spearman
 from .figures import draw_reliability, draw_roc, draw_scores, draw_signatures
 from .files import write_csv, write_json
@@ -65,6 +66,12 @@ def segmentation_report(rows: Sequence[Row]) -> dict[str, Any]:
             "undefined": {name: UNDEFINED for name, value in per_case.items() if math.isnan(value)},
         }
     return report
+
+
+def test_set_report(rows: Sequence[Row]) -> dict[str, Any]:
+    """Returns the measures of all labeled cases together, see :func:`describe_matrices`; nothing without matrices."""
+    matrices = [row["confusion"] for row in rows if "confusion" in row]
+    return describe_matrices(matrices) if matrices else {}
 
 
 def rank_correlation(rows: Sequence[Row]) -> dict[str, float | int | None]:
@@ -138,6 +145,7 @@ class Evaluation:
         report: dict[str, Any] = {
             "segmentation": segmentation_report(known),
             "segmentation_out_of_distribution": segmentation_report(strange),
+            "test_set": test_set_report(known),
             "detection": self._detect(known, strange, bank.threshold),
             "false_alarms": self._false_alarms(known),
             "rank_correlation_oodm_dsc": rank_correlation(rows),
@@ -220,6 +228,9 @@ class Evaluation:
         for metric, figures in report["segmentation"].items():
             if figures["mean"] is not None:
                 logger.info("%s: %.4f +- %.4f (n = %d)", metric, figures["mean"], figures["std"], figures["n"])
+        for name in ("iou_pooled", "miou_foreground", "dsc_foreground") if report["test_set"] else ():
+            constant = report["test_set"]["all_background"][name]
+            logger.info("%s: %.4f, all background %.4f", name, report["test_set"][name], constant)
         for folder, figures in report["detection"].items():
             numbers = {name: f"{value:.3f}" for name, value in figures.items() if isinstance(value, float)}
             logger.info("detection, %s: %s", folder, numbers)

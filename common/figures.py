@@ -109,6 +109,56 @@ def draw_bars(
         axes[0, 0].legend(fontsize="small")
 
 
+def draw_side_by_side(
+    rows: Sequence[tuple[str, NDArray[np.float32], Sequence[NDArray[np.float32]]]],
+    titles: Sequence[str],
+    classes: int,
+    path: str | Path,
+) -> None:
+    """Draws, for every case, its image and maps of classes beside it.
+
+    Args:
+        rows: name, slice ``(H, W)`` or ``(H, W, 3)``, and maps of class indices ``(H, W)``.
+        titles: above the maps.
+        classes: number of the foreground classes, so that each has one color everywhere.
+        path: of the PNG.
+    """
+    columns = len(titles) + 1
+    with _figure(path, columns=columns, rows=len(rows), size=(2.6 * columns, 2.7 * len(rows))) as axes:
+        for axis in axes.flat:
+            axis.set_axis_off()
+        for line, (name, picture, maps) in zip(axes, rows, strict=True):
+            draw_slice(line[0], picture)
+            line[0].set_title(name, fontsize="x-small")
+            for axis, indices, title in zip(line[1:], maps, titles, strict=True):
+                origin = "upper" if picture.ndim == 3 else "lower"
+                axis.imshow(indices.T, cmap="turbo", vmin=0, vmax=max(classes, 1), origin=origin, interpolation="none")
+                axis.set_title(title, fontsize="x-small")
+
+
+def draw_curve(
+    points: Mapping[str, Sequence[tuple[float, float]]], path: str | Path, *, xlabel: str, ylabel: str, mark: float
+) -> None:
+    """Draws values over a quantity: every single one, and the mean of those at the same place.
+
+    Args:
+        points: name of a measure -> places and values; several runs may share a place.
+        path: of the PNG.
+        xlabel: below the axes.
+        ylabel: beside the axes.
+        mark: place of a dashed line.
+    """
+    with _figure(path, columns=len(points)) as axes:
+        for axis, (name, pairs) in zip(axes[0], points.items(), strict=True):
+            places = sorted({round(place, 3) for place, _ in pairs})
+            means = [np.mean([value for place, value in pairs if round(place, 3) == where]) for where in places]
+            axis.plot(*zip(*pairs, strict=True), ".", color="gray", alpha=0.6)
+            axis.plot(places, means, "o-")
+            axis.axvline(mark, color="black", linestyle="--", linewidth=0.8)
+            axis.set(xlabel=xlabel, ylabel=ylabel, title=name)
+            axis.grid(alpha=0.3)
+
+
 def draw_signatures(groups: Mapping[str, NDArray[np.float64]], path: str | Path) -> None:
     """Draws the spectral signatures of every group: mean and range.
 

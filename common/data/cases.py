@@ -39,9 +39,9 @@ def free_name(name: str, taken: set[str]) -> str:
 
 
 def read_modality(description: dict[str, Any]) -> str | None:
-    """Returns ``CT`` or ``MR`` from the first entry of ``modality`` in a Decathlon ``dataset.json``, if it says so."""
+    """Returns ``CT``, ``MR`` or ``RGB`` from the first entry of ``modality`` in a ``dataset.json``, if it says so."""
     text = str(description.get("modality", {}).get("0", "")).upper()
-    return "CT" if text.startswith("CT") else "MR" if text.startswith("MR") else None
+    return next((name for name in ("CT", "MR", "RGB") if text.startswith(name)), None)
 
 
 def class_names(case: Mapping[str, Any]) -> dict[int, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,9 +13,11 @@ from typing import Literal
 import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from ..errors import ConfigError
+from .pictures import LABELS, PICTURE_TASKS, picture_phantom
 
 Array = NDArray[np.float32]
 Modality = Literal["CT", "MR"]
@@ -54,6 +56,13 @@ PHANTOM_TASKS = ("pair_mr", "ellipsoid_ct")
 
 IMBALANCED_TASKS: dict[str, PhantomTask] = {"bud_mr": PhantomTask("MR", "bud", 32, 4.0, 5, second=1.8)}
 """Tasks of several classes of unequal size, for bundles that name them."""
+
+
+def strange_tasks(tasks: Sequence[str]) -> tuple[str, ...]:
+    """Returns the tasks whose phantoms are out-of-distribution where those of ``tasks`` are trained on."""
+    if any(task in PICTURE_TASKS for task in tasks):
+        return tuple(task for task in PICTURE_TASKS if task not in tasks)
+    return tuple(task for task in TASKS if task not in PHANTOM_TASKS)
 
 
 def phantom_scan(task: str, index: int, *, spatial_dims: int = 3, seed: int = 0) -> tuple[Array, NDArray[np.uint8]]:
@@ -97,7 +106,7 @@ def phantom_dataset(root: str | Path, task: str, num_cases: int, *, spatial_dims
 
     Args:
         root: the folder ``<task>_<dims>d_<number>_<seed>`` is made in it.
-        task: name of the data set, one of ``TASKS`` or ``IMBALANCED_TASKS``.
+        task: name of the data set, one of ``TASKS``, ``IMBALANCED_TASKS`` or, for color pictures, ``PICTURE_TASKS``.
         num_cases: number of scans.
         spatial_dims: 2 or 3.
         seed: of the series.
@@ -121,26 +130,36 @@ def phantom_dataset(root: str | Path, task: str, num_cases: int, *, spatial_dims
 
 def _write_dataset(folder: Path, task: str, num_cases: int, spatial_dims: int, seed: int) -> None:
     """Writes images, labels and ``dataset.json``."""
+    picture = task in PICTURE_TASKS
+    parts, suffix = (("images", "masks"), ".png") if picture else (("imagesTr", "labelsTr"), ".nii.gz")
     items = []
-    for part in ("imagesTr", "labelsTr"):
+    for part in parts:
         (folder / part).mkdir()
     for index in range(num_cases):
-        image, label = phantom_scan(task, index, spatial_dims=spatial_dims, seed=seed)
-        name = f"{task}_{index:03d}.nii.gz"
-        nib.save(nib.Nifti1Image(image, np.eye(4)), folder / "imagesTr" / name)
-        nib.save(nib.Nifti1Image(label, np.eye(4)), folder / "labelsTr" / name)
-        items.append({"image": f"./imagesTr/{name}", "label": f"./labelsTr/{name}"})
-    kind = (TASKS | IMBALANCED_TASKS)[task]
-    values = ["background", *_PARTS.get(kind.shape, ("organ",))]
+        name = f"{task}_{index:03d}{suffix}"
+        if picture:
+            for part, pixels in zip(parts, picture_phantom(PICTURE_TASKS[task], index, seed=seed), strict=True):
+                Image.fromarray(pixels).save(folder / part / name)
+        else:
+            for part, scan in zip(parts, phantom_scan(task, index, spatial_dims=spatial_dims, seed=seed), strict=True):
+                nib.save(nib.Nifti1Image(scan, np.eye(4)), folder / part / name)
+        items.append({"image": f"./{parts[0]}/{name}", "label": f"./{parts[1]}/{name}"})
+    modality, values = ("RGB", LABELS) if picture else _describe_volumes(task)
     description = {
         "name": task,
         "description": "phantom scans, made by a program",
-        "modality": {"0": kind.modality},
+        "modality": {"0": modality},
         "labels": {str(value): text for value, text in enumerate(values)},
         "numTraining": num_cases,
         "training": items,
     }
     (folder / "dataset.json").write_text(json.dumps(description, indent=1), encoding="utf-8")
+
+
+def _describe_volumes(task: str) -> tuple[str, tuple[str, ...]]:
+    """Modality and names of the labels of a task of scans."""
+    kind = (TASKS | IMBALANCED_TASKS)[task]
+    return kind.modality, ("background", *_PARTS.get(kind.shape, ("organ",)))
 
 
 def _radius(grid: NDArray[np.float64], axes: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from ..errors import MissingDataError
 from .cases import Case, Folders, case_name, decathlon_scans, free_name, labeled_cases
 from .dicom import find_series, series_name
-from .phantoms import PHANTOM_TASKS, TASKS
+from .phantoms import PHANTOM_TASKS, strange_tasks
 from .split import select_cases
 
 logger = logging.getLogger(__name__)
@@ -145,8 +145,7 @@ def phantom_test_cases(
         seed: of the training's phantoms; the ones made here have another.
         tasks: of the training's phantoms.
     """
-    strange = [task for task in TASKS if task not in PHANTOM_TASKS]
-    groups = {"in_distribution": tuple(tasks), "out_of_distribution": tuple(strange)}
+    groups = {"in_distribution": tuple(tasks), "out_of_distribution": strange_tasks(tasks)}
     return {
         group: labeled_cases(
             None, output_dir, spatial_dims=spatial_dims, tasks=members, cases_per_task=6, seed=seed + 1000

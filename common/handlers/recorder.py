@@ -21,7 +21,7 @@ from ..spectral import SignatureBank
 logger = logging.getLogger(__name__)
 
 COLUMNS = ("image", "oodm", "threshold", "is_ood", "error")
-RESULTS = ("result", "metrics", "shares", "signature", "calibration_bins", "error")
+RESULTS = ("result", "metrics", "shares", "confusion", "signature", "calibration_bins", "error")
 DESCRIPTIONS = ("case", "group", "in_distribution", "damage")
 
 

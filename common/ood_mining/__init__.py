@@ -1,6 +1,8 @@
 """Mining of negative samples from the training set itself (Med-OoD)."""
 
+from .comparison import BaselineComparison, FoldSummary
 from .counting import patch_signs
+from .experiment import Experiment
 from .loss import CombinedDiceLoss, prepare_patches
 from .mine import CandidateMiner
 from .patches import PatchDataset
@@ -11,8 +13,11 @@ from .selection import draw_selection
 from .training import StagedTraining
 
 __all__ = [
+    "BaselineComparison",
     "CandidateMiner",
     "CombinedDiceLoss",
+    "Experiment",
+    "FoldSummary",
     "PatchDataset",
     "StagedTraining",
     "confusion_score",

@@ -19,6 +19,7 @@ from ..files import write_csv, write_json
 from ..handlers.recorder import telling_slice
 from ..session import is_main_process, process_rank, wait_for_all, world_size
 from ..weights import load_weights
+from .export import write_patch
 from .patches import PatchDataset
 from .proportion import (
     TARGET,
@@ -34,6 +35,7 @@ logger = logging.getLogger(__name__)
 
 CANDIDATES, GALLERY = "ood_candidates.csv", "ood_candidates.png"
 PROPORTION, SELECTED = "proportion.json", "ood_selected.json"
+SETTINGS = ("target", "step", "exact", "fraction", "seed", "save_patches")
 COLUMNS = ("index", "kind", "case", "start", "foreground", "score", "kept")
 
 
@@ -52,6 +54,7 @@ class CandidateMiner:
         exact: whether the fraction is that of :func:`exact_ood_fraction` in place of the grid's best.
         fraction: of the candidates that confuse; given, it takes the place of either.
         seed: of the draw.
+        save_patches: whether the selected patches are written as files as well, to ``ood_patches``.
         pictures: candidates shown in the gallery.
     """
 
@@ -67,19 +70,20 @@ class CandidateMiner:
         exact: bool = False,
         fraction: float | None = None,
         seed: int = 0,
-        pictures: int = 24,
+        save_patches: bool = False,
+        pictures: int = 12,
     ) -> None:
         # Wrong settings shall be named now, not after the baseline has been trained.
         estimate_ood_fraction(0, 0, 0, target=target, step=step)
         draw_selection(0, 0.0 if fraction is None else fraction, seed=seed)
         self.dataset, self.network, self.device, self.batch_size = dataset, network, torch.device(device), batch_size
         self.target, self.step, self.exact, self.fraction = target, step, exact, fraction
-        self.seed, self.pictures = seed, pictures
+        self.seed, self.save_patches, self.pictures = seed, save_patches, pictures
 
     @property
     def settings(self) -> dict[str, Any]:
         """What decides over the selection, beside the scores."""
-        return {name: getattr(self, name) for name in ("target", "step", "exact", "fraction", "seed")}
+        return {name: getattr(self, name) for name in SETTINGS}
 
     def score(self, weights_file: str | Path, folder: Path) -> None:
         """Scores every candidate; writes ``ood_candidates.csv``, the most confusing first, and a gallery.
@@ -136,12 +140,15 @@ class CandidateMiner:
                 "mean_score": float(np.mean([float(row["score"]) for row in kept])) if kept else None,
             }
             write_json(report, folder / PROPORTION)
-            patches = [
+            patches: list[dict[str, Any]] = [
                 {"index": int(row["index"]), "kind": row["kind"], "case": row["case"], "score": float(row["score"])}
                 | {"start": [int(value) for value in row["start"].split()]}
                 for row in drawn
             ]
             write_json({"seed": self.seed, "fraction": report["fraction"], "patches": patches}, folder / SELECTED)
+            for patch in patches if self.save_patches else ():
+                name = "_".join(str(value) for value in (patch["index"], patch["case"], *patch["start"]))
+                write_patch(self.dataset.image_at(patch["index"]), folder / "ood_patches" / name)
             logger.info(
                 "ratio of positive to negative patches: %.3f without, %.3f with %d out-of-distribution patches (%g %%)",
                 report["pnr"], report["pnr_selected"], len(drawn), 100 * report["fraction"],

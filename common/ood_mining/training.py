@@ -48,7 +48,7 @@ class StagedTraining:
     | stage | writes |
     |---|---|
     | baseline | ``<baseline_dir>/baseline/model.pt``, ``metrics.json``, ``training.png``, ``checkpoint.pt`` |
-    | mine | ``<baseline_dir>/ood_candidates.csv``, ``.png``; ``<output_dir>/proportion.json``, ``ood_selected.json`` |
+    | mine | ``<candidates_dir>/ood_candidates.csv``, ``.png``; ``proportion.json``, ``ood_selected.json`` |
     | combine | the weights, ``<output_dir>/metrics.json``, ``training.png``, ``checkpoint.pt`` |
 
     Args:
@@ -61,8 +61,9 @@ class StagedTraining:
         miner: scores and selects.
         val_cases: what the trainer is validated on.
         output_dir: folder of results.
-        baseline_dir: folder of the results of baseline and scoring, ``output_dir`` by default; several trainings on
-            different selections may share one.
+        baseline_dir: folder of the baseline, ``output_dir`` by default; trainings on other candidates may share one.
+        candidates_dir: folder of the scores, ``baseline_dir`` by default; trainings on different selections may share
+            one.
         only_ood: train on the selected patches alone, the paper's Table 4.
         handlers: of the trainer; those that load weights decide over its start.
         settings: further settings that decide over a training.
@@ -81,6 +82,7 @@ class StagedTraining:
         *,
         output_dir: str,
         baseline_dir: str | None = None,
+        candidates_dir: str | None = None,
         only_ood: bool = False,
         handlers: Sequence[Any] = (),
         settings: Mapping[str, Any] | None = None,
@@ -90,6 +92,7 @@ class StagedTraining:
         self.val_cases, self.only_ood = val_cases, only_ood
         self.handlers, self.settings = handlers, dict(settings or {})
         self.output_dir, self.baseline_dir = Path(output_dir), Path(baseline_dir or output_dir)
+        self.candidates_dir = Path(candidates_dir or self.baseline_dir)
         self.weights_file, self.resume = Path(best.path), checkpoint.resume
         self.baseline_file = self.baseline_dir / "baseline" / "model.pt"
         self._initial: dict[str, Any] = {}
@@ -125,13 +128,14 @@ class StagedTraining:
 
     def _steps(self, stage: Stage) -> Iterator[_Step]:
         """The steps of a stage; the inputs of each are read when the one before is done."""
-        shared, own = Stages(self.baseline_dir / "stages"), Stages(self.output_dir / "stages")
-        candidates, selected = self.baseline_dir / CANDIDATES, self.output_dir / SELECTED
+        folders = (self.baseline_dir, self.candidates_dir, self.output_dir)
+        training, mining, own = (Stages(folder / "stages") for folder in folders)
+        candidates, selected = self.candidates_dir / CANDIDATES, self.output_dir / SELECTED
         if stage == "baseline":
-            yield _Step("baseline", shared, self._train_baseline, self._inputs, [self.baseline_file])
+            yield _Step("baseline", training, self._train_baseline, self._inputs, [self.baseline_file])
         if stage == "mine":
             scoring = self._scoring_inputs()
-            yield _Step("mine", shared, self._score, scoring, [candidates])
+            yield _Step("mine", mining, self._score, scoring, [candidates])
             drawing = scoring | {"scores": file_digest(candidates), "settings": settings_digest(self.miner.settings)}
             yield _Step("select", own, self._select, drawing, [selected, self.output_dir / PROPORTION])
         if stage == "combine":
@@ -176,10 +180,10 @@ class StagedTraining:
         self._train(range(self.dataset.num_known), self.baseline_file.parent, self.baseline_file, self._inputs)
 
     def _score(self) -> None:
-        self.miner.score(self.baseline_file, self.baseline_dir)
+        self.miner.score(self.baseline_file, self.candidates_dir)
 
     def _select(self) -> None:
-        self.miner.select(self.baseline_dir / CANDIDATES, self.output_dir)
+        self.miner.select(self.candidates_dir / CANDIDATES, self.output_dir)
 
     def _train_combined(self, inputs: Mapping[str, str]) -> None:
         selected = read_selection(self.output_dir / SELECTED)

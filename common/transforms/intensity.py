@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..errors import ConfigError
 
-Modality = Literal["CT", "MR"]
+Modality = Literal["CT", "MR", "RGB"]
 DICOM_MODALITY_KEYS = ("modality", "00080060", "0008|0060")
 """Where the readers of this package, of pydicom and of ITK leave the DICOM tag (0008,0060)."""
 
@@ -20,12 +20,13 @@ class NormalizeByModalityd(MapTransform):
     """Brings intensities to the range a network was trained in.
 
     Karimi and Gholipour 2023, section III-A: CT is clipped from the Hounsfield window to [0, 1]; MR is divided by the
-    standard deviation of its voxels. Which of both applies is told by the case's ``modality`` (from ``dataset.json``),
-    else by the DICOM tag (0008,0060), else by ``default``.
+    standard deviation of its voxels. Color pictures (RGB) of 8 bits are scaled to [0, 1], pixel by pixel. Which one
+    applies is told by the case's ``modality`` (from ``dataset.json``), else by the DICOM tag (0008,0060), else by
+    ``default``.
 
     Args:
         keys: keys of the images.
-        default: ``CT`` or ``MR``, for images that do not tell.
+        default: ``CT``, ``MR`` or ``RGB``, for images that do not tell.
         hounsfield_window: lower and upper limit in HU; (-1000, 1000) in the paper.
 
     Raises:
@@ -37,13 +38,14 @@ class NormalizeByModalityd(MapTransform):
     ) -> None:
         super().__init__(keys)
         if default not in get_args(Modality):
-            raise ConfigError(f"modality is {default!r}; accepted are {' and '.join(get_args(Modality))}")
+            raise ConfigError(f"modality is {default!r}; accepted are {', '.join(get_args(Modality))}")
         self.default = default
         self.hounsfield_window = tuple(hounsfield_window)
         low, high = self.hounsfield_window
         self._scalers = {
             "CT": ScaleIntensityRange(low, high, 0.0, 1.0, clip=True),
             "MR": NormalizeIntensity(subtrahend=0.0),
+            "RGB": ScaleIntensityRange(0, 255, 0.0, 1.0),
         }
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -54,7 +56,7 @@ class NormalizeByModalityd(MapTransform):
         return normalized
 
     def _modality(self, data: Mapping[Hashable, Any], image: Tensor) -> str:
-        """``CT`` or ``MR``, from the case, the DICOM tag or the default."""
+        """One of ``Modality``, from the case, the DICOM tag or the default."""
         if data.get("modality") in self._scalers:
             return str(data["modality"])
         meta = getattr(image, "meta", {})

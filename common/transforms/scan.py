@@ -10,10 +10,14 @@ import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.transforms import CenterSpatialCrop, LoadImaged, MapTransform
+from PIL import Image
 from torch import Tensor
 
 from ..data.dicom import DicomSeriesReader
 from ..errors import BundleError, ImageError, LabelError
+
+PALETTE_SUFFIXES = (".png", ".tif", ".tiff")
+"""Kinds of pictures that may hold a palette and are read as its numbers."""
 
 AFFINE_TOLERANCE = 1e-3
 """Largest difference, in mm, between the affines of an image and its label."""
@@ -26,6 +30,18 @@ def scan_name(data: Mapping[Any, Any], key: Hashable = "image") -> str:
     value = data.get(key)
     source = getattr(value, "meta", {}).get("filename_or_obj", value if isinstance(value, str | Path) else "")
     return f"case {Path(str(source)).name!r}"
+
+
+def check_palette(path: Any, name: str) -> None:
+    """Makes sure that a file is no picture with a palette, whose numbers mean nothing without it.
+
+    Raises:
+        ImageError: when it is one.
+    """
+    if Path(str(path)).suffix.lower() in PALETTE_SUFFIXES:
+        with Image.open(path) as picture:
+            if picture.mode == "P":
+                raise ImageError(f"{name}: the picture has a palette of colors; save it as RGB or as gray values")
 
 
 class LoadScand(LoadImaged):
@@ -82,7 +98,8 @@ class CheckImaged(MapTransform):
         """Returns ``data`` unchanged.
 
         Raises:
-            ImageError: when the number of axes or channels is another, or the image is not finite or constant.
+            ImageError: when the number of axes or channels is another, or the image is not finite or constant, or a
+                picture holds numbers of colors in place of intensities.
         """
         for key in self.key_iterator(dict(data)):
             image: Tensor = torch.as_tensor(data[key])
@@ -93,8 +110,10 @@ class CheckImaged(MapTransform):
             if shape[0] != self.in_channels:
                 raise ImageError(
                     f"{name}: image of shape {shape} has {shape[0]} channels; this bundle takes {self.in_channels}: a "
-                    "series over time or of several contrasts must be split first"
+                    "series over time or of several contrasts must be split first, a color picture turned to gray, or "
+                    "in_channels set and a network trained for it"
                 )
+            check_palette(getattr(image, "meta", {}).get("filename_or_obj", ""), name)
             bad = int((~torch.isfinite(image)).sum())
             if bad:
                 raise ImageError(f"{name}: image holds {bad} NaN or infinite voxels; repair or exclude the scan")
@@ -121,10 +140,16 @@ class CheckLabeld(MapTransform):
         """Returns ``data`` unchanged.
 
         Raises:
-            LabelError: when shape or affine differ from the image's, or a value is no accepted class.
+            LabelError: when shape or affine differ from the image's, it has several channels, or a value is no accepted
+                class. Palette and 16-bit pictures are accepted: they hold the numbers of the classes.
         """
         for key in self.key_iterator(dict(data)):
             label, image, name = data[key], data[self.image_key], scan_name(data, self.image_key)
+            if len(label) != 1:
+                raise LabelError(
+                    f"{name}: label of shape {tuple(label.shape)} has {len(label)} channels; save the numbers of the "
+                    "classes in one channel, without colors or transparency"
+                )
             if label.shape[1:] != image.shape[1:]:
                 raise LabelError(
                     f"{name}: label of shape {tuple(label.shape[1:])}, image of shape {tuple(image.shape[1:])}; both "

@@ -54,7 +54,7 @@ def test_normalization_does_not_touch_its_input():
 
 
 def test_unknown_modality_is_refused():
-    with pytest.raises(ConfigError, match="modality is 'US'; accepted are CT and MR"):
+    with pytest.raises(ConfigError, match="modality is 'US'; accepted are CT, MR, RGB"):
         NormalizeByModalityd("image", "US")
 
 

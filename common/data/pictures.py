@@ -1,0 +1,86 @@
+"""Phantom pictures: small labeled color images that look like stained tissue, the same for the same seed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
+
+Pixels = NDArray[np.uint8]
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class PictureTask:
+    """A made-up data set of color pictures.
+
+    Args:
+        tissue: color of the surroundings, red, green and blue from 0 to 255.
+        cells: color of the cells, labels 1 (large) and 2 (small and darker).
+        long: how much longer than wide cells are.
+        seed: makes the data sets differ.
+        size: mean pixels along each axis; every picture differs by a few.
+    """
+
+    tissue: tuple[int, int, int]
+    cells: tuple[int, int, int]
+    long: float
+    seed: int
+    size: int = 144
+
+
+PICTURE_TASKS: dict[str, PictureTask] = {
+    "cells_rgb": PictureTask((235, 190, 215), (120, 80, 160), 1.4, 11),
+    "fibers_rgb": PictureTask((235, 190, 215), (120, 80, 160), 9.0, 12),
+    "brown_cells_rgb": PictureTask((225, 225, 235), (120, 75, 40), 1.4, 13),
+}
+"""The first is for training; the others serve as out-of-distribution pictures: other shapes, another stain."""
+
+LABELS = ("background", "large cell", "small cell")
+
+
+def picture_phantom(task: PictureTask, index: int, *, seed: int = 0) -> tuple[Pixels, Pixels]:
+    """Returns one phantom picture and its label.
+
+    Beside the cells there are red discs and pale blurred stains, which belong to the background and look a little like
+    cells, so that a network has something to be confused by.
+
+    Args:
+        task: its data set.
+        index: number of the picture.
+        seed: of the whole series.
+
+    Returns:
+        Picture ``(H, W, 3)`` and label ``(H, W)``, both uint8.
+    """
+    rng = np.random.default_rng([seed, task.seed, index])
+    shape = tuple(int(size) for size in task.size + rng.integers(-24, 25, 2))
+    tissue, cells = np.array(task.tissue, dtype=float), np.array(task.cells, dtype=float)
+    cloud = gaussian_filter(rng.standard_normal(shape), 6.0)
+    picture = tissue + (cloud / cloud.std() * 7)[..., None] * np.array([0.6, 1.0, 0.7])
+    for _ in range(int(rng.integers(3, 6))):
+        stain = gaussian_filter(_ellipse(shape, rng, rng.uniform(6, 12), 1.3).astype(float), 3.0)
+        picture += stain[..., None] * (cells - tissue) * rng.uniform(0.4, 0.7)
+    for _ in range(int(rng.integers(2, 5))):
+        picture[_ellipse(shape, rng, rng.uniform(4, 7), 1.1)] = (205, 80, 90)
+    label = np.zeros(shape, dtype=np.uint8)
+    for kind, number, radius, shade in ((1, (8, 14), (6, 10), 1.0), (2, (6, 12), (3, 4.5), 0.6)):
+        for _ in range(int(rng.integers(*number))):
+            inside = _ellipse(shape, rng, rng.uniform(*radius), task.long)
+            picture[inside] = shade * cells * rng.uniform(0.85, 1.15)
+            label[inside] = kind
+    picture = gaussian_filter(picture, (0.7, 0.7, 0)) + rng.normal(0, 5, (*shape, 3))
+    return picture.round().clip(0, 255).astype(np.uint8), label
+
+
+def _ellipse(shape: tuple[int, ...], rng: np.random.Generator, radius: float, long: float) -> NDArray[np.bool_]:
+    """An ellipse of about the area of a disc of that radius, anywhere, turned any way."""
+    center, angle = rng.uniform(0, 1, 2) * shape, rng.uniform(0, np.pi)
+    x, y = np.meshgrid(
+        *(np.arange(extent) - middle for extent, middle in zip(shape, center, strict=True)), indexing="ij"
+    )
+    along, across = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
+    stretch = np.sqrt(long * rng.uniform(0.85, 1.15))
+    return np.asarray((along / stretch) ** 2 + (across * stretch) ** 2 < radius**2)

@@ -1,0 +1,229 @@
+"""Baseline and Med-OoD on the same images, and the measures of several folds together."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..confusion import Matrix, channel_indices, confusion_matrix, describe_matrices, pooled_iou
+from ..data.cases import Case, class_name
+from ..errors import MissingDataError
+from ..evaluation import summarize
+from ..figures import draw_bars, draw_side_by_side
+from ..files import write_csv, write_json
+from ..handlers.recorder import telling_slice
+from ..run_comparison import signed_rank
+from ..weights import load_weights
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class SegmentedCase:
+    """What a network makes of a labeled image.
+
+    Args:
+        name: of the case.
+        image: ``(C, H, W[, D])``, prepared.
+        truth: class indices ``(1, H, W[, D])``.
+        predicted: class indices ``(1, H, W[, D])``.
+        matrix: which class is taken for which.
+    """
+
+    name: str
+    image: Tensor
+    truth: Tensor
+    predicted: Tensor
+    matrix: Matrix
+
+
+@torch.no_grad()
+def segment_cases(
+    network: nn.Module,
+    weights_file: str | Path,
+    data: Sequence[Case],
+    transform: Callable[[Case], Mapping[str, Any]],
+    inferer: Callable[..., Any],
+    device: torch.device,
+) -> Iterator[SegmentedCase]:
+    """Gives every labeled case, segmented with the given weights.
+
+    Args:
+        network: takes the weights.
+        weights_file: the weights.
+        data: cases; those without a label are passed over.
+        transform: loads and prepares a case; its label has a binary channel for each class, see ``ClassChannelsd``.
+        inferer: runs the network over an image.
+        device: where it runs.
+    """
+    load_weights(network, weights_file, device=device)
+    network.to(device).eval()
+    for case in data:
+        if "label" not in case:
+            continue
+        loaded = transform(case)
+        image, label = (torch.as_tensor(loaded[key]) for key in ("image", "label"))
+        found = inferer(image[None].to(device), network)
+        logits = found["logits"] if isinstance(found, Mapping) else found
+        predicted = logits[0].argmax(dim=0, keepdim=True).cpu()
+        truth = channel_indices(label.cpu())
+        matrix = confusion_matrix(predicted, truth, logits.shape[1])
+        yield SegmentedCase(str(case.get("case", "")), image, truth, predicted, matrix)
+
+
+class BaselineComparison:
+    """Compares the weights of the combined training with those of the baseline; does nothing without a baseline.
+
+    Writes ``comparison.json``, the IoU of every class in ``per_class.png``, and the first labeled cases in
+    ``side_by_side.png``: image, truth, baseline, Med-OoD.
+
+    Args:
+        network: takes both weights in turn.
+        weights_file: of the combined training.
+        baseline_file: of the baseline, ``baseline/model.pt`` of a run; nothing is compared without.
+        data: cases; those that are not in-distribution are passed over.
+        transform: loads and prepares a case.
+        inferer: runs the network over an image.
+        device: where the network runs.
+        output_dir: folder of the results.
+        foreground_labels: data set -> classes that count, in order; for their names.
+        pictures: cases shown.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        weights_file: str,
+        baseline_file: str | None,
+        data: Sequence[Case],
+        transform: Callable[[Case], Mapping[str, Any]],
+        inferer: Callable[..., Any],
+        device: torch.device,
+        output_dir: str,
+        *,
+        foreground_labels: Mapping[str, Sequence[int]] | None = None,
+        pictures: int = 6,
+    ) -> None:
+        self.files = {"baseline": baseline_file, "Med-OoD": weights_file}
+        self.data = [case for case in data if case.get("in_distribution", True) and "damage" not in case]
+        self.run_network = (transform, inferer, torch.device(device))
+        self.network, self.output_dir = network, Path(output_dir)
+        self.foreground_labels, self.pictures = foreground_labels, pictures
+
+    def run(self) -> dict[str, Any]:
+        """Returns the content of ``comparison.json``.
+
+        Raises:
+            MissingDataError: when there are no such weights.
+            WeightsError: when weights belong to another network.
+        """
+        if not self.files["baseline"]:
+            return {}
+        matrices: dict[str, list[Matrix]] = {}
+        shown: dict[str, list[SegmentedCase]] = {}
+        for name, file in self.files.items():
+            for case in segment_cases(self.network, str(file), self.data, *self.run_network):
+                matrices.setdefault(name, []).append(case.matrix)
+                if len(shown.setdefault(name, [])) < self.pictures:
+                    shown[name].append(case)
+        if not matrices:
+            raise MissingDataError("baseline_file is given, but no case has a label to compare by; add labels")
+        count = len(matrices["baseline"][0]) - 1
+        names = [class_name(self.data, number, self.foreground_labels) for number in range(1, count + 1)]
+        report: dict[str, Any] = {name: describe_matrices(found, names) for name, found in matrices.items()}
+        pooled = [[pooled_iou(matrix) for matrix in matrices[name]] for name in ("Med-OoD", "baseline")]
+        report["iou_pooled_signed_rank"] = signed_rank(*pooled)
+        write_json(report, self.output_dir / "comparison.json")
+        bars = {name: [report[name]["per_class"][label]["iou"] for label in names] for name in self.files}
+        draw_bars(names, bars, self.output_dir / "per_class.png", xlabel="class", ylabel="IoU over the test set")
+        self._draw(shown, count)
+        for name in self.files:
+            figures = [report[name][key] for key in ("iou_pooled", "miou_foreground", "dsc_foreground")]
+            logger.info("%s: iou_pooled %.4f, miou_foreground %.4f, dsc_foreground %.4f", name, *figures)
+        return report
+
+    def _draw(self, shown: Mapping[str, Sequence[SegmentedCase]], count: int) -> None:
+        """The first cases in rows: image, truth and both predictions, of a volume the slice with most truth."""
+        rows = []
+        for base, med in zip(shown["baseline"], shown["Med-OoD"], strict=True):
+            picture, truth = telling_slice(base.image, base.truth)
+            maps = [truth]
+            for predicted in (base.predicted, med.predicted):
+                # The prediction in place of the picture: cut where the truth is largest.
+                maps.append(telling_slice(predicted, base.truth)[0])
+            rows.append((base.name, picture, maps))
+        draw_side_by_side(rows, ("truth", *self.files), count, self.output_dir / "side_by_side.png")
+
+
+class FoldSummary:
+    """Puts the evaluations of several folds together: ``folds.json`` and ``folds.csv``.
+
+    Args:
+        fold_dirs: ``output_dir`` of the evaluation of each fold.
+        output_dir: folder of both files.
+    """
+
+    def __init__(self, fold_dirs: Sequence[str] | None, output_dir: str) -> None:
+        self.fold_dirs, self.output_dir = list(fold_dirs or []), Path(output_dir)
+
+    def run(self) -> dict[str, Any]:
+        """Returns measure -> mean, std (population) and n over folds, and its value in each.
+
+        Raises:
+            MissingDataError: when no folder is given, or one holds no evaluation of labeled cases.
+        """
+        if not self.fold_dirs:
+            raise MissingDataError("fold_dirs is empty; give the output_dir of the evaluation of every fold, as a list")
+        folds = [flatten_measures(self._read(Path(folder))) for folder in self.fold_dirs]
+        summary = summarize_measures(folds)
+        write_json(summary, self.output_dir / "folds.json")
+        rows = [{"measure": name} | figures for name, figures in summary.items()]
+        write_csv(rows, ["measure", "mean", "std", "n", "values"], self.output_dir / "folds.csv")
+        for name in ("iou_pooled", "miou_foreground", "dsc_foreground"):
+            logger.info("%s over %d folds: %.4f +- %.4f", name, len(folds), summary[name]["mean"], summary[name]["std"])
+        return summary
+
+    @staticmethod
+    def _read(folder: Path) -> dict[str, Any]:
+        """The measures of one fold, and those of its baseline where it was compared."""
+        try:
+            report = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["test_set"]
+            found = dict(report)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise MissingDataError(
+                f"fold_dirs names {folder}, which holds no metrics.json with a test_set; evaluate the fold first"
+            ) from error
+        if not found:
+            raise MissingDataError(f"fold_dirs names {folder}, whose evaluation had no labeled case; add labels")
+        comparison = folder / "comparison.json"
+        if comparison.is_file():
+            found["baseline"] = json.loads(comparison.read_text(encoding="utf-8"))["baseline"]
+        return found
+
+
+def flatten_measures(report: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
+    """Returns every number of a nested report under the path to it: ``per_class/1/iou``; NaN for what has none."""
+    flat: dict[str, float] = {}
+    for key, value in report.items():
+        if isinstance(value, Mapping):
+            flat |= flatten_measures(value, f"{prefix}{key}/")
+        else:
+            flat[f"{prefix}{key}"] = math.nan if value is None else float(value)
+    return flat
+
+
+def summarize_measures(runs: Sequence[Mapping[str, float]]) -> dict[str, dict[str, Any]]:
+    """Returns, for every measure, mean, standard deviation (population) and number of the runs that have it."""
+    summary: dict[str, dict[str, Any]] = {}
+    for name in dict.fromkeys(key for run in runs for key in run):
+        values = [run.get(name, math.nan) for run in runs]
+        summary[name] = summarize(values) | {"values": values}
+    return summary

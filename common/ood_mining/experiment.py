@@ -1,0 +1,252 @@
+"""Baseline, Med-OoD and its variants over folds and seeds, with equal numbers of iterations, in one table."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.bundle import ConfigParser
+from monai.utils import set_determinism
+
+from ..confusion import all_background
+from ..errors import ConfigError
+from ..files import write_json
+from ..stages import Stages, file_digest
+from .comparison import segment_cases
+from .experiment_report import BASELINE, CONSTANT, Outcome, read_matrices, tabulate, write_report
+from .mine import PROPORTION
+
+logger = logging.getLogger(__name__)
+
+MINING = ("fill", "candidate_dir", "count_padding")
+SELECTION = ("ood_fraction", "exact_fraction", "target_ratio", "fraction_step", "only_ood")
+"""Options of ``train.json`` that change the candidates, and those that change what is selected of them."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training: the options of ``train.json`` that it sets.
+
+    Args:
+        variant: its name in the table.
+        fold: tested on.
+        seed: of everything else.
+        options: of the variant, beside those of the whole experiment.
+    """
+
+    variant: str
+    fold: int
+    seed: int
+    options: Mapping[str, Any]
+
+    @property
+    def group(self) -> str:
+        """What its baseline differs in from others; empty where it differs in nothing."""
+        return _describe({key: value for key, value in self.options.items() if key not in MINING + SELECTION})
+
+    def folder(self, root: Path) -> Path:
+        """Returns where its results go."""
+        return self.baseline_dir(root) / _name(self.variant)
+
+    def baseline_dir(self, root: Path) -> Path:
+        """Returns where its baseline goes, which it shares with runs that differ in mining alone."""
+        return root / f"fold_{self.fold}_seed_{self.seed}{self.group}"
+
+    def candidates_dir(self, root: Path) -> Path:
+        """Returns where its scores go, which it shares with runs that differ in their selection alone."""
+        mining = {key: value for key, value in self.options.items() if key in MINING}
+        return self.baseline_dir(root) / f"candidates{_describe(mining)}"
+
+
+class Experiment:
+    """Trains and tests every variant on every fold with every seed; writes ``experiment.json``, ``.csv`` and figures.
+
+    Runs are stages: what is done is not done again, so an experiment that was stopped goes on where it was. Every run
+    of a seed and fold starts from the same weights; with ``samples_per_epoch`` among the settings, all take the same
+    number of iterations.
+
+    Args:
+        bundle_root: folder of the bundle.
+        output_dir: folder of the results.
+        settings: options of ``train.json`` that all runs share: ``dataset_dir``, ``max_epochs`` and so on.
+        variants: name in the table -> options of ``train.json`` that make the variant; ``seeds`` among them are the
+            seeds of this variant alone. The baseline comes without being named.
+        num_folds: of the cross-validation, by patient or region.
+        seeds: every variant is trained with each.
+        processes: runs of different folds and seeds at the same time.
+    """
+
+    def __init__(
+        self,
+        bundle_root: str,
+        output_dir: str,
+        settings: Mapping[str, Any],
+        variants: Mapping[str, Mapping[str, Any]],
+        *,
+        num_folds: int = 3,
+        seeds: Sequence[int] = (0,),
+        processes: int = 1,
+    ) -> None:
+        if {BASELINE, CONSTANT} & variants.keys() or not variants:
+            raise ConfigError(
+                f"variants is {list(variants)}; at least one is needed, and {BASELINE!r} and {CONSTANT!r} come by "
+                "themselves: choose other names"
+            )
+        self.bundle_root, self.output_dir = bundle_root, Path(output_dir)
+        # A device is written down by its name.
+        named = {key: str(value) if isinstance(value, torch.device) else value for key, value in settings.items()}
+        self.settings = {key: value for key, value in named.items() if value is not None}
+        self.variants, self.num_folds = {name: dict(options) for name, options in variants.items()}, num_folds
+        self.seeds, self.processes = list(seeds), processes
+
+    def run(self) -> dict[str, Any]:
+        """Returns the content of ``experiment.json``.
+
+        Raises:
+            BundleError: what a run raises.
+        """
+        runs = list(self._runs())
+        jobs = [
+            Job(self.bundle_root, str(self.output_dir), self.settings | {"num_folds": self.num_folds}, tuple(group))
+            for group in _groups(runs)
+        ]
+        if self.processes > 1:
+            with ProcessPoolExecutor(self.processes, get_context("spawn"), _log_to_stdout) as pool:
+                list(pool.map(Job.run, jobs))
+        else:
+            for job in jobs:
+                job.run()
+        outcomes = [outcome for run in runs for outcome in self._outcomes(run)]
+        report = {"settings": self.settings, "variants": self.variants, "num_folds": self.num_folds}
+        report |= {"table": tabulate(outcomes)}
+        write_report(report, self.output_dir)
+        return report
+
+    def sweep(self, percentages: Sequence[float]) -> dict[str, Any]:
+        """Returns the content of ``experiment.json`` for these fractions of the OoD patches in place of the variants.
+
+        Args:
+            percentages: fractions in [0, 1]; 0 is the baseline.
+
+        Raises:
+            ConfigError: when none is given or one is not accepted.
+        """
+        if not percentages or not all(0 <= value <= 1 for value in percentages):
+            raise ConfigError(f"percentages is {list(percentages)}; give fractions of the OoD patches, from 0 to 1")
+        self.variants = {f"{100 * value:g} %": {"ood_fraction": float(value)} for value in percentages}
+        return self.run()
+
+    def _outcomes(self, run: Run) -> list[Outcome]:
+        """What the tests of a run, of its baseline and of the constant prediction found out."""
+        folder, baseline = run.folder(self.output_dir), f"{BASELINE}{run.group}"
+        proportion = json.loads((folder / PROPORTION).read_text(encoding="utf-8"))
+        matrices = read_matrices(run.baseline_dir(self.output_dir) / "baseline" / "test.json")
+        counts = {"pnr": proportion["pnr_selected"], "selected": proportion["num_selected"]}
+        counts |= {"candidates": proportion["num_ood"]}
+        place = (run.fold, run.seed)
+        return [
+            Outcome(CONSTANT, place, [all_background(matrix) for matrix in matrices]),
+            Outcome(baseline, place, matrices, {"pnr": proportion["pnr"], "selected": 0}),
+            Outcome(run.variant, place, read_matrices(folder / "test.json"), counts, baseline),
+        ]
+
+    def _runs(self) -> Iterator[Run]:
+        """Every run, those of one baseline one after the other."""
+        for fold in range(self.num_folds):
+            for seed in self.seeds:
+                for name, options in self.variants.items():
+                    chosen = dict(options)
+                    if seed in chosen.pop("seeds", self.seeds):
+                        yield Run(name, fold, seed, chosen)
+
+
+@dataclass(frozen=True)
+class Job:
+    """The runs of one fold and seed, one after the other, since they share a baseline.
+
+    Args:
+        bundle_root: folder of the bundle.
+        output_dir: of the experiment.
+        settings: options that all runs share.
+        runs: of this fold and seed.
+    """
+
+    bundle_root: str
+    output_dir: str
+    settings: Mapping[str, Any]
+    runs: tuple[Run, ...]
+
+    def run(self) -> None:
+        """Trains and tests every run that is not done."""
+        if self.bundle_root not in sys.path:
+            # A process that was started for this job has never run a config of the bundle.
+            sys.path.insert(0, self.bundle_root)
+        for run in self.runs:
+            root = Path(self.output_dir)
+            folder, baseline_dir = run.folder(root), run.baseline_dir(root)
+            logger.info("fold %d, seed %d: %s", run.fold, run.seed, run.variant)
+            places = {"output_dir": folder, "model_dir": folder / "models", "baseline_dir": baseline_dir}
+            places["candidates_dir"] = run.candidates_dir(root)
+            options = {**self.settings, **run.options, "fold": run.fold, "seed": run.seed}
+            self._train(options | {name: str(path) for name, path in places.items()})
+            shared = {"split_file": str(folder / "split.json"), "output_dir": str(folder), "seed": run.seed}
+            self._test(options | shared, baseline_dir / "baseline" / "model.pt", baseline_dir / "baseline")
+            self._test(options | shared, folder / "models" / "model.pt", folder)
+
+    def _parser(self, name: str, options: Mapping[str, Any]) -> ConfigParser:
+        """A config of the bundle with these options, those that it does not have left out."""
+        set_determinism(int(options["seed"]))
+        parser = ConfigParser()
+        parser.read_config(str(Path(self.bundle_root) / "configs" / f"{name}.json"))
+        # Options of nested keys exist in what they are nested in.
+        parser.update({key: value for key, value in options.items() if key.split("#")[0] in parser.config})
+        return parser
+
+    def _train(self, options: Mapping[str, Any]) -> None:
+        parser = self._parser("train", options)
+        parser.get_parsed_content("preflight").run()
+        parser.get_parsed_content("stages").run()
+
+    def _test(self, options: Mapping[str, Any], weights_file: Path, folder: Path) -> None:
+        """Writes the confusion matrix of every test case, unless it is there already."""
+
+        def work() -> None:
+            parser = self._parser("evaluate", {**options, "inferer#with_signature": False})
+            names = ("network", "evaluation_cases", "validate#preprocessing", "inferer", "device")
+            network, data, transform, inferer, device = (parser.get_parsed_content(name) for name in names)
+            found = segment_cases(network, weights_file, data, transform, inferer, device)
+            write_json({case.name: case.matrix.tolist() for case in found}, folder / "test.json")
+
+        inputs = {"weights": file_digest(weights_file), "cases": file_digest(options["split_file"])}
+        Stages(folder / "stages").run("test", work, inputs=inputs, outputs=[folder / "test.json"])
+
+
+def _groups(runs: Sequence[Run]) -> list[list[Run]]:
+    """Runs of the same fold and seed together: they share baselines, so no two processes may do them."""
+    groups: dict[tuple[int, int], list[Run]] = {}
+    for run in runs:
+        groups.setdefault((run.fold, run.seed), []).append(run)
+    return list(groups.values())
+
+
+def _describe(options: Mapping[str, Any]) -> str:
+    """Options as part of the name of a folder, empty without any."""
+    return "".join(f"_{_name(f'{key}_{value}')}" for key, value in sorted(options.items()))
+
+
+def _name(text: str) -> str:
+    """A text as the name of a folder."""
+    return "".join(letter if letter.isalnum() or letter in "._-" else "_" for letter in text)
+
+
+def _log_to_stdout() -> None:
+    """Lets a process that was started for jobs log as the main process does."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s", stream=sys.stdout)
