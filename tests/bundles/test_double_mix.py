@@ -291,6 +291,22 @@ class TestComparison:
         assert (runs["mixed"] / "evaluation" / "dice_per_class.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_methods_are_compared_by_one_command(run_config, folder, tmp_path):
+    settings = {"methods": {"supervised": ["supervised.json"], "CPS": ["cps.json"]}, "seeds": [0], "test_fraction": 0.4}
+    run_config(
+        BUNDLE, "compare.json", dataset_dir=folder, output_dir=tmp_path, labeled_fractions=[0.5], val_interval=1,
+        batch_size=2, samples_per_epoch=2, **settings,
+    )  # fmt: skip
+    rows = json.loads((tmp_path / "methods.json").read_text())["rows"]
+    assert [(row["method"], row["n"], row["rarest_class"]) for row in rows] == [("supervised", 4, "2"), ("CPS", 4, "2")]
+    assert "p_dsc" in rows[0]
+    splits = [
+        json.loads((tmp_path / f"{name}_0.5_seed_0" / "split.json").read_text()) for name in ("supervised", "cps")
+    ]
+    assert splits[0] == splits[1]
+    assert (tmp_path / "dice_per_class_0.5.png").is_file()
+
+
 def test_run_killed_in_the_middle_of_an_epoch_ends_like_an_uninterrupted_one(run_command, folder, tmp_path):
     """SIGKILL in the second of three epochs, then ``--resume``: the same weights, averages, statistics and bank."""
     (tmp_path / "killer.py").write_text(KILLER, encoding="utf-8")
