@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from .class_weights import ClassWeight, class_statistics, scale_weight
+from .class_weights import ClassWeight, class_statistics, most_probable, scale_weight
 from .double_mix import Mixing
 from .errors import ConfigError
 from .spectral.digest import unwrap
@@ -86,7 +86,7 @@ def cross_supervision(students: Pair, teachers: Pair, weights: Pair, loss: Loss)
         weights: class weights of A and B.
         loss: takes logits, class indices and weights.
     """
-    pseudo = [logits.detach().argmax(dim=1, keepdim=True) for logits in teachers]
+    pseudo = [most_probable(logits) for logits in teachers]
     return loss(students[0], pseudo[1], weights[0]) + loss(students[1], pseudo[0], weights[1])
 
 
@@ -210,7 +210,7 @@ class CoTrainingStep:
         for weight, labeled, unlabeled in zip(self.class_weights, students_l, students_u, strict=True):
             # Weights that are the same for all classes ask nothing.
             if type(weight) is not ClassWeight:
-                pseudo = unlabeled.detach().argmax(dim=1, keepdim=True) if len(unlabeled) else None
+                pseudo = most_probable(unlabeled) if len(unlabeled) else None
                 weight.update(class_statistics(labeled.detach().float().softmax(dim=1), label, pseudo))
         return [weight.loss_weight() for weight in self.class_weights]
 
@@ -233,7 +233,7 @@ class CoTrainingStep:
         mixed = [
             self.mixing(
                 unlabeled,
-                logits.argmax(dim=1, keepdim=True),
+                most_probable(logits),
                 image,
                 label,
                 scale_weight(weight.weight),

@@ -16,6 +16,7 @@ from .functional import (
     learning_speed,
     learning_terms,
     loss_weight,
+    most_probable,
     scale_weight,
 )
 from .modules import (
@@ -48,5 +49,6 @@ __all__ = [
     "learning_terms",
     "loss_weight",
     "make_class_weight",
+    "most_probable",
     "scale_weight",
 ]

@@ -1,0 +1,368 @@
+"""What ``double_mix`` promises beyond the contract: its ablations, its labeled share, and that it survives a kill."""
+
+import csv
+import json
+import signal
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from monai.bundle import ConfigParser
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+BUNDLE = Path(__file__).resolve().parents[2] / "bundles" / "double_mix"
+pytestmark = pytest.mark.xdist_group("double_mix")
+OVERLAYS = ["supervised", "cps", "dhc", "mean_teacher"]
+KINDS = {
+    "none": "ClassWeight",
+    "DisW": "DistributionWeight",
+    "DifW": "DifficultyWeight",
+    "CDifW": "ConfidenceDifficultyWeight",
+    "CDisW": "ConfidenceDistributionWeight",
+}
+KILLER = """
+import os, signal
+from ignite.engine import Events
+
+class KillAt:
+    def __init__(self, iteration):
+        self.iteration = iteration
+
+    def attach(self, engine):
+        engine.add_event_handler(Events.ITERATION_COMPLETED(once=self.iteration), self)
+
+    def __call__(self, engine):
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(make_dataset, tmp_path_factory):
+    """Ten cases of two organs, the second in a corner of the first, a tenth of its size."""
+    return relabel(tmp_path_factory.mktemp("data") / "organs", make_dataset, [0, 1, 2], count=10)
+
+
+def two_organs(_index, image, label):
+    second = np.zeros_like(label)
+    second[11:14, 9:12, 8:11] = 1
+    label = np.where((second > 0) & (label > 0), 2, label).astype(np.uint8)
+    return {"imagesTr": ((image + 60 * (label == 2)).astype(np.float32), np.eye(4)), "labelsTr": (label, np.eye(4))}
+
+
+@pytest.fixture
+def train(run_config, folder, tmp_path):
+    """Trains on the ten cases with tiny settings; returns the output folder."""
+
+    def start(*overlays, output="out", **settings):
+        out = tmp_path / output
+        names = ["train.json", *(f"{name}.json" for name in overlays)]
+        given = {"dataset_dir": folder, "output_dir": out, "model_dir": out / "m", "labeled_fraction": 0.25}
+        given |= {"samples_per_epoch": 2}
+        run_config(BUNDLE, names, **(given | settings))
+        return out
+
+    return start
+
+
+@pytest.fixture
+def fail(fail_config, folder, tmp_path):
+    """Trains with settings that must fail; returns the error after checking that no weights were left."""
+
+    def start(**settings):
+        given = {"dataset_dir": folder, "output_dir": tmp_path / "out", "model_dir": tmp_path / "m"}
+        error = fail_config(BUNDLE, settings.pop("names", "train.json"), **(given | settings))
+        assert not list(tmp_path.rglob("*.pt"))
+        return error
+
+    return start
+
+
+def listing(folder):
+    return json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+
+
+def relabel(folder, make_dataset, classes, edit=two_organs, count=6):
+    """A folder whose listing names the given classes."""
+    made = make_dataset(folder, count, edit=edit)
+    content = json.loads((made / "dataset.json").read_text())
+    content["labels"] = {str(value): f"organ {value}" if value else "background" for value in classes}
+    (made / "dataset.json").write_text(json.dumps(content))
+    return made
+
+
+class TestAblations:
+    @pytest.mark.parametrize("name", OVERLAYS)
+    def test_every_overlay_trains(self, train, name):
+        out = train(name, max_epochs=1)
+        terms = {key for key in listing(out)["epochs"][0] if key.startswith("loss_")}
+        assert terms == {"loss_supervised"} | ({"loss_unsupervised"} if name != "supervised" else set())
+        assert (out / "m" / "signature_bank.npz").is_file()
+
+    @pytest.mark.parametrize(
+        ("key", "values"),
+        [
+            ("weight_a", ["none", "DisW", "DifW", "CDisW"]),
+            ("weight_b", ["none", "DifW", "CDifW", "CDisW"]),
+            ("mixing", ["none", "CutMix", "CutOut", "ClassMix"]),
+            ("draw", ["bernoulli"]),
+        ],
+    )
+    def test_every_choice_is_one_key(self, bundle_importable, folder, tmp_path, key, values):
+        """One iteration of the trainer that the config makes."""
+        content = json.loads((BUNDLE / "configs" / "train.json").read_text())
+        tiny = {"roi_size": [16, 16, 16], "samples_per_epoch": 2, "max_epochs": 1, "cache_rate": 0.0, "device": "cpu"}
+        tiny |= {"dataset_dir": str(folder), "output_dir": str(tmp_path)}
+        for value in values:
+            with bundle_importable(BUNDLE):
+                parser = ConfigParser(content | tiny | {key: value})
+                parser["train"]["handlers"] = []
+                trainer = parser.get_parsed_content("train#trainer")
+                trainer.run()
+                kinds = [type(weight).__name__ for weight in parser.get_parsed_content("train#step").class_weights]
+            assert all(term.isfinite() for term in trainer.state.output.values())
+            assert ("mixed" in trainer.state.output) == (value != "none" or key != "mixing")
+            expected = {"weight_a": "CDifW", "weight_b": "DisW"} | {key: value}
+            assert kinds == [KINDS[expected[name]] for name in ("weight_a", "weight_b")]
+
+    @pytest.mark.parametrize("key", ["weight_a", "weight_b", "mixing", "teaching", "teacher", "draw"])
+    def test_choices_that_do_not_exist_are_refused(self, fail, key):
+        error = fail(**{key: "nonsense"})
+        assert "'nonsense'" in str(error)
+        assert "accepted are" in str(error)
+
+    def test_full_settings_are_those_of_the_source(self, bundle_importable):
+        with bundle_importable(BUNDLE):
+            configs = [json.loads((BUNDLE / "configs" / f"{name}.json").read_text()) for name in ("inference", "full")]
+            parser = ConfigParser(configs[0] | configs[1])
+            network, divisor, layers = (
+                parser.get_parsed_content(k) for k in ("network_def", "divisor", "feature_layers")
+            )
+            assert type(network.network_a).__name__ == "VNet"
+            layer = network.get_submodule(layers[0])
+            assert type(layer).__name__ == "UpTransition"
+            assert not parser["roi_size"][0] % divisor
+            shapes = []
+            with torch.no_grad(), layer.register_forward_hook(lambda _m, _i, output: shapes.append(output.shape)):
+                logits = network.eval()(torch.zeros(1, 1, divisor, divisor, divisor))
+            assert logits.shape == (1, 3, 16, 16, 16)
+            assert shapes == [(1, 32, 16, 16, 16)]
+        train = json.loads((BUNDLE / "configs" / "train.json").read_text())
+        values = {name: train[name] for name in ("roi_size", "learning_rate", "momentum", "weight_decay", "theta_max")}
+        assert values == {
+            "roi_size": [128, 128, 64], "learning_rate": 1e-3, "momentum": 0.9, "weight_decay": 3e-5, "theta_max": 1.0,
+        }  # fmt: skip
+
+
+class TestLabeledShare:
+    def test_split_tells_the_labeled_and_the_unlabeled(self, train, folder):
+        """Ten cases: two to validate; a quarter of the other eight is labeled."""
+        split = json.loads((train(max_epochs=1) / "split.json").read_text())
+        counts = {part: len(names.get(folder.name, ())) for part, names in split.items()}
+        assert counts == {"train": 2, "unlabeled": 6, "val": 2, "test": 0}
+
+    def test_labels_that_are_not_used_are_not_read(self, train, folder, run_config, tmp_path):
+        split = json.loads((train(max_epochs=1) / "split.json").read_text())
+        state = torch.load(tmp_path / "out" / "m" / "model.pt", weights_only=True)
+        bare = tmp_path / "bare" / folder.name
+        (bare / "labelsTr").mkdir(parents=True)
+        (bare / "imagesTr").symlink_to(folder / "imagesTr")
+        content = json.loads((folder / "dataset.json").read_text())
+        for item in content["training"]:
+            name = Path(item["image"]).name
+            if name.removesuffix(".nii.gz") in split["unlabeled"][folder.name]:
+                (bare / "labelsTr" / name).write_bytes(b"no label at all")
+            else:
+                (bare / "labelsTr" / name).symlink_to(folder / "labelsTr" / name)
+        (bare / "dataset.json").write_text(json.dumps(content))
+        other = train(output="other", dataset_dir=bare, max_epochs=1)
+        for name, value in torch.load(other / "m" / "model.pt", weights_only=True).items():
+            assert torch.equal(value, state[name]), name
+
+    def test_named_cases_are_the_labeled_ones(self, train, folder):
+        out = train(max_epochs=1, labeled_cases=["case_3", "case_8"])
+        split = json.loads((out / "split.json").read_text())
+        assert split["train"][folder.name] == ["case_3", "case_8"]
+
+    def test_unlabeled_scans_of_another_folder(self, train, make_scan, tmp_path):
+        (tmp_path / "more").mkdir()
+        nib.save(nib.Nifti1Image(make_scan(77)[0], np.eye(4)), tmp_path / "more" / "extra.nii.gz")
+        out = train(max_epochs=1, unlabeled_dir=tmp_path / "more", labeled_fraction=1)
+        assert json.loads((out / "split.json").read_text())["unlabeled"] == {"more": ["extra"]}
+
+    def test_bank_holds_labeled_and_unlabeled_cases(self, train):
+        with np.load(train(max_epochs=1) / "m" / "signature_bank.npz", allow_pickle=False) as bank:
+            assert len(bank["signatures"]) == 8
+
+
+class TestBadInput:
+    @pytest.mark.parametrize("value", [0, -0.5, 1.5])
+    def test_labeled_fraction_beyond_its_range(self, fail, value):
+        assert f"labeled_fraction is {value}; accepted is above 0, up to 1" in str(fail(labeled_fraction=value))
+
+    def test_no_unlabeled_case_is_left(self, fail):
+        error = fail(labeled_fraction=1)
+        assert type(error).__name__ == "NotEnoughCasesError"
+        assert "no unlabeled case is left beside 8 labeled one(s); lower labeled_fraction, give unlabeled_dir" in str(
+            error
+        )
+
+    def test_supervised_training_needs_none(self, train):
+        assert (train("supervised", labeled_fraction=1, max_epochs=1) / "m" / "model.pt").is_file()
+
+    def test_fewer_labeled_cases_than_a_batch_needs(self, fail):
+        error = fail(labeled_fraction=0.1, batch_size=6)
+        assert "1 labeled case(s), but half of a batch of 6 needs 3; raise labeled_fraction" in str(error)
+
+    def test_odd_batch(self, fail):
+        assert "batch_size is 3; half of a batch is labeled: give an even number" in str(fail(batch_size=3))
+
+    def test_labels_beyond_the_classes(self, fail, make_dataset, tmp_path):
+        def third(index, image, label):
+            return {"labelsTr": (label * 3, np.eye(4))}
+
+        data = relabel(tmp_path / "data", make_dataset, [0, 1, 2, 3], third)
+        error = fail(dataset_dir=data, labeled_fraction=0.5)
+        assert "label holds 3 but out_channels is 3, that is, 0 to 2; set out_channels to 4 or, where" in str(error)
+        assert "case 'case_" in str(error)
+
+    def test_labels_with_gaps_are_named_in_order(self, train, make_dataset, tmp_path):
+        def gaps(index, image, label):
+            made = two_organs(index, image, label)
+            return made | {"labelsTr": (np.array([0, 7, 40], np.uint8)[made["labelsTr"][0]], np.eye(4))}
+
+        data = relabel(tmp_path / "gaps", make_dataset, [0, 7, 40], gaps)
+        out = train(dataset_dir=data, foreground_labels={"gaps": [7, 40]}, max_epochs=1, labeled_fraction=0.5)
+        epoch = listing(out)["epochs"][0]
+        assert epoch["weight_b/1"] < epoch["weight_b/2"], "both classes are found, the second is rarer"
+
+    def test_class_that_never_occurs_is_named_and_training_goes_on(self, train, make_dataset, tmp_path, caplog):
+        data = relabel(tmp_path / "data", make_dataset, [0, 1, 2], edit=None)
+        with caplog.at_level("WARNING"):
+            out = train(dataset_dir=data, labeled_fraction=0.5, max_epochs=1)
+        said = [record.getMessage() for record in caplog.records if "never occurs" in record.getMessage()]
+        assert len(said) == 1
+        assert said[0].startswith("class 2 (organ 2) never occurs in the labeled part (2 cases)")
+        assert all(np.isfinite(value) for value in listing(out)["epochs"][0].values())
+
+    def test_one_class_only(self, fail):
+        assert "out_channels is 1; a softmax needs background and a class" in str(fail(out_channels=1))
+
+    def test_missing_unlabeled_images(self, fail, tmp_path):
+        error = fail(unlabeled_dir=tmp_path / "nowhere")
+        assert "unlabeled_dir" in str(error)
+        assert "nowhere does not exist" in str(error)
+
+
+class TestWeightsOverTime:
+    def test_weights_are_in_the_log_and_drawn(self, train):
+        out = train(max_epochs=2)
+        names = {f"weight_{network}/{index}" for network in "ab" for index in range(3)}
+        epochs = listing(out)["epochs"]
+        assert names <= set(epochs[0])
+        assert epochs[0]["weight_b/0"] == 0 < epochs[0]["weight_b/1"] < epochs[0]["weight_b/2"] == 1
+        assert epochs[0]["weight_a/1"] != epochs[1]["weight_a/1"]
+        events = EventAccumulator(str(out)).Reload()
+        assert names <= set(events.Tags()["scalars"])
+        assert [event.step for event in events.Scalars("weight_a/2")] == [1, 2]
+        assert events.Scalars("weight_a/2")[1].value == pytest.approx(epochs[1]["weight_a/2"], rel=1e-6)
+        assert (out / "class_weights.png").read_bytes().startswith(b"\x89PNG")
+
+
+class TestComparison:
+    def test_two_runs_are_compared_case_by_case(self, train, run_config, folder):
+        runs, comparisons = {}, {}
+        for name, overlays in (("cps", ["cps"]), ("mixed", [])):
+            runs[name] = train(*overlays, output=name, test_fraction=0.4, max_epochs=1)
+            run_config(
+                BUNDLE, "evaluate.json", dataset_dir=folder, split_file=runs[name] / "split.json",
+                model_dir=runs[name] / "m", output_dir=runs[name] / "evaluation", **comparisons,
+            )  # fmt: skip
+            comparisons = {"compare_with": {"CPS": str(runs[name] / "evaluation")}}
+        with open(runs["mixed"] / "evaluation" / "comparison.csv", newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert {(row["run"], row["metric"], row["class"]) for row in rows} == {
+            ("CPS", metric, name) for metric in ("dsc", "assd") for name in ("mean", "1", "2")
+        }
+        assert all(int(row["n"]) == 4 for row in rows if row["metric"] == "dsc" and row["class"] == "1")
+        report = listing(runs["mixed"] / "evaluation")["segmentation"]
+        assert set(report["dsc"]["per_class"]) == set(report["assd"]["per_class"]) == {"1", "2"}
+        assert (runs["mixed"] / "evaluation" / "dice_per_class.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_methods_are_compared_by_one_command(run_config, folder, tmp_path):
+    settings = {"methods": {"supervised": ["supervised.json"], "CPS": ["cps.json"]}, "seeds": [0], "test_fraction": 0.4}
+    run_config(
+        BUNDLE, "compare.json", dataset_dir=folder, output_dir=tmp_path, labeled_fractions=[0.5], val_interval=1,
+        batch_size=2, samples_per_epoch=2, **settings,
+    )  # fmt: skip
+    rows = json.loads((tmp_path / "methods.json").read_text())["rows"]
+    assert [(row["method"], row["n"], row["rarest_class"]) for row in rows] == [("supervised", 4, "2"), ("CPS", 4, "2")]
+    assert "p_dsc" in rows[0]
+    splits = [
+        json.loads((tmp_path / f"{name}_0.5_seed_0" / "split.json").read_text()) for name in ("supervised", "cps")
+    ]
+    assert splits[0] == splits[1]
+    assert (tmp_path / "dice_per_class_0.5.png").is_file()
+
+
+def test_run_killed_in_the_middle_of_an_epoch_ends_like_an_uninterrupted_one(run_command, folder, tmp_path):
+    """SIGKILL in the second of three epochs, then ``--resume``: the same weights, averages, statistics and bank."""
+    (tmp_path / "killer.py").write_text(KILLER, encoding="utf-8")
+    overlay = tmp_path / "kill.json"
+    overlay.write_text(json.dumps({"+train#handlers": [{"_target_": "killer.KillAt", "iteration": 6}]}))
+    settings = {"dataset_dir": folder, "max_epochs": 3, "labeled_fraction": 0.25, "env": {"PYTHONPATH": str(tmp_path)}}
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    run_command(BUNDLE, "train.json", cwd=tmp_path, output_dir=whole, model_dir=whole / "m", **settings)
+    places = {"output_dir": cut, "model_dir": cut / "m"}
+    # Eight cases in batches of two: the sixth iteration is the second of the second epoch.
+    killed = run_command(BUNDLE, ["train.json", overlay], cwd=tmp_path, check=False, **places, **settings)
+    assert killed.returncode == -signal.SIGKILL
+    assert torch.load(cut / "checkpoint.pt", weights_only=True)["progress"]["epoch"] == 1
+    run_command(BUNDLE, "train.json", cwd=tmp_path, resume=True, **places, **settings)
+    first, second = (torch.load(path / "checkpoint.pt", weights_only=True) for path in (whole, cut))
+    for member in ("network", "ema", "weight_a", "weight_b"):
+        torch.testing.assert_close(second[member], first[member], rtol=0, atol=0)
+    assert int(first["ema"]["n_averaged"]) == 12
+    assert first["schedule"] == second["schedule"]
+    assert listing(whole) == listing(cut)
+    best = [torch.load(path / "m" / "model.pt", weights_only=True) for path in (whole, cut)]
+    torch.testing.assert_close(best[1], best[0], rtol=0, atol=0)
+    assert (whole / "m" / "signature_bank.npz").read_bytes() == (cut / "m" / "signature_bank.npz").read_bytes()
+
+
+def test_two_processes_hold_the_same_networks_and_weights(run_command, folder, tmp_path):
+    """Each rank writes its state: gradients are averaged and statistics summed, so both must agree."""
+    (tmp_path / "spy.py").write_text(SPY, encoding="utf-8")
+    overlay = tmp_path / "spy.json"
+    members = ["@network_def", "@train#weight_a", "@train#weight_b"]
+    overlay.write_text(
+        json.dumps({"+train#handlers": [{"_target_": "spy.Spy", "members": members, "folder": str(tmp_path)}]})
+    )
+    run_command(
+        BUNDLE, ["train.json", "multi_gpu_train.json", overlay], cwd=tmp_path,
+        launcher=("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"),
+        dataset_dir=folder, output_dir=tmp_path / "out", model_dir=tmp_path / "m", labeled_fraction=0.5,
+        samples_per_epoch=16, env={"PYTHONPATH": str(tmp_path)},
+    )  # fmt: skip
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
+    torch.testing.assert_close(first, second, rtol=0, atol=0)
+    assert first[0]
+
+
+SPY = """
+import torch
+import torch.distributed as dist
+from ignite.engine import Events
+
+class Spy:
+    def __init__(self, members, folder):
+        self.members, self.folder = members, folder
+
+    def attach(self, engine):
+        engine.add_event_handler(Events.COMPLETED, self)
+
+    def __call__(self, engine):
+        torch.save([member.state_dict() for member in self.members], f"{self.folder}/{dist.get_rank()}.pt")
+"""
