@@ -1,7 +1,8 @@
 """Where cases come from: Decathlon folders, folders of scans, DICOM series, phantoms."""
 
 from .cases import labeled_cases, weights_folder
-from .dicom import DicomSeriesReader, find_series
+from .dicom import DicomSeriesReader
+from .dicom_tree import DicomSeries, DicomTree, Skipped, find_series
 from .phantoms import PHANTOM_TASKS, phantom_dataset, phantom_scan
 from .scans import evaluation_cases, find_scans, phantom_test_cases, scans_to_segment
 from .split import CaseSplit, select_cases, split_cases, training_cases, write_split
@@ -9,7 +10,10 @@ from .split import CaseSplit, select_cases, split_cases, training_cases, write_s
 __all__ = [
     "PHANTOM_TASKS",
     "CaseSplit",
+    "DicomSeries",
     "DicomSeriesReader",
+    "DicomTree",
+    "Skipped",
     "evaluation_cases",
     "find_scans",
     "find_series",
