@@ -58,11 +58,6 @@ def test_manifest_tells_digests_and_versions(make_bundle, tmp_path):
     assert manifest == {"format": 1, "name": "organ", "version": "1.2.3", "requires": requires, "files": files}
 
 
-def test_what_running_leaves_behind_stays_out(make_bundle):
-    names = archive_files(make_bundle())
-    assert [name for name in names if "__pycache__" in name or "output" in name] == []
-
-
 def test_folder_named_output_above_the_bundle_leaves_nothing_out(make_bundle, tmp_path):
     assert sorted(archive_files(make_bundle(where=tmp_path / "output"))) == CONTENT
 

@@ -1,7 +1,6 @@
 """Zip files that somebody broke, by accident or on purpose: each is refused and leaves nothing behind."""
 
 import io
-import re
 import stat
 import struct
 import zipfile
@@ -61,14 +60,16 @@ def test_hostile_entry_is_refused(files, refuse, kind):
     assert text in refuse(with_entries(files, added))
 
 
-@pytest.mark.parametrize("name", ["organ/LICENSE", "organ/license"])
+REPEATED = "is there more than once; one of them would hide the other"
+
+
 @pytest.mark.filterwarnings("ignore:Duplicate name:UserWarning")  # zipfile warns while the test writes it
-def test_repeated_name_is_refused(files, refuse, name):
-    assert "is there more than once; one of them would hide the other" in refuse(
-        with_entries(files, entry("organ/license.txt"), entry("organ/LICENSE.txt"))
-        if name.islower()
-        else with_entries(files, entry(name, content=b"other"))
-    )
+def test_repeated_name_is_refused(files, refuse):
+    assert REPEATED in refuse(with_entries(files, entry("organ/LICENSE", content=b"other")))
+
+
+def test_name_repeated_for_file_systems_that_ignore_case_is_refused(files, refuse):
+    assert REPEATED in refuse(with_entries(files, entry("organ/license.txt"), entry("organ/LICENSE.txt")))
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.9, 0.999])
@@ -83,9 +84,16 @@ def test_anything_else_is_refused(refuse):
     assert "is an empty zip file" in refuse(_zip({}))
 
 
-@pytest.mark.parametrize(("before", "after"), [(b"#!/bin/sh\n", b""), (b"", b"trailing"), (b"PK\3\4", b"")])
-def test_data_around_the_archive_are_refused(files, refuse, before, after):
-    assert re.search("hidden data|data after its last file|no complete zip", refuse(before + _zip(files) + after))
+@pytest.mark.parametrize(
+    ("before", "after", "text"),
+    [
+        (b"#!/bin/sh\n", b"", "overlaps another file or follows hidden data"),
+        (b"PK\3\4", b"", "overlaps another file or follows hidden data"),
+        (b"", b"trailing", "holds data after its last file"),
+    ],
+)
+def test_data_around_the_archive_are_refused(files, refuse, before, after, text):
+    assert text in refuse(before + _zip(files) + after)
 
 
 def test_comment_of_the_archive_is_refused(files, refuse):
@@ -95,13 +103,16 @@ def test_comment_of_the_archive_is_refused(files, refuse):
     assert "holds data after its last file" in refuse(buffer.getvalue())
 
 
-def test_entries_that_share_their_bytes_are_refused(files, refuse):
-    """The bomb that repeats one compressed block under many names."""
+def test_entry_listed_twice_is_refused(files, refuse):
     buffer = io.BytesIO(_zip(files))
     with zipfile.ZipFile(buffer, "a") as archive:
         archive.filelist.append(archive.filelist[0])
         archive._didModify = True
-    assert re.search("overlaps another file|more than once", refuse(buffer.getvalue()))
+    assert REPEATED in refuse(buffer.getvalue())
+
+
+def test_entries_that_share_their_bytes_are_refused(files, refuse):
+    """The bomb that repeats one compressed block under many names."""
     content = bytearray(_zip(files | {"organ/a.txt": b"x" * 50, "organ/b.txt": b"x" * 50}))
     # The directory's place of the second file becomes that of the first.
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
