@@ -86,6 +86,8 @@ def test_every_command_runs(readme, bundle, dataset, trained, run_config, monkey
         values = dict(itertools.pairwise(arguments))
         options = {key[2:]: literal(value) for key, value in values.items() if key.startswith("--")}
         names = [re.sub(r".*configs/", "", name) for name in _as_list(options.pop("config_file"))]
+        # One size for all, since the bank of one command is the next one's.
+        options.pop("roi_size", None)
         run_id = arguments[1] if not arguments[1].startswith("--") else "run"
         replaced = {"dataset_dir": dataset, "ood_dir": dataset, "split_file": None, "damages": []}
         replaced |= {"initial_weights": None, "foreground_labels": None, "samples_per_epoch": 2, "val_interval": 1}
