@@ -8,11 +8,14 @@ Nothing is ever downloaded. Only MONAI Label imports this module; it looks for a
 from __future__ import annotations
 
 import logging
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from monai.transforms import LoadImage
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.exception import MONAILabelError, MONAILabelException
 from monailabel.interfaces.tasks.scoring import ScoringMethod
@@ -21,6 +24,7 @@ from monailabel.tasks.activelearning.first import First
 from monailabel.tasks.activelearning.random import Random
 from monailabel.tasks.infer.bundle import BundleInferTask
 from monailabel.tasks.train.bundle import BundleTrainTask
+from monailabel.transform.writer import write_itk
 from ranking import files_stamp, is_fresh, rank_images, score_record
 
 logger = logging.getLogger(__name__)
@@ -157,6 +161,7 @@ class OODApp(MONAILabelApp):
     """
 
     def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
+        _load_itk()
         self.bundles = _find_bundles(Path(app_dir).resolve() / "model", conf.get("models", ""))
         super().__init__(
             app_dir=app_dir,
@@ -183,6 +188,14 @@ class OODApp(MONAILabelApp):
     def init_scoring_methods(self) -> dict[str, ScoringMethod]:
         """Returns the ways to score images."""
         return {"oodm": OODScoring(self._infers)}
+
+
+def _load_itk() -> None:
+    """Has ITK load its parts now: it does so when first used, and exchanges Python's path under other threads then."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = str(Path(folder) / "scan.nii.gz")
+        write_itk(np.zeros((2, 2, 2), dtype=np.float32), file, np.eye(4), None, False)
+        LoadImage("ITKReader")(file)
 
 
 def _find_bundles(folder: Path, names: str) -> dict[str, Path]:

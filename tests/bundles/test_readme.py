@@ -2,6 +2,7 @@
 
 import ast
 import itertools
+import json
 import re
 import shlex
 
@@ -42,6 +43,14 @@ def table_keys(text):
     assert section, "no section called 'Knobs'"
     first_cells = [line.split("|")[1] for line in section.group(1).splitlines() if line.startswith("|")][2:]
     return [key for cell in first_cells for key in re.findall(r"`([^`]+)`", cell)]
+
+
+def test_pages_name_the_archive_of_this_version(readme, bundle, repository):
+    version = json.loads((bundle / "configs" / "metadata.json").read_text(encoding="utf-8"))["version"]
+    shared = [repository / "README.md", repository / "common" / "label_app" / "README.md"]
+    pages = [readme, *(page.read_text(encoding="utf-8") for page in shared)]
+    named = [number for page in pages for number in re.findall(rf"{bundle.name}_v(\d+\.\d+\.\d+)\.zip", page)]
+    assert set(named) == {version}
 
 
 @pytest.mark.parametrize("words", SECTIONS)
