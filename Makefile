@@ -30,6 +30,15 @@ test: setup ## the whole test suite
 test-gpu: setup ## the tests that need a CUDA device
 	$(BIN)/python -m pytest -m gpu tests/gpu
 
+.venv-label/ready: requirements-label.txt
+	$(PYTHON) -m venv .venv-label
+	.venv-label/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-label.txt
+	touch $@
+
+test-label: export MONAILABEL_PYTHON := $(CURDIR)/.venv-label/bin/python
+test-label: setup .venv-label/ready ## the tests with the real server of MONAI Label
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests/label
+
 check: format-check lint types verify ## format, lint, types, bundle verification
 
 format: setup ## format the code
@@ -54,6 +63,6 @@ bench: setup ## the benchmarks: ratios within one run
 	$(BIN)/python -m common bench
 
 clean: ## remove what the other targets made
-	rm -rf .venv dist bundles/*/output .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-label dist bundles/*/output .pytest_cache .mypy_cache .ruff_cache
 
-.PHONY: help setup demo test test-gpu check format format-check lint types verify zips bench clean
+.PHONY: help setup demo test test-gpu test-label check format format-check lint types verify zips bench clean

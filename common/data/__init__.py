@@ -1,7 +1,8 @@
 """Where cases come from: Decathlon folders, folders of scans, DICOM series, phantoms."""
 
 from .cases import class_names, labeled_cases, weights_folder
-from .dicom import DicomSeriesReader, find_series
+from .dicom import DicomSeriesReader
+from .dicom_tree import DicomSeries, DicomTree, Skipped, find_series
 from .halves import HalvesLoader, HalvesSampler
 from .phantoms import PHANTOM_TASKS, phantom_dataset, phantom_scan
 from .scans import evaluation_cases, find_scans, phantom_test_cases, scans_to_segment
@@ -11,10 +12,13 @@ from .split import CaseSplit, select_cases, split_cases, training_cases, write_s
 __all__ = [
     "PHANTOM_TASKS",
     "CaseSplit",
+    "DicomSeries",
     "DicomSeriesReader",
+    "DicomTree",
     "HalvesLoader",
     "HalvesSampler",
     "SemiSupervisedSplit",
+    "Skipped",
     "class_names",
     "draw_labeled",
     "evaluation_cases",

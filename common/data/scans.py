@@ -2,47 +2,75 @@
 
 from __future__ import annotations
 
-import logging
+import os
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import MissingDataError
+from ..files import write_json
 from .cases import Case, Folders, case_name, decathlon_scans, free_name, labeled_cases
-from .dicom import find_series, series_name
+from .dicom import series_name
+from .dicom_tree import DicomTree, describe_tree, find_series
 from .phantoms import PHANTOM_TASKS, strange_tasks
 from .split import select_cases
 
-logger = logging.getLogger(__name__)
+LISTING = "dicom_series.json"
+"""File of the results that tells which case is which DICOM series."""
 
 VOLUME_SUFFIXES = (".nii", ".nii.gz", ".mha", ".nrrd")
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What a folder holds; the cases of DICOM series come last, in the order of the series."""
+
+    cases: list[Case]
+    tree: DicomTree = field(default_factory=DicomTree)
 
 
 def find_scans(folder: str | Path, *, spatial_dims: int = 3, name: str = "dataset_dir") -> list[Case]:
     """Returns every scan of a folder.
 
     Args:
-        folder: a Decathlon folder (its training and test images), or image files, or DICOM series: one sub-folder
-            each, or told apart by SeriesInstanceUID.
+        folder: a Decathlon folder (its training and test images), or image files, or DICOM series, these in a tree of
+            folders of any depth. A series is named by its UID alone: PACS exports name folders after patients.
         spatial_dims: 3 looks for volumes, 2 for pictures as well.
         name: what a message calls the folder.
 
     Raises:
         MissingDataError: when the folder does not exist or holds no scan.
     """
-    root = Path(folder)
+    return _required(folder, _search(Path(folder), spatial_dims, name), spatial_dims, name).cases
+
+
+def _search(root: Path, spatial_dims: int, name: str = "dataset_dir") -> _Found:
+    """Everything usable in a folder, and what is not."""
     if not root.is_dir():
         raise MissingDataError(f"{name} {root} does not exist; give a folder of scans")
     if (root / "dataset.json").is_file():
-        return decathlon_scans(root)
-    suffixes = VOLUME_SUFFIXES + (PICTURE_SUFFIXES if spatial_dims == 2 else ())
+        return _Found(decathlon_scans(root))
+    suffixes = _suffixes(spatial_dims)
     files = [path for path in sorted(root.iterdir()) if path.is_file() and path.name.lower().endswith(suffixes)]
+    tree = find_series(root, known=[str(path) for path in files])
     cases: list[Case] = [{"image": str(path), "case": case_name(path)} for path in files]
-    for place in [root, *(path for path in sorted(root.iterdir()) if path.is_dir())]:
-        cases.extend(_series_cases(place, is_root=place == root))
-    if not cases:
-        raise MissingDataError(f"{name} {root} holds no scan; accepted are {', '.join(suffixes)} and DICOM series")
-    return [case | {"task": root.resolve().name} for case in unique_names(cases)]
+    cases += [{"image": item.files, "case": series_name(item.uid)} for item in tree.series]
+    return _Found([case | {"task": root.resolve().name} for case in unique_names(cases)], tree)
+
+
+def _required(folder: str | Path, found: _Found, spatial_dims: int, name: str = "dataset_dir") -> _Found:
+    """What was found, which must be something."""
+    if found.cases:
+        return found
+    skipped = f" (skipped: {found.tree.reasons})" if found.tree.skipped else ""
+    accepted = f"{', '.join(_suffixes(spatial_dims))} and DICOM series"
+    raise MissingDataError(f"{name} {folder} holds no scan{skipped}; accepted are {accepted}")
+
+
+def _suffixes(spatial_dims: int) -> tuple[str, ...]:
+    """Endings of accepted files."""
+    return VOLUME_SUFFIXES + (PICTURE_SUFFIXES if spatial_dims == 2 else ())
 
 
 def scans_to_segment(
@@ -55,23 +83,43 @@ def scans_to_segment(
 ) -> list[Case]:
     """Returns the scans that inference segments: of ``dataset_dir``, or phantoms, known and strange ones.
 
+    Where a folder holds DICOM, ``output_dir/dicom_series.json`` tells which case is which series, and which files were
+    skipped why.
+
     Args:
         dataset_dir: a folder or a list of folders; ``None`` or empty for phantoms.
-        output_dir: phantoms are written below ``output_dir/phantoms``.
+        output_dir: folder of ``dicom_series.json``; phantoms are written below ``output_dir/phantoms``.
         spatial_dims: 2 or 3.
         seed: of the phantoms.
         tasks: of the phantoms that are known.
 
     Raises:
         MissingDataError: when a folder is missing or holds no scan.
+        OutputError: when ``dicom_series.json`` cannot be written.
     """
-    if dataset_dir:
-        folders = [dataset_dir] if isinstance(dataset_dir, str) else list(dataset_dir)
-        found = [case for folder in folders for case in find_scans(folder, spatial_dims=spatial_dims)]
-    else:
+    if not dataset_dir:
         groups = phantom_test_cases(output_dir, spatial_dims=spatial_dims, seed=seed, tasks=tasks)
-        found = groups["in_distribution"] + groups["out_of_distribution"]
-    return unique_names([{key: value for key, value in case.items() if key != "label"} for case in found])
+        return _to_segment(groups["in_distribution"] + groups["out_of_distribution"])
+    folders = [dataset_dir] if isinstance(dataset_dir, str) else list(dataset_dir)
+    found = [_search(Path(folder), spatial_dims) for folder in folders]
+    cases = _to_segment([case for part in found for case in part.cases])
+    tree = DicomTree(
+        [item for part in found for item in part.tree.series], [item for part in found for item in part.tree.skipped]
+    )
+    if tree.series or tree.skipped:
+        names = [case["case"] for case in cases if not isinstance(case["image"], str)]
+        # Of several folders, paths begin with the part that tells these apart.
+        root = os.path.commonpath([os.path.abspath(folder) for folder in folders])
+        write_json(describe_tree(tree, names, root), Path(output_dir) / LISTING)
+    for folder, part in zip(folders, found, strict=True):
+        # Only now, so that the listing says why nothing was found.
+        _required(folder, part, spatial_dims)
+    return cases
+
+
+def _to_segment(cases: Sequence[Case]) -> list[Case]:
+    """The cases without labels, each with a name of its own."""
+    return unique_names([{key: value for key, value in case.items() if key != "label"} for case in cases])
 
 
 def evaluation_cases(
@@ -158,15 +206,3 @@ def unique_names(cases: Sequence[Case]) -> list[Case]:
     """Returns the cases with a number appended to names that occur before: no result overwrites another."""
     taken: set[str] = set()
     return [case | {"case": free_name(str(case["case"]), taken)} for case in cases]
-
-
-def _series_cases(folder: Path, *, is_root: bool) -> list[Case]:
-    """The DICOM series of one folder; named after a sub-folder, and after their UID where that is ambiguous."""
-    series = find_series(folder)
-    if len(series) > 1:
-        logger.warning("%s holds %d DICOM series; each is segmented as a case of its own", folder, len(series))
-    cases = []
-    for uid, files in series.items():
-        name = series_name(uid) if is_root else folder.name
-        cases.append({"image": files, "case": name if is_root or len(series) == 1 else f"{name}_{series_name(uid)}"})
-    return cases

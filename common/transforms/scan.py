@@ -24,11 +24,17 @@ AFFINE_TOLERANCE = 1e-3
 
 
 def scan_name(data: Mapping[Any, Any], key: Hashable = "image") -> str:
-    """Returns what a message calls a case: its name, or else the file it came from."""
+    """Returns what a message calls a case: its name, or else the file it came from.
+
+    A DICOM series is never named by a path, since PACS exports name folders and files after patients.
+    """
     if "case" in data:
         return f"case {data['case']!r}"
     value = data.get(key)
-    source = getattr(value, "meta", {}).get("filename_or_obj", value if isinstance(value, str | Path) else "")
+    if is_series(value):
+        return "DICOM series"
+    meta = getattr(value, "meta", {})
+    source = meta.get("series_name", meta.get("filename_or_obj", value if isinstance(value, str | Path) else ""))
     return f"case {Path(str(source)).name!r}"
 
 
@@ -42,6 +48,11 @@ def check_palette(path: Any, name: str) -> None:
         with Image.open(path) as picture:
             if picture.mode == "P":
                 raise ImageError(f"{name}: the picture has a palette of colors; save it as RGB or as gray values")
+
+
+def is_series(source: Any) -> bool:
+    """Returns whether an image's source is a DICOM series: a folder or a list of files."""
+    return isinstance(source, list | tuple) or (isinstance(source, str | Path) and Path(source).is_dir())
 
 
 class LoadScand(LoadImaged):
@@ -66,16 +77,22 @@ class LoadScand(LoadImaged):
         loaded = dict(data)
         for key in self.key_iterator(loaded):
             source = loaded[key]
-            series = not isinstance(source, str | Path) or Path(source).is_dir()
+            series = is_series(source)
             try:
-                loaded[key] = self._loader(source, reader or (DicomSeriesReader() if series else None))
+                image = self._loader(source, reader or (DicomSeriesReader() if series else None))
+                # MONAI Label sets the loader to return the metadata as well, which the image carries anyway.
+                loaded[key] = image[0] if isinstance(image, tuple) else image
             except BundleError:
                 raise
             except Exception as error:  # every reader library has errors of its own kinds
-                first = source if isinstance(source, str | Path) else source[0]
+                if series:
+                    # Without the cause, whose text may name a file.
+                    raise ImageError(
+                        f"{scan_name(data)}: {key} cannot be read ({type(error).__name__}); export the series again"
+                    ) from None
                 reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
                 raise ImageError(
-                    f"{scan_name(data)}: {key} {first} cannot be read ({reason}); it may be truncated: copy it again"
+                    f"{scan_name(data)}: {key} {source} cannot be read ({reason}); it may be truncated: copy it again"
                 ) from error
         return loaded
 

@@ -39,8 +39,8 @@ class SpectralVerdictd(MapTransform):
     ) -> None:
         super().__init__(keys)
         self.bank_file = bank_file
-        self.inferer = inferer
-        self.image_transforms = list(image_transforms)
+        # Described once: ``Invertd`` changes a flag of these transforms while it runs, in another thread perhaps.
+        self.settings = bank_settings(inferer, image_transforms, weights_digest="")
         self.result_key = result_key
         self._bank: tuple[tuple[int, int], SignatureBank] | None = None
 
@@ -65,7 +65,7 @@ class SpectralVerdictd(MapTransform):
         digest = bytes(weights_digest.tolist()).hex()
         try:
             bank = self._load_bank()
-            bank.check(**bank_settings(self.inferer, self.image_transforms, digest))
+            bank.check(**self.settings | {"weights_digest": digest})
             oodm = bank.oodm(signature)
         except (BankError, MissingDataError) as error:
             return {"oodm": None, "threshold": None, "is_ood": None, "reason": str(error)}

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from common.data.dicom import series_name
+
 
 @pytest.fixture
 def volumes(configs):
@@ -214,28 +216,27 @@ class TestDicom:
     def test_bad_series_do_not_stop_the_others(self, infer_on, make_scan, write_series, tmp_path):
         image = make_scan(1, (16, 15, 9))[0]
         folder = tmp_path / "scans"
-        write_series(folder / "good", image)
-        write_series(folder / "gap", image, skip=(4,))
-        write_series(folder / "mixed", image[:, :, :4])
-        write_series(folder / "mixed", image[:, :, :9], tilt=0.5, skip=(0, 1, 2, 3))
-        reasons = segment_with_failures(infer_on, tmp_path, {"gap", "mixed"})
-        assert "a slice is missing or the spacing varies: send the whole series" in reasons["gap"]
-        assert "slices of different orientation; give each orientation a folder of its own" in reasons["mixed"]
+        write_series(folder / "good", image, uid="1.2.3.1")
+        write_series(folder / "gap", image, uid="1.2.3.2", skip=(4,))
+        write_series(folder / "mixed", image[:, :, :4], uid="1.2.3.3")
+        write_series(folder / "mixed", image[:, :, :9], uid="1.2.3.3", tilt=0.5, skip=(0, 1, 2, 3))
+        gap, mixed = series_name("1.2.3.2"), series_name("1.2.3.3")
+        reasons = segment_with_failures(infer_on, tmp_path, {gap, mixed})
+        assert "a slice is missing or the spacing varies: send the whole series" in reasons[gap]
+        assert "slices of different orientation; export each orientation as a series of its own" in reasons[mixed]
 
     def test_two_series_in_one_folder_are_two_cases(
-        self, bundle, run_config, trained, make_scan, write_series, tmp_path, caplog
+        self, bundle, run_config, trained, make_scan, write_series, tmp_path
     ):
+        names = [series_name(f"1.2.3.{index}") for index in (1, 2)]
         for index in (1, 2):
             write_series(tmp_path / "scans" / "both", make_scan(index, (16, 15, 9))[0], uid=f"1.2.3.{index}")
-        with caplog.at_level("WARNING"):
-            run_config(
-                bundle, "inference.json", dataset_dir=tmp_path / "scans", model_dir=trained.models,
-                output_dir=tmp_path / "out",
-            )  # fmt: skip
-        assert len(list((tmp_path / "out").glob("both_*/both_*_seg.nii.gz"))) == 2
-        warned = [record.getMessage() for record in caplog.records if "DICOM series" in record.getMessage()]
-        assert len(warned) == 1
-        assert "holds 2 DICOM series; each is segmented as a case of its own" in warned[0]
+        run_config(
+            bundle, "inference.json", dataset_dir=tmp_path / "scans", model_dir=trained.models,
+            output_dir=tmp_path / "out",
+        )  # fmt: skip
+        written = {path.name for path in (tmp_path / "out").rglob("*_seg.nii.gz")}
+        assert written == {f"{name}_seg.nii.gz" for name in names}
 
 
 class TestWeightsAndBank:

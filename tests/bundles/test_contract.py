@@ -164,7 +164,8 @@ def test_versions_are_the_supported_ones(configs, repository):
     metadata = configs["metadata"]
     named = {"monai": "monai_version", "torch": "pytorch_version", "numpy": "numpy_version"}
     assert {package: metadata[key] for package, key in named.items()} == {name: supported[name] for name in named}
-    for package, version in metadata["required_packages_version"].items():
+    packages = metadata["required_packages_version"] | metadata.get("dicom_seg_packages_version", {})
+    for package, version in packages.items():
         assert supported[package] == version, package
 
 

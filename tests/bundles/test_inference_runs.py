@@ -10,6 +10,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from common.data.dicom import series_name
+
+SERIES = series_name("1.2.826.0.1")
 COLUMNS = ["image", "oodm", "threshold", "is_ood", "error"]
 OBLIQUE = np.array([[0.8, -0.45, 0, 12], [0.6, 0.6, 0, -7], [0, 0, -2, 3.5], [0, 0, 0, 1]])
 
@@ -31,14 +34,14 @@ def scans(configs, make_scan, write_series, tmp_path_factory):
     if configs["inference"]["spatial_dims"] != 3:
         pytest.skip("a 2-D bundle")
     folder = tmp_path_factory.mktemp("scans")
-    shapes = {"oblique": (20, 17, 13), "first": (15, 18, 12), "second": (19, 14, 16), "series": (18, 15, 11)}
+    shapes = {"oblique": (20, 17, 13), "first": (15, 18, 12), "second": (19, 14, 16), SERIES: (18, 15, 11)}
     images = {name: make_scan(index, shape)[0] for index, (name, shape) in enumerate(shapes.items())}
     nib.save(nib.Nifti1Image(images["oblique"], OBLIQUE), folder / "oblique.nii.gz")
     affines = {
         "oblique": OBLIQUE,
         "first": write_itk(folder / "first.mha", images["first"]),
         "second": write_itk(folder / "second.nrrd", images["second"]),
-        "series": write_series(folder / "series", images["series"], tilt=0.3),
+        SERIES: write_series(folder / "study" / "series", images[SERIES], tilt=0.3),
     }
     return folder, {name: (shapes[name], affines[name]) for name in shapes}
 
@@ -54,7 +57,7 @@ def segmented(bundle, scans, trained, run_command, tmp_path_factory):
     return output
 
 
-@pytest.mark.parametrize("name", ["oblique", "first", "second", "series"])
+@pytest.mark.parametrize("name", ["oblique", "first", "second", SERIES])
 def test_segmentation_has_the_geometry_of_its_scan(scans, segmented, configs, name):
     shape, affine = scans[1][name]
     segmentation = nib.load(segmented / name / f"{name}_seg.nii.gz")
@@ -68,7 +71,9 @@ def test_segmentation_has_the_geometry_of_its_scan(scans, segmented, configs, na
 def test_nothing_else_is_written(scans, segmented):
     files = {path.relative_to(segmented).as_posix() for path in segmented.rglob("*") if path.is_file()}
     files = {name for name in files if not re.fullmatch(r"\w+\.png", name)}
-    assert files == {f"{name}/{name}_seg.nii.gz" for name in scans[1]} | {"ood_report.csv", "ood_report.json"}
+    assert files == {f"{name}/{name}_seg.nii.gz" for name in scans[1]} | {
+        "dicom_series.json", "ood_report.csv", "ood_report.json"
+    }  # fmt: skip
 
 
 def test_report_has_a_line_for_every_scan(scans, segmented, judges):

@@ -62,10 +62,11 @@ def test_other_organs_are_stranger_than_any_hippocampus(evaluated):
 def test_dicom_series_is_segmented_with_a_verdict(run_config, tmp_path):
     run_config(BUNDLE, "inference.json", tiny=False, dataset_dir=DATA / "dicom", output_dir=tmp_path)
     (row,) = json.loads((tmp_path / "ood_report.json").read_text(encoding="utf-8"))["rows"]
-    assert row["image"] == "hippocampus_crop"
+    (series,) = json.loads((tmp_path / "dicom_series.json").read_text(encoding="utf-8"))["series"]
+    assert (row["image"], series["folder"], series["files"]) == (series["case"], "hippocampus_crop", 32)
     assert row["error"] is None
     assert math.isfinite(row["oodm"])
     assert isinstance(row["is_ood"], bool)
-    segmentation = nib.load(tmp_path / "hippocampus_crop" / "hippocampus_crop_seg.nii.gz")
+    segmentation = nib.load(tmp_path / row["image"] / f"{row['image']}_seg.nii.gz")
     assert sorted(segmentation.shape) == [32, 35, 51]
     np.testing.assert_allclose(nib.affines.voxel_sizes(segmentation.affine), 1, atol=1e-3)

@@ -42,30 +42,58 @@ def decathlon_folder(tmp_path):
 
 
 @pytest.fixture
-def save_slice():
-    """Writes one DICOM slice of 4 rows and 6 columns whose pixels are ``arange(24) + 100 * z`` after the rescaling."""
+def save_object():
+    """Writes a DICOM object of a kind, without an image unless ``tags`` make one, and returns the path as text."""
 
-    def save(path, z, *, series="1.2.3", number=1, **tags):
+    def save(path, kind, *, series="9.9", syntax=ExplicitVRLittleEndian, **tags):
         path.parent.mkdir(parents=True, exist_ok=True)
         data = Dataset()
         data.file_meta = FileMetaDataset()
-        data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-        data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID = CTImageStorage
+        data.file_meta.TransferSyntaxUID = syntax
+        data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID = kind
         data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID = generate_uid(entropy_srcs=[str(path)])
-        data.SeriesInstanceUID, data.Modality, data.InstanceNumber = series, "CT", number
-        data.ImagePositionPatient = [10.0, 20.0, float(z)]
-        data.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
-        data.PixelSpacing = [0.7, 0.5]
-        data.Rows, data.Columns = 4, 6
-        data.BitsAllocated, data.BitsStored, data.HighBit = 16, 16, 15
-        data.PixelRepresentation, data.SamplesPerPixel, data.PhotometricInterpretation = 1, 1, "MONOCHROME2"
-        data.RescaleSlope, data.RescaleIntercept = 1, -1024
+        data.SeriesInstanceUID = series
         for name, value in tags.items():
-            setattr(data, name, value)
-        pixels = np.arange(data.Rows * data.Columns, dtype=np.int16).reshape(data.Rows, data.Columns)
-        data.PixelData = (pixels + 1024 + 100 * int(z)).astype(np.int16).tobytes()
+            if value is not ...:
+                setattr(data, name, value)
+            elif name in data:
+                delattr(data, name)
         data.save_as(path, enforce_file_format=True)
         return str(path)
+
+    return save
+
+
+@pytest.fixture
+def save_slice(save_object):
+    """Writes one DICOM slice of 4 rows and 6 columns whose pixels are ``arange(24) + 100 * z`` after the rescaling.
+
+    Further tags replace those of the slice, or remove them with the value ``...``.
+    """
+
+    def save(path, z, *, kind=CTImageStorage, series="1.2.3", number=1, **tags):
+        image = {
+            "StudyInstanceUID": "1.2",
+            "Modality": "CT",
+            "InstanceNumber": number,
+            "ImagePositionPatient": [10.0, 20.0, float(z)],
+            "ImageOrientationPatient": [1, 0, 0, 0, 1, 0],
+            "PixelSpacing": [0.7, 0.5],
+            "Rows": 4,
+            "Columns": 6,
+            "BitsAllocated": 16,
+            "BitsStored": 16,
+            "HighBit": 15,
+            "PixelRepresentation": 1,
+            "SamplesPerPixel": 1,
+            "PhotometricInterpretation": "MONOCHROME2",
+            "RescaleSlope": 1,
+            "RescaleIntercept": -1024,
+        } | tags
+        if "PixelData" not in image:
+            pixels = np.arange(image["Rows"] * image["Columns"], dtype=np.int16) + 1024 + 100 * int(z)
+            image["PixelData"] = pixels.astype(np.int16).tobytes()
+        return save_object(path, kind, series=series, **image)
 
     return save
 

@@ -182,27 +182,6 @@ def test_folder_of_pictures_alone_holds_no_volume(tmp_path):
         find_scans(tmp_path / "scans")
 
 
-def test_dicom_without_an_image_is_passed_over(tmp_path, save_slice):
-    for z in range(2):
-        save_slice(tmp_path / "disc" / "p1" / f"{z}.dcm", z)
-    # A DICOMDIR and a report, at the root and beside the slices.
-    for name in ("DICOMDIR", "p1/report.dcm"):
-        path = save_slice(tmp_path / "disc" / name, 0, series="9.9")
-        remove_image(path)
-    (case,) = find_scans(tmp_path / "disc")
-    assert case["case"] == "p1"
-    assert [path.rsplit("/", 1)[1] for path in case["image"]] == ["0.dcm", "1.dcm"]
-
-
-def remove_image(path):
-    from pydicom import dcmread
-
-    data = dcmread(path)
-    for name in ("Rows", "Columns", "PixelData"):
-        delattr(data, name)
-    data.save_as(path)
-
-
 @pytest.mark.parametrize(
     ("names", "unique"),
     [

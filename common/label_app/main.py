@@ -1,0 +1,231 @@
+"""A MONAI Label app for bundles that judge scans: every bundle in its folder, and active learning by OODM.
+
+Copy this folder anywhere, put unpacked bundles into its ``model`` folder and start the server, see ``README.md``.
+Nothing is ever downloaded. Only MONAI Label imports this module; it looks for a class whose direct base is
+``MONAILabelApp``.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from monai.transforms import LoadImage
+from monailabel.interfaces.app import MONAILabelApp
+from monailabel.interfaces.exception import MONAILabelError, MONAILabelException
+from monailabel.interfaces.tasks.scoring import ScoringMethod
+from monailabel.interfaces.tasks.strategy import Strategy
+from monailabel.tasks.activelearning.first import First
+from monailabel.tasks.activelearning.random import Random
+from monailabel.tasks.infer.bundle import BundleInferTask
+from monailabel.tasks.train.bundle import BundleTrainTask
+from monailabel.transform.writer import write_itk
+from ranking import files_stamp, is_fresh, rank_images, score_record
+
+logger = logging.getLogger(__name__)
+
+_importing = threading.RLock()
+"""Held while a bundle is resolved: in a process, all share one import path and one name, ``scripts``, of their code."""
+
+
+class JudgingTask(BundleInferTask):
+    """A bundle's inference, safe to call from several threads.
+
+    To build transforms and inferer, MONAI Label changes ``sys.path`` and forgets the modules named ``scripts``. Two
+    threads that do so at once fail, or end up, for good, with the code of the other's bundle.
+    """
+
+    def pre_transforms(self, data: dict[str, Any] | None = None) -> Sequence[Callable[..., Any]]:
+        """Returns the bundle's preprocessing."""
+        with _importing:
+            return super().pre_transforms(data)
+
+    def inferer(self, data: dict[str, Any] | None = None) -> Any:
+        """Returns the bundle's inferer."""
+        with _importing:
+            return super().inferer(data)
+
+    def post_transforms(self, data: dict[str, Any] | None = None) -> Sequence[Callable[..., Any]]:
+        """Returns the bundle's postprocessing."""
+        with _importing:
+            return super().post_transforms(data)
+
+    def _get_network(self, device: str, data: dict[str, Any] | None) -> Any:
+        """The network with the weights of now; read once, however many threads ask for it at once."""
+        with _importing:
+            return super()._get_network(device, data)
+
+    @property
+    def stamp(self) -> str:
+        """A digest of the files that decide over a verdict."""
+        bundle = Path(self.bundle_path)
+        return files_stamp([self.get_path(), bundle / "models/signature_bank.npz", bundle / "configs/inference.json"])
+
+    def judge(self, image: str, **options: Any) -> Mapping[str, Any]:
+        """Returns the verdict on an image file, without writing its segmentation."""
+        _, data = self({"image": image, "skip_writer": True, "logging": "WARNING", **options})
+        result = data.get("result") or {}
+        return result if "oodm" in result else {"reason": "this bundle does not judge scans"}
+
+
+class OODScoring(ScoringMethod):
+    """Keeps the verdict of every model on every image in the datastore; a verdict that is fresh is not computed again.
+
+    Args:
+        tasks: name of the model -> its inference.
+    """
+
+    def __init__(self, tasks: Mapping[str, JudgingTask]) -> None:
+        super().__init__("out-of-distribution measure (OODM) of every image; higher means more abnormal")
+        self.tasks = tasks
+
+    def __call__(self, request: dict[str, Any], datastore: Any) -> dict[str, dict[str, int]]:
+        """Returns, for every model, how many images were ``scored``, ``fresh`` already, or ``failed``.
+
+        Args:
+            request: may name one ``model`` and a ``device``.
+            datastore: MONAI Label's.
+        """
+        chosen = [_known_model(request, self.tasks)] if request.get("model") else list(self.tasks)
+        options = {"device": request["device"]} if request.get("device") else {}
+        return {model: self._score_all(model, datastore, options) for model in chosen}
+
+    def _score_all(self, model: str, datastore: Any, options: Mapping[str, Any]) -> dict[str, int]:
+        """Scores every image, those that wait for a label first."""
+        counts = {"scored": 0, "fresh": 0, "failed": 0}
+        stamp = self.tasks[model].stamp
+        for image in _unlabeled_first(datastore):
+            if is_fresh(datastore.get_image_info(image), model, stamp):
+                counts["fresh"] += 1
+                continue
+            try:
+                record = score_record(model, self.tasks[model].judge(datastore.get_image_uri(image), **options), stamp)
+                counts["scored"] += 1
+            except Exception as error:  # of any kind: an unreadable image must not keep the others from being scored
+                reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+                logger.warning("no OODM of image %s by model %s: %s", image, model, reason)
+                record = score_record(model, {"reason": reason}, stamp="")
+                counts["failed"] += 1
+            # Scoring runs beside the server: what the server has written meanwhile must not be overwritten.
+            datastore.refresh()
+            datastore.update_image_info(image, record)
+        return counts
+
+
+class MostOODFirst(Strategy):
+    """Proposes the unlabeled image that is most unlike the training data; images without a score come last.
+
+    Args:
+        tasks: name of the model -> its inference.
+    """
+
+    def __init__(self, tasks: Mapping[str, JudgingTask]) -> None:
+        super().__init__("the image most unlike the training data first (by OODM)")
+        self.tasks = tasks
+
+    def info(self) -> dict[str, Any]:
+        """Returns the description and the settings that a client offers: the model whose scores count."""
+        return {**super().info(), "config": {"model": list(self.tasks)}}
+
+    def __call__(self, request: dict[str, Any], datastore: Any) -> dict[str, Any] | None:
+        """Returns the image's ``id``, ``oodm`` and ``is_ood``, the ``model``, and the ``ranking`` of all; or ``None``.
+
+        Args:
+            request: may name the ``model``; the first one otherwise.
+            datastore: MONAI Label's.
+        """
+        model = _known_model(request, self.tasks)
+        # Scores are written by another process.
+        datastore.refresh()
+        images = datastore.get_unlabeled_images(request.get("label_tag"), request.get("labels"))
+        infos = {image: datastore.get_image_info(image) for image in images}
+        ranking = rank_images(infos, model, self.tasks[model].stamp)
+        return {**ranking[0], "model": model, "ranking": ranking} if ranking else None
+
+
+class OODApp(MONAILabelApp):
+    """Serves every bundle in ``<app>/model``, or those named by ``--conf models a,b``.
+
+    Args:
+        app_dir: folder of the app.
+        studies: folder of images, or address of a DICOMweb server.
+        conf: settings of the command line.
+
+    Raises:
+        MONAILabelException: when there is no bundle, or not the one named.
+    """
+
+    def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
+        _load_itk()
+        self.bundles = _find_bundles(Path(app_dir).resolve() / "model", conf.get("models", ""))
+        super().__init__(
+            app_dir=app_dir,
+            studies=studies,
+            conf=conf,
+            name="Segmentation that says when not to trust it",
+            description="Bundles that judge every scan, and active learning by their verdict",
+        )
+
+    def init_infers(self) -> dict[str, JudgingTask]:
+        """Returns the inference of every bundle."""
+        tasks = {name: JudgingTask(str(bundle), self.conf) for name, bundle in self.bundles.items()}
+        return {name: task for name, task in tasks.items() if task.is_valid()}
+
+    def init_trainers(self) -> dict[str, BundleTrainTask]:
+        """Returns the training of every bundle that has one."""
+        tasks = {name: BundleTrainTask(str(bundle), self.conf) for name, bundle in self.bundles.items()}
+        return {name: task for name, task in tasks.items() if task.is_valid()}
+
+    def init_strategies(self) -> dict[str, Strategy]:
+        """Returns the ways to choose the next image."""
+        return {"most_ood_first": MostOODFirst(self._infers), "random": Random(), "first": First()}
+
+    def init_scoring_methods(self) -> dict[str, ScoringMethod]:
+        """Returns the ways to score images."""
+        return {"oodm": OODScoring(self._infers)}
+
+
+def _load_itk() -> None:
+    """Has ITK load its parts now: it does so when first used, and exchanges Python's path under other threads then."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = str(Path(folder) / "scan.nii.gz")
+        write_itk(np.zeros((2, 2, 2), dtype=np.float32), file, np.eye(4), None, False)
+        LoadImage("ITKReader")(file)
+
+
+def _find_bundles(folder: Path, names: str) -> dict[str, Path]:
+    """The bundles in a folder, or those named, separated by commas."""
+    found = {path.parents[1].name: path.parents[1] for path in sorted(folder.glob("*/configs/inference.json"))}
+    chosen = [name.strip() for name in names.split(",") if name.strip()] or list(found)
+    missing = [name for name in chosen if name not in found]
+    if missing or not chosen:
+        raise MONAILabelException(
+            MONAILabelError.APP_INIT_ERROR,
+            f"no bundle {', '.join(missing) or 'at all'} in {folder}; found: {', '.join(found) or 'none'}; unpack an "
+            "archive there, so that its configs lie in model/<name>/configs",
+        )
+    return {name: found[name] for name in chosen}
+
+
+def _known_model(request: Mapping[str, Any], tasks: Mapping[str, JudgingTask]) -> str:
+    """The model a request names, or the first one."""
+    model = request.get("model") or next(iter(tasks), None)
+    # A client that offers the models as a list may send the list, the chosen one first.
+    model = model[0] if isinstance(model, list) else model
+    if model not in tasks:
+        raise MONAILabelException(
+            MONAILabelError.INVALID_INPUT, f"there is no model {model!r}; the models are {', '.join(tasks)}"
+        )
+    return str(model)
+
+
+def _unlabeled_first(datastore: Any) -> Iterator[str]:
+    """The names of all images."""
+    waiting = sorted(datastore.get_unlabeled_images())
+    yield from waiting
+    yield from sorted(set(datastore.list_images()) - set(waiting))

@@ -1,0 +1,70 @@
+"""Signatures: made and checked with the keys given, and refused where archive, key or signature differ."""
+
+import shutil
+import subprocess
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from common.archive import install, sign, verify
+from common.errors import MissingDataError, SignatureError
+
+
+def test_signed_archive_is_verified_and_installed(archive, tmp_path, caplog, write_keys):
+    caplog.set_level("INFO")
+    private, public = write_keys(tmp_path / "keys")
+    sign(archive, private)
+    install(archive, str(tmp_path / "models"), public_key=public)
+    assert (tmp_path / "models" / "organ" / "LICENSE").is_file()
+    assert f"signed by the owner of {public}" in caplog.text
+
+
+def test_signature_is_the_one_that_openssl_checks(archive, tmp_path, write_keys):
+    private, public = write_keys(tmp_path / "keys")
+    sign(archive, private)
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed")
+    command = ["openssl", "pkeyutl", "-verify", "-pubin", "-inkey", public, "-rawin", "-in", archive, "-sigfile"]
+    result = subprocess.run([*command, f"{archive}.sig"], capture_output=True, text=True, check=False)
+    assert "Signature Verified Successfully" in result.stdout + result.stderr
+
+
+def test_archive_changed_after_signing_is_refused(archive, tmp_path, write_keys):
+    private, public = write_keys(tmp_path / "keys")
+    sign(archive, private)
+    with open(archive, "ab") as file:
+        file.write(b"x")
+    with pytest.raises(SignatureError, match="or the archive was changed; do not install it"):
+        install(archive, str(tmp_path / "models"), public_key=public)
+    assert not (tmp_path / "models").exists()
+
+
+def test_signature_of_somebody_else_is_refused(archive, tmp_path, write_keys):
+    sign(archive, write_keys(tmp_path / "mine")[0])
+    with pytest.raises(SignatureError, match="the signature is not by the owner of"):
+        verify(archive, public_key=write_keys(tmp_path / "others")[1])
+
+
+def test_unsigned_archive_is_refused_when_a_key_is_given(archive, tmp_path, write_keys):
+    with pytest.raises(MissingDataError, match=r"signature .*organ_v1\.2\.3\.zip\.sig cannot be read"):
+        verify(archive, public_key=write_keys(tmp_path / "keys")[1])
+
+
+def test_unusable_keys_are_named(archive, tmp_path, write_keys):
+    locked, _ = write_keys(tmp_path / "locked", password="secret")
+    other, other_public = write_keys(tmp_path / "other", kind=lambda: ec.generate_private_key(ec.SECP256R1()))
+    (tmp_path / "text.pem").write_text("no key")
+    for key, text in [
+        (locked, "is protected by a passphrase"),
+        (other, "is a key of another kind; give an Ed25519 private key"),
+        (str(tmp_path / "text.pem"), "is no usable private key (it cannot be read)"),
+    ]:
+        with pytest.raises(SignatureError) as caught:
+            sign(archive, key)
+        assert text in str(caught.value)
+    with pytest.raises(MissingDataError, match=r"key .*none\.pem cannot be read"):
+        sign(archive, str(tmp_path / "none.pem"))
+    assert not list((tmp_path / "dist").glob("*.sig"))
+    (tmp_path / "dist" / "organ_v1.2.3.zip.sig").write_bytes(b"x")
+    with pytest.raises(SignatureError, match="another kind; give an Ed25519 public key"):
+        verify(archive, public_key=other_public)

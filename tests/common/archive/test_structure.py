@@ -1,0 +1,151 @@
+"""Zip files that somebody broke, by accident or on purpose: each is refused and leaves nothing behind."""
+
+import io
+import stat
+import struct
+import zipfile
+
+import pytest
+
+from common.archive import read_archive, structure
+from common.archive.build import _zip
+from common.errors import MissingDataError
+
+
+def entry(name, mode=stat.S_IFREG | 0o644, content=b"x", method=zipfile.ZIP_STORED):
+    info = zipfile.ZipInfo(name)
+    info.filename = info.orig_filename = name
+    info.external_attr = mode << 16
+    info.compress_type = method
+    return info, content
+
+
+def with_entries(files, *entries):
+    """An archive with further entries, whose names zipfile would otherwise correct."""
+    buffer = io.BytesIO(_zip(files))
+    with zipfile.ZipFile(buffer, "a") as archive:
+        for info, content in entries:
+            archive.writestr(info, content)
+    return buffer.getvalue()
+
+
+ENTRIES = {
+    "path that climbs out": (entry("organ/../../evil.py"), "the name 'organ/../../evil.py' is not accepted"),
+    "absolute path": (entry("/etc/cron.d/evil.txt"), "the name '/etc/cron.d/evil.txt' is not accepted"),
+    "drive of another system": (entry("C:\\evil.txt"), "is not accepted"),
+    "backslash": (entry("organ\\..\\evil.py"), "is not accepted"),
+    "hidden file": (entry("organ/.profile.txt"), "is not accepted"),
+    "letter that looks like another": (entry("organ/configs/inf\u0435rence.json"), "is not accepted"),
+    "line break in a name": (entry("organ/a\nb.txt"), "is not accepted"),
+    "folder entry": (entry("organ/empty/"), "is not accepted"),
+    "symbolic link": (entry("organ/link.txt", stat.S_IFLNK | 0o777, b"/etc/passwd"), "link.txt is a link or a device"),
+    "device": (entry("organ/device.txt", stat.S_IFCHR | 0o600), "device.txt is a link or a device"),
+    "second top folder": (entry("other/a.txt"), "holds ['organ', 'other'] at its top"),
+    "file beside the folder": (entry("a.txt"), "at its top; accepted is one folder"),
+    "file that is a folder elsewhere": (entry("organ/configs/train.json/a.txt"), "is a file and a folder at once"),
+    "library": (entry("organ/scripts/fast.so"), "fast.so is of a kind that bundles do not have"),
+    "pickle by name": (entry("organ/models/model.pkl"), "model.pkl is of a kind that bundles do not have"),
+    "unusual compression": (entry("organ/a.txt", method=zipfile.ZIP_BZIP2), "compressed by method 12"),
+    "bomb": (
+        entry("organ/a.txt", content=bytes(10**6), method=zipfile.ZIP_DEFLATED),
+        "to 1000000 bytes; at most 200 times as many are accepted: it is a bomb",
+    ),
+    "file of nobody's manifest": (entry("organ/extra.py"), "extra.py is not in the manifest"),
+}
+
+
+@pytest.mark.parametrize("kind", ENTRIES)
+def test_hostile_entry_is_refused(files, refuse, kind):
+    added, text = ENTRIES[kind]
+    assert text in refuse(with_entries(files, added))
+
+
+REPEATED = "is there more than once; one of them would hide the other"
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name:UserWarning")  # zipfile warns while the test writes it
+def test_repeated_name_is_refused(files, refuse):
+    assert REPEATED in refuse(with_entries(files, entry("organ/LICENSE", content=b"other")))
+
+
+def test_name_repeated_for_file_systems_that_ignore_case_is_refused(files, refuse):
+    assert REPEATED in refuse(with_entries(files, entry("organ/license.txt"), entry("organ/LICENSE.txt")))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.9, 0.999])
+def test_truncated_archive_is_refused(files, refuse, share):
+    content = _zip(files)
+    assert "is no complete zip file" in refuse(content[: int(share * len(content))])
+
+
+def test_anything_else_is_refused(refuse):
+    for content in (b"no archive at all", b"PK\3\4" + bytes(100)):
+        assert "is no complete zip file" in refuse(content)
+    assert "is an empty zip file" in refuse(_zip({}))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "text"),
+    [
+        (b"#!/bin/sh\n", b"", "overlaps another file or follows hidden data"),
+        (b"PK\3\4", b"", "overlaps another file or follows hidden data"),
+        (b"", b"trailing", "holds data after its last file"),
+    ],
+)
+def test_data_around_the_archive_are_refused(files, refuse, before, after, text):
+    assert text in refuse(before + _zip(files) + after)
+
+
+def test_comment_of_the_archive_is_refused(files, refuse):
+    buffer = io.BytesIO(_zip(files))
+    with zipfile.ZipFile(buffer, "a") as archive:
+        archive.comment = b"hidden"
+    assert "holds data after its last file" in refuse(buffer.getvalue())
+
+
+def test_entry_listed_twice_is_refused(files, refuse):
+    buffer = io.BytesIO(_zip(files))
+    with zipfile.ZipFile(buffer, "a") as archive:
+        archive.filelist.append(archive.filelist[0])
+        archive._didModify = True
+    assert REPEATED in refuse(buffer.getvalue())
+
+
+def test_entries_that_share_their_bytes_are_refused(files, refuse):
+    """The bomb that repeats one compressed block under many names."""
+    content = bytearray(_zip(files | {"organ/a.txt": b"x" * 50, "organ/b.txt": b"x" * 50}))
+    # The directory's place of the second file becomes that of the first.
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        first, second = (archive.getinfo(f"organ/{name}.txt") for name in "ab")
+        position = content.index(b"organ/b.txt", archive.start_dir) - 4
+    assert content[position : position + 4] == struct.pack("<L", second.header_offset)
+    content[position : position + 4] = struct.pack("<L", first.header_offset)
+    assert "overlaps another file or follows hidden data" in refuse(bytes(content))
+
+
+def test_encrypted_file_is_refused(files, refuse):
+    content = bytearray(_zip(files))
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        content[archive.start_dir + 8] |= 1
+    assert "is encrypted" in refuse(bytes(content))
+
+
+def test_too_much_is_refused(files, refuse, monkeypatch):
+    monkeypatch.setattr(structure, "MAX_FILES", 10)
+    assert "accepted are 10 files" in refuse(_zip(files))
+    monkeypatch.setattr(structure, "MAX_FILES", 1000)
+    monkeypatch.setattr(structure, "MAX_BYTES", 1000)
+    assert "1000 bytes: it is no bundle" in refuse(_zip(files))
+
+
+def test_damaged_content_is_refused(files, refuse):
+    content = bytearray(_zip(files))
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        info = archive.getinfo("organ/models/model.pt")
+    content[info.header_offset + 30 + len(info.filename) + info.compress_size // 2] ^= 0xFF
+    assert "model.pt is damaged" in refuse(bytes(content))
+
+
+def test_missing_archive_is_named(tmp_path):
+    with pytest.raises(MissingDataError, match=r"none\.zip does not exist; give a bundle's \.zip file"):
+        read_archive(str(tmp_path / "none.zip"))

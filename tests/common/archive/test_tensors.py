@@ -1,0 +1,116 @@
+"""Weights and banks, read without torch: digests are those of the tensors, anything but tensors is refused."""
+
+import io
+import pickle
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+
+from common.archive.tensors import state_digest
+from common.spectral import SignatureBank, weights_digest
+
+TYPES = [
+    torch.float64,
+    torch.float32,
+    torch.float16,
+    torch.bfloat16,
+    torch.int64,
+    torch.int32,
+    torch.int16,
+    torch.int8,
+    torch.uint8,
+    torch.bool,
+]
+
+
+def saved(content, **settings):
+    buffer = io.BytesIO()
+    torch.save(content, buffer, **settings)
+    return buffer.getvalue()
+
+
+def digest_of(state):
+    return state_digest(saved(state), "weights")
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_digest_of_a_file_is_that_of_its_tensors(kind):
+    state = {"module.b": torch.arange(12).reshape(3, 4).to(kind), "a": torch.tensor(1).to(kind), "c": torch.empty(0, 2)}
+    assert digest_of(state) == weights_digest(state)
+
+
+def test_digest_sees_through_views_and_strides():
+    base = torch.arange(24.0).reshape(2, 3, 4)
+    image = torch.arange(48.0).reshape(1, 3, 4, 4).contiguous(memory_format=torch.channels_last)
+    state = {"part": base[1, :, 1:3], "turned": base.permute(2, 0, 1), "image": image, "same": base}
+    assert digest_of(state) == weights_digest(state)
+    assert digest_of({"a": base}) != digest_of({"a": base + 1})
+
+
+def test_digest_of_a_network_is_that_of_its_state():
+    network = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.BatchNorm2d(2))
+    assert digest_of(network.state_dict()) == weights_digest(network.state_dict())
+
+
+class Evil:
+    def __reduce__(self):
+        return (eval, ("1 + 1",))
+
+
+def arrays(**content):
+    buffer = io.BytesIO()
+    np.savez(buffer, **content)
+    return buffer.getvalue()
+
+
+def huge_memo():
+    """A pickle of few bytes for which the C unpickler asks for gigabytes."""
+    data = b"\x80\x02}r\xff\xff\xff\x7f."
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as file:
+        file.writestr("model/data.pkl", data)
+        file.writestr("model/byteorder", b"little")
+    return buffer.getvalue()
+
+
+PICKLES = {
+    "code in the weights": ("models/model.pt", lambda: saved({"w": torch.zeros(2), "x": Evil()}), "__builtin__.eval"),
+    "bare pickle as weights": ("models/model.pt", lambda: pickle.dumps(Evil()), "not a zip file"),
+    "old format of torch": (
+        "models/model.pt",
+        lambda: saved({"w": torch.zeros(2)}, _use_new_zipfile_serialization=False),
+        "not a zip file",
+    ),
+    "network in place of its weights": ("models/model.pt", lambda: saved(torch.nn.Linear(1, 1)), "it asks for"),
+    "numbers among the weights": ("models/model.pt", lambda: saved({"w": 1.0}), "it holds more than names and tensors"),
+    "pickle that fills the memory": ("models/model.pt", huge_memo, "other weights"),
+    "objects in the bank": (
+        "models/signature_bank.npz",
+        lambda: arrays(weights_digest=np.asarray("x" * 64), signatures=np.asarray([Evil()], dtype=object)),
+        "an array in it is of type '|O'",
+    ),
+    "bank without a digest": (
+        "models/signature_bank.npz",
+        lambda: arrays(signatures=np.zeros(3)),
+        "weights_digest.npy",
+    ),
+    "bank that is no archive": ("models/signature_bank.npz", lambda: b"none", "not a zip file"),
+    "pickle by another name": ("docs/split.json", lambda: pickle.dumps(Evil()), "docs/split.json is a pickle"),
+}
+
+
+@pytest.mark.parametrize("kind", PICKLES)
+def test_pickle_other_than_tensors_is_refused(files, sealed, refuse, kind):
+    name, make, text = PICKLES[kind]
+    assert text in refuse(sealed(files | {f"organ/{name}": make()}))
+
+
+def test_bank_of_other_weights_is_refused(files, sealed, refuse, tmp_path):
+    changed = {"layer.weight": torch.ones(2, 3), "layer.bias": torch.zeros(2)}
+    text = "the signature bank was fitted to other weights than models/model.pt"
+    assert text in refuse(sealed(files | {"organ/models/model.pt": saved(changed)}))
+    SignatureBank.fit([[1.0, 0.0], [0.0, 1.0]], weights_digest="0" * 64).save(tmp_path / "bank.npz")
+    bank = (tmp_path / "bank.npz").read_bytes()
+    assert text in refuse(sealed(files | {"organ/models/signature_bank.npz": bank}))

@@ -1,0 +1,38 @@
+"""What a bundle's metadata tell about it and its segments."""
+
+import pytest
+
+from common.dicom_output import describe_bundle
+from common.errors import ConfigError, MissingDataError
+
+
+def test_metadata_tell_bundle_and_segments(metadata_file):
+    codes = {"1": {"type": ["5366008", "SCT", "Hippocampus"]}}
+    described = describe_bundle(metadata_file(("a", "b"), dicom_codes=codes))
+    assert (described.name, described.title, described.version) == ("toy_ood", "Toy segmentation", "0.1.0")
+    assert [(segment.number, segment.label) for segment in described.segments] == [(1, "a"), (2, "b")]
+    assert [segment.kind[2] for segment in described.segments] == ["Hippocampus", "Tissue"]
+
+
+@pytest.mark.parametrize(
+    ("more", "text"),
+    [
+        (
+            {"dicom_codes": {"1": {"type": ["5366008", "Hippocampus"]}}},
+            r"metadata\.json does not describe .*ValueError",
+        ),
+        ({"dicom_codes": {"1": {"type": [5366008, "SCT", "Hippocampus"]}}}, "is no code"),
+        ({"dicom_codes": ["5366008"]}, "does not describe the segments"),
+        ({"network_data_format": {}}, "KeyError: 'outputs'"),
+        ({"network_data_format": {"outputs": {"pred": {"channel_def": {"0": "a", "2": "b"}}}}}, r"classes \[2\]"),
+        ({"network_data_format": {"outputs": {"pred": {"channel_def": {"0": "a"}}}}}, r"classes \[\]"),
+    ],
+)
+def test_metadata_that_describe_no_segments_are_named(metadata_file, more, text):
+    with pytest.raises(ConfigError, match=text):
+        describe_bundle(metadata_file(**more))
+
+
+def test_missing_metadata_are_named(tmp_path):
+    with pytest.raises(MissingDataError, match=r"absent\.json does not exist"):
+        describe_bundle(tmp_path / "absent.json")

@@ -1,0 +1,117 @@
+"""Nothing that tells who the patient is leaves tags or names of files and folders."""
+
+import json
+import logging
+import os
+from pathlib import Path
+
+import pytest
+from pydicom import dcmread
+from pydicom.encaps import encapsulate
+from pydicom.uid import ComprehensiveSRStorage, JPEGLosslessSV1
+
+from common.data import DicomSeriesReader, find_scans, scans_to_segment
+from common.data.dicom import SLICE_TAGS
+from common.errors import DicomError, ImageError
+
+SECRETS = ("DOE", "JANE", "P4711", "19600102", "A0815", "1960DOE", "Invalid value")
+TAGS = {
+    "SpecificCharacterSet": "ISO_IR 192",
+    "PatientName": "DOE^JANE",
+    "PatientID": "P4711",
+    "PatientBirthDate": "19600102",
+    "AccessionNumber": "A0815",
+    "StudyDescription": "HEAD OF JANE",
+}
+FOLDER = "DOE^JANE_P4711/19600102_A0815"
+
+
+@pytest.fixture
+def named(export):
+    """The export with a patient's attributes everywhere, some of them not even valid."""
+    for index, path in enumerate(export.slices(f"{FOLDER}/JANE", **TAGS)):
+        content = Path(path).read_bytes()
+        bad = [(b"19600102", b"1960DOE!"), (b"DOE^JANE", b"DOE\xff\xfe\x80\x81\x82")][index % 2]
+        assert bad[0] in content
+        Path(path).write_bytes(content.replace(*bad))
+    return export
+
+
+def secrets_in(text):
+    return [secret for secret in SECRETS if secret in text]
+
+
+def spoil(export, how):
+    folder = f"{FOLDER}/JANE"
+    files = [str(export.root / folder / f"{index}") for index in range(4)]
+    {
+        "nothing": lambda: None,
+        "gap": lambda: os.unlink(files[1]),
+        "pixels": lambda: export.shorten(files[2], 20),
+        "vanished": lambda: None,
+        "copy that differs": lambda: export.image(
+            f"{folder}/JANE2", 9, SOPInstanceUID=export.instance(files[1]), **TAGS
+        ),
+        "compressed": lambda: export.slices(
+            folder, syntax=JPEGLosslessSV1, PixelData=encapsulate([b"\xff\xd8\xff\xd9"]), **TAGS
+        ),
+        "rescale": lambda: export.slices(folder, RescaleSlope=None, **TAGS),
+        "report": lambda: export.put(f"{folder}/DOE", ComprehensiveSRStorage, **TAGS),
+        "truncated": lambda: export.cut_before(export.image(f"{folder}/DOE", **TAGS), export.PIXEL_TAG),
+    }[how]()
+    return files
+
+
+@pytest.mark.parametrize(
+    "how",
+    ["nothing", "gap", "pixels", "vanished", "copy that differs", "compressed", "rescale", "report", "truncated"],
+)
+def test_neither_logs_nor_names_nor_errors_tell(named, listing, load, tmp_path, caplog, capfd, how):
+    files = spoil(named, how)
+    caplog.set_level(logging.DEBUG)
+    cases = scans_to_segment(str(named.root), str(tmp_path / "out"))
+    assert len(cases) == 2
+    if how == "vanished":
+        os.unlink(files[0])
+    texts = [json.dumps([case["case"] for case in cases])]
+    for case in cases:
+        try:
+            load(case)
+        except ImageError as error:
+            logging.getLogger("test").debug("failed", exc_info=True)
+            texts += [str(error), repr(error)]
+    assert (len(texts) == 1) == (how in ("nothing", "report"))
+    captured = capfd.readouterr()
+    assert secrets_in("".join([*texts, caplog.text, captured.out, captured.err])) == []
+    assert secrets_in("".join(path.name for path in (tmp_path / "out").rglob("*"))) == []
+    content = listing(tmp_path / "out")
+    # The listing is where a user learns which folder a name stands for.
+    assert content["series"][0]["folder"] == f"{FOLDER}/JANE"
+    hidden = [{key: value for key, value in item.items() if key != "folder"} for item in content["series"]]
+    assert secrets_in(json.dumps([hidden, [item["reason"] for item in content["skipped"]]])) == []
+
+
+def test_attributes_are_not_even_in_memory(named):
+    slices = DicomSeriesReader().read(find_scans(named.root)[0]["image"])
+    tags = {item.keyword for slice_ in slices for item in slice_}
+    assert "PixelData" in tags
+    assert tags <= {*SLICE_TAGS, "SpecificCharacterSet"}
+
+
+def test_attributes_are_such_that_reading_them_warns(named):
+    files = [named.root / FOLDER / "JANE" / f"{index}" for index in range(2)]
+    assert dcmread(files[0]).PatientBirthDate == "1960DOE!"
+    with pytest.warns(UserWarning, match="Failed to decode byte string"):
+        assert str(dcmread(files[1]).PatientName).startswith("DOE")
+
+
+def test_tag_that_is_no_uid_is_not_repeated(named, load, caplog):
+    # Anything may stand where a UID should.
+    uid = b"1.7.7777"
+    paths = named.slices(f"{FOLDER}/JANE", SOPInstanceUID=uid.decode())
+    for path in paths:
+        Path(path).write_bytes(Path(path).read_bytes().replace(uid, b"DOE^JANE"))
+    with pytest.raises(DicomError, match="4 files of one slice; remove copies") as caught:
+        load(find_scans(named.root)[0])
+    # pydicom would log the invalid value.
+    assert secrets_in(str(caught.value) + caplog.text) == []
