@@ -39,6 +39,16 @@ test-label: export MONAILABEL_PYTHON := $(CURDIR)/.venv-label/bin/python
 test-label: setup .venv-label/ready ## the tests with the real server of MONAI Label
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests/label
 
+.venv-encoders/ready: requirements-encoders.txt requirements.txt
+	$(PYTHON) -m venv .venv-encoders
+	.venv-encoders/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-encoders.txt
+	touch $@
+
+test-encoders: export NEEDS_ENCODERS := yes
+test-encoders: export PYTHONPATH := $(CURDIR)/tests/label/site
+test-encoders: .venv-encoders/ready ## the tests of the networks of segmentation-models-pytorch
+	OMP_NUM_THREADS=1 .venv-encoders/bin/python -m pytest tests/encoders
+
 check: format-check lint types verify ## format, lint, types, bundle verification
 
 format: setup ## format the code
@@ -63,6 +73,6 @@ bench: setup ## the benchmarks: ratios within one run
 	$(BIN)/python -m common bench
 
 clean: ## remove what the other targets made
-	rm -rf .venv .venv-label dist bundles/*/output .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-label .venv-encoders dist bundles/*/output .pytest_cache .mypy_cache .ruff_cache
 
-.PHONY: help setup demo test test-gpu test-label check format format-check lint types verify zips bench clean
+.PHONY: help setup demo test test-gpu test-label test-encoders check format format-check lint types verify zips bench clean

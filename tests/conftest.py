@@ -13,7 +13,7 @@ import pytest
 import torch
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-TINY = {"network_def#features": [4, 8, 8, 8], "roi_size": [24, 24, 24], "phantom_cases": 3, "max_epochs": 1}
+TINY = {"network_def#features": [4, 8, 8, 8, 8, 4], "roi_size": [24, 24, 24], "phantom_cases": 3, "max_epochs": 1}
 """Settings that make a run short; each is used where the config has it."""
 
 IGNORED_WARNINGS = (
@@ -60,7 +60,16 @@ def _settings(config, overrides):
     for key in tiny.keys() & {"roi_size", "network_def#features"}:
         length = config["spatial_dims"] if key == "roi_size" else len(config["network_def"]["features"])
         tiny[key] = tiny[key][:length]
+    if "roi_size" in tiny:
+        divisor = config.get("divisor", 1)
+        tiny["roi_size"] = [-(-size // divisor) * divisor for size in tiny["roi_size"]]
     return tiny | overrides
+
+
+@pytest.fixture(scope="session")
+def tiny_settings():
+    """The settings of tests for a config: ``tiny_settings(config)``."""
+    return lambda config: _settings(config, {})
 
 
 @contextmanager
@@ -192,21 +201,52 @@ def make_scan():
     return tiny_scan
 
 
+def write_scan(path, array, affine=None, *, channels=1):
+    """Writes an array as NIfTI, or, as a picture of so many equal channels, as MHA; returns the file."""
+    affine = np.eye(4) if affine is None else affine
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if channels == 1:
+        nib.save(nib.Nifti1Image(array, affine), path.with_name(f"{path.name}.nii.gz"))
+        return path.with_name(f"{path.name}.nii.gz")
+    import itk  # warns while it is imported, which only tests may
+
+    # A label has one channel, but must be in the same kind of file: NIfTI has no plane geometry.
+    pixels = np.stack([array.T] * channels, axis=-1) if array.dtype.kind == "f" else np.ascontiguousarray(array.T)
+    image = itk.image_from_array(pixels, is_vector=pixels.ndim > array.ndim)
+    image.SetDirection(itk.matrix_from_array(np.diag([-1.0, -1.0])))
+    image.SetOrigin((-affine[:2, 3]).tolist())
+    itk.imwrite(image, str(path.with_name(f"{path.name}.mha")))
+    return path.with_name(f"{path.name}.mha")
+
+
+@pytest.fixture(scope="session")
+def save_scan():
+    return write_scan
+
+
+@pytest.fixture(scope="session")
+def shape_of():
+    """What ``make_dataset`` needs to make scans for a config."""
+    return lambda config: {"spatial_dims": config["spatial_dims"], "channels": config["in_channels"]}
+
+
 @pytest.fixture(scope="session")
 def make_dataset():
     """Writes a Decathlon folder of tiny scans; ``edit(index, image, label)`` may change them and give affines."""
 
-    def make(folder, count=4, *, spatial_dims=3, edit=None, start=0):
+    def make(folder, count=4, *, spatial_dims=3, channels=1, edit=None, start=0):
         items = []
         for index in range(start, start + count):
             image, label = tiny_scan(index, (20, 18, 16)[:spatial_dims])
             arrays = {"imagesTr": (image, np.eye(4)), "labelsTr": (label, np.eye(4))}
             if edit:
                 arrays |= edit(index, image, label)
-            for part, (array, affine) in arrays.items():
-                (Path(folder) / part).mkdir(parents=True, exist_ok=True)
-                nib.save(nib.Nifti1Image(array, affine), Path(folder) / part / f"case_{index}.nii.gz")
-            items.append({"image": f"./imagesTr/case_{index}.nii.gz", "label": f"./labelsTr/case_{index}.nii.gz"})
+            files = {
+                part: write_scan(Path(folder) / part / f"case_{index}", array, affine, channels=channels)
+                for part, (array, affine) in arrays.items()
+            }
+            paths = {part: f"./{part}/{file.name}" for part, file in files.items()}
+            items.append({"image": paths["imagesTr"], "label": paths["labelsTr"]})
         listing = {"modality": {"0": "MRI"}, "labels": {"0": "background", "1": "organ"}, "training": items}
         (Path(folder) / "dataset.json").write_text(json.dumps(listing), encoding="utf-8")
         return Path(folder)

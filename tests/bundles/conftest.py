@@ -40,9 +40,15 @@ def judges(configs):
 
 
 @pytest.fixture(scope="session")
-def dataset(bundle, configs, make_dataset, tmp_path_factory):
+def shape(configs, shape_of):
+    """Axes and channels of the bundle's images, as ``make_dataset`` takes them."""
+    return shape_of(configs["train"])
+
+
+@pytest.fixture(scope="session")
+def dataset(bundle, shape, make_dataset, tmp_path_factory):
     """A Decathlon folder of four tiny cases."""
-    return make_dataset(tmp_path_factory.mktemp("data") / "organ", spatial_dims=configs["train"]["spatial_dims"])
+    return make_dataset(tmp_path_factory.mktemp("data") / "organ", **shape)
 
 
 @pytest.fixture(scope="session")

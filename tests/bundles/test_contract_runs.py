@@ -49,9 +49,9 @@ def phantom_run(bundle, run_command, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def evaluated(bundle, configs, trained, dataset, make_dataset, run_config, tmp_path_factory):
+def evaluated(bundle, configs, shape, trained, dataset, make_dataset, run_config, tmp_path_factory):
     """An evaluation with, where the bundle judges scans, two folders of strange ones."""
-    folder, dims = tmp_path_factory.mktemp("evaluated"), configs["train"]["spatial_dims"]
+    folder = tmp_path_factory.mktemp("evaluated")
 
     def noise(index, image, label):
         return {"imagesTr": (image * 0 + np.random.default_rng(index).random(image.shape) ** 4, np.eye(4))}
@@ -61,8 +61,8 @@ def evaluated(bundle, configs, trained, dataset, make_dataset, run_config, tmp_p
 
     strange = {
         "ood_dir": [
-            str(make_dataset(folder / "noise", 2, spatial_dims=dims, edit=noise, start=20)),
-            str(make_dataset(folder / "brighter", 3, spatial_dims=dims, edit=brighter, start=30)),
+            str(make_dataset(folder / "noise", 2, **shape, edit=noise, start=20)),
+            str(make_dataset(folder / "brighter", 3, **shape, edit=brighter, start=30)),
         ]
     }
     overrides = strange if "ood_dir" in configs["evaluate"] else {}
@@ -107,7 +107,7 @@ class TestTraining:
         split = json.loads((trained.output / "split.json").read_text(encoding="utf-8"))
         named = [case for part in split.values() for case in part.get(dataset.name, ())]
         listed = json.loads((dataset / "dataset.json").read_text(encoding="utf-8"))["training"]
-        assert sorted(named) == sorted(Path(item["image"]).name.removesuffix(".nii.gz") for item in listed)
+        assert sorted(named) == sorted(Path(item["image"]).name.split(".")[0] for item in listed)
         assert split["train"]
         assert split["val"]
 

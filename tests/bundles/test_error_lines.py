@@ -1,6 +1,5 @@
 """What a user sees of an error on the command line: exit status 1, one line, no traceback, nothing half written."""
 
-import nibabel as nib
 import numpy as np
 
 
@@ -32,12 +31,11 @@ def test_traceback_on_request(bundle, run_command, dataset, tmp_path):
     assert not [line for line in result.stderr.splitlines() if line.startswith("error:")]
 
 
-def test_broken_scan(bundle, run_command, trained, make_scan, tmp_path, configs):
+def test_broken_scan(bundle, run_command, trained, make_scan, save_scan, shape, tmp_path):
     scans = tmp_path / "scans"
-    scans.mkdir()
-    image = make_scan(0)[0] if configs["inference"]["spatial_dims"] == 3 else make_scan(0, (20, 18))[0]
+    image = make_scan(0)[0] if shape["spatial_dims"] == 3 else make_scan(0, (20, 18))[0]
     for name, array in {"good": image, "bad": image * np.nan}.items():
-        nib.save(nib.Nifti1Image(array, np.eye(4)), scans / f"{name}.nii.gz")
+        save_scan(scans / name, array, channels=shape["channels"])
     settings = {"dataset_dir": scans, "model_dir": trained.models, "output_dir": tmp_path / "out"}
     result = run_command(bundle, "inference.json", cwd=tmp_path, check=False, **settings)
     assert "1 of 2 case(s) failed" in error_line(result)

@@ -23,6 +23,13 @@ def bundle(request):
 
 
 @pytest.fixture
+def data(bundle, shape_of, make_dataset, tmp_path):
+    """A folder of tiny scans of the kind that the bundle takes."""
+    config = json.loads((bundle / "configs" / "train.json").read_text(encoding="utf-8"))
+    return make_dataset(tmp_path / "organ", **shape_of(config))
+
+
+@pytest.fixture
 def exact():
     """Convolutions in full float32, as on the CPU."""
     before = torch.backends.cudnn.allow_tf32
@@ -60,9 +67,7 @@ def test_segmentation_and_signature_agree_with_the_cpu(bundle, bundle_importable
 
 
 @pytest.mark.usefixtures("exact")
-def test_verdict_of_the_cpu_holds_on_the_gpu(bundle, run_config, make_dataset, tmp_path):
-    config = json.loads((bundle / "configs" / "inference.json").read_text(encoding="utf-8"))
-    data = make_dataset(tmp_path / "organ", spatial_dims=config["spatial_dims"])
+def test_verdict_of_the_cpu_holds_on_the_gpu(bundle, run_config, data, tmp_path):
     models = tmp_path / "models"
     run_config(bundle, "train.json", dataset_dir=data, output_dir=tmp_path, model_dir=models)
     rows = []
@@ -75,17 +80,15 @@ def test_verdict_of_the_cpu_holds_on_the_gpu(bundle, run_config, make_dataset, t
         assert on_gpu["threshold"] == on_cpu["threshold"]
 
 
-def test_training_steps_do_not_wait_for_the_device(bundle, bundle_importable, make_dataset, tmp_path):
+def test_training_steps_do_not_wait_for_the_device(bundle, bundle_importable, data, tmp_path):
     """After a warm-up, no step of the bundle's own network, loss, optimizer, schedule and metric synchronizes."""
-    dims = json.loads((bundle / "configs" / "train.json").read_text(encoding="utf-8"))["spatial_dims"]
-    data = make_dataset(tmp_path / "organ", spatial_dims=dims)
     with bundle_importable(bundle):
         parser = parser_of(
             bundle, "train", device="cuda", dataset_dir=str(data), output_dir=str(tmp_path), schedule_interval=1000
         )
         names = ("network", "loss", "optimizer", "train#schedule", "train#key_metric", "amp")
         network, loss, optimizer, schedule, metric, amp = (parser.get_parsed_content(name) for name in names)
-        shape = (2, parser["in_channels"], *[32] * dims)
+        shape = (2, parser["in_channels"], *[32] * parser["spatial_dims"])
         batch = {
             "image": torch.randn(shape, device="cuda"),
             "label": (torch.rand(2, parser["out_channels"], *shape[2:], device="cuda") > 0.5).float(),
@@ -128,9 +131,7 @@ def watch_steps(trainer, metric):
     return watched
 
 
-def test_training_runs_on_the_gpu(bundle, run_config, make_dataset, tmp_path):
-    dims = json.loads((bundle / "configs" / "train.json").read_text(encoding="utf-8"))["spatial_dims"]
-    data = make_dataset(tmp_path / "organ", spatial_dims=dims)
+def test_training_runs_on_the_gpu(bundle, run_config, data, tmp_path):
     run_config(
         bundle,
         "train.json",
@@ -144,9 +145,7 @@ def test_training_runs_on_the_gpu(bundle, run_config, make_dataset, tmp_path):
     assert all(value.isfinite().all() for value in state.values())
 
 
-def test_one_process_trains_with_nccl(bundle, run_command, make_dataset, tmp_path):
-    dims = json.loads((bundle / "configs" / "train.json").read_text(encoding="utf-8"))["spatial_dims"]
-    data = make_dataset(tmp_path / "organ", spatial_dims=dims)
+def test_one_process_trains_with_nccl(bundle, run_command, data, tmp_path):
     run_command(
         bundle, ["train.json", "multi_gpu_train.json"], cwd=tmp_path, env={"CUDA_VISIBLE_DEVICES": "0"},
         launcher=("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=1"),

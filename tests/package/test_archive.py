@@ -9,8 +9,6 @@ import zipfile
 from pathlib import Path
 
 import monai.bundle
-import nibabel as nib
-import numpy as np
 import pytest
 import torch
 from monai.bundle import ConfigParser
@@ -96,10 +94,13 @@ def test_building_leaves_no_temporary_file(archives):
     assert {path.suffix for path in archives.iterdir() if path.name != "SHA256SUMS"} == {".zip", ".pyz"}
 
 
-def test_unpacked_bundle_runs_alone(unpacked, repository, run_command, environment, make_dataset, tmp_path):
+def test_unpacked_bundle_runs_alone(
+    unpacked, repository, run_command, environment, make_dataset, shape_of, tiny_settings, tmp_path
+):
     """Training by the command line, then inference and evaluation, elsewhere and standing in the repository."""
     config = json.loads((unpacked / "configs" / "train.json").read_text(encoding="utf-8"))
-    data = make_dataset(tmp_path / "organ", spatial_dims=config["spatial_dims"])
+    data = make_dataset(tmp_path / "organ", **shape_of(config))
+    tiny = {key: value for key, value in tiny_settings(config).items() if key in ("roi_size", "network_def#features")}
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     files = {path for path in unpacked.rglob("*") if path.is_file()}
@@ -108,13 +109,13 @@ def test_unpacked_bundle_runs_alone(unpacked, repository, run_command, environme
         unpacked, "train.json", cwd=repository, dataset_dir=data, output_dir=tmp_path / "train", model_dir=models
     )
     for cwd in (elsewhere, repository):
-        settings = {"dataset_dir": str(data), "model_dir": str(models), "device": "cpu", "roi_size": [24, 24, 24]}
-        settings["network_def#features"] = [4, 8, 8, 8]
+        settings = tiny | {"dataset_dir": str(data), "model_dir": str(models), "device": "cpu"}
         runs = {name: settings | {"output_dir": str(tmp_path / cwd.name / name)} for name in ("inference", "evaluate")}
         command = [sys.executable, "-c", SCRIPT, str(unpacked), json.dumps(runs)]
         result = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
         assert result.returncode == 0, result.stderr[-3000:]
-        assert (tmp_path / cwd.name / "inference" / "case_0" / "case_0_seg.nii.gz").is_file()
+        suffix = ".nii.gz" if config["spatial_dims"] == 3 else ".png"
+        assert (tmp_path / cwd.name / "inference" / "case_0" / f"case_0_seg{suffix}").is_file()
         assert (tmp_path / cwd.name / "evaluate" / "metrics.json").is_file()
     assert {path for path in unpacked.rglob("*") if path.is_file()} == files, "runs write nothing into the bundle"
 
@@ -160,10 +161,13 @@ def verdict_of(root, importable, image):
     return judge
 
 
-def test_two_versions_judge_in_turns_by_their_own_banks(archive, bundle_importable, make_scan, tmp_path):
-    image = tmp_path / "scan.nii.gz"
-    nib.save(nib.Nifti1Image(make_scan(0)[0], np.eye(4)), image)
+def test_two_versions_judge_in_turns_by_their_own_banks(
+    archive, bundle_importable, make_scan, save_scan, shape_of, tmp_path
+):
     roots = [unpack(archive, tmp_path / name) for name in ("old", "new")]
+    shape = shape_of(json.loads((roots[0] / "configs" / "inference.json").read_text(encoding="utf-8")))
+    scan = make_scan(0, (20, 18, 16)[: shape["spatial_dims"]])[0]
+    image = save_scan(tmp_path / "scan", scan, channels=shape["channels"])
     banks = [SignatureBank.load(root / "models" / "signature_bank.npz") for root in roots]
     banks[1] = SignatureBank.fit(banks[1].signatures, c=banks[1].c + 1, **vars(banks[1].settings))
     banks[1].save(roots[1] / "models" / "signature_bank.npz")

@@ -1,0 +1,79 @@
+"""Segmentation networks with well-known encoders, through the optional package segmentation-models-pytorch."""
+
+from __future__ import annotations
+
+from monai.utils import optional_import
+from torch import nn
+
+from ..errors import ConfigError, WeightsError
+from ..weights import read_checkpoint
+
+PAIRS = (
+    "Unet-vgg11_bn",
+    "Unet-vgg16_bn",
+    "Unet-vgg19_bn",
+    "UnetPlusPlus-resnet18",
+    "UnetPlusPlus-tu-resnet50d",
+    "UnetPlusPlus-densenet169",
+    "MAnet-mobileone_s0",
+    "MAnet-mobilenet_v2",
+    "MAnet-tu-tinynet_d",
+)
+"""The pairs of architecture and encoder of Gao and Xu's Table 1; the package has many more."""
+
+INSTALL = "python -m pip install -r requirements-encoders.txt"
+
+
+def encoder_network(
+    pair: str, in_channels: int, out_channels: int, *, weights_file: str | None = None, spatial_dims: int = 2
+) -> nn.Module:
+    """Returns a network of segmentation-models-pytorch, which gives logits; its last feature map is ``decoder``'s.
+
+    Args:
+        pair: architecture and encoder, joined by the first hyphen, such as one of ``PAIRS``.
+        in_channels: channels of the image.
+        out_channels: channels of the logits, background included.
+        weights_file: pre-trained weights of the encoder: a state dictionary as torchvision or timm writes it. Nothing
+            is ever downloaded; without a file the encoder starts from random weights.
+        spatial_dims: 2; the package has no networks for volumes.
+
+    Raises:
+        ConfigError: when the package is not installed, or has no such architecture or encoder, or the images are
+            volumes, or weights are given for images of other than three channels.
+        MissingDataError: when there is no such file.
+        WeightsError: when the file holds weights of another encoder.
+    """
+    package, installed = optional_import("segmentation_models_pytorch")
+    if not installed:
+        raise ConfigError(f"network {pair!r} needs segmentation-models-pytorch; install it with '{INSTALL}'")
+    if spatial_dims != 2:
+        raise ConfigError(f"network {pair!r} takes pictures, but spatial_dims is {spatial_dims}; accepted is 2")
+    if weights_file and in_channels != 3:
+        raise ConfigError(f"weights_file is given, but in_channels is {in_channels}; pre-trained encoders take 3")
+    architecture, _, encoder = pair.partition("-")
+    try:
+        network: nn.Module = package.create_model(
+            architecture, encoder, encoder_weights=None, in_channels=in_channels, classes=out_channels
+        )
+    except (KeyError, RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ConfigError(f"network {pair!r} is not known ({reason}); accepted are {', '.join(PAIRS)}") from error
+    if weights_file:
+        _load_encoder(network.encoder, weights_file)  # type: ignore[arg-type]
+    return network
+
+
+def _load_encoder(encoder: nn.Module, file: str) -> None:
+    """Loads pre-trained weights, every tensor of the encoder or none; those of a classifier's head are left out."""
+    state, own = read_checkpoint(file), encoder.state_dict()
+    if all(name.startswith("model.") for name in own):
+        # Encoders of timm are wrapped once more.
+        state = {name if name.startswith("model.") else f"model.{name}": tensor for name, tensor in state.items()}
+    needed = {name for name in own if not name.endswith("num_batches_tracked")}
+    strange = sorted(name for name in needed if getattr(state.get(name), "shape", None) != own[name].shape)
+    if strange:
+        raise WeightsError(
+            f"{file} belongs to another encoder: {len(strange)} of {len(needed)} tensors differ, the first is "
+            f"{strange[0]!r}; give the pre-trained weights of this one"
+        )
+    nn.Module.load_state_dict(encoder, {name: state.get(name, own[name]) for name in own})
