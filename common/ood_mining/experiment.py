@@ -197,9 +197,9 @@ class Job:
             places["candidates_dir"] = run.candidates_dir(root)
             options = {**self.settings, **run.options, "fold": run.fold, "seed": run.seed}
             self._train(options | {name: str(path) for name, path in places.items()})
-            shared = {"split_file": str(folder / "split.json"), "output_dir": str(folder), "seed": run.seed}
-            self._test(options | shared, baseline_dir / "baseline" / "model.pt", baseline_dir / "baseline")
-            self._test(options | shared, folder / "models" / "model.pt", folder)
+            options["output_dir"] = str(folder)
+            self._test(options, folder / "split.json", baseline_dir / "baseline" / "model.pt")
+            self._test(options, folder / "split.json", folder / "models" / "model.pt", folder)
 
     def _parser(self, name: str, options: Mapping[str, Any]) -> ConfigParser:
         """A config of the bundle with these options, those that it does not have left out."""
@@ -215,18 +215,25 @@ class Job:
         parser.get_parsed_content("preflight").run()
         parser.get_parsed_content("stages").run()
 
-    def _test(self, options: Mapping[str, Any], weights_file: Path, folder: Path) -> None:
-        """Writes the confusion matrix of every test case, unless it is there already."""
+    def _test(
+        self, options: Mapping[str, Any], split_file: Path, weights_file: Path, folder: Path | None = None
+    ) -> None:
+        """Writes the confusion matrix of every test case beside the weights, unless it is there already."""
+        target = (folder or weights_file.parent) / "test.json"
 
         def work() -> None:
-            parser = self._parser("evaluate", {**options, "inferer#with_signature": False})
+            # Phantoms for tests are others than those that are split.
+            split = {"split_file": str(split_file)} if options.get("dataset_dir") else {}
+            parser = self._parser("evaluate", {**options, **split, "inferer#with_signature": False})
             names = ("network", "evaluation_cases", "validate#preprocessing", "inferer", "device")
             network, data, transform, inferer, device = (parser.get_parsed_content(name) for name in names)
-            found = segment_cases(network, weights_file, data, transform, inferer, device)
-            write_json({case.name: case.matrix.tolist() for case in found}, folder / "test.json")
+            known = [case for case in data if case["in_distribution"]]
+            found = segment_cases(network, weights_file, known, transform, inferer, device)
+            write_json({case.name: case.matrix.tolist() for case in found}, target)
 
-        inputs = {"weights": file_digest(weights_file), "cases": file_digest(options["split_file"])}
-        Stages(folder / "stages").run("test", work, inputs=inputs, outputs=[folder / "test.json"])
+        inputs = {"weights": file_digest(weights_file), "cases": file_digest(split_file)}
+        inputs |= {"overlap": str(options.get("overlap"))}
+        Stages(target.parent / "stages").run("test", work, inputs=inputs, outputs=[target])
 
 
 def _groups(runs: Sequence[Run]) -> list[list[Run]]:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
+from numpy.typing import NDArray
 from torch import nn
 
 from ..figures import draw_gallery
@@ -97,7 +98,7 @@ class CandidateMiner:
         """
         load_weights(self.network, weights_file, device=self.device)
         first = self.dataset.num_known
-        scores = self._score_all(range(first, len(self.dataset)))
+        scores = self.scores_of(range(first, len(self.dataset)))
         ranked = rank_candidates(scores).tolist()
         pruned = [number for number, score in enumerate(scores) if score == 0]
         if is_main_process():
@@ -187,8 +188,15 @@ class CandidateMiner:
             "pnr_selected": ratio(fraction),
         }
 
-    def _score_all(self, indices: Sequence[int]) -> np.ndarray[Any, np.dtype[np.float64]]:
-        """Scores of all candidates, shared out over all processes, in their order."""
+    def scores_of(self, indices: Sequence[int]) -> NDArray[np.float64]:
+        """Returns the scores of patches by the weights that the network has, shared out over all processes.
+
+        Args:
+            indices: numbers of the patches.
+
+        Returns:
+            ``(N,)``, the same on every process, in the order of ``indices``.
+        """
         mine = list(indices)[process_rank() :: world_size()]
         scores = score_batches(self.network, self.dataset.batches(mine, self.batch_size), self.device).numpy()
         if world_size() == 1:
