@@ -211,8 +211,9 @@ def write_scan(path, array, affine=None, *, channels=1):
     import itk  # warns while it is imported, which only tests may
 
     # A label has one channel, but must be in the same kind of file: NIfTI has no plane geometry.
-    pixels = np.stack([array.T] * channels, axis=-1) if array.dtype.kind == "f" else np.ascontiguousarray(array.T)
-    image = itk.image_from_array(pixels, is_vector=pixels.ndim > array.ndim)
+    color = array.dtype.kind == "f"
+    pixels = np.stack([array.T.astype(np.float32)] * channels, axis=-1) if color else np.ascontiguousarray(array.T)
+    image = itk.image_from_array(pixels, is_vector=color)
     image.SetDirection(itk.matrix_from_array(np.diag([-1.0, -1.0])))
     image.SetOrigin((-affine[:2, 3]).tolist())
     itk.imwrite(image, str(path.with_name(f"{path.name}.mha")))

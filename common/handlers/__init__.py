@@ -2,6 +2,7 @@
 
 from .attach import Attach
 from .board import MovableWriter
+from .buffers import BroadcastBuffers
 from .census import ClassCensus
 from .checkpoint import BestWeights, TrainingCheckpoint
 from .class_weights import ClassWeightHistory
@@ -14,6 +15,7 @@ from .schedule import PlateauSchedule
 __all__ = [
     "Attach",
     "BestWeights",
+    "BroadcastBuffers",
     "CaseRecorder",
     "ClassCensus",
     "ClassWeightHistory",

@@ -95,18 +95,23 @@ def test_every_command_runs(readme, bundle, dataset, trained, run_config, monkey
         values = dict(itertools.pairwise(arguments))
         options = {key[2:]: literal(value) for key, value in values.items() if key.startswith("--")}
         names = [re.sub(r".*configs/", "", name) for name in _as_list(options.pop("config_file"))]
-        # One size for all, since the bank of one command is the next one's.
-        options.pop("roi_size", None)
+        # One size and number of classes for all, since the weights and bank of one command are the next one's.
+        options = {key: value for key, value in options.items() if key not in ("roi_size", "out_channels")}
         run_id = arguments[1] if not arguments[1].startswith("--") else "run"
         replaced = {"dataset_dir": dataset, "ood_dir": dataset, "split_file": None, "damages": []}
         replaced |= {"initial_weights": None, "foreground_labels": None, "samples_per_epoch": 2, "val_interval": 1}
         # The tiny scans are no DICOM series, for which test_dicom_output has its own run.
         replaced |= {"output_format": "nifti"}
+        # Of four cases, four folds leave two to train on; what is compared are the weights and figures of these tests.
+        replaced |= {"num_folds": 4, "processes": 1, "percentages": [1.0], "fold_dirs": [str(tmp_path / "out")]}
+        replaced |= {"baseline_file": trained.output / "baseline" / "model.pt"}
         settings = {key: replaced.get(key, value) for key, value in options.items()}
         # Without data a command makes phantoms, many for judging; other tests run that.
         settings |= {"dataset_dir": dataset, "output_dir": tmp_path / "out", "model_dir": trained.models}
         # A checkpoint to resume from would be that of the user's own run.
         settings |= {key: value for key, value in {"max_epochs": 1, "resume": False}.items() if key in options}
+        if "experiment.json" in names:
+            settings |= {"num_folds": 4, "seeds": [0], "variants": {"all": {"ood_fraction": 1.0}}}
         run_config(bundle, names, run_id, **settings)
         used |= set(names)
     assert "@" not in re.sub(r"`.*?`", "", readme), "a placeholder was left"

@@ -1,0 +1,32 @@
+"""One network on all processes, buffers included."""
+
+from __future__ import annotations
+
+import torch.distributed as dist
+from ignite.engine import Engine, Events
+from torch import nn
+
+from ..session import world_size
+
+
+class BroadcastBuffers:
+    """Gives every process the main one's buffers before a validation.
+
+    Distributed training keeps parameters equal but lets the running statistics of batch normalization differ between
+    processes after every step; what is validated must be what the main process saves.
+
+    Args:
+        network: whose buffers are sent, without a data-parallel wrapper.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self.network = network
+
+    def attach(self, engine: Engine) -> None:
+        """Attaches to a validation engine."""
+        engine.add_event_handler(Events.STARTED, self)
+
+    def __call__(self, _engine: Engine) -> None:
+        """Sends or receives every buffer."""
+        for buffer in self.network.buffers() if world_size() > 1 else ():
+            dist.broadcast(buffer, 0)
