@@ -148,12 +148,20 @@ class TestSplit:
     def test_cases_set_from_outside_take_unlabeled_scans_of_their_folder_alone(self, folder, save_nifti, tmp_path):
         save_nifti(tmp_path / "more" / "a.nii.gz", np.zeros((3, 3, 3), np.float32))
         split = self.split(folder, tmp_path, unlabeled_dir=str(tmp_path / "more"))
+        save_nifti(tmp_path / "more" / "b.nii.gz", np.zeros((3, 3, 3), np.float32))
         given = [{"image": "x", "label": "y"}]
-        found = unlabeled_cases(split, given, teaching="cross", mixing="none")
+        validated = [{"image": str(tmp_path / "more" / "b.nii.gz"), "label": "z"}]
+        found = unlabeled_cases(split, given, validated, teaching="cross", mixing="none")
         assert [case["case"] for case in found] == ["a"]
         assert not split.drawn
-        assert len(unlabeled_cases(split, split.part("train"), teaching="none", mixing="CutMix")) > 1
-        assert unlabeled_cases(split, split.part("train"), teaching="none", mixing="none") == []
+        assert len(unlabeled_cases(split, split.part("train"), [], teaching="none", mixing="CutMix")) > 1
+        assert unlabeled_cases(split, split.part("train"), [], teaching="none", mixing="none") == []
+
+    def test_scan_is_not_labeled_and_unlabeled_at_once(self, folder, tmp_path):
+        """The folder of unlabeled scans may hold the labeled ones too."""
+        split = self.split(folder, tmp_path, unlabeled_dir=str(folder / "imagesTr"))
+        names = [case["case"] for part in ("train", "unlabeled", "val") for case in split.part(part)]
+        assert sorted(names) == sorted({*names})
 
 
 class TestSampler:
