@@ -119,15 +119,9 @@ class CoTrainingPreflight(TrainingPreflight):
         self.labeled, self.unlabeled = labeled, unlabeled
         self.batch_size, self.needs_unlabeled = batch_size, not teaching == mixing == "none"
 
-    def run(self) -> None:
-        """Checks everything.
-
-        Raises:
-            NotEnoughCasesError: when no threshold could be fitted, or a batch has too few cases to draw from.
-            ConfigError: when no validation would take place.
-            OutputError: when a folder cannot be written.
-        """
-        super().run()
+    def _check_sources(self) -> None:
+        """Raises as the base does, and when a batch has too few cases to draw from."""
+        super()._check_sources()
         half = self.batch_size // 2
         if self.needs_unlabeled and not self.unlabeled:
             raise NotEnoughCasesError(
