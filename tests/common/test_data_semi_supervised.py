@@ -224,6 +224,7 @@ class TestLoader:
             "image": (2, 1, 6, 6), "label": (2, 1, 6, 6), "unlabeled": (2, 1, 6, 6),
         }  # fmt: skip
         assert batch["label"].dtype == torch.uint8
+        assert {type(value) for value in batch.values()} == {torch.Tensor}, "without metadata"
         assert_close(batch["image"], batch["label"].float())
         assert batch["image"][0].sum() == 24
         assert batch["image"][0, 0, 1:5].min() == 1
