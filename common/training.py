@@ -136,7 +136,4 @@ class CoTrainingPreflight(TrainingPreflight):
 
     def _parts(self) -> dict[str, Sequence[Any]]:
         """The cases of the run; unlabeled ones also where nothing is learned from them."""
-        parts = super()._parts() | {"train": self.labeled, "unlabeled": self.unlabeled}
-        if self.split is not None and self.split.drawn:
-            parts["unlabeled"] = self.split.part("unlabeled")
-        return parts
+        return super()._parts() | {"train": self.labeled, "unlabeled": self.unlabeled}

@@ -5,7 +5,7 @@ from .dicom import DicomSeriesReader, find_series
 from .halves import HalvesLoader, HalvesSampler
 from .phantoms import PHANTOM_TASKS, phantom_dataset, phantom_scan
 from .scans import evaluation_cases, find_scans, phantom_test_cases, scans_to_segment
-from .semi_supervised import SemiSupervisedSplit, draw_labeled, unlabeled_cases
+from .semi_supervised import SemiSupervisedSplit, cases_to_learn, draw_labeled, unlabeled_cases
 from .split import CaseSplit, select_cases, split_cases, training_cases, write_split
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "HalvesLoader",
     "HalvesSampler",
     "SemiSupervisedSplit",
+    "cases_to_learn",
     "class_names",
     "draw_labeled",
     "evaluation_cases",

@@ -146,20 +146,25 @@ class SemiSupervisedSplit(CaseSplit):
         return unique_names(without_labels(scans))
 
 
-def unlabeled_cases(
-    split: SemiSupervisedSplit, labeled: Sequence[Case], val_cases: Sequence[Case], *, teaching: str, mixing: str
-) -> list[Case]:
-    """Returns the unlabeled cases of a run, none where nothing is learned from them.
+def unlabeled_cases(split: SemiSupervisedSplit, labeled: Sequence[Case], val_cases: Sequence[Case]) -> list[Case]:
+    """Returns the unlabeled cases of a run.
 
     Args:
         split: where they come from.
         labeled: the labeled cases; where these were set from outside (MONAI Label, federated clients), only
             ``unlabeled_dir`` tells of unlabeled ones.
         val_cases: validation cases, which are not unlabeled ones even if they lie in ``unlabeled_dir``.
+    """
+    own = split.drawn and list(labeled) == split.part("train")
+    return split.part("unlabeled") if own else except_files(split.further, [*labeled, *val_cases])
+
+
+def cases_to_learn(unlabeled: Sequence[Case], *, teaching: str, mixing: str) -> list[Case]:
+    """Returns the unlabeled cases, or none where nothing is learned from them.
+
+    Args:
+        unlabeled: unlabeled cases.
         teaching: name of the teaching; ``none`` learns nothing from unlabeled cases,
         mixing: unless they are mixed.
     """
-    if teaching == mixing == "none":
-        return []
-    own = split.drawn and list(labeled) == split.part("train")
-    return split.part("unlabeled") if own else except_files(split.further, [*labeled, *val_cases])
+    return [] if teaching == mixing == "none" else list(unlabeled)

@@ -10,7 +10,15 @@ from scipy.stats import chisquare
 from torch.testing import assert_close
 
 from common import sampling
-from common.data import HalvesLoader, HalvesSampler, SemiSupervisedSplit, draw_labeled, halves, unlabeled_cases
+from common.data import (
+    HalvesLoader,
+    HalvesSampler,
+    SemiSupervisedSplit,
+    cases_to_learn,
+    draw_labeled,
+    halves,
+    unlabeled_cases,
+)
 from common.data.halves import collate_halves
 from common.data.split import write_split
 from common.errors import ConfigError, MissingDataError, NotEnoughCasesError
@@ -151,11 +159,16 @@ class TestSplit:
         save_nifti(tmp_path / "more" / "b.nii.gz", np.zeros((3, 3, 3), np.float32))
         given = [{"image": "x", "label": "y"}]
         validated = [{"image": str(tmp_path / "more" / "b.nii.gz"), "label": "z"}]
-        found = unlabeled_cases(split, given, validated, teaching="cross", mixing="none")
+        found = unlabeled_cases(split, given, validated)
         assert [case["case"] for case in found] == ["a"]
         assert not split.drawn
-        assert len(unlabeled_cases(split, split.part("train"), [], teaching="none", mixing="CutMix")) > 1
-        assert unlabeled_cases(split, split.part("train"), [], teaching="none", mixing="none") == []
+        assert unlabeled_cases(split, split.part("train"), []) == split.part("unlabeled")
+
+    def test_nothing_is_loaded_from_which_nothing_is_learned(self):
+        cases = make_cases(3)
+        assert cases_to_learn(cases, teaching="none", mixing="none") == []
+        for teaching, mixing in (("cross", "none"), ("none", "CutMix")):
+            assert cases_to_learn(cases, teaching=teaching, mixing=mixing) == cases
 
     def test_scan_is_not_labeled_and_unlabeled_at_once(self, folder, tmp_path):
         """The folder of unlabeled scans may hold the labeled ones too."""
