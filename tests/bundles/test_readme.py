@@ -89,8 +89,8 @@ def test_every_command_runs(readme, bundle, dataset, trained, run_config, monkey
         run_id = arguments[1] if not arguments[1].startswith("--") else "run"
         replaced = {"dataset_dir": dataset, "ood_dir": dataset, "split_file": None, "damages": []}
         replaced |= {"initial_weights": None, "foreground_labels": None, "samples_per_epoch": 2, "val_interval": 1}
-        # Comparisons of methods take every share of labels with every seed.
-        replaced |= {"seeds": [0], "labeled_fractions": [0.5]}
+        # Comparisons of methods take every share of labels with every seed, co-training a batch of labeled cases.
+        replaced |= {"seeds": [0], "labeled_fractions": [0.5], "batch_size": 2}
         settings = {key: replaced.get(key, value) for key, value in options.items()}
         # Without data a command makes phantoms, many for judging; other tests run that.
         settings |= {"dataset_dir": dataset, "output_dir": tmp_path / "out", "model_dir": trained.models}
