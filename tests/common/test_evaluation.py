@@ -265,7 +265,7 @@ def test_share_of_voxels_is_a_column_where_it_was_measured(evaluate, tmp_path):
     results = make_results(strange=False)
     for _, output in results:
         if "metrics" in output:
-            output["shares"] = {name: 0.125 for name in output["metrics"]}
+            output["shares"] = dict.fromkeys(output["metrics"], 0.125)
     evaluate(results, draw=False)
     with open(tmp_path / "out" / "cases.csv", newline="", encoding="utf-8") as file:
         lines = list(csv.DictReader(file))
