@@ -13,6 +13,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -140,6 +141,55 @@ def _epoch(bundle: str, output_dir: Path, steps: int, *, plain: bool) -> Callabl
     return run
 
 
+def bench_step(bundle: str, *, size: int = 48, batch_size: int = 4, repeats: int = 10) -> dict[str, float]:
+    """Returns the time of a co-training step against the passes it cannot do without, same networks and batch.
+
+    Those are forward and backward of both networks on the labeled, the unlabeled and the mixed images, and the forward
+    passes of both averages on the unlabeled ones.
+
+    Args:
+        bundle: folder of a bundle whose trainer has a ``CoTrainingStep``.
+        size: voxels of a patch along each axis.
+        batch_size: labeled and unlabeled patches together.
+        repeats: pairs of steps.
+    """
+    with tempfile.TemporaryDirectory() as folder, _importable(bundle):
+        parser = ConfigParser()
+        parser.read_config(f"{bundle}/configs/train.json")
+        parser.update({"output_dir": folder})
+        names = ("train#step", "network", "optimizer", "device")
+        step, network, optimizer, device = (parser.get_parsed_content(name) for name in names)
+        state = SimpleNamespace(device=device, epoch=1, output=None)
+        engine = SimpleNamespace(state=state, network=network, optimizer=optimizer, non_blocking=False)
+        engine.fire_event = lambda _event: None
+        shape = (batch_size // 2, parser["in_channels"], *[size] * parser["spatial_dims"])
+        image, unlabeled = torch.randn(shape, device=device), torch.randn(shape, device=device)
+        label = torch.randint(0, parser["out_channels"], (shape[0], 1, *shape[2:]), device=device)
+        batch = {"image": image, "label": label, "unlabeled": unlabeled}
+
+        def passes() -> None:
+            optimizer.zero_grad(set_to_none=True)
+            with torch.no_grad():
+                step.ema.module.each(unlabeled)
+            outputs = [*network(torch.cat([image, unlabeled])), *network(image, unlabeled)]
+            torch.stack([output.sum() for output in outputs]).sum().backward()
+            _wait(device)
+
+        def whole() -> None:
+            step(engine, batch)
+            _wait(device)
+
+        ratio, ratios = paired_ratio(whole, passes, repeats=repeats)
+    logger.info("step ratios: %s", [round(value, 3) for value in ratios])
+    return {"co-training step / its unavoidable passes": ratio}
+
+
+def _wait(device: torch.device) -> None:
+    """Returns when the device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
 def run_benchmarks(bundles: str = "bundles", size: int = 256, repeats: int = 2) -> None:
     """Prints the table of ratios.
 
@@ -150,7 +200,10 @@ def run_benchmarks(bundles: str = "bundles", size: int = 256, repeats: int = 2) 
     """
     figures: dict[str, float] = {}
     for bundle in sorted(path for path in Path(bundles).iterdir() if (path / "configs" / "train.json").is_file()):
-        figures |= {f"{bundle.name}: {name}": value for name, value in bench_training(str(bundle)).items()}
+        measured = bench_training(str(bundle))
+        if "step" in ConfigParser.load_config_file(bundle / "configs" / "train.json")["train"]:
+            measured |= bench_step(str(bundle))
+        figures |= {f"{bundle.name}: {name}": value for name, value in measured.items()}
     figures |= bench_inference(size, repeats=repeats)
     for name, value in figures.items():
         logger.info("%-70s %8.3f", name, value)

@@ -180,18 +180,9 @@ class Evaluation:
 
     def _write_cases(self, rows: Sequence[Row]) -> None:
         """One line for every case and channel."""
-        columns = [
-            "case",
-            "group",
-            "in_distribution",
-            "channel",
-            "share",
-            *METRICS,
-            "oodm",
-            "threshold",
-            "is_ood",
-            "error",
-        ]
+        columns = ["case", "group", "in_distribution", "channel", *METRICS, "oodm", "threshold", "is_ood", "error"]
+        if any("shares" in row for row in rows):
+            columns.append("share")
         lines = [
             row | {"channel": channel, "share": _share(row, channel)} | metrics | (row.get("result") or {})
             for row in rows

@@ -119,15 +119,9 @@ class CoTrainingPreflight(TrainingPreflight):
         self.labeled, self.unlabeled = labeled, unlabeled
         self.batch_size, self.needs_unlabeled = batch_size, not teaching == mixing == "none"
 
-    def run(self) -> None:
-        """Checks everything.
-
-        Raises:
-            NotEnoughCasesError: when no threshold could be fitted, or a batch has too few cases to draw from.
-            ConfigError: when no validation would take place.
-            OutputError: when a folder cannot be written.
-        """
-        super().run()
+    def _check_sources(self) -> None:
+        """Raises as the base does, and when a batch has too few cases to draw from."""
+        super()._check_sources()
         half = self.batch_size // 2
         if self.needs_unlabeled and not self.unlabeled:
             raise NotEnoughCasesError(
@@ -142,7 +136,4 @@ class CoTrainingPreflight(TrainingPreflight):
 
     def _parts(self) -> dict[str, Sequence[Any]]:
         """The cases of the run; unlabeled ones also where nothing is learned from them."""
-        parts = super()._parts() | {"train": self.labeled, "unlabeled": self.unlabeled}
-        if self.split is not None and self.split.drawn:
-            parts["unlabeled"] = self.split.part("unlabeled")
-        return parts
+        return super()._parts() | {"train": self.labeled, "unlabeled": self.unlabeled}

@@ -6,7 +6,7 @@ from .dicom_tree import DicomSeries, DicomTree, Skipped, find_series
 from .halves import HalvesLoader, HalvesSampler
 from .phantoms import PHANTOM_TASKS, phantom_dataset, phantom_scan
 from .scans import evaluation_cases, find_scans, phantom_test_cases, scans_to_segment
-from .semi_supervised import SemiSupervisedSplit, draw_labeled, unlabeled_cases
+from .semi_supervised import SemiSupervisedSplit, cases_to_learn, draw_labeled, unlabeled_cases
 from .split import CaseSplit, select_cases, split_cases, training_cases, write_split
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "HalvesSampler",
     "SemiSupervisedSplit",
     "Skipped",
+    "cases_to_learn",
     "class_names",
     "draw_labeled",
     "evaluation_cases",

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from monai.data import DataLoader
-from monai.transforms import SpatialPad
+from monai.transforms import Compose, EnsureType, SpatialPad
 from torch import Tensor
 from torch.utils.data import ConcatDataset, Sampler
 
@@ -79,9 +79,10 @@ def collate_halves(items: Sequence[dict[str, Tensor]], half: int) -> dict[str, T
         half: labeled patches.
     """
     sizes = torch.tensor([item["image"].shape[1:] for item in items])
-    pad = SpatialPad(sizes.amax(dim=0).tolist())
-    images = torch.stack([torch.as_tensor(pad(item["image"])) for item in items])
-    labels = torch.stack([torch.as_tensor(pad(item["label"])) for item in items[:half]])
+    # Padding gives tensors with metadata, which would slow every operation of a step.
+    pad = Compose([SpatialPad(sizes.amax(dim=0).tolist()), EnsureType(track_meta=False)])
+    images = torch.stack([pad(item["image"]) for item in items])
+    labels = torch.stack([pad(item["label"]) for item in items[:half]])
     batch = {"image": images[:half], "label": labels}
     return batch | {"unlabeled": images[half:]} if len(items) > half else batch
 

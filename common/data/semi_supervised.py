@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -45,11 +46,23 @@ def without_labels(cases: Sequence[Case]) -> list[Case]:
     return [{key: value for key, value in case.items() if key != "label"} for case in cases]
 
 
+def except_files(cases: Sequence[Case], others: Iterable[Case]) -> list[Case]:
+    """Returns the cases whose image is not that of another case; DICOM series are told apart by their files."""
+    taken = {_files(case) for case in others}
+    return [case for case in cases if _files(case) not in taken]
+
+
+def _files(case: Case) -> tuple[str, ...]:
+    """The files of a case's image, links followed."""
+    image = case["image"]
+    return tuple(sorted(str(Path(file).resolve()) for file in ([image] if isinstance(image, str) else image)))
+
+
 class SemiSupervisedSplit(CaseSplit):
     """The parts of a run's data: ``train`` with labels, ``unlabeled`` without, ``val`` and ``test``.
 
     Unlabeled are the training cases whose labels are not drawn, items of the listing without a label, and the scans of
-    ``unlabeled_dir``; never one of a patient of ``val`` or ``test``.
+    ``unlabeled_dir``; never one of a patient of ``val`` or ``test``, and none twice.
 
     Args:
         dataset_dir: see :func:`labeled_cases`.
@@ -91,8 +104,8 @@ class SemiSupervisedSplit(CaseSplit):
         else:
             parts = self._divide(cases)
             tested = {(case.get("task"), patient_of(case)) for part in ("val", "test") for case in parts[part]}
-            further = [case for case in self._further_scans() if (case.get("task"), patient_of(case)) not in tested]
-            parts["unlabeled"] += further
+            further = except_files(self._further_scans(), cases)
+            parts["unlabeled"] += [case for case in further if (case.get("task"), patient_of(case)) not in tested]
         return parts | {"unlabeled": without_labels(parts["unlabeled"])}
 
     @property
@@ -121,7 +134,7 @@ class SemiSupervisedSplit(CaseSplit):
         for folder, task in name_folders(self._dataset_dir) if self._dataset_dir else ():
             listed = decathlon_scans(folder, sections=("training",))
             scans += [case | {"task": task} for case in listed if "label" not in case]
-        return scans + self._scans_of_unlabeled_dir()
+        return scans + except_files(self._scans_of_unlabeled_dir(), scans)
 
     def _scans_of_unlabeled_dir(self) -> list[Case]:
         """All scans of all folders, each folder a task."""
@@ -133,17 +146,25 @@ class SemiSupervisedSplit(CaseSplit):
         return unique_names(without_labels(scans))
 
 
-def unlabeled_cases(split: SemiSupervisedSplit, labeled: Sequence[Case], *, teaching: str, mixing: str) -> list[Case]:
-    """Returns the unlabeled cases of a run, none where nothing is learned from them.
+def unlabeled_cases(split: SemiSupervisedSplit, labeled: Sequence[Case], val_cases: Sequence[Case]) -> list[Case]:
+    """Returns the unlabeled cases of a run.
 
     Args:
         split: where they come from.
         labeled: the labeled cases; where these were set from outside (MONAI Label, federated clients), only
             ``unlabeled_dir`` tells of unlabeled ones.
+        val_cases: validation cases, which are not unlabeled ones even if they lie in ``unlabeled_dir``.
+    """
+    own = split.drawn and list(labeled) == split.part("train")
+    return split.part("unlabeled") if own else except_files(split.further, [*labeled, *val_cases])
+
+
+def cases_to_learn(unlabeled: Sequence[Case], *, teaching: str, mixing: str) -> list[Case]:
+    """Returns the unlabeled cases, or none where nothing is learned from them.
+
+    Args:
+        unlabeled: unlabeled cases.
         teaching: name of the teaching; ``none`` learns nothing from unlabeled cases,
         mixing: unless they are mixed.
     """
-    if teaching == mixing == "none":
-        return []
-    own = split.drawn and list(labeled) == split.part("train")
-    return split.part("unlabeled") if own else split.further
+    return [] if teaching == mixing == "none" else list(unlabeled)

@@ -309,7 +309,11 @@ class TestWeightsAndBank:
 
     @pytest.mark.parametrize("name", ["roi_size", "overlap", "divisor"])
     def test_bank_of_another_window(self, infer_on, models, dataset, configs, name, tmp_path):
-        other = {"roi_size": [16] * configs["inference"]["spatial_dims"], "overlap": 0.5, "divisor": 2 * configs["inference"]["divisor"]}
+        other = {
+            "roi_size": [16] * configs["inference"]["spatial_dims"],
+            "overlap": 0.5,
+            "divisor": 2 * configs["inference"]["divisor"],
+        }
         error = infer_on(dataset, model_dir=models, **{name: other[name]})
         assert "BankMismatchError" in kinds(error)
         value = tuple(other[name]) if name == "roi_size" else other[name]

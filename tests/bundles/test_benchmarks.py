@@ -3,9 +3,10 @@
 import math
 import sys
 
+import pytest
 from monai.utils import set_determinism
 
-from common.bench import bench_training
+from common.bench import bench_step, bench_training
 
 
 def test_training_of_every_bundle_can_be_measured(bundle):
@@ -18,3 +19,11 @@ def test_training_of_every_bundle_can_be_measured(bundle):
     assert all(math.isfinite(value) and value > 0 for value in figures.values())
     assert sys.path == path
     assert not [name for name in sys.modules if name.partition(".")[0] == "scripts"]
+
+
+def test_cotraining_step_can_be_measured(bundle, configs):
+    if "step" not in configs["train"]["train"]:
+        pytest.skip("no co-training")
+    figures = bench_step(str(bundle), size=16, batch_size=2, repeats=1)
+    assert list(figures) == ["co-training step / its unavoidable passes"]
+    assert all(math.isfinite(value) and value > 0 for value in figures.values())

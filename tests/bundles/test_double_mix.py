@@ -15,6 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 BUNDLE = Path(__file__).resolve().parents[2] / "bundles" / "double_mix"
 pytestmark = pytest.mark.xdist_group("double_mix")
 OVERLAYS = ["supervised", "cps", "dhc", "mean_teacher"]
+PARTS = {"image": "imagesTr", "label": "labelsTr"}
 KINDS = {
     "none": "ClassWeight",
     "DisW": "DistributionWeight",
@@ -194,6 +195,29 @@ class TestLabeledShare:
     def test_bank_holds_labeled_and_unlabeled_cases(self, train):
         with np.load(train(max_epochs=1) / "m" / "signature_bank.npz", allow_pickle=False) as bank:
             assert len(bank["signatures"]) == 8
+
+
+class TestListsFromOutside:
+    """MONAI Label and federated clients set the lists of labeled cases, and tell nothing of unlabeled ones."""
+
+    @pytest.fixture
+    def lists(self, folder):
+        cases = [{key: str(folder / part / f"case_{i}.nii.gz") for key, part in PARTS.items()} for i in range(4)]
+        return {"train#dataset#data": cases[:3], "validate#dataset#data": cases[3:], "dataset_dir": None}
+
+    def test_unlabeled_scans_come_from_their_own_folder(self, train, lists, folder):
+        out = train(max_epochs=1, unlabeled_dir=folder / "imagesTr", **lists)
+        split = json.loads((out / "split.json").read_text())
+        assert {part: sum(map(len, names.values())) for part, names in split.items()} == {
+            "train": 3, "unlabeled": 6, "val": 1,
+        }, "labeled and validated scans lie in the same folder"  # fmt: skip
+        assert not (out / "phantoms").exists()
+        assert (out / "m" / "model.pt").is_file(), "given data, whatever dataset_dir says"
+
+    def test_without_unlabeled_scans_the_error_says_where_to_name_them(self, fail, lists):
+        assert "no unlabeled case is left beside 3 labeled one(s); lower labeled_fraction, give unlabeled_dir" in str(
+            fail(**lists)
+        )
 
 
 class TestBadInput:

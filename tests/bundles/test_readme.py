@@ -105,6 +105,8 @@ def test_every_command_runs(readme, bundle, dataset, trained, run_config, monkey
         # Of four cases, four folds leave two to train on; what is compared are the weights and figures of these tests.
         replaced |= {"num_folds": 4, "processes": 1, "percentages": [1.0], "fold_dirs": [str(tmp_path / "out")]}
         replaced |= {"baseline_file": trained.output / "baseline" / "model.pt"}
+        # Comparisons of methods take every share of labels with every seed, co-training a batch of labeled cases.
+        replaced |= {"seeds": [0], "labeled_fractions": [0.5], "batch_size": 2}
         settings = {key: replaced.get(key, value) for key, value in options.items()}
         # Without data a command makes phantoms, many for judging; other tests run that.
         settings |= {"dataset_dir": dataset, "output_dir": tmp_path / "out", "model_dir": trained.models}

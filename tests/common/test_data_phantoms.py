@@ -5,7 +5,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from common.data.cases import decathlon_cases
-from common.data.phantoms import PHANTOM_TASKS, TASKS, phantom_dataset, phantom_scan
+from common.data.phantoms import IMBALANCED_TASKS, PHANTOM_TASKS, TASKS, phantom_dataset, phantom_scan
 from common.data.scans import phantom_test_cases
 from common.errors import ConfigError
 from common.transforms import CheckImaged, CheckLabeld, LoadScand
@@ -87,3 +87,20 @@ def test_phantoms_to_test_are_none_that_training_sees(tmp_path):
     seen = phantom_scan(PHANTOM_TASKS[0], 0, spatial_dims=2)[0]
     fresh = LoadScand("image")({"image": groups["in_distribution"][0]["image"], "case": "x"})["image"][0].numpy()
     assert not np.array_equal(fresh, seen)
+
+
+@BOTH
+@pytest.mark.parametrize("task", IMBALANCED_TASKS)
+def test_imbalanced_task_has_classes_of_very_different_size(task, spatial_dims, tmp_path):
+    labels = [phantom_scan(task, index, spatial_dims=spatial_dims)[1] for index in range(8)]
+    shares = np.mean([np.bincount(label.ravel(), minlength=3) / label.size for label in labels], axis=0)
+    assert shares[0] > shares[1] > (8 if spatial_dims == 3 else 4) * shares[2] > 0
+    assert all(set(np.unique(label)) == {0, 1, 2} for label in labels)
+    (case,) = decathlon_cases(phantom_dataset(tmp_path, task, 1, spatial_dims=spatial_dims))
+    assert case["classes"] == [0, 1, 2]
+
+
+def test_imbalanced_tasks_stand_in_where_they_are_named(tmp_path):
+    groups = phantom_test_cases(str(tmp_path), spatial_dims=2, tasks=["bud_mr"])
+    assert {case["task"] for case in groups["in_distribution"]} == {"bud_mr"}
+    assert {case["task"] for case in groups["out_of_distribution"]} == {"ring_mr", "tube_ct"}

@@ -10,7 +10,15 @@ from scipy.stats import chisquare
 from torch.testing import assert_close
 
 from common import sampling
-from common.data import HalvesLoader, HalvesSampler, SemiSupervisedSplit, draw_labeled, halves, unlabeled_cases
+from common.data import (
+    HalvesLoader,
+    HalvesSampler,
+    SemiSupervisedSplit,
+    cases_to_learn,
+    draw_labeled,
+    halves,
+    unlabeled_cases,
+)
 from common.data.halves import collate_halves
 from common.data.split import write_split
 from common.errors import ConfigError, MissingDataError, NotEnoughCasesError
@@ -148,12 +156,25 @@ class TestSplit:
     def test_cases_set_from_outside_take_unlabeled_scans_of_their_folder_alone(self, folder, save_nifti, tmp_path):
         save_nifti(tmp_path / "more" / "a.nii.gz", np.zeros((3, 3, 3), np.float32))
         split = self.split(folder, tmp_path, unlabeled_dir=str(tmp_path / "more"))
+        save_nifti(tmp_path / "more" / "b.nii.gz", np.zeros((3, 3, 3), np.float32))
         given = [{"image": "x", "label": "y"}]
-        found = unlabeled_cases(split, given, teaching="cross", mixing="none")
+        validated = [{"image": str(tmp_path / "more" / "b.nii.gz"), "label": "z"}]
+        found = unlabeled_cases(split, given, validated)
         assert [case["case"] for case in found] == ["a"]
         assert not split.drawn
-        assert len(unlabeled_cases(split, split.part("train"), teaching="none", mixing="CutMix")) > 1
-        assert unlabeled_cases(split, split.part("train"), teaching="none", mixing="none") == []
+        assert unlabeled_cases(split, split.part("train"), []) == split.part("unlabeled")
+
+    def test_nothing_is_loaded_from_which_nothing_is_learned(self):
+        cases = make_cases(3)
+        assert cases_to_learn(cases, teaching="none", mixing="none") == []
+        for teaching, mixing in (("cross", "none"), ("none", "CutMix")):
+            assert cases_to_learn(cases, teaching=teaching, mixing=mixing) == cases
+
+    def test_scan_is_not_labeled_and_unlabeled_at_once(self, folder, tmp_path):
+        """The folder of unlabeled scans may hold the labeled ones too."""
+        split = self.split(folder, tmp_path, unlabeled_dir=str(folder / "imagesTr"))
+        names = [case["case"] for part in ("train", "unlabeled", "val") for case in split.part(part)]
+        assert sorted(names) == sorted({*names})
 
 
 class TestSampler:
@@ -216,6 +237,7 @@ class TestLoader:
             "image": (2, 1, 6, 6), "label": (2, 1, 6, 6), "unlabeled": (2, 1, 6, 6),
         }  # fmt: skip
         assert batch["label"].dtype == torch.uint8
+        assert {type(value) for value in batch.values()} == {torch.Tensor}, "without metadata"
         assert_close(batch["image"], batch["label"].float())
         assert batch["image"][0].sum() == 24
         assert batch["image"][0, 0, 1:5].min() == 1

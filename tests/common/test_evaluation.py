@@ -259,3 +259,16 @@ def test_nothing_runs_when_the_bank_belongs_to_other_weights(tmp_path):
         Evaluation(SimpleNamespace(run=refuse), evaluator, CaseRecorder(), str(tmp_path / "out")).run()
     assert ran == []
     assert list(tmp_path.iterdir()) == []
+
+
+def test_share_of_voxels_is_a_column_where_it_was_measured(evaluate, tmp_path):
+    results = make_results(strange=False)
+    for _, output in results:
+        if "metrics" in output:
+            output["shares"] = dict.fromkeys(output["metrics"], 0.125)
+    evaluate(results, draw=False)
+    with open(tmp_path / "out" / "cases.csv", newline="", encoding="utf-8") as file:
+        lines = list(csv.DictReader(file))
+    assert list(lines[0])[-1] == "share"
+    assert {line["share"] for line in lines} == {"0.125", ""}
+    assert all(bool(line["share"]) == bool(line["channel"]) for line in lines)

@@ -3,6 +3,8 @@ import pytest
 
 from common.errors import OutputError
 from common.figures import (
+    draw_bars,
+    draw_curves,
     draw_gallery,
     draw_history,
     draw_reliability,
@@ -21,7 +23,12 @@ CURVES = {"far": ([0.0, 0.0, 1.0], [0.0, 1.0, 1.0], 1.0), "near": ([0.0, 1.0], [
 BINS = np.array([[4.0, 0.0, 2.0], [0.4, 0.0, 1.8], [1.0, 0.0, 2.0]])
 LINES = [["mean DSC", 0.5, None, ""], ["a detector", 0.1, 0.99, float("nan")]]
 
+PANELS = {"network A": {"class 1": [(1, 0.2), (2, 0.4)], "class 2": [(2, 0.9)]}, "network B": {"class 1": [(1, 1.0)]}}
+BARS = {"this run": [0.5, 0.8], "CPS": [float("nan"), 0.7]}
+
 FIGURES = {
+    "bars": lambda path: draw_bars(["1\n0.1%", "2\n5%"], BARS, path, xlabel="class", ylabel="Dice"),
+    "curves": lambda path: draw_curves(PANELS, path, xlabel="epoch", ylabel="weight"),
     "gallery": lambda path: draw_gallery([SLICE] * 2, path),
     "gallery of one": lambda path: draw_gallery([SLICE], path, columns=1),
     "gallery without segmentation": lambda path: draw_gallery([(SLICE[0], 0 * DISK, "none"), SLICE], path, columns=2),

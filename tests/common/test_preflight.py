@@ -20,7 +20,7 @@ from common.files import check_writable
 from common.preflight import InferencePreflight
 from common.spectral import SignatureBank, SpectralInferer, bank_settings, weights_digest
 from common.spectral.bank import REFIT_COMMAND
-from common.training import TrainingPreflight
+from common.training import CoTrainingPreflight, TrainingPreflight
 from common.transforms import NormalizeByModalityd
 from common.weights import save_atomically
 
@@ -220,6 +220,43 @@ def test_training_run_that_would_fail_at_its_end_is_refused(tmp_path, settings, 
 def test_training_run_at_the_limits_is_accepted(tmp_path, settings):
     training_preflight(tmp_path, **settings).run()
     assert (tmp_path / "out" / "split.json").is_file()
+
+
+def cotraining_preflight(folder, labeled=CASES[:2], unlabeled=CASES[2:4], **settings):
+    given = {"max_epochs": 4, "val_interval": 2, "distance": "nearest", "batch_size": 4, "teaching": "cross"}
+    given |= {"mixing": "Double-Mix", "output_dir": str(folder / "out"), "save_dir": str(folder / "models")}
+    return CoTrainingPreflight(labeled, unlabeled, CASES[4:5], **(given | settings))
+
+
+class TestCoTraining:
+    def test_split_tells_labeled_and_unlabeled_cases_apart(self, tmp_path):
+        cotraining_preflight(tmp_path).run()
+        assert json.loads((tmp_path / "out" / "split.json").read_text()) == {
+            "train": {"organ": ["c0", "c1"]}, "val": {"organ": ["c4"]}, "unlabeled": {"organ": ["c2", "c3"]},
+        }  # fmt: skip
+
+    def test_unlabeled_cases_that_are_not_used_are_named_too(self, tmp_path):
+        cotraining_preflight(tmp_path, teaching="none", mixing="none").run()
+        written = json.loads((tmp_path / "out" / "split.json").read_text())
+        assert written["unlabeled"] == {"organ": ["c2", "c3"]}
+
+    @pytest.mark.parametrize(
+        ("settings", "text"),
+        [
+            ({"unlabeled": []}, r"no unlabeled case is left beside 2 labeled one\(s\); lower labeled_fraction, give"),
+            ({"unlabeled": [], "mixing": "none"}, "or lay configs/supervised.json over train.json"),
+            ({"batch_size": 6}, r"2 labeled case\(s\), but half of a batch of 6 needs 3; raise labeled_fraction"),
+            ({"labeled": CASES[:1], "unlabeled": []}, r"1 training and 1 validation case\(s\)"),
+        ],
+    )
+    def test_too_few_cases_are_refused_before_anything_is_written(self, tmp_path, settings, text):
+        with pytest.raises(NotEnoughCasesError, match=text):
+            cotraining_preflight(tmp_path, **settings).run()
+        assert list(tmp_path.iterdir()) == []
+
+    def test_learning_from_labels_alone_needs_no_unlabeled_case(self, tmp_path):
+        cotraining_preflight(tmp_path, unlabeled=[], teaching="none", mixing="none").run()
+        assert (tmp_path / "out" / "split.json").is_file()
 
 
 @pytest.mark.parametrize("name", ["output_dir", "save_dir"])
