@@ -184,6 +184,45 @@ def bench_step(bundle: str, *, size: int = 48, batch_size: int = 4, repeats: int
     return {"co-training step / its unavoidable passes": ratio}
 
 
+def bench_mining(bundle: str, *, phantoms: int = 12, repeats: int = 5) -> dict[str, float]:
+    """Returns the throughput of scoring candidates against that of bare forward passes, and of one by one, in one run.
+
+    Args:
+        bundle: folder of a bundle that mines.
+        phantoms: pictures whose patches are scored.
+        repeats: pairs of passes over all of them.
+    """
+    with tempfile.TemporaryDirectory() as folder, _importable(bundle):
+        parser = ConfigParser()
+        parser.read_config(f"{bundle}/configs/train.json")
+        parser.update({"output_dir": folder, "phantom_cases": phantoms})
+        miner, network, device = (parser.get_parsed_content(name) for name in ("miner", "network", "device"))
+        indices = range(miner.dataset.num_known, len(miner.dataset))
+        network.eval()
+
+        def forward(batch_size: int) -> Callable[[], None]:
+            patches = [batch["image"] for batch in miner.dataset.batches(indices, batch_size)]
+
+            def run() -> None:
+                with torch.no_grad():
+                    for patch in patches:
+                        network(patch.to(device))
+                _wait(device)
+
+            return run
+
+        def mine() -> None:
+            miner.scores_of(indices)
+            _wait(device)
+
+        batched, ratios = paired_ratio(forward(miner.batch_size), mine, repeats=repeats)
+        single, _ = paired_ratio(forward(1), mine, repeats=repeats)
+    logger.info(
+        "%d patches in batches of %d; ratios: %s", len(indices), miner.batch_size, [round(r, 3) for r in ratios]
+    )
+    return {"mining throughput / bare batched forward": batched, "mining throughput / loop of single patches": single}
+
+
 def _wait(device: torch.device) -> None:
     """Returns when the device has done what it was given."""
     if device.type == "cuda":
@@ -203,6 +242,8 @@ def run_benchmarks(bundles: str = "bundles", size: int = 256, repeats: int = 2) 
         measured = bench_training(str(bundle))
         if "step" in ConfigParser.load_config_file(bundle / "configs" / "train.json")["train"]:
             measured |= bench_step(str(bundle))
+        if "miner" in ConfigParser.load_config_file(bundle / "configs" / "train.json"):
+            measured |= bench_mining(str(bundle))
         figures |= {f"{bundle.name}: {name}": value for name, value in measured.items()}
     figures |= bench_inference(size, repeats=repeats)
     for name, value in figures.items():

@@ -211,8 +211,11 @@ class PatchDataset(Dataset):
     def padding_at(self, index: int) -> Tensor:
         """Returns the mask ``(1, *patch_size)`` of the pixels of a patch that lie outside its image."""
         case, patch = self._places[index]
-        inside = torch.ones(1, *self.cases[case].label.shape[1:], dtype=torch.bool)
-        return ~cut_patch(inside, patch.start, self.patch_size)
+        size = self.cases[case].label.shape[1:]
+        padding = torch.ones(1, *self.patch_size, dtype=torch.bool)
+        inside = [slice(0, max(extent - first, 0)) for first, extent in zip(patch.start, size, strict=True)]
+        padding[(slice(None), *inside)] = False
+        return padding
 
     def image_at(self, index: int) -> Tensor:
         """Returns the image ``(C, *patch_size)`` of a patch, prepared, without random changes."""

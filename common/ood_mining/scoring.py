@@ -24,8 +24,9 @@ def confusion_score(logits: Tensor, padding: Tensor | None = None) -> Tensor:
     Returns:
         ``(B,)`` float64 in [0, 1], on the device of ``logits``; 0 for a patch of nothing but padding.
     """
+    # The same as an argmax above 0, also where two are equal, and many times faster on a CPU.
     several = logits.shape[1] > 1
-    foreground = logits.argmax(dim=1) > 0 if several else logits[:, 0] > 0
+    foreground = logits[:, 1:].amax(dim=1) > logits[:, 0] if several else logits[:, 0] > 0
     counted = torch.ones_like(foreground) if padding is None else ~padding[:, 0].to(foreground.device)
     hits, pixels = ((foreground & counted).flatten(1).sum(dim=1), counted.flatten(1).sum(dim=1))
     return hits.double() / pixels.clamp_min(1)

@@ -6,7 +6,7 @@ import sys
 import pytest
 from monai.utils import set_determinism
 
-from common.bench import bench_step, bench_training
+from common.bench import bench_mining, bench_step, bench_training
 
 
 def test_training_of_every_bundle_can_be_measured(bundle):
@@ -26,4 +26,13 @@ def test_cotraining_step_can_be_measured(bundle, configs):
         pytest.skip("no co-training")
     figures = bench_step(str(bundle), size=16, batch_size=2, repeats=1)
     assert list(figures) == ["co-training step / its unavoidable passes"]
+    assert all(math.isfinite(value) and value > 0 for value in figures.values())
+
+
+def test_mining_can_be_measured(bundle, configs):
+    if "miner" not in configs["train"]:
+        pytest.skip("no mining")
+    figures = bench_mining(str(bundle), phantoms=3, repeats=1)
+    names = ["mining throughput / bare batched forward", "mining throughput / loop of single patches"]
+    assert list(figures) == names
     assert all(math.isfinite(value) and value > 0 for value in figures.values())
