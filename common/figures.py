@@ -136,7 +136,7 @@ def draw_side_by_side(
                 axis.set_title(title, fontsize="x-small")
 
 
-def draw_curve(
+def draw_sweep(
     points: Mapping[str, Sequence[tuple[float, float]]], path: str | Path, *, xlabel: str, ylabel: str, mark: float
 ) -> None:
     """Draws values over a quantity: every single one, and the mean of those at the same place.

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..confusion import Matrix, describe_matrices
-from ..figures import draw_bars, draw_curve
+from ..figures import draw_bars, draw_sweep
 from ..files import write_csv, write_json
 from ..run_comparison import signed_rank
 from .comparison import flatten_measures, summarize_measures
@@ -116,7 +116,7 @@ def write_report(report: Mapping[str, Any], folder: Path) -> None:
         for key in ("iou_pooled", "miou_foreground")
     }
     axes = {"xlabel": "positive / negative patches", "ylabel": "IoU on the test set"}
-    draw_curve(points, folder / "miou_over_pnr.png", mark=TARGET, **axes)
+    draw_sweep(points, folder / "miou_over_pnr.png", mark=TARGET, **axes)
 
 
 def dict_of(figures: Mapping[str, Any], key: str) -> Mapping[str, Any]:

@@ -10,7 +10,9 @@ from common.figures import (
     draw_reliability,
     draw_roc,
     draw_scores,
+    draw_side_by_side,
     draw_signatures,
+    draw_sweep,
     draw_table,
 )
 
@@ -127,3 +129,32 @@ def test_figure_that_cannot_be_written_is_named(tmp_path):
     with pytest.raises(OutputError, match=r"cannot write .*taken\.png"):
         draw_roc(CURVES, tmp_path / "taken.png")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "taken.png"]
+
+
+@pytest.mark.parametrize("colors", [False, True])
+def test_pictures_stand_side_by_side(tmp_path, read_picture, colors):
+    rng = np.random.default_rng(0)
+    picture = rng.random((20, 30, 3) if colors else (20, 30), dtype=np.float32)
+    maps = [rng.integers(0, 4, (20, 30)).astype(np.float32) for _ in range(3)]
+    draw_side_by_side([("a", picture, maps), ("b", picture, maps)], ("truth", "one", "two"), 3, tmp_path / "x.png")
+    wide = read_picture(tmp_path / "x.png")
+    draw_side_by_side([("a", picture, maps[:1])], ("truth",), 3, tmp_path / "y.png")
+    narrow = read_picture(tmp_path / "y.png")
+    assert wide.shape[0] > 1.5 * narrow.shape[0]
+    assert wide.shape[1] > 1.5 * narrow.shape[1]
+
+
+def test_curve_has_an_axis_for_every_measure(tmp_path, read_picture):
+    points = {"iou": [(0.9, 0.5), (0.6, 0.7), (0.6, 0.8)], "dice": [(0.9, 0.1), (0.6, 0.2)]}
+    draw_sweep(points, tmp_path / "two.png", xlabel="ratio", ylabel="value", mark=0.65)
+    draw_sweep({"iou": points["iou"]}, tmp_path / "one.png", xlabel="ratio", ylabel="value", mark=0.65)
+    two, one = (read_picture(tmp_path / name) for name in ("two.png", "one.png"))
+    assert two.shape[1] > 1.8 * one.shape[1]
+
+
+def test_color_picture_is_drawn_in_its_colors(tmp_path, read_picture):
+    red = np.zeros((16, 16, 3), dtype=np.float32)
+    red[..., 0] = 1
+    draw_gallery([(red, np.zeros((16, 16), dtype=np.float32), "red")], tmp_path / "x.png", columns=1)
+    pixels = read_picture(tmp_path / "x.png")
+    assert (pixels == (255, 0, 0)).all(axis=-1).mean() > 0.3
