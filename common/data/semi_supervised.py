@@ -30,15 +30,20 @@ def draw_labeled(cases: Sequence[Case], fraction: float, seed: int) -> tuple[lis
     """
     if not 0 < fraction <= 1:
         raise ConfigError(f"labeled_fraction is {fraction}; accepted is above 0, up to 1 (all labels are used)")
-    chosen: set[tuple[str, str]] = set()
-    for task in sorted({str(case.get("task", "")) for case in cases}):
-        patients = sorted({patient_of(case) for case in cases if str(case.get("task", "")) == task})
+    everyone, chosen = {_person(case) for case in cases}, set()
+    for task in sorted({task for task, _ in everyone}):
+        patients = sorted(patient for own, patient in everyone if own == task)
         drawn = np.random.default_rng(seed).permutation(patients).tolist()
         chosen |= {(task, patient) for patient in drawn[-max(1, round(fraction * len(patients))) :]}
     parts: dict[bool, list[Case]] = {True: [], False: []}
     for case in cases:
-        parts[(str(case.get("task", "")), patient_of(case)) in chosen].append(case)
+        parts[_person(case) in chosen].append(case)
     return parts[True], parts[False]
+
+
+def _person(case: Case) -> tuple[str, str]:
+    """What tells patients apart, also those of two data sets that number them alike."""
+    return str(case.get("task", "")), patient_of(case)
 
 
 def without_labels(cases: Sequence[Case]) -> list[Case]:
@@ -103,15 +108,20 @@ class SemiSupervisedSplit(CaseSplit):
             parts["unlabeled"] = select_cases(everything, split_file, "unlabeled", required=False)
         else:
             parts = self._divide(cases)
-            tested = {(case.get("task"), patient_of(case)) for part in ("val", "test") for case in parts[part]}
+            tested = {_person(case) for part in ("val", "test") for case in parts[part]}
             further = except_files(self._further_scans(), cases)
-            parts["unlabeled"] += [case for case in further if (case.get("task"), patient_of(case)) not in tested]
+            parts["unlabeled"] += [case for case in further if _person(case) not in tested]
         return parts | {"unlabeled": without_labels(parts["unlabeled"])}
 
     @property
     def further(self) -> list[Case]:
-        """The scans of ``unlabeled_dir``, for labeled cases that are set from outside."""
-        return self._scans_of_unlabeled_dir()
+        """The scans of ``unlabeled_dir``, each folder a task; all there are for cases that are set from outside."""
+        if not self._unlabeled_dir:
+            return []
+        settings: dict[str, Any] = {"spatial_dims": self._spatial_dims, "name": "unlabeled_dir"}
+        named = name_folders(self._unlabeled_dir)
+        scans = [case | {"task": task} for folder, task in named for case in find_scans(folder, **settings)]
+        return unique_names(without_labels(scans))
 
     def _divide(self, cases: list[Case]) -> dict[str, list[Case]]:
         """The labeled cases of the data sets in all four parts."""
@@ -123,9 +133,9 @@ class SemiSupervisedSplit(CaseSplit):
         missing = sorted(set(self._names) - {case["case"] for case in named})
         if missing or not named:
             raise MissingDataError(f"labeled_cases names {missing[:5]}, which no data set has; give names of cases")
-        patients = {patient_of(case) for case in named}
-        parts = split_cases([case for case in cases if patient_of(case) not in patients], **self._draw)
-        rest = [case for case in cases if patient_of(case) in patients and case not in named]
+        persons = {_person(case) for case in named}
+        parts = split_cases([case for case in cases if _person(case) not in persons], **self._draw)
+        rest = [case for case in cases if _person(case) in persons and case not in named]
         return parts | {"train": named, "unlabeled": [*parts["train"], *rest]}
 
     def _further_scans(self) -> list[Case]:
@@ -134,16 +144,7 @@ class SemiSupervisedSplit(CaseSplit):
         for folder, task in name_folders(self._dataset_dir) if self._dataset_dir else ():
             listed = decathlon_scans(folder, sections=("training",))
             scans += [case | {"task": task} for case in listed if "label" not in case]
-        return scans + except_files(self._scans_of_unlabeled_dir(), scans)
-
-    def _scans_of_unlabeled_dir(self) -> list[Case]:
-        """All scans of all folders, each folder a task."""
-        if not self._unlabeled_dir:
-            return []
-        settings: dict[str, Any] = {"spatial_dims": self._spatial_dims, "name": "unlabeled_dir"}
-        named = name_folders(self._unlabeled_dir)
-        scans = [case | {"task": task} for folder, task in named for case in find_scans(folder, **settings)]
-        return unique_names(without_labels(scans))
+        return scans + except_files(self.further, scans)
 
 
 def unlabeled_cases(split: SemiSupervisedSplit, labeled: Sequence[Case], val_cases: Sequence[Case]) -> list[Case]:
