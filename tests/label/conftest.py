@@ -24,7 +24,10 @@ from scipy.ndimage import gaussian_filter
 
 from common.archive import build_archives
 
-BUNDLES = sorted(path.parent for path in (Path(__file__).resolve().parents[2] / "bundles").glob("*/configs"))
+CONFIGS = sorted((Path(__file__).resolve().parents[2] / "bundles").glob("*/configs/inference.json"))
+BUNDLES = [path.parents[1] for path in CONFIGS if json.loads(path.read_text(encoding="utf-8"))["spatial_dims"] == 3]
+"""Those of volumes: the studies of these tests are scans, and a store of MONAI Label holds one kind of image."""
+
 SHAPE = (24, 28, 32)
 NUM_KNOWN = 5
 COPY = "_copy"
