@@ -14,7 +14,6 @@ import zlib
 from collections import OrderedDict
 from dataclasses import dataclass
 from functools import partial
-from itertools import product
 from math import prod
 from typing import Any, NoReturn
 
@@ -103,6 +102,9 @@ def state_digest(content: bytes, where: str) -> str:
             isinstance(name, str) and isinstance(tensor, _Tensor) for name, tensor in state.items()
         ):
             _refuse(where, "it holds more than names and tensors")
+        # Tensors may share their bytes; a file in which many do would be hashed for hours.
+        if sum(prod(kept.shape) * STORAGES[kept.storage.kind][1] for kept in state.values()) > MAX_BYTES:
+            _refuse(where, f"its tensors are of more than {MAX_BYTES} bytes")
         storages = {name.removeprefix(f"{prefix}data/"): data for name, data in files.items()}
         return tensors_digest(
             (name, STORAGES[kept.storage.kind][0], kept.shape, partial(_row_major, kept, storages[kept.storage.key]))
@@ -184,20 +186,11 @@ def _array(content: bytes) -> tuple[str, bytes]:
 
 
 def _row_major(tensor: _Tensor, storage: bytes) -> bytes:
-    """The tensor's elements in row-major order."""
-    size = STORAGES[tensor.storage.kind][1]
-    count, last = prod(tensor.shape), sum((n - 1) * s for n, s in zip(tensor.shape, tensor.stride, strict=True))
-    if count == 0:
-        return b""
-    if min((tensor.offset, *tensor.shape, *tensor.stride)) < 0 or (tensor.offset + last + 1) * size > len(storage):
+    """The tensor's elements, which must lie in row-major order."""
+    size, count = STORAGES[tensor.storage.kind][1], prod(tensor.shape)
+    if min((tensor.offset, *tensor.shape)) < 0 or (tensor.offset + count) * size > len(storage):
         raise ValueError("a tensor reaches beyond its bytes")
-    contiguous = [prod(tensor.shape[axis + 1 :]) for axis in range(len(tensor.shape))]
-    if all(n == 1 or s == c for n, s, c in zip(tensor.shape, tensor.stride, contiguous, strict=True)):
-        return storage[tensor.offset * size : (tensor.offset + count) * size]
-    if count * size > len(storage):
-        raise ValueError("a tensor repeats its bytes")
-    places = (
-        tensor.offset + sum(i * s for i, s in zip(index, tensor.stride, strict=True))
-        for index in product(*map(range, tensor.shape))
-    )
-    return b"".join(storage[place * size : (place + 1) * size] for place in places)
+    row_major = [prod(tensor.shape[axis + 1 :]) for axis in range(len(tensor.shape))]
+    if count and any(n > 1 and s != r for n, s, r in zip(tensor.shape, tensor.stride, row_major, strict=True)):
+        raise ValueError("a tensor is not in row-major order: save what contiguous() returns")
+    return storage[tensor.offset * size : (tensor.offset + count) * size]
