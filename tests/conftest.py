@@ -32,6 +32,9 @@ IGNORED_WARNINGS = (
 
 def pytest_configure(config):
     torch.set_num_threads(1)
+    # Its first import makes torch warn, which must not happen inside whichever test comes first.
+    import ignite.handlers  # noqa: F401
+
     for line in IGNORED_WARNINGS:
         config.addinivalue_line("filterwarnings", line)
 
