@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -32,8 +33,10 @@ IGNORED_WARNINGS = (
 
 def pytest_configure(config):
     torch.set_num_threads(1)
-    # Its first import makes torch warn, which must not happen inside whichever test comes first.
-    import ignite.handlers  # noqa: F401
+    with warnings.catch_warnings():
+        # Its first import makes torch warn, which must not fail whichever test comes first.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        import ignite.handlers  # noqa: F401
 
     for line in IGNORED_WARNINGS:
         config.addinivalue_line("filterwarnings", line)
