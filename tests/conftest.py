@@ -13,6 +13,11 @@ import numpy as np
 import pytest
 import torch
 
+with warnings.catch_warnings():
+    # Its first import makes torch warn, which must not fail whichever test comes first.
+    warnings.simplefilter("ignore", DeprecationWarning)
+    import ignite.handlers  # noqa: F401
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 TINY = {"network_def#features": [4, 8, 8, 8], "roi_size": [24, 24, 24], "phantom_cases": 3, "max_epochs": 1}
 """Settings that make a run short; each is used where the config has it."""
@@ -33,10 +38,6 @@ IGNORED_WARNINGS = (
 
 def pytest_configure(config):
     torch.set_num_threads(1)
-    with warnings.catch_warnings():
-        # Its first import makes torch warn, which must not fail whichever test comes first.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        import ignite.handlers  # noqa: F401
 
     for line in IGNORED_WARNINGS:
         config.addinivalue_line("filterwarnings", line)
