@@ -6,6 +6,15 @@ Every class is a :class:`BundleError` *and* the matching built-in, so that calle
 from __future__ import annotations
 
 
+def one_line(text: str) -> str:
+    """Returns a text as one line that a terminal shows as it is: files may hold anything, messages quote them.
+
+    Args:
+        text: of a message.
+    """
+    return "".join(letter if letter.isprintable() else "?" for letter in " ".join(text.split()))
+
+
 class BundleError(Exception):
     """Base of every error raised on purpose by this collection."""
 

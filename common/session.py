@@ -16,7 +16,7 @@ from monai.bundle import ConfigParser
 from monai.utils import set_determinism
 from torch import nn
 
-from .errors import BundleError, ConfigError
+from .errors import BundleError, ConfigError, one_line
 
 logger = logging.getLogger(__name__)
 
@@ -131,7 +131,7 @@ def error_line(error: BaseException) -> str:
     while own is None and (error.__cause__ or error.__context__):
         error = error.__cause__ or error.__context__  # type: ignore[assignment]
     text = str(own) if own is not None else f"{type(error).__name__}: {error}"
-    return " ".join(text.split())
+    return one_line(text)
 
 
 def report_error(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
@@ -143,7 +143,7 @@ def report_error(kind: type[BaseException], error: BaseException, traceback: Tra
     if own is None or os.environ.get("BUNDLE_TRACEBACK"):
         sys.__excepthook__(kind, error, traceback)
     else:
-        sys.stderr.write(f"error: {' '.join(str(own).split())}\n")
+        sys.stderr.write(f"error: {one_line(str(own))}\n")
 
 
 def check_options(arguments: Sequence[str]) -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,6 +12,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+
+with warnings.catch_warnings():
+    # Its first import makes torch warn, which must not fail whichever test comes first.
+    warnings.simplefilter("ignore", DeprecationWarning)
+    import ignite.handlers  # noqa: F401
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 TINY = {"network_def#features": [4, 8, 8, 8, 8, 4], "roi_size": [24, 24, 24], "phantom_cases": 3, "max_epochs": 1}
@@ -32,6 +38,7 @@ IGNORED_WARNINGS = (
 
 def pytest_configure(config):
     torch.set_num_threads(1)
+
     for line in IGNORED_WARNINGS:
         config.addinivalue_line("filterwarnings", line)
 

@@ -27,7 +27,14 @@ TOOL = "bundle_tool.pyz"
 TOOL_FILES = ("__init__.py", "errors.py", "files.py", "hashing.py", "archive/*.py")
 """What of the shared package the tool consists of: nothing that needs more than the standard library."""
 
-TOOL_MAIN = b"import sys\n\nfrom common.archive.tool import main\n\nsys.exit(main())\n"
+TOOL_MAIN = b"""import sys
+
+if sys.version_info < (3, 11):
+    sys.exit("error: bundle_tool needs Python 3.11 or later")
+from common.archive.tool import main
+
+sys.exit(main())
+"""
 
 
 def archive_files(bundle: Path) -> dict[str, Path]:

@@ -17,7 +17,7 @@ MAX_SIZE = 2**22
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _PACKAGE = re.compile(r"[A-Za-z][A-Za-z0-9._-]*")
-_VERSION = re.compile(r"\d+(\.\d+)+")
+_VERSION = re.compile(r"\d{1,9}(\.\d{1,9})+")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 

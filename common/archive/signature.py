@@ -50,6 +50,10 @@ def check_signature(content: bytes, file: str, public_key: str) -> None:
         SignatureError: when the key cannot be used, or the signature is not this archive's or not by this key.
     """
     key = _load_key(public_key, private=False)
+    if not Path(f"{file}{SUFFIX}").is_file():
+        raise MissingDataError(
+            f"no signature {file}{SUFFIX} beside the archive; ask whoever sent it, or leave out --public-key"
+        )
     signature = _read(f"{file}{SUFFIX}", "signature")
     from cryptography.exceptions import InvalidSignature
 

@@ -7,6 +7,7 @@ import re
 import stat
 import zipfile
 import zlib
+from collections import Counter
 from pathlib import PurePosixPath
 
 from ..errors import ArchiveError
@@ -19,6 +20,9 @@ MAX_BYTES = 2**30
 
 MAX_RATIO = 200
 """Most bytes that one compressed byte may unpack to; text and weights stay far below, bombs far above."""
+
+MAX_NAME = 200
+"""Most characters of a name, folders included."""
 
 SUFFIXES = (".conf", ".csv", ".json", ".md", ".npz", ".png", ".pt", ".py", ".txt")
 """Kinds of files a bundle consists of; ``LICENSE`` has none."""
@@ -52,8 +56,23 @@ def open_zip(content: bytes, where: str) -> zipfile.ZipFile:
     return archive
 
 
+def ends_with_record(archive: zipfile.ZipFile, content: bytes) -> bool:
+    """Returns whether nothing follows the directory of a zip file, not even a comment.
+
+    Args:
+        archive: the zip file.
+        content: all of its bytes.
+    """
+    return not archive.comment and content[-_END_RECORD_SIZE:][:4] == b"PK\5\6"
+
+
 def read_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, where: str) -> bytes:
     """Returns the content of one file; no more bytes than the directory announces are ever unpacked.
+
+    Args:
+        archive: the zip file.
+        entry: the file in its directory.
+        where: what a message calls the zip file.
 
     Raises:
         ArchiveError: when the content is damaged or contradicts the directory.
@@ -85,6 +104,8 @@ def _check_amount(entries: list[zipfile.ZipInfo], where: str) -> None:
 def _check_entry(entry: zipfile.ZipInfo, where: str) -> None:
     """Refuses a file that is more than a plain file with a plain name."""
     name = entry.orig_filename
+    if len(name) > MAX_NAME:
+        raise ArchiveError(f"{where}: a name has {len(name)} characters, at most {MAX_NAME} are accepted")
     if not all(_PART.fullmatch(part) and not part.endswith(".") for part in name.split("/")):
         raise ArchiveError(
             f"{where}: the name {name!r} is not accepted; names are relative, without '..', of letters, digits, '.', "
@@ -107,7 +128,8 @@ def _check_entry(entry: zipfile.ZipInfo, where: str) -> None:
 def _check_names(names: list[str], where: str) -> None:
     """Refuses names of which one would overwrite another, on any file system, and more than one top folder."""
     folded = [name.casefold() for name in names]
-    repeated = next((name for name, low in zip(names, folded, strict=True) if folded.count(low) > 1), None)
+    counts = Counter(folded)
+    repeated = next((name for name, low in zip(names, folded, strict=True) if counts[low] > 1), None)
     if repeated:
         raise ArchiveError(f"{where}: {repeated} is there more than once; one of them would hide the other")
     folders = {str(parent) for low in folded for parent in PurePosixPath(low).parents}
@@ -121,11 +143,11 @@ def _check_names(names: list[str], where: str) -> None:
 
 def _check_gaps(archive: zipfile.ZipFile, content: bytes, where: str) -> None:
     """Refuses data before, between, within one another's, or after the files: nothing may hide in an archive."""
-    if archive.comment or content[-_END_RECORD_SIZE:][:4] != b"PK\5\6":
+    if not ends_with_record(archive, content):
         raise ArchiveError(f"{where} holds data after its last file; copy it again")
     position = 0
     for entry in sorted(archive.infolist(), key=lambda entry: entry.header_offset):
-        if entry.header_offset != position or entry.extra or entry.flag_bits & 0x8:
+        if entry.header_offset != position or entry.extra or entry.comment or entry.flag_bits & 0x8:
             raise ArchiveError(f"{where}: {entry.filename} overlaps another file or follows hidden data; copy it again")
         position += _LOCAL_HEADER_SIZE + len(entry.orig_filename.encode()) + entry.compress_size
     if position != archive.start_dir:

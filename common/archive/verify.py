@@ -7,7 +7,6 @@ import json
 import logging
 import os
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,12 +69,14 @@ def read_archive(file: str, *, public_key: str | None = None, ignore_versions: b
     """
     path = Path(file)
     if not path.is_file():
-        raise MissingDataError(f"archive {file} does not exist; give a bundle's .zip file")
+        what = "is no file" if path.exists() else "does not exist"
+        raise MissingDataError(f"archive {file} {what}; give a bundle's .zip file")
     if path.stat().st_size > MAX_BYTES:
         raise ArchiveError(f"{file} has {path.stat().st_size} bytes; an archive has at most {MAX_BYTES}")
     content = path.read_bytes()
-    if public_key:
-        check_signature(content, file, public_key)
+    # An empty name, as of a shell variable that is not set, must not pass for no wish to check.
+    if public_key is not None:
+        check_signature(content, str(file), str(public_key))
     with open_zip(content, path.name) as archive:
         entries = archive.infolist()
         top = entries[0].filename.split("/")[0]
@@ -88,7 +89,15 @@ def read_archive(file: str, *, public_key: str | None = None, ignore_versions: b
 
 
 def verify(file: str, public_key: str | None = None, ignore_versions: bool = False) -> None:
-    """Checks an archive and says what was checked; see :func:`read_archive`."""
+    """Checks an archive and says what was checked.
+
+    Args, errors and order of the checks are those of :func:`read_archive`.
+
+    Args:
+        file: the archive.
+        public_key: PEM file of the one who must have signed it.
+        ignore_versions: whether packages may be missing or of other versions.
+    """
     archive = read_archive(file, public_key=public_key, ignore_versions=ignore_versions)
     logger.info("%s", _passed(archive, public_key, ignore_versions))
 
@@ -109,7 +118,8 @@ def install(
         public_key: see :func:`read_archive`.
         ignore_versions: see :func:`read_archive`.
         folder: name of the bundle's folder, its own name by default; another lets two versions live side by side.
-        replace: whether a folder of that name is replaced, as by a newer version.
+        replace: whether a bundle in a folder of that name is replaced, as by a newer version; the old one stays beside
+            it as ``<folder>.old``, with whatever was trained or written in it.
 
     Raises:
         MissingDataError: when a file does not exist.
@@ -117,20 +127,22 @@ def install(
         OutputError: when the folder cannot be written.
     """
     archive = read_archive(file, public_key=public_key, ignore_versions=ignore_versions)
-    name = folder or archive.manifest.name
+    name = str(folder or archive.manifest.name)
     if Path(name).name != name or name in (".", ".."):
         raise ArchiveError(f"folder {name!r} is no name of a folder; give one without '/'")
     target = Path(into) / name
     if target.exists() and not replace:
         raise ArchiveError(f"{target} exists; remove it, choose another --folder, or replace it with --replace")
-    _unpack(archive, target)
+    _unpack(archive, target, _place_of_old(target))
     logger.info("%s\ninstalled as %s", _passed(archive, public_key, ignore_versions), target)
 
 
 def _passed(archive: Archive, public_key: str | None, ignore_versions: bool) -> str:
     """What was checked, and what was not."""
     manifest = archive.manifest
-    signature = f"signed by the owner of {public_key}" if public_key else "signature not checked (no --public-key)"
+    signature = (
+        f"signed by the owner of {public_key}" if public_key is not None else "signature not checked (no --public-key)"
+    )
     versions = "versions not checked" if ignore_versions else "versions fit"
     return (
         f"{manifest.name} {manifest.version}: {len(archive.files)} files are those of the manifest, weights are only "
@@ -182,37 +194,42 @@ def _check_tensors(files: Mapping[str, bytes], where: str) -> None:
         )
 
 
-def _unpack(archive: Archive, target: Path) -> None:
-    """Writes all files below a temporary folder and renames it; what was there before goes only when all is well."""
+def _place_of_old(target: Path) -> Path:
+    """Where a bundle that is replaced goes; only bundles are replaced, and none that was kept is overwritten."""
+    old = target.with_name(f"{target.name}.old")
+    if target.exists() and not (target / "configs" / "metadata.json").is_file():
+        raise ArchiveError(f"{target} is no bundle, so it is not replaced; choose another --folder")
+    if target.exists() and old.exists():
+        raise ArchiveError(f"{old} holds the bundle that was replaced before; move or remove it first")
+    return old
+
+
+def _unpack(archive: Archive, target: Path, old: Path) -> None:
+    """Writes all files below a temporary folder and renames it; what was there before moves to ``old``."""
     existing = next(parent for parent in (target.parent, *target.parent.parents) if parent.exists())
-    temporary: Path | None = None
+    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    moved = False
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-        fresh, old = temporary / "new", temporary / "old"
         for path, content in archive.files.items():
-            (fresh / path).parent.mkdir(parents=True, exist_ok=True)
-            (fresh / path).write_bytes(content)
+            (temporary / path).parent.mkdir(parents=True, exist_ok=True)
+            (temporary / path).write_bytes(content)
         if target.exists():
             os.replace(target, old)
-        try:
-            os.replace(fresh, target)
-        except OSError:
-            if old.exists():
-                os.replace(old, target)
-            raise
+            moved = True
+        os.replace(temporary, target)
     except OSError as error:
-        _remove_empty(target.parent, existing, temporary)
         raise OutputError(
             f"cannot write {target}: {error.strerror or error}; free space or choose another --into"
         ) from error
-    shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _remove_empty(folder: Path, existing: Path, temporary: Path | None) -> None:
-    """Removes what a failed installation made: its temporary folder and the folders above, down to what was there."""
-    if temporary:
+    finally:
+        if moved and not target.exists():
+            os.replace(old, target)
         shutil.rmtree(temporary, ignore_errors=True)
+        _remove_empty(target.parent, existing)
+
+
+def _remove_empty(folder: Path, existing: Path) -> None:
+    """Removes folders that a failed installation made and left empty."""
     while folder != existing and folder.is_dir() and not any(folder.iterdir()):
         folder.rmdir()
         folder = folder.parent

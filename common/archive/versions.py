@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from ..errors import ArchiveError
 
@@ -12,14 +12,23 @@ from ..errors import ArchiveError
 def version_numbers(version: str) -> tuple[int, ...]:
     """Returns the leading numbers of a version: ``2.13.0+cpu`` gives ``(2, 13, 0)``.
 
-    >>> version_numbers("0.10.1") > version_numbers("0.9")
-    True
+    Args:
+        version: as a package tells it.
+
+    Example:
+        >>> version_numbers("0.10.1") > version_numbers("0.9")
+        True
     """
     return tuple(int(part) for part in re.match(r"\d*(?:\.\d+)*", version)[0].split(".") if part)  # type: ignore[index]
 
 
 def is_accepted(installed: str, tested: Iterable[str]) -> bool:
-    """Returns whether a version will do: of the same major version as a tested one, and not older."""
+    """Returns whether a version will do: of the same major version as a tested one, and not older.
+
+    Args:
+        installed: the version at hand.
+        tested: versions known to work.
+    """
     numbers = version_numbers(installed)
     return any(
         numbers[:1] == wanted[:1] and numbers >= wanted[:2] for wanted in (version_numbers(text) for text in tested)
@@ -56,8 +65,14 @@ def check_versions(
     ]
     if wrong:
         told = ", ".join(f"{package} {found[package] or 'is missing'}" for package in wrong)
-        wanted = " ".join(f"{package}=={requires[package][0]}" for package in wrong)
+        wanted = " ".join(f"{package}=={_nearest(found[package], requires[package])}" for package in wrong)
         raise ArchiveError(
             f"{where} was tested with other versions than those of this Python environment: {told}; install them with "
             f"'python -m pip install {wanted}', or repeat with --ignore-versions to check the rest"
         )
+
+
+def _nearest(version: str | None, tested: Sequence[str]) -> str:
+    """The tested version of the same major version as the installed one, else the first."""
+    major = version_numbers(version or "")[:1]
+    return next((text for text in tested if version_numbers(text)[:1] == major), tested[0])

@@ -10,8 +10,7 @@ import struct
 import warnings
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +57,8 @@ UNCOMPRESSED = (
 """Transfer syntaxes whose pixels need no decoder."""
 
 SLICE_TAGS = (
-    "SOPInstanceUID", "Modality", "SeriesInstanceUID", "InstanceNumber", "ImagePositionPatient",
+    "SOPClassUID", "SOPInstanceUID", "Modality", "StudyInstanceUID", "SeriesInstanceUID", "InstanceNumber",
+    "ImagePositionPatient",
     "ImageOrientationPatient", "FrameOfReferenceUID", "SamplesPerPixel", "PhotometricInterpretation",
     "PlanarConfiguration", "NumberOfFrames", "Rows", "Columns", "PixelSpacing", "BitsAllocated", "BitsStored",
     "HighBit", "PixelRepresentation", "RescaleIntercept", "RescaleSlope", "ExtendedOffsetTable",
@@ -66,34 +66,44 @@ SLICE_TAGS = (
 )  # fmt: skip
 """All that is read of a slice: what geometry, pixels, rescaling and modality need, and nothing of the patient."""
 
+COMMON_TAGS = ("StudyInstanceUID", "Modality", "SOPClassUID", "PhotometricInterpretation")
+"""What all slices of a series have in common: a UID that two studies share must not mix their patients."""
+
+PYDICOM = re.compile(r"pydicom(\.|$)")
+"""Modules whose warnings are not shown."""
+
 
 def series_name(uid: str) -> str:
-    """Returns a short name for a series that tells nothing about it but tells it from others."""
+    """Returns a short name for a series that tells nothing about it but tells it from others.
+
+    Args:
+        uid: its SeriesInstanceUID.
+    """
     return f"series_{hashlib.sha256(uid.encode()).hexdigest()[:8]}"
 
 
 def uid_name(uid: str, unknown: str) -> str:
-    """Returns what DICOM calls a UID, or ``unknown``: where a tag holds no such UID, anything may stand there."""
-    with quiet_pydicom():
-        name = str(UID(uid).name)
+    """Returns what DICOM calls a UID, which is never the text itself: where a tag holds no UID, anything may stand.
+
+    Args:
+        uid: value of a tag.
+        unknown: what is returned for a UID that the standard does not define.
+    """
+    quiet_pydicom()
+    name = str(UID(uid).name)
     return unknown if name == uid else name
 
 
-@contextmanager
-def quiet_pydicom() -> Iterator[None]:
-    """Keeps what pydicom remarks out of the log: it quotes values and paths, either of which may name a patient."""
+def quiet_pydicom() -> None:
+    """Keeps what pydicom remarks out of the log: it quotes values and paths, either of which may name a patient.
 
-    def drop(record: logging.LogRecord) -> bool:
-        return False
-
-    log = logging.getLogger("pydicom")
-    log.addFilter(drop)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        log.removeFilter(drop)
+    It stays quiet for the rest of the process: ``warnings.catch_warnings`` is not safe among threads. To be called
+    before every use and not once, since whoever sets filters of their own, as pytest does, puts them in front.
+    """
+    # The level, unlike a filter, also holds for the loggers below.
+    logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
+    if not warnings.filters or str(warnings.filters[0][3]) != str(PYDICOM):
+        warnings.filterwarnings("ignore", module=PYDICOM.pattern)
 
 
 def read_slice(file: str | Path, **kwargs: Any) -> Any:
@@ -103,10 +113,10 @@ def read_slice(file: str | Path, **kwargs: Any) -> Any:
         file: its path.
         **kwargs: for ``pydicom.dcmread``.
     """
-    with quiet_pydicom():
-        slice_ = pydicom.dcmread(file, **(kwargs | {"specific_tags": list(SLICE_TAGS)}))
-        # pydicom converts a value when it is asked for; one that is invalid shall be found here.
-        list(slice_)
+    quiet_pydicom()
+    slice_ = pydicom.dcmread(file, **(kwargs | {"specific_tags": list(SLICE_TAGS)}))
+    # pydicom converts a value when it is asked for; one that is invalid shall be found here.
+    list(slice_)
     return slice_
 
 
@@ -120,8 +130,8 @@ def order_slices(slices: Sequence[Any], where: str) -> list[Any]:
         where: what a message calls the series.
 
     Raises:
-        DicomError: when slices are of several series, frames of reference, orientations or sizes, lie at the same
-            position or aside of the others, or one is missing.
+        DicomError: when slices are of several studies, series, kinds, frames of reference, orientations or sizes, lie
+            at the same position or aside of the others, or one is missing.
     """
     _check_identity(slices, where)
     orientations = _numbers(slices, "ImageOrientationPatient", 6, where)
@@ -144,12 +154,23 @@ def order_slices(slices: Sequence[Any], where: str) -> list[Any]:
 
 
 def _check_identity(slices: Sequence[Any], where: str) -> None:
-    """Raises when slices are of several series or frames of reference, or two share their own UID."""
+    """Raises when slices are of several series, studies, kinds or frames of reference, or two share their own UID."""
     number = len(slices)
-    series = {str(slice_.get("SeriesInstanceUID", "")) for slice_ in slices}
-    if len(series) > 1:
+    series = Counter(str(slice_.get("SeriesInstanceUID") or "") for slice_ in slices)
+    if 0 < series[""] < number:
         raise DicomError(
-            f"{where}: {number} slices of {len(series)} DICOM series; give each series a folder of its own"
+            f"{where}: {series['']} of {number} files have no SeriesInstanceUID, so they may be truncated slices of "
+            "it: export the series again"
+        )
+    if len(+series) > 1:
+        raise DicomError(
+            f"{where}: {number} slices of {len(+series)} DICOM series; give each series a folder of its own"
+        )
+    differing = [name for name in COMMON_TAGS if len({str(slice_.get(name) or "") for slice_ in slices}) > 1]
+    if differing:
+        raise DicomError(
+            f"{where}: slices of different {', '.join(differing)}; slices of a series have these in common: export "
+            "each study, and each kind of image, as a series of its own"
         )
     if len({str(slice_.get("FrameOfReferenceUID", "")) for slice_ in slices}) > 1:
         raise DicomError(f"{where}: slices of different FrameOfReferenceUID; their positions cannot be compared")
@@ -256,8 +277,8 @@ class DicomSeriesReader(PydicomReader):
             DicomError: when values of the header do not allow to compute the volume.
         """
         try:
-            with quiet_pydicom():
-                array, meta = super().get_data(data)
+            quiet_pydicom()
+            array, meta = super().get_data(data)
         except UNREADABLE as error:
             # Without the cause, whose text may name a file.
             raise DicomError(
@@ -270,7 +291,9 @@ class DicomSeriesReader(PydicomReader):
         """One file of the series, after which the series is known by name."""
         try:
             slice_ = read_slice(files[index], **kwargs)
-            self.where = series_name(str(slice_.get("SeriesInstanceUID", "")))
+            # A truncated file may have lost it, and must not change the name that the others gave.
+            if uid := str(slice_.get("SeriesInstanceUID") or ""):
+                self.where = series_name(uid)
         except UNREADABLE as error:
             reason = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
             raise DicomError(
@@ -282,8 +305,8 @@ class DicomSeriesReader(PydicomReader):
     def _decode(self, slice_: Any, which: str) -> None:
         """Decodes the pixels, which pydicom otherwise does as late as possible; it keeps them."""
         try:
-            with quiet_pydicom():
-                _ = slice_.pixel_array
+            quiet_pydicom()
+            _ = slice_.pixel_array
         except UNREADABLE as error:
             syntax = slice_.file_meta.get("TransferSyntaxUID", ExplicitVRLittleEndian)
             named = f"{self.where}: {which}{instance_text(str(slice_.get('SOPInstanceUID', '')))}"

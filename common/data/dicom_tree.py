@@ -6,7 +6,7 @@ import filecmp
 import logging
 import os
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ PROGRESS_EVERY = 5000
 """Files between two lines of the log."""
 
 NOT_DICOM = "not DICOM"
+EMPTY = "empty file; it may be truncated: copy it again"
 COPY = "copy of another file"
 LINK = "link to a folder, which is not followed"
 NO_HEADER = "header cannot be read; the file may be truncated: copy it again"
@@ -41,7 +42,7 @@ PIXEL_TAGS = (0x7FE00008, 0x7FE00009, 0x7FE00010)
 
 @dataclass(frozen=True)
 class DicomSeries:
-    """Files of one series, sorted by their paths."""
+    """Files of one series, sorted by their paths, and after them damaged files that may be slices of it."""
 
     uid: str
     study: str
@@ -79,18 +80,27 @@ class _Object:
     reason: str = ""
     is_dicom: bool = False
     is_image: bool = False
-    """Whether it looks like a slice that lost its geometry or its pixels."""
+    """Whether it may be a slice that lost its header, its geometry or its pixels."""
     kind: str = ""
     uid: str = ""
     study: str = ""
     series: str = ""
     modality: str = ""
 
+    @property
+    def is_stray(self) -> bool:
+        """Whether it may be a slice of some series, of which only its folder can tell."""
+        return bool(self.reason) and self.is_image and not self.series
+
 
 def find_series(folder: str | Path, *, known: Collection[str] = ()) -> DicomTree:
     """Returns the DICOM series of a folder and of all folders below it, ordered by their paths.
 
     Files of one series may lie in different folders. Linked folders are not followed. Only headers are read.
+
+    A damaged file that does not tell its series (it is empty, cannot be read, or lacks the UID) may be a slice of any
+    series with slices of its kind in the same folder. It is listed as skipped and also given to each of these, so that
+    they fail: a series that lost its first or last slice would look whole.
 
     Args:
         folder: where to search.
@@ -108,7 +118,7 @@ def find_series(folder: str | Path, *, known: Collection[str] = ()) -> DicomTree
         if number % PROGRESS_EVERY == 0:
             logger.info("searching for DICOM: %d files, %d slices so far", number, number_slices)
     if not any(item.is_dicom for item in objects):
-        objects = [item for item in objects if item.reason != NOT_DICOM]
+        objects = [item for item in objects if item.reason not in (NOT_DICOM, EMPTY)]
     slices, skipped = _group(sorted(objects, key=lambda item: item.file))
     series = []
     for uid, members in slices.items():
@@ -164,19 +174,28 @@ def _inspect(path: str) -> _Object:
         return _Object(path, "no regular file, or a link to a missing one")
     item = _Object(path)
     try:
-        with quiet_pydicom():
-            header, has_pixels = _read_header(path)
-            if header is None:
-                return replace(item, reason=NOT_DICOM)
-            item = _identify(path, header)
-            reason, is_image = _judge(header, has_pixels, item.kind)
+        quiet_pydicom()
+        if _is_empty(path):
+            return replace(item, reason=EMPTY, is_image=True)
+        header, has_pixels = _read_header(path)
+        if header is None:
+            return replace(item, reason=NOT_DICOM)
+        item = _identify(path, header)
+        reason, is_image = _judge(header, has_pixels, item.kind)
     except UNREADABLE as error:
         if isinstance(error, OSError) and error.strerror:
-            return replace(item, reason=f"cannot be read ({error.strerror})")
+            return replace(item, reason=f"cannot be read ({error.strerror})", is_image=True)
         return replace(item, reason=NO_HEADER, is_dicom=True, is_image=True)
     if not reason and not item.series:
-        return replace(item, reason=NO_SERIES)
+        return replace(item, reason=NO_SERIES, is_image=True)
     return replace(item, reason=reason, is_image=is_image)
+
+
+def _is_empty(path: str) -> bool:
+    """Whether a file holds nothing, or a part of the zeros that a DICOM file begins with."""
+    with open(path, "rb") as file:
+        start = file.read(132)
+    return len(start) < 132 and not start.strip(b"\0")
 
 
 def _read_header(path: str) -> tuple[Any, bool]:
@@ -221,7 +240,7 @@ def _judge(header: Any, has_pixels: bool, kind_uid: str) -> tuple[str, bool]:
         return "DICOMDIR", False
     if not has_pixels:
         if not kind_uid:
-            return NO_HEADER, False
+            return NO_HEADER, True
         if "Image" not in kind:
             return f"no pixel data ({kind})", False
         return f"no pixel data ({kind}); the file may be truncated: copy it again", True
@@ -254,7 +273,22 @@ def _group(objects: Sequence[_Object]) -> tuple[dict[str, list[_Object]], list[S
         else:
             series[item.series].append(item)
             files.append(item.file)
+    for uid, strays in _strays(objects, series).items():
+        series[uid] += strays
     return dict(series), skipped
+
+
+def _strays(objects: Sequence[_Object], series: Mapping[str, Sequence[_Object]]) -> dict[str, list[_Object]]:
+    """For each series the damaged files, of its kind or of none, in the folders of its slices."""
+    places = {
+        uid: {(os.path.dirname(item.file), kind) for item in members for kind in (item.kind, "")}
+        for uid, members in series.items()
+    }
+    strays = [item for item in objects if item.is_stray]
+    return {
+        uid: [item for item in strays if (os.path.dirname(item.file), item.kind) in known]
+        for uid, known in places.items()
+    }
 
 
 def _same_slice(first: str, second: str) -> bool:

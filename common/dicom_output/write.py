@@ -13,7 +13,7 @@ import numpy as np
 from monai.data import MetaTensor
 from pydicom.config import disable_value_validation
 
-from ..data.dicom import UNREADABLE
+from ..data.dicom import UNREADABLE, quiet_pydicom
 from ..errors import BundleError, ConfigError, DicomError, ImageError
 from ..files import write_atomically
 from .describe import BundleDescription, describe_bundle
@@ -91,7 +91,8 @@ def write_dicom(
         )
     affine = np.asarray(segmentation.affine, dtype=np.float64)
     try:
-        # Values of the source go on as they are; pydicom's warnings of invalid ones would quote them.
+        # Values of the source go on as they are; pydicom's remarks on invalid ones would quote them.
+        quiet_pydicom()
         with disable_value_validation():
             source = read_source(files, where)
             source.check_geometry(labels.shape, affine, where)

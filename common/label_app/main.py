@@ -25,7 +25,7 @@ from monailabel.tasks.activelearning.random import Random
 from monailabel.tasks.infer.bundle import BundleInferTask
 from monailabel.tasks.train.bundle import BundleTrainTask
 from monailabel.transform.writer import write_itk
-from ranking import files_stamp, is_fresh, rank_images, score_record
+from ranking import is_fresh, judge_settled, rank_images, score_record, verdict_stamp
 
 logger = logging.getLogger(__name__)
 
@@ -60,11 +60,16 @@ class JudgingTask(BundleInferTask):
         with _importing:
             return super()._get_network(device, data)
 
-    @property
-    def stamp(self) -> str:
-        """A digest of the files that decide over a verdict."""
+    def stamp(self, info: Mapping[str, Any]) -> str:
+        """Returns a digest of the files that decide over the verdict on an image.
+
+        Args:
+            info: what the datastore says about the image; holds its ``path``.
+        """
         bundle = Path(self.bundle_path)
-        return files_stamp([self.get_path(), bundle / "models/signature_bank.npz", bundle / "configs/inference.json"])
+        # The manifest names the digests of the bundle's code.
+        names = ("models/signature_bank.npz", "configs/inference.json", "manifest.json")
+        return verdict_stamp([self.get_path(), *(bundle / name for name in names)], info["path"])
 
     def judge(self, image: str, **options: Any) -> Mapping[str, Any]:
         """Returns the verdict on an image file, without writing its segmentation."""
@@ -98,23 +103,35 @@ class OODScoring(ScoringMethod):
     def _score_all(self, model: str, datastore: Any, options: Mapping[str, Any]) -> dict[str, int]:
         """Scores every image, those that wait for a label first."""
         counts = {"scored": 0, "fresh": 0, "failed": 0}
-        stamp = self.tasks[model].stamp
         for image in _unlabeled_first(datastore):
-            if is_fresh(datastore.get_image_info(image), model, stamp):
+            info = datastore.get_image_info(image)
+            if not info:  # removed since the scoring began
+                continue
+            if is_fresh(info, model, self.tasks[model].stamp(info)):
                 counts["fresh"] += 1
                 continue
-            try:
-                record = score_record(model, self.tasks[model].judge(datastore.get_image_uri(image), **options), stamp)
-                counts["scored"] += 1
-            except Exception as error:  # of any kind: an unreadable image must not keep the others from being scored
-                reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-                logger.warning("no OODM of image %s by model %s: %s", image, model, reason)
-                record = score_record(model, {"reason": reason}, stamp="")
-                counts["failed"] += 1
+            record = self._score(model, image, datastore, options)
+            counts["scored" if record[f"stamp_{model}"] else "failed"] += 1
             # Scoring runs beside the server: what the server has written meanwhile must not be overwritten.
             datastore.refresh()
-            datastore.update_image_info(image, record)
+            if datastore.get_image_info(image):
+                datastore.update_image_info(image, record)
         return counts
+
+    def _score(self, model: str, image: str, datastore: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+        """The record of one image; without a stamp, so that it is tried again, if there is no verdict to rely on."""
+        task = self.tasks[model]
+        try:
+            # First of all: this is what fetches an image that is not on this machine yet.
+            file = datastore.get_image_uri(image)
+            info = datastore.get_image_info(image)
+            record = judge_settled(model, lambda: task.judge(file, **options), lambda: task.stamp(info))
+        except Exception as error:  # of any kind: an unreadable image must not keep the others from being scored
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            record = score_record(model, {"reason": reason}, stamp="")
+        if not record[f"stamp_{model}"]:
+            logger.warning("no OODM of image %s by model %s: %s", image, model, record[f"reason_{model}"])
+        return record
 
 
 class MostOODFirst(Strategy):
@@ -144,7 +161,8 @@ class MostOODFirst(Strategy):
         datastore.refresh()
         images = datastore.get_unlabeled_images(request.get("label_tag"), request.get("labels"))
         infos = {image: datastore.get_image_info(image) for image in images}
-        ranking = rank_images(infos, model, self.tasks[model].stamp)
+        stamps = {image: self.tasks[model].stamp(info) for image, info in infos.items()}
+        ranking = rank_images(infos, model, stamps)
         return {**ranking[0], "model": model, "ranking": ranking} if ranking else None
 
 
@@ -201,6 +219,8 @@ def _load_itk() -> None:
 def _find_bundles(folder: Path, names: str) -> dict[str, Path]:
     """The bundles in a folder, or those named, separated by commas."""
     found = {path.parents[1].name: path.parents[1] for path in sorted(folder.glob("*/configs/inference.json"))}
+    # What ``install --replace`` has kept.
+    found = {name: bundle for name, bundle in found.items() if not name.endswith(".old")}
     chosen = [name.strip() for name in names.split(",") if name.strip()] or list(found)
     missing = [name for name in chosen if name not in found]
     if missing or not chosen:

@@ -7,7 +7,8 @@ folder of an app, wherever it was copied, on Python's path.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,38 @@ VERDICT = ("oodm", "threshold", "is_ood", "reason")
 """What a bundle says about an image; without a valid verdict the first three are ``None`` and the reason is given."""
 
 
-def files_stamp(files: Iterable[str | Path]) -> str:
-    """Returns a digest of the contents of files; one that is missing counts as missing.
+CHANGED = "the scan, or the model, changed while it was being judged; the next scoring judges it again"
+"""The reason when nobody can say which files a verdict came from."""
 
-    Contents, not times: a bundle that is unpacked from an archive may bring the times of the one it replaces.
+
+def verdict_stamp(files: Iterable[str | Path], image: str | Path) -> str:
+    """Returns a digest of what decides over the verdict on an image; whatever is missing counts as missing.
+
+    Args:
+        files: of the bundle, by contents: one unpacked from an archive may bring the times of the one it replaces.
+        image: a file, or a folder of the files of one series, by names, sizes and times: scans are too large to be read
+            for every proposal.
     """
     digest = hashlib.sha256()
     for path in map(Path, files):
-        content = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "missing"
-        digest.update(f"{path.name} {content}\n".encode())
+        digest.update(f"{path.name} {_content(path)}\n".encode())
+    image = Path(image)
+    for path in sorted(image.rglob("*")) if image.is_dir() else [image]:
+        digest.update(f"{path.relative_to(image.parent)} {_state(path)}\n".encode())
     return digest.hexdigest()
+
+
+def judge_settled(model: str, judge: Callable[[], Mapping[str, Any]], stamp: Callable[[], str]) -> dict[str, Any]:
+    """Returns the record of a verdict; it is no score if a file was replaced meanwhile, as training does.
+
+    Args:
+        model: name of the model.
+        judge: returns the verdict.
+        stamp: returns that of the files as they are when it is called.
+    """
+    before = stamp()
+    verdict = judge()
+    return score_record(model, verdict, before) if stamp() == before else score_record(model, {"reason": CHANGED}, "")
 
 
 def score_record(model: str, verdict: Mapping[str, Any], stamp: str) -> dict[str, Any]:
@@ -44,22 +67,46 @@ def is_fresh(info: Mapping[str, Any], model: str, stamp: str) -> bool:
     return info.get(f"stamp_{model}") == stamp
 
 
-def rank_images(infos: Mapping[str, Mapping[str, Any]], model: str, stamp: str) -> list[dict[str, Any]]:
+def rank_images(infos: Mapping[str, Mapping[str, Any]], model: str, stamps: Mapping[str, str]) -> list[dict[str, Any]]:
     """Returns the images, the most out-of-distribution first; those without a fresh score last, by name.
 
     Args:
         infos: name of the image -> what the datastore keeps with it.
         model: name of the model whose scores count.
-        stamp: of the model's files now; a score of other files is none.
+        stamps: name of the image -> stamp of its and the model's files now; a score of other files is none.
 
     Returns:
         One dictionary of ``id``, ``oodm`` (higher means more abnormal) and ``is_ood`` for each image.
     """
     ranking = []
     for image, info in infos.items():
-        known: Mapping[str, Any] = info if is_fresh(info, model, stamp) else {}
+        known: Mapping[str, Any] = info if is_fresh(info, model, stamps[image]) else {}
         ranking.append({"id": image, "oodm": known.get(f"oodm_{model}"), "is_ood": known.get(f"is_ood_{model}")})
     return sorted(ranking, key=_abnormal_first)
+
+
+def _state(path: Path) -> tuple[int, ...] | None:
+    """What changes with a file; its change of status too, since a copy may keep the time of what it was copied from."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def _content(path: Path) -> str:
+    """The digest of a file's content."""
+    state = _state(path)
+    try:
+        return "missing" if state is None else _content_in_state(path, state)
+    except OSError:
+        return "missing"
+
+
+@lru_cache(maxsize=256)
+def _content_in_state(path: Path, state: tuple[int, ...]) -> str:
+    """The digest of a file's content, read once for every ``state``."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _abnormal_first(entry: Mapping[str, Any]) -> tuple[bool, float, str]:

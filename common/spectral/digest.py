@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -44,18 +45,20 @@ class WeightsDigest:
     """
 
     def __init__(self) -> None:
-        self._last: tuple[tuple[tuple[int, int], ...], str] | None = None
+        self._last: tuple[weakref.ref[nn.Module], tuple[tuple[int, int], ...], str] | None = None
 
     def __call__(self, network: nn.Module) -> str:
         """Returns the digest of ``network``, looking inside a data-parallel wrapper."""
-        state = unwrap(network).state_dict()
-        # The tensor's version counter rises with every change in place, so no byte is read while nothing changed.
+        inner = unwrap(network)
+        state = inner.state_dict()
+        # The tensor's version counter rises with every change in place, so no byte is read while nothing changed. A
+        # network loaded anew may lie where the old one lay, so addresses alone would not tell the two apart.
         key = tuple((tensor.data_ptr(), tensor._version) for tensor in state.values())
         last = self._last
-        if last is None or last[0] != key:
-            last = (key, weights_digest(state))
+        if last is None or last[0]() is not inner or last[1] != key:
+            last = (weakref.ref(inner), key, weights_digest(state))
             self._last = last
-        return last[1]
+        return last[2]
 
 
 def preprocessing_digest(transforms: Iterable[Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -12,9 +13,11 @@ from monai.data import MetaTensor, NibabelWriter, PILWriter
 from monai.transforms import SaveImaged
 
 from ..dicom_output import check_dicom_output, write_dicom
-from ..errors import ConfigError
+from ..errors import BundleError, ConfigError
 from ..files import write_atomically
 from .scan import scan_name
+
+logger = logging.getLogger(__name__)
 
 OutputFormat = Literal["nifti", "dicom_seg"]
 
@@ -53,20 +56,27 @@ class SaveSegmentationd(SaveImaged):
         self.bundle = check_dicom_output(spatial_dims, metadata_file) if output_format == "dicom_seg" else None
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Returns ``data`` unchanged, after writing.
+        """Returns ``data`` after writing, with one line in ``error`` where it could not become DICOM.
+
+        The case fails then, but keeps its NIfTI and its verdict, which an exception would take with it.
 
         Raises:
-            OutputError: when a file cannot be written.
-            ImageError: when DICOM is asked for and the input was no DICOM series; the NIfTI is written all the same.
+            OutputError: when the NIfTI or PNG cannot be written.
         """
+        saved = dict(data)
         case = str(data["case"])
-        stem = self.output_dir / case / case
-        for key in self.key_iterator(dict(data)):
+        stem, name = self.output_dir / case / case, scan_name(data)
+        for key in self.key_iterator(saved):
             self._write_image(data[key], stem)
-            if self.bundle is not None:
-                result = data.get("result") or {}
-                write_dicom(data[key], data.get("image"), result, self.bundle, stem, scan_name(data))
-        return dict(data)
+            if self.bundle is None:
+                continue
+            try:
+                write_dicom(data[key], data.get("image"), data.get("result") or {}, self.bundle, stem, name)
+            except BundleError as error:
+                reason = str(error)
+                saved["error"] = reason if name in reason else f"{name}: {reason}"
+                logger.error("%s", saved["error"])
+        return saved
 
     def _write_image(self, segmentation: MetaTensor, stem: Path) -> None:
         """Writes one segmentation as NIfTI or PNG."""

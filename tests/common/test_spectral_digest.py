@@ -81,6 +81,15 @@ def test_cached_digest_reads_unchanged_weights_once(monkeypatch):
     assert len(calls) == 1
 
 
+def test_cached_digest_is_of_one_network_even_where_another_lies_at_its_addresses(monkeypatch):
+    calls = []
+    monkeypatch.setattr(digest_module, "weights_digest", lambda weights: calls.append(1) or "digest")
+    network, other, cached = nn.Linear(3, 2), nn.Linear(3, 2), WeightsDigest()
+    other.weight, other.bias = network.weight, network.bias
+    assert [cached(item) for item in (network, other, other)] == ["digest"] * 3
+    assert len(calls) == 2
+
+
 def test_cached_digest_looks_inside_a_parallel_wrapper():
     network = nn.Linear(3, 2)
     assert unwrap(nn.DataParallel(network)) is network

@@ -116,6 +116,23 @@ def test_fresh_scores_are_kept_until_the_bank_changes(server, model):
     assert info_of(server, "noise")[f"threshold_{model}"] > threshold
 
 
+def test_fresh_scores_are_kept_until_an_image_or_the_code_changes(server, model):
+    image, before = server.studies / "noise.nii.gz", info_of(server, "noise")[f"oodm_{model}"]
+    content = image.read_bytes()
+    shutil.copyfile(server.studies / "blurred.nii.gz", image)
+    ranking = {entry["id"]: entry["oodm"] for entry in propose(server, model=model)["ranking"]}
+    assert ranking.pop("noise") is ranking.pop("constant") is None
+    assert None not in ranking.values(), "the scores of the other images are still theirs"
+    assert score(server, model=model) == {model: {"scored": 1, "fresh": 3, "failed": 1}}
+    assert info_of(server, "noise")[f"oodm_{model}"] == info_of(server, "blurred")[f"oodm_{model}"] != before
+    image.write_bytes(content)
+    assert score(server, model=model) == {model: {"scored": 1, "fresh": 3, "failed": 1}}
+    assert info_of(server, "noise")[f"oodm_{model}"] == before
+    manifest = server.studies.parent / "apps" / "ood" / "model" / model / "manifest.json"
+    manifest.write_text(manifest.read_text() + "\n")
+    assert score(server, model=model) == {model: {"scored": 4, "fresh": 0, "failed": 1}}
+
+
 def test_other_weights_than_the_banks_leave_images_without_a_score(server, model):
     weights = server.studies.parent / "apps" / "ood" / "model" / model / "models" / "model.pt"
     bank = weights.with_name("signature_bank.npz")

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -71,8 +72,11 @@ def test_series_gets_a_segmentation_that_overlays_it_and_a_verdict(received, too
     archive = next(received.glob("spectral_ood_v*.zip"))
     tool("install", archive, "--into", tmp_path / "models")
     config = tmp_path / "models" / "spectral_ood" / "configs" / "inference.json"
-    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", config, "--dataset_dir", SERIES]
-    run([*command, "--output_dir", tmp_path / "results", "--device", "cpu"], tmp_path, environment)
+    # As a PACS would name it.
+    shutil.copytree(SERIES, tmp_path / "export" / "AVASARALA_CHRISJEN" / "PGBM-002")
+    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", config, "--device", "cpu"]
+    command += ["--dataset_dir", tmp_path / "export", "--output_dir", tmp_path / "results"]
+    told = run(command, tmp_path, environment)
     (segmented,) = (tmp_path / "results").glob("*/*_seg.nii.gz")
     segmentation = nib.load(segmented)
     # The twin: another reader than ours, and MONAI's own writing of what it read.
@@ -87,4 +91,7 @@ def test_series_gets_a_segmentation_that_overlays_it_and_a_verdict(received, too
     assert row["error"] == ""
     assert float(row["oodm"]) > 0
     assert row["is_ood"] == str(float(row["oodm"]) > float(row["threshold"]))
-    assert not [path for path in tmp_path.rglob("*") if "avasarala" in path.name.lower() or "PGBM" in path.name]
+    names = [path.name for path in (tmp_path / "results").rglob("*")]
+    for text in (told.stdout, told.stderr, *names):
+        assert "avasarala" not in text.lower()
+        assert "PGBM" not in text

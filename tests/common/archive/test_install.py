@@ -40,7 +40,26 @@ def test_installed_bundle_is_replaced_only_on_request(file, tmp_path):
     assert (root / "organ" / "mine.txt").read_text() == "mine"
     install(file, str(root), ignore_versions=True, replace=True)
     assert not (root / "organ" / "mine.txt").exists()
-    assert sorted(path.name for path in root.iterdir()) == ["organ", "organ_next"]
+    assert (root / "organ.old" / "mine.txt").read_text() == "mine", "what was trained or written there is kept"
+    assert sorted(path.name for path in root.iterdir()) == ["organ", "organ.old", "organ_next"]
+    with pytest.raises(ArchiveError, match=r"organ\.old holds the bundle that was replaced before; move or remove it"):
+        install(file, str(root), ignore_versions=True, replace=True)
+
+
+def test_folder_that_is_no_bundle_is_never_replaced(file, tmp_path):
+    (tmp_path / "home" / "thesis").mkdir(parents=True)
+    with pytest.raises(ArchiveError, match="thesis is no bundle, so it is not replaced; choose another --folder"):
+        install(file, str(tmp_path / "home"), ignore_versions=True, folder="thesis", replace=True)
+    assert [path.name for path in (tmp_path / "home").iterdir()] == ["thesis"]
+
+
+def test_bundle_kept_earlier_does_not_come_back_when_an_installation_fails(file, tmp_path, monkeypatch):
+    (tmp_path / "organ.old").mkdir()
+    monkeypatch.setattr(type(tmp_path), "write_bytes", lambda path, content: (_ for _ in ()).throw(OSError(28, "full")))
+    with pytest.raises(OutputError):
+        install(file, str(tmp_path), ignore_versions=True)
+    assert (tmp_path / "organ.old").is_dir()
+    assert not (tmp_path / "organ").exists()
 
 
 @pytest.mark.parametrize("folder", ["../out", "a/b", "..", "/tmp"])

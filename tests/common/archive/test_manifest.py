@@ -34,6 +34,7 @@ def manifest_with(files, changes):
         ({"requires": {"torch": []}}, "is no manifest"),
         ({"requires": {"torch": ["newest"]}}, "is no manifest"),
         ({"requires": {"--index-url=x": ["1.0"]}}, "is no manifest"),
+        ({"requires": {"torch": ["1." + "9" * 5000]}}, "is no manifest"),
         ({"files": {"a": "b"}}, "is no manifest"),
         ({"files": []}, "is no manifest"),
         ({"more": 1}, "is no manifest"),

@@ -46,7 +46,7 @@ def test_signature_of_somebody_else_is_refused(archive, tmp_path, write_keys):
 
 
 def test_unsigned_archive_is_refused_when_a_key_is_given(archive, tmp_path, write_keys):
-    with pytest.raises(MissingDataError, match=r"signature .*organ_v1\.2\.3\.zip\.sig cannot be read"):
+    with pytest.raises(MissingDataError, match=r"no signature .*organ_v1\.2\.3\.zip\.sig beside the archive; ask"):
         verify(archive, public_key=write_keys(tmp_path / "keys")[1])
 
 
@@ -68,3 +68,9 @@ def test_unusable_keys_are_named(archive, tmp_path, write_keys):
     (tmp_path / "dist" / "organ_v1.2.3.zip.sig").write_bytes(b"x")
     with pytest.raises(SignatureError, match="another kind; give an Ed25519 public key"):
         verify(archive, public_key=other_public)
+
+
+def test_empty_name_of_a_key_is_no_wish_to_skip_the_check(archive):
+    """As of a variable of a shell that is not set."""
+    with pytest.raises(MissingDataError, match="key  cannot be read"):
+        verify(archive, public_key="")

@@ -50,6 +50,7 @@ ENTRIES = {
         entry("organ/a.txt", content=bytes(10**6), method=zipfile.ZIP_DEFLATED),
         "to 1000000 bytes; at most 200 times as many are accepted: it is a bomb",
     ),
+    "endless name": (entry("a/" * 500 + "n.txt"), "a name has 1005 characters, at most 200 are accepted"),
     "file of nobody's manifest": (entry("organ/extra.py"), "extra.py is not in the manifest"),
 }
 
@@ -101,6 +102,12 @@ def test_comment_of_the_archive_is_refused(files, refuse):
     with zipfile.ZipFile(buffer, "a") as archive:
         archive.comment = b"hidden"
     assert "holds data after its last file" in refuse(buffer.getvalue())
+
+
+def test_comment_of_an_entry_is_refused(files, refuse):
+    info, content = entry("organ/a.txt")
+    info.comment = b"hidden"
+    assert "follows hidden data" in refuse(with_entries(files, (info, content)))
 
 
 def test_entry_listed_twice_is_refused(files, refuse):

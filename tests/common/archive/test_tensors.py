@@ -2,13 +2,16 @@
 
 import io
 import pickle
+import re
 import zipfile
 
 import numpy as np
 import pytest
 import torch
 
-from common.archive.tensors import state_digest
+from common.archive import tensors
+from common.archive.tensors import bank_weights_digest, state_digest
+from common.errors import ArchiveError
 from common.spectral import SignatureBank, weights_digest
 
 TYPES = [
@@ -41,12 +44,40 @@ def test_digest_of_a_file_is_that_of_its_tensors(kind):
     assert digest_of(state) == weights_digest(state)
 
 
-def test_digest_sees_through_views_and_strides():
+def test_digest_sees_through_views():
     base = torch.arange(24.0).reshape(2, 3, 4)
-    image = torch.arange(48.0).reshape(1, 3, 4, 4).contiguous(memory_format=torch.channels_last)
-    state = {"part": base[1, :, 1:3], "turned": base.permute(2, 0, 1), "image": image, "same": base}
+    state = {"part": base[1, 1:], "whole": base, "single": base[:1].permute(1, 0, 2)}
     assert digest_of(state) == weights_digest(state)
     assert digest_of({"a": base}) != digest_of({"a": base + 1})
+
+
+def test_other_order_of_elements_is_named():
+    with pytest.raises(ArchiveError, match=r"not in row-major order: save what contiguous\(\) returns"):
+        digest_of({"image": torch.arange(48.0).reshape(3, 16).T})
+
+
+def test_tensors_that_share_their_bytes_a_million_times_are_refused(monkeypatch):
+    """A small file could otherwise be hashed for hours."""
+    base = torch.zeros(100)
+    state = {str(number): base for number in range(100)}
+    assert digest_of(state) == weights_digest(state)
+    monkeypatch.setattr(tensors, "MAX_BYTES", 39_999)
+    with pytest.raises(ArchiveError, match="its tensors are of more than 39999 bytes"):
+        digest_of(state)
+
+
+def test_tensor_beyond_its_bytes_is_refused():
+    with zipfile.ZipFile(io.BytesIO(saved({"a": torch.zeros(3)}))) as whole:
+        files = {name: whole.read(name) for name in whole.namelist()}
+    pickled = next(name for name in files if name.endswith("data.pkl"))
+    # The shape: BININT1 3, TUPLE1.
+    files[pickled] = files[pickled].replace(b"K\x03\x85", b"K\x04\x85")
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as changed:
+        for name, data in files.items():
+            changed.writestr(name, data)
+    with pytest.raises(ArchiveError, match="a tensor reaches beyond its bytes"):
+        state_digest(buffer.getvalue(), "weights")
 
 
 def test_digest_of_a_network_is_that_of_its_state():
@@ -75,6 +106,69 @@ def huge_memo():
     return buffer.getvalue()
 
 
+def zipped(data):
+    """A file of weights around the bytes of a pickle."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as file:
+        file.writestr("model/data.pkl", data)
+        file.writestr("model/byteorder", b"little")
+        file.writestr("model/data/0", bytes(8))
+    return buffer.getvalue()
+
+
+def tensor_pickle(shape, stride=b"(t"):
+    """A pickle of one tensor, ``w``, whose shape and stride are pickled as given."""
+    storage = b"(X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\0" + b"0X\x03\0\0\0cpuK\x02tQ"
+    return (
+        b"\x80\x02}X\x01\0\0\0wctorch._utils\n_rebuild_tensor_v2\n(" + storage + b"K\0" + shape + stride + b"\x89NtRs."
+    )
+
+
+def header(text):
+    """An array in numpy's format with a header of any kind."""
+    array = b"\x93NUMPY\x02\0" + len(text).to_bytes(4, "little") + text
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as file:
+        file.writestr("weights_digest.npy", array)
+    return buffer.getvalue()
+
+
+DEEP = b")" + b"\x85" * 300_000
+MODEL, BANK = "models/model.pt", "models/signature_bank.npz"
+
+HOSTILE = {
+    "deep key of a dictionary": (
+        MODEL,
+        zipped(b"\x80\x02}" + DEEP + b"K\x01s."),
+        "it holds more than names and tensors",
+    ),
+    "deep name of a storage": (MODEL, zipped(b"\x80\x02" + DEEP + b"Q."), "it names an unknown storage"),
+    "deep argument": (MODEL, zipped(b"\x80\x02ccollections\nOrderedDict\n" + DEEP + b"R."), "it calls what it may not"),
+    "million dimensions": (MODEL, zipped(tensor_pickle(b"(" + b"K\x01" * 100_000 + b"t")), "no storage or no shape"),
+    "negative size": (MODEL, zipped(tensor_pickle(b"J\xff\xff\xff\xff\x85", b"K\x01\x85")), "whole numbers from 0"),
+    "size that is a truth": (MODEL, zipped(tensor_pickle(b"\x88\x85", b"K\x01\x85")), "whole numbers from 0"),
+    "endless header": (BANK, header(b"-" * 200_000), "has a header of 200000 bytes"),
+    "header that is no type": (BANK, header(b"-" * 9_000), "do not load it"),
+    "objects behind a number": (BANK, header(b"{'descr': '<i4,O'}"), "is of type '<i4,O'"),
+    "zip file behind another": (MODEL, zipped(b"\x80\x02}.") + saved({"w": torch.ones(2)}), "data before or after"),
+    "zip file behind a pickle": (MODEL, pickle.dumps(1) + saved({"w": torch.ones(2)}), "data before or after"),
+    "bank behind another": (BANK, arrays(a=np.zeros(1)) + arrays(b=np.zeros(1)), "data before or after"),
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_file_made_to_break_its_reader_is_refused(kind):
+    name, content, text = HOSTILE[kind]
+    with pytest.raises(ArchiveError, match=re.escape(text)):
+        {MODEL: state_digest, BANK: bank_weights_digest}[name](content, name)
+
+
+def test_weights_pickled_by_hand_are_read():
+    """So that the hostile ones above are refused for what is wrong with them."""
+    read = state_digest(zipped(tensor_pickle(b"K\x02\x85", b"K\x01\x85")), "weights")
+    assert read == weights_digest({"w": torch.zeros(2)})
+
+
 PICKLES = {
     "code in the weights": ("models/model.pt", lambda: saved({"w": torch.zeros(2), "x": Evil()}), "__builtin__.eval"),
     "bare pickle as weights": ("models/model.pt", lambda: pickle.dumps(Evil()), "not a zip file"),
@@ -97,6 +191,11 @@ PICKLES = {
         "weights_digest.npy",
     ),
     "bank that is no archive": ("models/signature_bank.npz", lambda: b"none", "not a zip file"),
+    "dictionary with a state": (
+        MODEL,
+        lambda: zipped(b"\x80\x02ccollections\nOrderedDict\n)R}X\x01\0\0\0aK\x05sb."),
+        "the signature bank was fitted to other weights",
+    ),
     "pickle by another name": ("docs/split.json", lambda: pickle.dumps(Evil()), "docs/split.json is a pickle"),
 }
 

@@ -20,6 +20,14 @@ def test_command_line_of_the_tool(archive, tmp_path, capsys):
     assert main(["install", archive, "--into", str(tmp_path / "models"), "--folder", "mine", "--replace"]) == 0
 
 
+def test_what_a_hostile_file_says_cannot_drive_the_terminal(tmp_path, capsys):
+    (tmp_path / "a\x1b[2K.zip").write_bytes(b"none")
+    assert main(["verify", str(tmp_path / "a\x1b[2K.zip")]) == 1
+    error = capsys.readouterr().err
+    assert "a?[2K.zip is no complete zip file" in error
+    assert error.rstrip("\n").isprintable()
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "text"),
     [(["verify", "none.zip"], 1, "error: archive none.zip does not exist"), (["verify"], 2, "file")],

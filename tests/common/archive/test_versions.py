@@ -52,3 +52,8 @@ def test_versions_of_this_environment_are_read(archive, tmp_path, make_bundle):
     with pytest.raises(ArchiveError, match=r"tested with other versions .*: torch 2\.13\.0"):
         verify(strange)
     verify(strange, ignore_versions=True)
+
+
+def test_suggested_version_is_of_the_major_version_at_hand():
+    with pytest.raises(ArchiveError, match=r"numpy==1\.26\.4'"):
+        check_versions({"numpy": ("2.4.6", "1.26.4")}, "organ.zip", installed={"numpy": "1.24.0"}.get)

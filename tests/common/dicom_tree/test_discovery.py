@@ -140,7 +140,7 @@ class TestExport:
 
 def test_scans_of_other_formats_stand_beside_series(export, listing, tmp_path):
     for name in ("scan.nii.gz", "good/hidden.nii.gz", "picture.png"):
-        (export.root / name).touch()
+        (export.root / name).write_text("no DICOM")
     cases = scans_to_segment(str(export.root), str(tmp_path / "out"))
     assert [case["case"] for case in cases] == ["scan", series_name(export.GOOD)]
     content = listing(tmp_path / "out")
@@ -194,5 +194,8 @@ def test_what_cannot_be_opened_is_listed(export, load, monkeypatch):
     tree = find_series(export.root)
     assert {os.path.relpath(item.file, export.root): item.reason for item in tree.skipped} == closed
     (case,) = find_scans(export.root)
-    with pytest.raises(DicomError, match="a slice is missing"):
+    # Nothing but its folder tells of which series it is.
+    assert [os.path.relpath(file, export.root) for file in case["image"]] == [f"good/{index}" for index in (0, 1, 3, 2)]
+    (export.root / "good/2").unlink()
+    with pytest.raises(DicomError, match=r"file 4 of 4 is no readable DICOM image \(No such file or directory\)"):
         load(case)

@@ -1,6 +1,7 @@
 """Odd series within a tree: those that make no volume are cases that fail with a reason, the others are used."""
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -71,6 +72,17 @@ BROKEN = {
         lambda x: x.slices(each=[{"FrameOfReferenceUID": f"1.9.{k // 2}"} for k in range(4)]),
         "slices of different FrameOfReferenceUID; their positions cannot be compared",
     ),
+    "two studies": (
+        lambda x: x.slices(each=[{"StudyInstanceUID": f"1.8.{k // 2}"} for k in range(4)]),
+        "slices of different StudyInstanceUID; slices of a series have these in common: export each study, and each "
+        "kind of image, as a series of its own",
+    ),
+    "slice of another modality, class and gray scale": (
+        lambda x: x.slices(
+            each=[{}, {"Modality": "MR", "kind": MRImageStorage, "PhotometricInterpretation": "MONOCHROME1"}]
+        ),
+        "slices of different Modality, SOPClassUID, PhotometricInterpretation; slices of a series have these in common",
+    ),
     "tilted gantry": (
         lambda x: x.slices(each=shear(10)),
         "slices are shifted against one another within their plane by up to 1.587 mm, as by a tilted gantry; send a "
@@ -129,6 +141,54 @@ def test_series_that_makes_no_volume_is_a_case_that_fails(export, listing, load,
     assert series_name(export.ODD) in str(caught.value)
     assert "\n" not in str(caught.value)
     assert str(tmp_path) not in str(caught.value)
+
+
+STRAYS = {
+    "empty": (lambda x, path: path.write_bytes(b""), "file 5 of 5 is no readable DICOM image (InvalidDicomError)"),
+    "part of the preamble": (
+        lambda x, path: path.write_bytes(bytes(100)),
+        "file 5 of 5 is no readable DICOM image (InvalidDicomError)",
+    ),
+    "begin of the header": (
+        lambda x, path: path.write_bytes(path.read_bytes()[:140]),
+        "1 of 5 files have no SeriesInstanceUID",
+    ),
+    "without the UID": (
+        lambda x, path: x.cut_before(path, x.SERIES_TAG),
+        "1 of 5 files have no SeriesInstanceUID, so they may be truncated slices of it: export the series again",
+    ),
+    "image without the UID": (
+        lambda x, path: x.image(path, 17, SeriesInstanceUID=...),
+        "1 of 5 files have no SeriesInstanceUID",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ["good/!", "good/~"])
+@pytest.mark.parametrize(("spoil", "text"), STRAYS.values(), ids=STRAYS)
+def test_damaged_first_or_last_slice_fails_the_series_beside_it(export, listing, load, tmp_path, spoil, text, name):
+    export.slices()
+    spoil(export, Path(export.image(name, 17, series=export.GOOD)))
+    good, other = scans_to_segment(str(export.root), str(tmp_path / "out"))
+    with pytest.raises(DicomError, match=re.escape(f"{series_name(export.GOOD)}: {text}")):
+        load(good)
+    assert load(other).shape == (1, 6, 4, 4)
+    assert [item["file"] for item in listing(tmp_path / "out")["skipped"]] == [name]
+
+
+def test_damaged_file_fails_every_series_of_its_kind_in_its_folder_and_no_other(export, load):
+    for z in export.POSITIONS:
+        export.image(f"good/mr{z}", z, series="1.2.5", kind=MRImageStorage, Modality="MR")
+        export.image(f"good/odd{z}", z)
+    export.slices("good/below", series="1.2.6")
+    export.cut_before(export.image("good/~", 17), export.SERIES_TAG)
+    cases = {case["case"]: case for case in find_scans(export.root)}
+    assert len(cases) == 4
+    for uid in ("1.2.5", "1.2.6"):
+        assert load(cases[series_name(uid)]).shape == (1, 6, 4, 4)
+    for uid in (export.GOOD, export.ODD):
+        with pytest.raises(DicomError, match="1 of 5 files have no SeriesInstanceUID"):
+            load(cases[series_name(uid)])
 
 
 USED = {

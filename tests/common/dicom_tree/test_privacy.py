@@ -3,15 +3,17 @@
 import json
 import logging
 import os
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from pydicom import dcmread
 from pydicom.encaps import encapsulate
-from pydicom.uid import ComprehensiveSRStorage, JPEGLosslessSV1
+from pydicom.uid import ComprehensiveSRStorage, JPEGLosslessSV1, RLELossless
 
 from common.data import DicomSeriesReader, find_scans, scans_to_segment
-from common.data.dicom import SLICE_TAGS
+from common.data.dicom import SLICE_TAGS, read_slice
 from common.errors import DicomError, ImageError
 
 SECRETS = ("DOE", "JANE", "P4711", "19600102", "A0815", "1960DOE", "Invalid value")
@@ -55,6 +57,9 @@ def spoil(export, how):
         "compressed": lambda: export.slices(
             folder, syntax=JPEGLosslessSV1, PixelData=encapsulate([b"\xff\xd8\xff\xd9"]), **TAGS
         ),
+        "bad run lengths": lambda: export.slices(
+            folder, syntax=RLELossless, PixelData=encapsulate([bytes(range(100))]), **TAGS
+        ),
         "rescale": lambda: export.slices(folder, RescaleSlope=None, **TAGS),
         "report": lambda: export.put(f"{folder}/DOE", ComprehensiveSRStorage, **TAGS),
         "truncated": lambda: export.cut_before(export.image(f"{folder}/DOE", **TAGS), export.PIXEL_TAG),
@@ -64,7 +69,18 @@ def spoil(export, how):
 
 @pytest.mark.parametrize(
     "how",
-    ["nothing", "gap", "pixels", "vanished", "copy that differs", "compressed", "rescale", "report", "truncated"],
+    [
+        "nothing",
+        "gap",
+        "pixels",
+        "vanished",
+        "copy that differs",
+        "compressed",
+        "bad run lengths",
+        "rescale",
+        "report",
+        "truncated",
+    ],
 )
 def test_neither_logs_nor_names_nor_errors_tell(named, listing, load, tmp_path, caplog, capfd, how):
     files = spoil(named, how)
@@ -81,6 +97,7 @@ def test_neither_logs_nor_names_nor_errors_tell(named, listing, load, tmp_path, 
             logging.getLogger("test").debug("failed", exc_info=True)
             texts += [str(error), repr(error)]
     assert (len(texts) == 1) == (how in ("nothing", "report"))
+    assert [record.name for record in caplog.records if record.name.startswith("pydicom")] == []
     captured = capfd.readouterr()
     assert secrets_in("".join([*texts, caplog.text, captured.out, captured.err])) == []
     assert secrets_in("".join(path.name for path in (tmp_path / "out").rglob("*"))) == []
@@ -89,6 +106,16 @@ def test_neither_logs_nor_names_nor_errors_tell(named, listing, load, tmp_path, 
     assert content["series"][0]["folder"] == f"{FOLDER}/JANE"
     hidden = [{key: value for key, value in item.items() if key != "folder"} for item in content["series"]]
     assert secrets_in(json.dumps([hidden, [item["reason"] for item in content["skipped"]]])) == []
+
+
+def test_threads_do_not_make_one_another_speak(named, caplog, recwarn):
+    warnings.simplefilter("always")
+    files = find_scans(named.root)[0]["image"] * 50
+    with ThreadPoolExecutor(8) as pool:
+        slices = list(pool.map(read_slice, files))
+    assert {slice_.Rows for slice_ in slices} == {4}
+    assert [str(warning.message) for warning in recwarn] == []
+    assert caplog.records == []
 
 
 def test_attributes_are_not_even_in_memory(named):

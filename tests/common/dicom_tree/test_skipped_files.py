@@ -23,11 +23,12 @@ from common.data.dicom import series_name
 
 NO_GEOMETRY = "image without ImagePositionPatient and ImageOrientationPatient"
 TRUNCATED = "no pixel data (CT Image); the file may be truncated: copy it again"
+EMPTY = "empty file; it may be truncated: copy it again"
 COPY = "copy of another file"
 FLAT = {"ImagePositionPatient": ..., "ImageOrientationPatient": ...}
 SKIPPED = {
     "text file": (lambda x: (x.root / "odd.txt").write_text("no DICOM"), {"odd.txt": "not DICOM"}),
-    "empty file": (lambda x: (x.root / "odd").touch(), {"odd": "not DICOM"}),
+    "empty file": (lambda x: (x.root / "odd").touch(), {"odd": EMPTY}),
     "table of contents": (lambda x: x.put("DICOMDIR", MediaStorageDirectoryStorage), {"DICOMDIR": "DICOMDIR"}),
     "report": (lambda x: x.put("good/sr", ComprehensiveSRStorage), {"good/sr": "no pixel data (Comprehensive SR)"}),
     "contours": (
