@@ -57,7 +57,7 @@ def segmentation_report(rows: Sequence[Row]) -> dict[str, Any]:
     for metric in METRICS if measured else ():
         per_case = {str(row.get("case", index)): case_mean(row, metric) for index, row in enumerate(measured)}
         report[metric] = summarize(list(per_case.values())) | {
-            "per_class": {name: summarize([row["metrics"][name][metric] for row in measured]) for name in classes},
+            "per_class": {name: summarize(_of_class(measured, name, metric)) for name in classes},
             "per_group": {
                 name: summarize([case_mean(row, metric) for row in measured if str(row.get("group", "")) == name])
                 for name in groups
@@ -66,6 +66,11 @@ def segmentation_report(rows: Sequence[Row]) -> dict[str, Any]:
             "undefined": {name: UNDEFINED for name, value in per_case.items() if math.isnan(value)},
         }
     return report
+
+
+def _of_class(measured: Sequence[Row], name: str, metric: str) -> list[float]:
+    """A metric of one class in every case; data sets judged together may have different classes."""
+    return [row["metrics"].get(name, {}).get(metric, math.nan) for row in measured]
 
 
 def test_set_report(rows: Sequence[Row]) -> dict[str, Any]:

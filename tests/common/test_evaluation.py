@@ -53,6 +53,16 @@ def test_case_counts_once_however_many_channels_it_has():
     assert math.isnan(case_mean({}, "dsc"))
 
 
+def test_class_of_one_data_set_is_averaged_over_its_cases_alone():
+    rows = [
+        {"case": "a", "metrics": measured(0.5, 2.0, 1.0, 0.1, 0.2, channels=2)},
+        {"case": "b", "metrics": measured(0.7, 1.0, 1.0, 0.3, 0.4, channels=1)},
+    ]
+    per_class = segmentation_report(rows)["dsc"]["per_class"]
+    assert per_class["1"] == {"mean": pytest.approx(0.6), "std": pytest.approx(0.1), "n": 2}
+    assert per_class["2"] == {"mean": pytest.approx(0.6), "std": 0.0, "n": 1}
+
+
 def test_segmentation_is_reported_per_class_group_and_case():
     rows = [
         {"case": "a", "group": "x", "metrics": measured(0.5, 2.0, 1.0, 0.1, 0.2, channels=2)},
