@@ -131,7 +131,7 @@ class PairBatchSampler(Sampler[list[int]]):
     def __iter__(self) -> Iterator[list[int]]:
         rng = np.random.default_rng([self.seed, self.epoch, process_rank()])
         offsets = {True: 0, False: self.num_labeled}
-        anchors = {kind: (n + offsets[kind] for n in sampler) for kind, sampler in self.samplers.items()}
+        anchors = {kind: iter([n + offsets[kind] for n in sampler]) for kind, sampler in self.samplers.items()}
         for _ in range(self.batches):
             batch: list[int] = []
             free = dict(self.places)
