@@ -17,7 +17,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from ..errors import ConfigError
-from .pictures import FRAME_TASKS, LABELS, PICTURE_TASKS, picture_phantom
+from .pictures import FRAME_LABELS, FRAME_TASKS, LABELS, PICTURE_TASKS, picture_phantom
 
 Array = NDArray[np.float32]
 Modality = Literal["CT", "MR"]
@@ -146,7 +146,7 @@ def _write_dataset(folder: Path, task: str, num_cases: int, spatial_dims: int, s
             for part, scan in zip(parts, phantom_scan(task, index, spatial_dims=spatial_dims, seed=seed), strict=True):
                 nib.save(nib.Nifti1Image(scan, np.eye(4)), folder / part / name)
         items.append({"image": f"./{parts[0]}/{name}", "label": f"./{parts[1]}/{name}"})
-    modality, values = ("RGB", LABELS) if picture else _describe_volumes(task)
+    modality, values = ("RGB", FRAME_LABELS if task in FRAME_TASKS else LABELS) if picture else _describe_volumes(task)
     description = {
         "name": task,
         "description": "phantom scans, made by a program",

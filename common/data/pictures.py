@@ -50,6 +50,7 @@ FRAME_TASKS: dict[str, PictureTask] = {
 """Pictures a little like frames of an operation, of which not all show every label; the first is for training."""
 
 LABELS = ("background", "large cell", "small cell")
+FRAME_LABELS = ("background", "large tool", "small tool")
 
 
 def picture_phantom(task: PictureTask, index: int, *, seed: int = 0) -> tuple[Pixels, Pixels]:
