@@ -178,7 +178,7 @@ def bench_step(bundle: str, *, size: int = 48, batch_size: int = 4, repeats: int
     return {"co-training step / its unavoidable passes": ratio}
 
 
-def _engine(parser: ConfigParser, network: str) -> tuple[SimpleNamespace, Callable[..., Any]]:
+def _engine(parser: ConfigParser, network: str) -> tuple[SimpleNamespace, Any]:
     """What stands in for a trainer, and the iteration of a config, whose trainer has the network of that id."""
     names = ("train#step", network, "optimizer", "device")
     step, trained, optimizer, device = (parser.get_parsed_content(name) for name in names)

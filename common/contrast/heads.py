@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from ..errors import ConfigError
+from ..layers import find_layer
 from .methods import find_method
 
 
@@ -32,7 +33,8 @@ def captured(network: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, Te
     handles = []
     try:
         for layer in layers:
-            handles.append(find_layer(network, layer).register_forward_hook(_keep(found, layer)))
+            module = find_layer(network, layer, setting="encoder_layers")
+            handles.append(module.register_forward_hook(_keep(found, layer)))
         yield found
     finally:
         for handle in handles:
@@ -44,19 +46,6 @@ def _keep(found: dict[str, Tensor], layer: str) -> Any:
         found[layer] = output
 
     return hook
-
-
-def find_layer(network: nn.Module, name: str) -> nn.Module:
-    """Returns the layer of that name.
-
-    Raises:
-        ConfigError: when there is none, with the names that there are.
-    """
-    try:
-        return network.get_submodule(name)
-    except AttributeError as error:
-        names = ", ".join(child for child, _ in network.named_modules() if child and child.count(".") <= 1)
-        raise ConfigError(f"encoder_layers names {name!r}, which the network has not; it has: {names}") from error
 
 
 class ProjectionHead(nn.Module):
@@ -171,7 +160,7 @@ class HeadedNetwork(nn.Module):
     def freeze_encoder(self) -> None:
         """Stops the layers of the encoder from changing, the statistics of their batch norms included."""
         for layer in self.layers:
-            find_layer(self.network, layer).requires_grad_(False).eval()
+            self.network.get_submodule(layer).requires_grad_(False).eval()
 
 
 def _predictor(size: int) -> nn.Module:

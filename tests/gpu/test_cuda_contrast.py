@@ -31,13 +31,6 @@ def make_batch(device, count=8):
     return {name: value.to(device) for name, value in batch.items()}
 
 
-@pytest.fixture
-def synchronization_is_an_error():
-    """A function that makes any waiting an error until the test ends."""
-    yield lambda: torch.cuda.set_sync_debug_mode("error")
-    torch.cuda.set_sync_debug_mode("default")
-
-
 @pytest.mark.parametrize("amp", [True, False])
 @pytest.mark.parametrize("two_step", [True, False])
 @pytest.mark.parametrize("method", METHODS)

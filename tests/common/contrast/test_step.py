@@ -10,7 +10,6 @@ from monai.engines import SupervisedTrainer
 from monai.losses import GeneralizedDiceFocalLoss
 from monai.networks.nets import BasicUNet
 from torch.testing import assert_close
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from common.contrast import (
     METHODS,
@@ -226,30 +225,14 @@ def test_settings_that_are_not_accepted(settings, text):
         ContrastiveStep(make_headed(), LOSS, **settings)
 
 
-class Waiting(TorchDispatchMode):
-    """Collects the operators after which the host would wait for a device."""
-
-    NAMES = ("_local_scalar_dense", "nonzero", "masked_select", "_unique2", "bincount", "equal", "is_nonzero")
-
-    def __init__(self):
-        super().__init__()
-        self.found = []
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        name = func.name().split("::")[1].split(".")[0]
-        if name in self.NAMES:
-            self.found.append((name, args[0]))
-        return func(*args, **(kwargs or {}))
-
-
 @pytest.mark.parametrize("method", METHODS)
-def test_step_asks_no_tensor_of_the_device_for_its_value(method):
+def test_step_asks_no_tensor_of_the_device_for_its_value(waiting_for_device, method):
     """Only the count of averaged steps, which stays on the host, is read."""
     headed = make_headed(method)
     step = ContrastiveStep(headed, LOSS, method=method, pretrain_epochs=2)
     optimizer = torch.optim.Adam(headed.parameters(), fused=True)
     batch = make_batch()
-    with Waiting() as waiting:
+    with waiting_for_device() as waiting:
         for epoch in (1, 2, 3):
             terms = step.losses(headed.train(), batch, epoch=epoch if method != "unet" else 3)
             torch.stack(list(terms.values())).sum().backward()
