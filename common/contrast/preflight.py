@@ -31,7 +31,7 @@ def weak_frames(cases: Sequence[Case], presence: PresenceReader, *, method: str)
 
 
 class ContrastivePreflight(TrainingPreflight):
-    """Also tells what the frames say of their classes, and finds where no pair can be made.
+    """Also tells what the frames say of their classes, and warns where no pair can be made.
 
     Args:
         labeled: training frames whose masks are used.
@@ -66,7 +66,7 @@ class ContrastivePreflight(TrainingPreflight):
         self.method, self.classify_all = find_method(method), classify_all
 
     def _check_sources(self) -> None:
-        """Raises as the base does, and when no two frames make a pair; warns of what cannot be learned."""
+        """Raises as the base does, and without masks; warns of what cannot be learned."""
         super()._check_sources()
         if not self.labeled:
             raise NotEnoughCasesError("no frame with a mask to train on; add cases to dataset_dir")
@@ -90,14 +90,15 @@ class ContrastivePreflight(TrainingPreflight):
 
     @staticmethod
     def _check_pairs(partners: Partners, count: int) -> None:
-        """Raises when no frame has a positive; warns of those that have none."""
+        """Warns of frames that have no positive."""
         lonely = len(partners.lonely())
         if lonely == count:
-            raise NotEnoughCasesError(
-                f"no two of the {count} training frames show the same set of classes in the same phase, so no pair can "
-                "be made; add frames, or set method to classification or unet"
+            logger.warning(
+                "no two of the %d training frames show the same set of classes in the same phase, so no pair can be "
+                "made and the contrastive term is 0: add frames, or set method to classification or unet",
+                count,
             )
-        if lonely:
+        elif lonely:
             logger.warning(
                 "%d of %d training frames show a set of classes (in a phase) that no other shows: they have no "
                 "positive pair and count as negatives alone",
