@@ -23,7 +23,7 @@ class PictureTask:
         seed: makes the data sets differ.
         size: mean pixels along each axis; every picture differs by a few.
         number: fewest and most cells of each label, the latter exclusive.
-        absent: chance that a picture shows no cell of a label, drawn for each.
+        absent: chance that a picture shows no cell of a label, drawn for each; every picture shows one of them.
     """
 
     tissue: tuple[int, int, int]
@@ -79,8 +79,8 @@ def picture_phantom(task: PictureTask, index: int, *, seed: int = 0) -> tuple[Pi
         picture[_ellipse(shape, rng, rng.uniform(4, 7), 1.1)] = (205, 80, 90)
     label = np.zeros(shape, dtype=np.uint8)
     for kind, number, radius, shade in ((1, task.number[0], (6, 10), 1.0), (2, task.number[1], (3, 4.5), 0.6)):
-        # Only where there is a chance, so that other tasks draw as they always did.
-        absent = bool(task.absent) and rng.random() < task.absent
+        # Only where there is a chance, so that other tasks draw as they always did; no picture lacks both.
+        absent = bool(task.absent) and rng.random() < task.absent and (kind == 1 or bool(label.any()))
         for _ in range(0 if absent else int(rng.integers(*number))):
             inside = _ellipse(shape, rng, rng.uniform(*radius), task.long)
             picture[inside] = shade * cells * rng.uniform(0.85, 1.15)
