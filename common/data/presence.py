@@ -31,7 +31,7 @@ class PresenceReader:
         presence_file: CSV with the columns ``image`` (name of the case or its file), ``classes`` (label values between
             spaces or semicolons; none where only background is seen) and, optionally, ``phase``.
         foreground_labels: data set (``task`` of a case) -> label values of the classes that count, in order.
-        reader: loads the ``label`` of a case as class indices.
+        reader: loads the ``label`` of a case as class indices, checked against its ``image``.
     """
 
     def __init__(
