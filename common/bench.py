@@ -8,9 +8,10 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from types import SimpleNamespace
@@ -157,11 +158,8 @@ def bench_step(bundle: str, *, size: int = 48, batch_size: int = 4, repeats: int
         parser = ConfigParser()
         parser.read_config(f"{bundle}/configs/train.json")
         parser.update({"output_dir": folder})
-        names = ("train#step", "network", "optimizer", "device")
-        step, network, optimizer, device = (parser.get_parsed_content(name) for name in names)
-        state = SimpleNamespace(device=device, epoch=1, output=None)
-        engine = SimpleNamespace(state=state, network=network, optimizer=optimizer, non_blocking=False)
-        engine.fire_event = lambda _event: None
+        engine, step = _engine(parser, "network")
+        network, optimizer, device = engine.network, engine.optimizer, engine.state.device
         shape = (batch_size // 2, parser["in_channels"], *[size] * parser["spatial_dims"])
         image, unlabeled = torch.randn(shape, device=device), torch.randn(shape, device=device)
         label = torch.randint(0, parser["out_channels"], (shape[0], 1, *shape[2:]), device=device)
@@ -175,13 +173,57 @@ def bench_step(bundle: str, *, size: int = 48, batch_size: int = 4, repeats: int
             torch.stack([output.sum() for output in outputs]).sum().backward()
             _wait(device)
 
-        def whole() -> None:
-            step(engine, batch)
-            _wait(device)
-
-        ratio, ratios = paired_ratio(whole, passes, repeats=repeats)
+        ratio, ratios = paired_ratio(partial(_step_once, engine, step, batch), passes, repeats=repeats)
     logger.info("step ratios: %s", [round(value, 3) for value in ratios])
     return {"co-training step / its unavoidable passes": ratio}
+
+
+def _engine(parser: ConfigParser, network: str) -> tuple[SimpleNamespace, Any]:
+    """What stands in for a trainer, and the iteration of a config, whose trainer has the network of that id."""
+    names = ("train#step", network, "optimizer", "device")
+    step, trained, optimizer, device = (parser.get_parsed_content(name) for name in names)
+    state = SimpleNamespace(device=device, epoch=1, output=None)
+    engine = SimpleNamespace(state=state, network=trained, optimizer=optimizer, non_blocking=False)
+    engine.fire_event = lambda _event: None
+    return engine, step
+
+
+def bench_heads(
+    bundle: str, *, size: Sequence[int] | None = None, batch_size: int = 16, repeats: int = 10
+) -> dict[str, float]:
+    """Returns the time of a step of class-wise contrastive learning against one of the U-Net alone, on the same batch.
+
+    Args:
+        bundle: folder of a bundle whose trainer has a ``ContrastiveStep``.
+        size: of a frame; that of the config by default.
+        batch_size: frames, half of them with masks.
+        repeats: pairs of steps.
+    """
+    with tempfile.TemporaryDirectory() as folder, _importable(bundle):
+        steps = []
+        for method in ("both", "unet"):
+            parser = ConfigParser()
+            parser.read_config(f"{bundle}/configs/train.json")
+            parser.update({"output_dir": folder, "method": method} | ({"roi_size": list(size)} if size else {}))
+            engine, step = _engine(parser, "headed")
+            classes, shape = parser["out_channels"], (batch_size, parser["in_channels"], *parser["roi_size"])
+            generator = torch.Generator().manual_seed(0)
+            batch = {
+                "image": torch.randn(shape, generator=generator),
+                "label": torch.randint(0, classes, (batch_size // 2, 1, *shape[2:]), generator=generator),
+                "presence": torch.randint(0, 2, (batch_size, classes - 1), generator=generator).float(),
+                "phase": torch.full((batch_size,), -1),
+            }
+            given = {name: value.to(engine.state.device) for name, value in batch.items()}
+            steps.append(partial(_step_once, engine, step, given))
+        ratio, ratios = paired_ratio(*steps, repeats=repeats)
+    logger.info("step ratios: %s", [round(value, 3) for value in ratios])
+    return {"contrastive step / step of the U-Net alone": ratio}
+
+
+def _step_once(engine: SimpleNamespace, step: Callable[..., Any], batch: dict[str, torch.Tensor]) -> None:
+    step(engine, batch)
+    _wait(engine.state.device)
 
 
 def bench_mining(bundle: str, *, phantoms: int = 12, repeats: int = 5) -> dict[str, float]:
@@ -240,9 +282,12 @@ def run_benchmarks(bundles: str = "bundles", size: int = 256, repeats: int = 2) 
     figures: dict[str, float] = {}
     for bundle in sorted(path for path in Path(bundles).iterdir() if (path / "configs" / "train.json").is_file()):
         measured = bench_training(str(bundle))
-        if "step" in ConfigParser.load_config_file(bundle / "configs" / "train.json")["train"]:
+        config = ConfigParser.load_config_file(bundle / "configs" / "train.json")
+        if "ema" in config["train"]:
             measured |= bench_step(str(bundle))
-        if "miner" in ConfigParser.load_config_file(bundle / "configs" / "train.json"):
+        if "headed" in config:
+            measured |= bench_heads(str(bundle))
+        if "miner" in config:
             measured |= bench_mining(str(bundle))
         figures |= {f"{bundle.name}: {name}": value for name, value in measured.items()}
     figures |= bench_inference(size, repeats=repeats)

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal, get_args
 
 import torch
-from monai.engines.utils import IterationEvents
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -20,6 +20,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from .class_weights import ClassWeight, class_statistics, most_probable, scale_weight
 from .double_mix import Mixing
 from .errors import ConfigError
+from .iteration import train_on_terms
 from .spectral.digest import unwrap
 from .weighted_losses import weighted_cross_entropy
 
@@ -165,20 +166,8 @@ class CoTrainingStep:
 
     def __call__(self, engine: Any, batchdata: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Trains on one batch of ``image``, ``label`` and ``unlabeled``; returns ``loss`` and its terms."""
-        device = engine.state.device
-        batch = {name: value.to(device, non_blocking=engine.non_blocking) for name, value in batchdata.items()}
-        engine.network.train()
-        engine.optimizer.zero_grad(set_to_none=True)
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.amp):
-            terms = self.losses(engine.network, batch, theta=self.ramp(engine.state.epoch))
-        loss = torch.stack(list(terms.values())).sum()
-        engine.state.output = {name: value.detach() for name, value in ({"loss": loss} | terms).items()}
-        engine.fire_event(IterationEvents.LOSS_COMPLETED)
-        loss.backward()
-        engine.fire_event(IterationEvents.BACKWARD_COMPLETED)
-        engine.optimizer.step()
-        engine.fire_event(IterationEvents.MODEL_COMPLETED)
-        return engine.state.output
+        theta = self.ramp(engine.state.epoch)
+        return train_on_terms(engine, batchdata, partial(self.losses, theta=theta), amp=self.amp)
 
     def losses(self, network: nn.Module, batch: Mapping[str, Tensor], *, theta: float) -> dict[str, Tensor]:
         """Returns the terms of the loss of one batch; the unsupervised one is multiplied by ``theta``.

@@ -38,7 +38,7 @@ def mean_scores(runs: Sequence[Scores]) -> Scores:
 
 
 def tabulate(results: Mapping[float, Mapping[str, Sequence[Scores]]], reference: str) -> list[dict[str, Any]]:
-    """Returns the table: one row for each share of labels and method.
+    """Returns the table: one row for each share of labels and method, with the Dice of every class.
 
     Args:
         results: share of labels -> method -> scores of each of its runs.
@@ -55,6 +55,7 @@ def tabulate(results: Mapping[float, Mapping[str, Sequence[Scores]]], reference:
             row |= {"dsc": _mean(_values(scores, MEAN, "dsc")), "dsc_std_of_runs": float(np.std(of_runs))}
             row |= {"assd": _mean(_values(scores, MEAN, "assd")), "rarest_class": rarest}
             row |= {"dsc_rarest": _mean(_values(scores, rarest, "dsc")), "n": len(scores)}
+            row |= {f"dsc_{name}": _mean(_values(scores, name, "dsc")) for name in sorted(class_shares(scores))}
             for name, column in ((MEAN, "p_dsc"), (rarest, "p_dsc_rarest")):
                 other = averages.get(reference)
                 if other is not None and method != reference:
@@ -62,6 +63,17 @@ def tabulate(results: Mapping[float, Mapping[str, Sequence[Scores]]], reference:
                     row[column] = signed_rank(*pairs)["p"]
             rows.append(row)
     return rows
+
+
+def read_ious(folder: str | Path) -> dict[str, float]:
+    """Returns the IoU of every class over the whole test set of an evaluation, where it was measured.
+
+    Args:
+        folder: ``output_dir`` of an evaluation.
+    """
+    report = json.loads((Path(folder) / "metrics.json").read_text(encoding="utf-8"))
+    measured = report.get("test_set", {}).get("per_class", {})
+    return {name: math.nan if figures["iou"] is None else figures["iou"] for name, figures in measured.items()}
 
 
 class MethodComparison:
@@ -112,13 +124,19 @@ class MethodComparison:
             ConfigError: when ``output_dir`` holds runs with other settings.
         """
         results: dict[float, dict[str, list[Scores]]] = {}
+        ious: dict[tuple[float, str], list[dict[str, float]]] = {}
         for fraction in self.labeled_fractions:
             for method in self.methods:
-                runs = [read_scores(self._run_once(method, fraction, seed)) for seed in self.seeds]
-                results.setdefault(fraction, {})[method] = runs
+                folders = [self._run_once(method, fraction, seed) for seed in self.seeds]
+                results.setdefault(fraction, {})[method] = [read_scores(folder) for folder in folders]
+                ious[fraction, method] = [read_ious(folder) for folder in folders]
             self._draw(fraction, results[fraction])
         rows = tabulate(results, self.reference)
-        write_csv(rows, COLUMNS, self.output_dir / "methods.csv")
+        for row in rows:
+            runs = ious[row["labeled_fraction"], row["method"]]
+            row |= {f"iou_{name}": _mean([run[name] for run in runs if name in run]) for name in runs[0]}
+        further = sorted({key for row in rows for key in row} - set(COLUMNS))
+        write_csv(rows, [*COLUMNS, *further], self.output_dir / "methods.csv")
         write_json({"reference": self.reference, "rows": rows}, self.output_dir / "methods.json")
         for row in rows:
             logger.info(

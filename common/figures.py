@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from .files import write_atomically
@@ -134,6 +136,50 @@ def draw_side_by_side(
                 origin = "upper" if picture.ndim == 3 else "lower"
                 axis.imshow(indices.T, cmap="turbo", vmin=0, vmax=max(classes, 1), origin=origin, interpolation="none")
                 axis.set_title(title, fontsize="x-small")
+
+
+def draw_overlays(
+    rows: Sequence[tuple[str, NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]],
+    classes: Sequence[str],
+    path: str | Path,
+) -> None:
+    """Draws, for every case, its image, and the true and the predicted classes over it, in the colors of a legend.
+
+    Args:
+        rows: name, slice ``(H, W)`` or ``(H, W, 3)``, true and predicted class indices ``(H, W)``.
+        classes: names of the foreground classes.
+        path: of the PNG.
+    """
+    with _figure(path, columns=3, rows=len(rows), size=(8.4, 2.4 * len(rows) + 0.4)) as axes:
+        for axis in axes.flat:
+            axis.set_axis_off()
+        for line, (name, picture, truth, predicted) in zip(axes, rows, strict=True):
+            for axis, indices, title in zip(line, (None, truth, predicted), (name, "truth", "prediction"), strict=True):
+                draw_slice(axis, picture)
+                axis.set_title(title, fontsize="x-small")
+                if indices is not None:
+                    origin = "upper" if picture.ndim == 3 else "lower"
+                    shown = np.ma.masked_equal(indices.T, 0)
+                    axis.imshow(shown, cmap="tab20", vmin=1, vmax=20, alpha=0.55, origin=origin, interpolation="none")
+        colors = [Patch(color=colormaps["tab20"](number / 19), label=name) for number, name in enumerate(classes)]
+        axes[0, 0].figure.legend(handles=colors, loc="outside lower center", ncols=4, fontsize="x-small")
+
+
+def draw_scatter(panels: Mapping[str, NDArray[np.float64]], labels: Sequence[str], path: str | Path) -> None:
+    """Draws points in the plane, a panel for each set of them, colored by their labels.
+
+    Args:
+        panels: title -> points ``(N, 2)``.
+        labels: of every point, the same in all panels.
+        path: of the PNG.
+    """
+    with _figure(path, columns=len(panels)) as axes:
+        for axis, (title, points) in zip(axes[0], panels.items(), strict=True):
+            for name in sorted(set(labels)):
+                chosen = points[[label == name for label in labels]]
+                axis.plot(*chosen.T, ".", label=f"{name} (n = {len(chosen)})")
+            axis.set(title=title, xlabel="first principal component", ylabel="second principal component")
+        axes[0, -1].legend(title="classes shown", fontsize="x-small")
 
 
 def draw_sweep(

@@ -75,10 +75,21 @@ def local_device() -> torch.device:
     return torch.device("cpu")
 
 
-def distribute(network: nn.Module, device: str | torch.device) -> nn.parallel.DistributedDataParallel:
-    """Returns the network on this process's device, its gradients averaged over all processes."""
+def distribute(
+    network: nn.Module, device: str | torch.device, *, find_unused_parameters: bool = False
+) -> nn.parallel.DistributedDataParallel:
+    """Returns the network on this process's device, its gradients averaged over all processes.
+
+    Args:
+        network: the network.
+        device: of this process.
+        find_unused_parameters: whether steps may leave out parts of the network, see torch.
+    """
     place = torch.device(device)
-    return nn.parallel.DistributedDataParallel(network.to(place), device_ids=[place] if is_cuda(place) else None)
+    devices = [place] if is_cuda(place) else None
+    return nn.parallel.DistributedDataParallel(
+        network.to(place), device_ids=devices, find_unused_parameters=find_unused_parameters
+    )
 
 
 def is_cuda(device: str | torch.device) -> bool:

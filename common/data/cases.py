@@ -1,8 +1,9 @@
 """Lists of labeled cases: where they come from, and how they are split by patient.
 
 A case is a dictionary with ``image``, ``label`` (paths), ``case`` (its name), ``task`` (the data set it belongs to)
-and, where known, ``patient``, ``region`` (what a tile was cut from), ``modality`` and ``classes`` (accepted label
-values). No key starts with ``image_`` or ``label_``: MONAI 1.6.1's ``Spacingd`` takes such keys for metadata.
+and, where known, ``patient``, ``region`` (what a tile was cut from), ``modality``, ``classes`` (accepted label values),
+``listed`` (label values that it is said to show) and ``phase`` (of an operation). No key starts with ``image_`` or
+``label_``: MONAI 1.6.1's ``Spacingd`` takes such keys for metadata.
 """
 
 from __future__ import annotations
@@ -15,12 +16,16 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import MissingDataError
+from .endoscopy import endoscopy_cases, is_endoscopy
 from .phantoms import PHANTOM_TASKS, phantom_dataset
 
 logger = logging.getLogger(__name__)
 
 Case = dict[str, Any]
 Folders = str | Sequence[str]
+
+PERSONS = ("patient", "operation", "video")
+"""Keys of an item that tell whom it shows; the first that there is."""
 
 
 def case_name(path: str | Path) -> str:
@@ -93,16 +98,18 @@ def decathlon_cases(folder: str | Path) -> list[Case]:
 
 
 def decathlon_scans(folder: str | Path, *, sections: Sequence[str] = ("training", "test")) -> list[Case]:
-    """Returns the cases of a Decathlon folder, labeled or not.
+    """Returns the cases of a Decathlon folder, or of videos in the layout of CholecSeg8k, labeled or not.
 
     Args:
-        folder: holds ``dataset.json``.
+        folder: holds ``dataset.json``, or a folder for each video, see :func:`endoscopy_cases`.
         sections: lists of ``dataset.json`` that are read, where they exist.
 
     Raises:
         MissingDataError: when the folder, its ``dataset.json``, its lists or a file is missing, or not readable.
     """
     root = Path(folder)
+    if is_endoscopy(root):
+        return endoscopy_cases(root)
     listing = root / "dataset.json"
     if not listing.is_file():
         reason = "holds no dataset.json" if root.is_dir() else "does not exist"
@@ -134,7 +141,8 @@ def _describe_item(item: Any, description: dict[str, Any], root: Path) -> Case:
     case = {"image": str(root / given["image"]), "case": case_name(given["image"]), "task": root.resolve().name}
     if "label" in given:
         case["label"] = str(root / given["label"])
-    more: Case = {key: given.get(key) for key in ("patient", "region")} | {"modality": read_modality(description)}
+    more: Case = {key: given.get(key) for key in ("region", "phase")} | {"modality": read_modality(description)}
+    more |= {"patient": next((given[key] for key in PERSONS if key in given), None), "listed": given.get("classes")}
     if "labels" in description:
         more["classes"] = sorted(int(value) for value in description["labels"])
     return case | {key: value for key, value in more.items() if value is not None}

@@ -17,7 +17,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from ..errors import ConfigError
-from .pictures import LABELS, PICTURE_TASKS, picture_phantom
+from .pictures import FRAME_LABELS, FRAME_TASKS, LABELS, PICTURE_TASKS, picture_phantom
 
 Array = NDArray[np.float32]
 Modality = Literal["CT", "MR"]
@@ -60,8 +60,9 @@ IMBALANCED_TASKS: dict[str, PhantomTask] = {"bud_mr": PhantomTask("MR", "bud", 3
 
 def strange_tasks(tasks: Sequence[str]) -> tuple[str, ...]:
     """Returns the tasks whose phantoms are out-of-distribution where those of ``tasks`` are trained on."""
-    if any(task in PICTURE_TASKS for task in tasks):
-        return tuple(task for task in PICTURE_TASKS if task not in tasks)
+    for pictures in (PICTURE_TASKS, FRAME_TASKS):
+        if any(task in pictures for task in tasks):
+            return tuple(task for task in pictures if task not in tasks)
     return tuple(task for task in TASKS if task not in PHANTOM_TASKS)
 
 
@@ -106,7 +107,8 @@ def phantom_dataset(root: str | Path, task: str, num_cases: int, *, spatial_dims
 
     Args:
         root: the folder ``<task>_<dims>d_<number>_<seed>`` is made in it.
-        task: name of the data set, one of ``TASKS``, ``IMBALANCED_TASKS`` or, for color pictures, ``PICTURE_TASKS``.
+        task: name of the data set, one of ``TASKS``, ``IMBALANCED_TASKS`` or, for color pictures, ``PICTURE_TASKS`` or
+            ``FRAME_TASKS``.
         num_cases: number of scans.
         spatial_dims: 2 or 3.
         seed: of the series.
@@ -130,7 +132,7 @@ def phantom_dataset(root: str | Path, task: str, num_cases: int, *, spatial_dims
 
 def _write_dataset(folder: Path, task: str, num_cases: int, spatial_dims: int, seed: int) -> None:
     """Writes images, labels and ``dataset.json``."""
-    picture = task in PICTURE_TASKS
+    picture = (PICTURE_TASKS | FRAME_TASKS).get(task)
     parts, suffix = (("images", "masks"), ".png") if picture else (("imagesTr", "labelsTr"), ".nii.gz")
     items = []
     for part in parts:
@@ -138,13 +140,13 @@ def _write_dataset(folder: Path, task: str, num_cases: int, spatial_dims: int, s
     for index in range(num_cases):
         name = f"{task}_{index:03d}{suffix}"
         if picture:
-            for part, pixels in zip(parts, picture_phantom(PICTURE_TASKS[task], index, seed=seed), strict=True):
+            for part, pixels in zip(parts, picture_phantom(picture, index, seed=seed), strict=True):
                 Image.fromarray(pixels).save(folder / part / name)
         else:
             for part, scan in zip(parts, phantom_scan(task, index, spatial_dims=spatial_dims, seed=seed), strict=True):
                 nib.save(nib.Nifti1Image(scan, np.eye(4)), folder / part / name)
         items.append({"image": f"./{parts[0]}/{name}", "label": f"./{parts[1]}/{name}"})
-    modality, values = ("RGB", LABELS) if picture else _describe_volumes(task)
+    modality, values = ("RGB", FRAME_LABELS if task in FRAME_TASKS else LABELS) if picture else _describe_volumes(task)
     description = {
         "name": task,
         "description": "phantom scans, made by a program",

@@ -22,6 +22,8 @@ class PictureTask:
         long: how much longer than wide cells are.
         seed: makes the data sets differ.
         size: mean pixels along each axis; every picture differs by a few.
+        number: fewest and most cells of each label, the latter exclusive.
+        absent: chance that a picture shows no cell of a label, drawn for each; every picture shows one of them.
     """
 
     tissue: tuple[int, int, int]
@@ -29,6 +31,8 @@ class PictureTask:
     long: float
     seed: int
     size: int = 144
+    number: tuple[tuple[int, int], tuple[int, int]] = ((8, 14), (6, 12))
+    absent: float = 0.0
 
 
 PICTURE_TASKS: dict[str, PictureTask] = {
@@ -38,7 +42,15 @@ PICTURE_TASKS: dict[str, PictureTask] = {
 }
 """The first is for training; the others serve as out-of-distribution pictures: other shapes, another stain."""
 
+FRAME_TASKS: dict[str, PictureTask] = {
+    "tools_rgb": PictureTask((185, 85, 75), (150, 155, 165), 5.0, 21, number=((1, 3), (2, 5)), absent=0.4),
+    "drape_rgb": PictureTask((70, 130, 140), (150, 155, 165), 5.0, 22, number=((1, 3), (2, 5)), absent=0.4),
+    "bubbles_rgb": PictureTask((185, 85, 75), (235, 225, 215), 1.1, 23, number=((12, 20), (12, 20))),
+}
+"""Pictures a little like frames of an operation, of which not all show every label; the first is for training."""
+
 LABELS = ("background", "large cell", "small cell")
+FRAME_LABELS = ("background", "large tool", "small tool")
 
 
 def picture_phantom(task: PictureTask, index: int, *, seed: int = 0) -> tuple[Pixels, Pixels]:
@@ -66,8 +78,10 @@ def picture_phantom(task: PictureTask, index: int, *, seed: int = 0) -> tuple[Pi
     for _ in range(int(rng.integers(2, 5))):
         picture[_ellipse(shape, rng, rng.uniform(4, 7), 1.1)] = (205, 80, 90)
     label = np.zeros(shape, dtype=np.uint8)
-    for kind, number, radius, shade in ((1, (8, 14), (6, 10), 1.0), (2, (6, 12), (3, 4.5), 0.6)):
-        for _ in range(int(rng.integers(*number))):
+    for kind, number, radius, shade in ((1, task.number[0], (6, 10), 1.0), (2, task.number[1], (3, 4.5), 0.6)):
+        # Only where there is a chance, so that other tasks draw as they always did; no picture lacks both.
+        absent = bool(task.absent) and rng.random() < task.absent and (kind == 1 or bool(label.any()))
+        for _ in range(0 if absent else int(rng.integers(*number))):
             inside = _ellipse(shape, rng, rng.uniform(*radius), task.long)
             picture[inside] = shade * cells * rng.uniform(0.85, 1.15)
             label[inside] = kind

@@ -12,6 +12,7 @@ from ..files import write_json
 from .cases import Case, Folders, case_name, decathlon_scans, free_name, labeled_cases
 from .dicom import series_name
 from .dicom_tree import DicomTree, describe_tree, find_series
+from .endoscopy import is_endoscopy
 from .phantoms import PHANTOM_TASKS, strange_tasks
 from .split import select_cases
 
@@ -49,7 +50,7 @@ def _search(root: Path, spatial_dims: int, name: str = "dataset_dir") -> _Found:
     """Everything usable in a folder, and what is not."""
     if not root.is_dir():
         raise MissingDataError(f"{name} {root} does not exist; give a folder of scans")
-    if (root / "dataset.json").is_file():
+    if (root / "dataset.json").is_file() or is_endoscopy(root):
         return _Found(decathlon_scans(root))
     suffixes = _suffixes(spatial_dims)
     files = [path for path in sorted(root.iterdir()) if path.is_file() and path.name.lower().endswith(suffixes)]

@@ -28,8 +28,7 @@ def draw_labeled(cases: Sequence[Case], fraction: float, seed: int) -> tuple[lis
     Raises:
         ConfigError: when the fraction is not accepted.
     """
-    if not 0 < fraction <= 1:
-        raise ConfigError(f"labeled_fraction is {fraction}; accepted is above 0, up to 1 (all labels are used)")
+    check_fraction(fraction)
     everyone, chosen = {_person(case) for case in cases}, set()
     for task in sorted({task for task, _ in everyone}):
         patients = sorted(patient for own, patient in everyone if own == task)
@@ -39,6 +38,16 @@ def draw_labeled(cases: Sequence[Case], fraction: float, seed: int) -> tuple[lis
     for case in cases:
         parts[_person(case) in chosen].append(case)
     return parts[True], parts[False]
+
+
+def check_fraction(fraction: float) -> None:
+    """Makes sure that a share of labels is one.
+
+    Raises:
+        ConfigError: when it is not above 0, or above 1.
+    """
+    if not 0 < fraction <= 1:
+        raise ConfigError(f"labeled_fraction is {fraction}; accepted is above 0, up to 1 (all labels are used)")
 
 
 def _person(case: Case) -> tuple[str, str]:
@@ -100,16 +109,17 @@ class SemiSupervisedSplit(CaseSplit):
     @cached_property
     def parts(self) -> dict[str, list[Case]]:
         """All parts, drawn when first asked for."""
-        cases = labeled_cases(**self._source)
+        cases = self._describe(labeled_cases(**self._source))
+        scans = self._describe(self._further_scans())
         split_file = self._draw["split_file"]
         if split_file:
-            everything = [*cases, *self._further_scans()]
+            everything = [*cases, *scans]
             parts = {part: select_cases(everything, split_file, part) for part in ("train", "val")}
             parts["unlabeled"] = select_cases(everything, split_file, "unlabeled", required=False)
         else:
             parts = self._divide(cases)
             tested = {_person(case) for part in ("val", "test") for case in parts[part]}
-            further = except_files(self._further_scans(), cases)
+            further = except_files(scans, cases)
             parts["unlabeled"] += [case for case in further if _person(case) not in tested]
         return parts | {"unlabeled": without_labels(parts["unlabeled"])}
 
@@ -123,11 +133,19 @@ class SemiSupervisedSplit(CaseSplit):
         scans = [case | {"task": task} for folder, task in named for case in find_scans(folder, **settings)]
         return unique_names(without_labels(scans))
 
+    def _describe(self, cases: list[Case]) -> list[Case]:
+        """The cases with what else must be known of them before labels are left out; nothing here."""
+        return cases
+
+    def _choose_labeled(self, cases: list[Case]) -> tuple[list[Case], list[Case]]:
+        """The training cases whose labels are used, and the others."""
+        return draw_labeled(cases, self._fraction, self._labeled_seed)
+
     def _divide(self, cases: list[Case]) -> dict[str, list[Case]]:
         """The labeled cases of the data sets in all four parts."""
         if self._names is None:
             parts = split_cases(cases, **self._draw)
-            parts["train"], parts["unlabeled"] = draw_labeled(parts["train"], self._fraction, self._labeled_seed)
+            parts["train"], parts["unlabeled"] = self._choose_labeled(parts["train"])
             return parts
         named = [case for case in cases if case["case"] in set(self._names)]
         missing = sorted(set(self._names) - {case["case"] for case in named})

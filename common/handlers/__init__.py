@@ -11,6 +11,7 @@ from .log import EpochStatsHandler
 from .recorder import CaseRecorder, OODReport
 from .reproducibility import EpochSeeder
 from .schedule import PlateauSchedule
+from .terms import LossTerms
 
 __all__ = [
     "Attach",
@@ -21,6 +22,7 @@ __all__ = [
     "ClassWeightHistory",
     "EpochSeeder",
     "EpochStatsHandler",
+    "LossTerms",
     "MovableWriter",
     "OODReport",
     "PlateauSchedule",

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from ignite.engine import Engine, Events
-from ignite.metrics import Average
 
 from ..cotraining import CoTrainingStep
 from ..figures import draw_curves
 from ..session import is_main_process
+from .terms import LossTerms
 
 
 class ClassWeightHistory:
@@ -33,10 +33,7 @@ class ClassWeightHistory:
 
     def attach(self, engine: Engine) -> None:
         """Attaches to a training engine, before the handlers that record or write its metrics."""
-        device = self.step.class_weights[0].weight.device
-        for term in self.step.terms:
-            # Summed on the device: no iteration waits for it.
-            Average(lambda output, term=term: output[term], device=device).attach(engine, f"loss_{term}")
+        LossTerms(self.step.terms, self.step.class_weights[0].weight.device).attach(engine)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
         engine.add_event_handler(Events.COMPLETED, self.write)
 

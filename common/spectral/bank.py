@@ -132,7 +132,8 @@ class SignatureBank:
         Raises:
             BankMismatchError: naming the first setting that differs and the command that fits the bank again.
         """
-        for name, value in settings.items():
+        # A digest says least, and differs too where images are resized to another window.
+        for name, value in sorted(settings.items(), key=lambda item: item[0] == "preprocessing_digest"):
             expected = getattr(self.settings, name)
             current = tuple(value) if isinstance(value, list) else value
             if expected != current:

@@ -12,6 +12,7 @@ from monai.inferers import Inferer, sliding_window_inference
 from torch import Tensor, nn
 
 from ..errors import ConfigError, FeatureError
+from ..layers import find_layer
 from .cores import cells_in_core, fit_window, plan_cores
 from .digest import WeightsDigest, unwrap
 from .signature import GramAccumulator
@@ -47,7 +48,8 @@ class SpectrumCollector:
         handles = []
         try:
             for layer in self.layers:
-                handles.append(_layer(network, layer).register_forward_hook(self._hook(layer, owner)))
+                module = find_layer(network, layer, setting="feature_layers")
+                handles.append(module.register_forward_hook(self._hook(layer, owner)))
             yield
         finally:
             for handle in handles:
@@ -208,12 +210,3 @@ class SpectralInferer(Inferer):
         return sliding_window_inference(
             inputs, window, self.sw_batch_size, predictor, self.overlap, with_coord=with_coord
         )
-
-
-def _layer(network: nn.Module, name: str) -> nn.Module:
-    """The submodule of that name; tells the names there are when there is none."""
-    try:
-        return network.get_submodule(name)
-    except AttributeError as error:
-        names = ", ".join(child for child, _ in network.named_modules() if child and child.count(".") <= 1)
-        raise ConfigError(f"feature_layers names {name!r}, which the network has not; it has: {names}") from error

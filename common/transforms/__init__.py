@@ -1,8 +1,8 @@
 """Transforms: loading and checking, normalization, labels, verdict, metrics, saving."""
 
-from .augment import random_orientation
+from .augment import random_frame, random_orientation
 from .intensity import NormalizeByModalityd
-from .labels import ClassChannelsd, ClassIndicesd, ForegroundChannelsd, LabelMapd
+from .labels import ClassChannelsd, ClassIndicesd, DecodeMaskd, ForegroundChannelsd, LabelMapd
 from .measure import MeasureSegmentationd
 from .save import SaveSegmentationd
 from .scan import CheckImaged, CheckLabeld, CropStranged, LoadScand
@@ -14,6 +14,7 @@ __all__ = [
     "ClassChannelsd",
     "ClassIndicesd",
     "CropStranged",
+    "DecodeMaskd",
     "ForegroundChannelsd",
     "LabelMapd",
     "LoadScand",
@@ -21,5 +22,6 @@ __all__ = [
     "NormalizeByModalityd",
     "SaveSegmentationd",
     "SpectralVerdictd",
+    "random_frame",
     "random_orientation",
 ]

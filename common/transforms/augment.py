@@ -7,7 +7,15 @@ from itertools import combinations
 from typing import Any
 
 from monai.config import KeysCollection
-from monai.transforms import Compose, RandFlipd, RandRotate90d
+from monai.transforms import (
+    Compose,
+    RandAffined,
+    RandFlipd,
+    RandGaussianNoised,
+    RandRotate90d,
+    RandScaleIntensityd,
+    RandShiftIntensityd,
+)
 
 
 def random_orientation(
@@ -34,3 +42,54 @@ def random_orientation(
     flips = [RandFlipd(keys, spatial_axis=axis, **settings) for axis in range(spatial_dims)]
     planes = [(a, b) for a, b in combinations(range(spatial_dims), 2) if roi_size is None or roi_size[a] == roi_size[b]]
     return Compose([*flips, *(RandRotate90d(keys, max_k=3, spatial_axes=plane, **settings) for plane in planes)])
+
+
+def random_frame(
+    keys: Sequence[str],
+    spatial_dims: int,
+    *,
+    label_key: str = "label",
+    prob: float = 0.5,
+    roi_size: Sequence[int] | None = None,
+    rotation: float = 0.26,
+    zoom: float = 0.15,
+    contrast: float = 0.2,
+    brightness: float = 0.1,
+    noise: float = 0.02,
+) -> Compose:
+    """Returns random changes of whole frames, which leave the classes they show as they are but for the edges.
+
+    :func:`random_orientation`, then rotation and zoom, contrast, brightness and noise; the sources state none of them.
+
+    Args:
+        keys: keys of images and labels; a frame may lack a key.
+        spatial_dims: 2 or 3.
+        label_key: the one of the keys that holds class indices.
+        prob: probability of each change.
+        roi_size: of the frames, see :func:`random_orientation`.
+        rotation: largest angle, in radians; 0.26 are 15 degrees.
+        zoom: largest change of the size, as a share.
+        contrast: largest change of all intensities, as a factor.
+        brightness: largest intensity that is added, where images reach from 0 to 1.
+        noise: standard deviation of the noise.
+    """
+    images = [key for key in keys if key != label_key]
+    modes = ["nearest" if key == label_key else "bilinear" for key in keys]
+    turn = rotation if spatial_dims == 2 else [rotation] * 3
+    settings: dict[str, Any] = {"prob": prob, "allow_missing_keys": True}
+    return Compose(
+        [
+            random_orientation(keys, spatial_dims, prob=prob, roi_size=roi_size, allow_missing_keys=True),
+            RandAffined(
+                keys,
+                rotate_range=turn,
+                scale_range=[zoom] * spatial_dims,
+                mode=modes,
+                padding_mode="border",
+                **settings,
+            ),
+            RandScaleIntensityd(images, factors=contrast, **settings),
+            RandShiftIntensityd(images, offsets=brightness, **settings),
+            RandGaussianNoised(images, std=noise, **settings),
+        ]
+    )

@@ -184,6 +184,33 @@ class ClassChannelsd(ClassIndicesd):
         return (indices == channels.reshape(-1, *[1] * (label.ndim - 1))).float()
 
 
+class DecodeMaskd(MapTransform):
+    """Turns masks that hold gray values into masks of class numbers, for cases that tell the gray value of each class.
+
+    Args:
+        keys: keys of the masks; a case without ``codes`` or without a mask passes.
+    """
+
+    def __init__(self, keys: KeysCollection) -> None:
+        super().__init__(keys, allow_missing_keys=True)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Returns ``data`` with one channel of class numbers; values that are no class become background.
+
+        Raises:
+            LabelError: when the channels of a mask are no shades of gray.
+        """
+        turned = dict(data)
+        codes: Sequence[int] = turned.get("codes", ())
+        for key in self.key_iterator(turned) if len(codes) else ():
+            mask = torch.as_tensor(turned[key])
+            if bool((mask[:3] != mask[:1]).any()):
+                raise LabelError(f"{scan_name(turned)}: mask with colors; a watershed mask holds shades of gray")
+            numbers = class_indices(mask[:1], len(codes), list(codes[1:]))
+            turned[key] = convert_to_dst_type(numbers.float(), turned[key])[0]
+        return turned
+
+
 class LabelMapd(MapTransform):
     """Dictionary version of :func:`label_map`.
 

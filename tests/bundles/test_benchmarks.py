@@ -6,7 +6,7 @@ import sys
 import pytest
 from monai.utils import set_determinism
 
-from common.bench import bench_mining, bench_step, bench_training
+from common.bench import bench_heads, bench_mining, bench_step, bench_training
 
 
 def test_training_of_every_bundle_can_be_measured(bundle):
@@ -22,7 +22,7 @@ def test_training_of_every_bundle_can_be_measured(bundle):
 
 
 def test_cotraining_step_can_be_measured(bundle, configs):
-    if "step" not in configs["train"]["train"]:
+    if "ema" not in configs["train"]["train"]:
         pytest.skip("no co-training")
     figures = bench_step(str(bundle), size=16, batch_size=2, repeats=1)
     assert list(figures) == ["co-training step / its unavoidable passes"]
@@ -35,4 +35,12 @@ def test_mining_can_be_measured(bundle, configs):
     figures = bench_mining(str(bundle), phantoms=3, repeats=1)
     names = ["mining throughput / bare batched forward", "mining throughput / loop of single patches"]
     assert list(figures) == names
+    assert all(math.isfinite(value) and value > 0 for value in figures.values())
+
+
+def test_contrastive_step_can_be_measured(bundle, configs):
+    if "headed" not in configs["train"]:
+        pytest.skip("no heads")
+    figures = bench_heads(str(bundle), size=[32, 32], batch_size=4, repeats=1)
+    assert list(figures) == ["contrastive step / step of the U-Net alone"]
     assert all(math.isfinite(value) and value > 0 for value in figures.values())

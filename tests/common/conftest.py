@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+from torch.utils._python_dispatch import TorchDispatchMode
 
 
 @pytest.fixture
@@ -140,3 +141,25 @@ def read_picture():
         return pixels
 
     return read
+
+
+class Waiting(TorchDispatchMode):
+    """Collects the operators after which the host would wait for a device, and what they are applied to."""
+
+    NAMES = ("_local_scalar_dense", "nonzero", "masked_select", "_unique2", "bincount", "equal", "is_nonzero")
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.name().split("::")[1].split(".")[0]
+        if name in self.NAMES:
+            self.found.append((name, args[0]))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.fixture(scope="session")
+def waiting_for_device():
+    """A context that collects what a host would wait for."""
+    return Waiting

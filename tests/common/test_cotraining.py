@@ -9,7 +9,6 @@ from ignite.engine import Events
 from monai.engines import SupervisedTrainer
 from torch import nn
 from torch.testing import assert_close
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from common.class_weights import make_class_weight
 from common.cotraining import TEACHINGS, CoTrainingStep, EMANetwork, GaussianRamp, cross_supervision, mean_teacher
@@ -243,31 +242,15 @@ def test_settings_that_do_not_exist_are_refused():
         make_step(network, teacher="mean")
 
 
-class Waiting(TorchDispatchMode):
-    """Collects the operators after which the host would wait for a device, and what they are applied to."""
-
-    NAMES = ("_local_scalar_dense", "nonzero", "masked_select", "_unique2", "bincount", "equal", "is_nonzero")
-
-    def __init__(self):
-        super().__init__()
-        self.found = []
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        name = func.name().split("::")[1].split(".")[0]
-        if name in self.NAMES:
-            self.found.append((name, args[0]))
-        return func(*args, **(kwargs or {}))
-
-
 @pytest.mark.parametrize("weights", [("CDifW", "DisW"), ("DifW", "CDisW")])
 @pytest.mark.parametrize("mixing", ["none", "ClassMix", "Double-Mix"])
 @pytest.mark.parametrize("settings", [{}, {"teacher": "students"}, {"teaching": "mean_teacher", "teacher_noise": 0.1}])
-def test_step_asks_no_tensor_of_the_device_for_its_value(weights, mixing, settings):
+def test_step_asks_no_tensor_of_the_device_for_its_value(waiting_for_device, weights, mixing, settings):
     """What a CPU can tell of synchronization: only the count of averaged steps, which stays on the host, is read."""
     network = make_pair()
     step = make_step(network, weights=weights, mixing=mixing, **settings)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1, fused=True)
-    with Waiting() as waiting:
+    with waiting_for_device() as waiting:
         for seed in range(3):
             terms = step.losses(network.train(), make_batch(seed), theta=0.5)
             torch.stack(list(terms.values())).sum().backward()
@@ -275,8 +258,8 @@ def test_step_asks_no_tensor_of_the_device_for_its_value(weights, mixing, settin
     assert all(item is step.ema.n_averaged for _, item in waiting.found), waiting.found
 
 
-def test_waiting_would_be_found():
-    with Waiting() as waiting:
+def test_waiting_would_be_found(waiting_for_device):
+    with waiting_for_device() as waiting:
         float(torch.ones(3).sum())
         torch.unique(torch.ones(3))
     assert [name for name, _ in waiting.found] == ["_local_scalar_dense", "_unique2"]

@@ -7,7 +7,7 @@ from PIL import Image
 
 from common.data.cases import decathlon_cases
 from common.data.phantoms import PHANTOM_TASKS, TASKS, phantom_dataset, strange_tasks
-from common.data.pictures import PICTURE_TASKS, picture_phantom
+from common.data.pictures import FRAME_TASKS, PICTURE_TASKS, picture_phantom
 from common.data.scans import phantom_test_cases
 from common.transforms import CheckImaged, CheckLabeld, LoadScand
 
@@ -62,3 +62,11 @@ def test_strange_phantoms_are_of_the_kind_that_is_known(tmp_path):
     groups = phantom_test_cases(str(tmp_path), spatial_dims=2, tasks=["cells_rgb"])
     assert {case["task"] for case in groups["in_distribution"]} == {"cells_rgb"}
     assert {case["task"] for case in groups["out_of_distribution"]} == {"fibers_rgb", "brown_cells_rgb"}
+
+
+def test_frames_show_different_sets_of_classes_and_never_none():
+    labels = [picture_phantom(FRAME_TASKS["tools_rgb"], index)[1] for index in range(40)]
+    sets = [tuple(np.unique(label[label > 0]).tolist()) for label in labels]
+    assert set(sets) == {(1,), (2,), (1, 2)}
+    assert min(sets.count(kind) for kind in set(sets)) > 3
+    assert strange_tasks(["tools_rgb"]) == ("drape_rgb", "bubbles_rgb")

@@ -39,7 +39,8 @@ def test_table_holds_means_spread_and_tests_with_n():
     assert ours["dsc"] == pytest.approx(sum(means) / 2)
     assert ours["dsc_std_of_runs"] == pytest.approx(abs(means[0] - means[1]) / 2)
     assert ours["rarest_class"] == "2"
-    assert ours["dsc_rarest"] == pytest.approx(0.2 + 0.02 * 3.5)
+    assert ours["dsc_rarest"] == ours["dsc_2"] == pytest.approx(0.2 + 0.02 * 3.5)
+    assert ours["dsc_1"] == pytest.approx(0.75 + 0.01 * 3.5)
     assert ours["assd"] == pytest.approx(3.0)
     pairs = [mean_scores(results[0.1][name]) for name in ("ours", "CPS")]
     changes = [pairs[0][case]["mean"]["dsc"] - pairs[1][case]["mean"]["dsc"] for case in CASES]
@@ -66,7 +67,8 @@ def comparison(monkeypatch, tmp_path):
             for index, case in enumerate(CASES):
                 table.writerow([case, "True", 1, 0.05, level + 0.01 * index, 2])
                 table.writerow([case, "True", 2, 0.001, 0.3 + 0.02 * index, 3])
-        (folder / "metrics.json").write_text("{}")
+        per_class = {"1": {"iou": level}, "2": {"iou": None if level < 0.65 else 0.3}}
+        (folder / "metrics.json").write_text(json.dumps({"test_set": {"per_class": per_class}}))
 
     monkeypatch.setattr(experiments.monai.bundle, "run", run)
 
@@ -101,6 +103,10 @@ def test_every_combination_is_trained_and_evaluated_once(comparison, tmp_path, r
     assert [row["n"] for row in table] == ["8"] * 4
     assert [bool(row["p_dsc"]) for row in table] == [False, True] * 2
     assert json.loads((tmp_path / "runs" / "methods.json").read_text())["reference"] == "CPS"
+    assert [float(row["iou_1"]) for row in table] == pytest.approx([0.6, 0.7] * 2)
+    assert [row["iou_2"] for row in table] == ["nan", "0.3"] * 2, "a class that no test image has"
+    assert [float(row["dsc_1"]) for row in table] == pytest.approx([0.635, 0.735] * 2)
+    assert [float(row["dsc_2"]) for row in table] == pytest.approx([0.37] * 4)
     made.run()
     assert len(calls) == 16, "what is finished is not repeated"
 

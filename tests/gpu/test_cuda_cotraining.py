@@ -27,13 +27,6 @@ def make_batch(device, size=16):
     return {"image": image.to(device), "label": label.to(device), "unlabeled": unlabeled.to(device)}
 
 
-@pytest.fixture
-def synchronization_is_an_error():
-    """A function that makes any waiting an error until the test ends."""
-    yield lambda: torch.cuda.set_sync_debug_mode("error")
-    torch.cuda.set_sync_debug_mode("default")
-
-
 @pytest.mark.parametrize("amp", [True, False])
 @pytest.mark.parametrize("mixing", MIXINGS)
 @pytest.mark.parametrize(

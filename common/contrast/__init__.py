@@ -1,0 +1,31 @@
+"""Class-wise contrastive learning: frames that show the same classes are brought together, scale by scale."""
+
+from .figures import FrameFigures
+from .heads import HeadedNetwork, ProjectionHead, captured
+from .losses import byol_loss, positive_pairs, presence_loss, simclr_loss, supervised_contrastive_loss
+from .methods import METHODS, Method, find_method, pairs_by_class, pretraining_epochs, uses_views
+from .preflight import ContrastivePreflight, weak_frames
+from .step import ContrastiveStep
+from .two_step import StepChange
+
+__all__ = [
+    "METHODS",
+    "ContrastivePreflight",
+    "ContrastiveStep",
+    "FrameFigures",
+    "HeadedNetwork",
+    "Method",
+    "ProjectionHead",
+    "StepChange",
+    "byol_loss",
+    "captured",
+    "find_method",
+    "pairs_by_class",
+    "positive_pairs",
+    "presence_loss",
+    "pretraining_epochs",
+    "simclr_loss",
+    "supervised_contrastive_loss",
+    "uses_views",
+    "weak_frames",
+]

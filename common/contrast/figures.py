@@ -1,0 +1,178 @@
+"""Figures of an evaluation: how well each class is segmented, overlays, and how frames lie in the space of features."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.decomposition import PCA
+from torch import Tensor, nn
+
+from ..confusion import Matrix, channel_indices, class_dices, class_ious, confusion_matrix
+from ..data.cases import Case, class_name
+from ..figures import draw_bars, draw_overlays, draw_scatter
+from ..files import write_json
+from ..handlers.recorder import telling_slice
+from ..weights import load_weights
+from .heads import captured
+
+logger = logging.getLogger(__name__)
+
+Array = NDArray[np.float64]
+
+
+@dataclass
+class Seen:
+    """What a network makes of labeled frames.
+
+    Args:
+        embeddings: features of every frame, averaged over its pixels.
+        sets: the foreground classes that every frame shows.
+        matrices: which class is taken for which, frame by frame.
+        pictures: name, picture, truth and prediction of the first frames.
+    """
+
+    embeddings: list[Array] = field(default_factory=list)
+    sets: list[tuple[int, ...]] = field(default_factory=list)
+    matrices: list[Matrix] = field(default_factory=list)
+    pictures: list[tuple[str, NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]] = field(
+        default_factory=list
+    )
+
+
+def nearest_agreement(embeddings: Array, sets: Sequence[tuple[int, ...]]) -> dict[str, float | None]:
+    """Returns how often the nearest other frame, by the angle, shows the same classes, and how often one drawn would.
+
+    Args:
+        embeddings: ``(N, D)``.
+        sets: classes of every frame.
+    """
+    if len(sets) < 2:
+        return {"nearest": None, "chance": None}
+    units = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True).clip(1e-12)
+    similarity = units @ units.T
+    np.fill_diagonal(similarity, -np.inf)
+    names = [str(item) for item in sets]
+    same = np.array([[first == second for second in names] for first in names])
+    chance = (same.sum(axis=1) - 1) / (len(sets) - 1)
+    return {"nearest": float(same[np.arange(len(sets)), similarity.argmax(axis=1)].mean()), "chance": chance.mean()}
+
+
+class FrameFigures:
+    """Draws ``per_class.png``, ``overlays.png`` and ``embeddings.png``; writes ``embeddings.json``.
+
+    The embedding of a frame are the features of one layer, averaged over its pixels, once with weights from before the
+    training and once with those after it; the picture shows the first two principal components of either.
+
+    Args:
+        network: takes the weights.
+        weights_file: after the training.
+        before_file: weights before it; without, a network that has learned nothing.
+        data: cases; those that are not in-distribution or have no label are passed over.
+        transform: loads and prepares a case; its label has a binary channel for each class, see ``ClassChannelsd``.
+        layer: name of the layer.
+        device: where the network runs.
+        output_dir: folder of the results.
+        seed: of the network that has learned nothing.
+        foreground_labels: data set -> classes that count, in order; for their names.
+        pictures: frames shown as overlays.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        weights_file: str,
+        before_file: str | None,
+        data: Sequence[Case],
+        transform: Callable[[Case], Mapping[str, Any]],
+        layer: str,
+        device: torch.device,
+        output_dir: str,
+        *,
+        seed: int = 0,
+        foreground_labels: Mapping[str, Sequence[int]] | None = None,
+        pictures: int = 8,
+    ) -> None:
+        self.network, self.files = network, (before_file, weights_file)
+        self.data = [case for case in data if "label" in case and "damage" not in case and case["in_distribution"]]
+        self.transform, self.layer, self.device = transform, layer, torch.device(device)
+        self.output_dir, self.seed = Path(output_dir), seed
+        self.foreground_labels, self.pictures = foreground_labels, pictures
+
+    def run(self) -> dict[str, Any]:
+        """Returns the content of ``embeddings.json``; nothing without labeled frames.
+
+        Raises:
+            MissingDataError: when there are no such weights.
+            WeightsError: when weights belong to another network.
+            ConfigError: when the network has no such layer.
+        """
+        if not self.data:
+            return {}
+        seen = {
+            name: self._see(self._network(file)) for name, file in zip(("before", "after"), self.files, strict=True)
+        }
+        report = {name: nearest_agreement(np.stack(item.embeddings), item.sets) for name, item in seen.items()}
+        write_json(report | {"layer": self.layer, "frames": len(self.data)}, self.output_dir / "embeddings.json")
+        for name, figures in report.items():
+            logger.info("%s training, nearest frame shows the same classes: %s", name, figures)
+        self._draw(seen["before"], seen["after"])
+        return report
+
+    def _network(self, file: str | None) -> nn.Module:
+        """The network with the weights of a file, or with new ones."""
+        made = copy.deepcopy(self.network).to(self.device).eval()
+        if file:
+            load_weights(made, file, device=self.device)
+            return made
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            for module in made.modules():
+                if hasattr(module, "reset_parameters"):
+                    module.reset_parameters()  # type: ignore[operator]
+        return made
+
+    @torch.no_grad()
+    def _see(self, network: nn.Module) -> Seen:
+        """All frames, one after the other."""
+        seen = Seen()
+        for case in self.data:
+            loaded = self.transform(case)
+            image, label = (torch.as_tensor(loaded[key]) for key in ("image", "label"))
+            with captured(network, [self.layer]) as features:
+                logits = network(image[None].to(self.device))[0]
+            seen.embeddings.append(features[self.layer][0].flatten(1).mean(dim=1).double().cpu().numpy())
+            seen.sets.append(tuple(n for n, channel in enumerate(label, start=1) if bool(channel.any())))
+            self._compare(seen, str(case["case"]), image, channel_indices(label), logits)
+        return seen
+
+    def _compare(self, seen: Seen, name: str, image: Tensor, truth: Tensor, logits: Tensor) -> None:
+        """Adds the confusion matrix of a frame and, of the first, the maps of classes."""
+        predicted = logits.argmax(dim=0, keepdim=True).cpu()
+        seen.matrices.append(confusion_matrix(predicted, truth.cpu(), len(logits)))
+        if len(seen.pictures) < self.pictures:
+            picture, shown = telling_slice(image, truth)
+            seen.pictures.append((name, picture, shown, telling_slice(predicted, truth)[0]))
+
+    def _draw(self, before: Seen, after: Seen) -> None:
+        """All three figures."""
+        total = np.sum(after.matrices, axis=0)
+        names = [class_name(self.data, index, self.foreground_labels) for index in range(1, len(total))]
+        bars = {"IoU": class_ious(total), "Dice": class_dices(total)}
+        draw_bars(names, bars, self.output_dir / "per_class.png", xlabel="class", ylabel="over the test set")
+        draw_overlays(after.pictures, names, self.output_dir / "overlays.png")
+        labels = [", ".join(map(str, item)) or "background" for item in after.sets]
+        points = {
+            f"{name} training": PCA(2).fit_transform(np.stack(item.embeddings))
+            for name, item in (("before", before), ("after", after))
+            if len(item.embeddings) > 1
+        }
+        if points:
+            draw_scatter(points, labels, self.output_dir / "embeddings.png")

@@ -1,0 +1,91 @@
+"""Pairs of images that show the same classes, and losses that bring their projections together.
+
+Zhang et al., *Towards better laparoscopic video segmentation: A class-wise contrastive learning approach with
+multi-scale feature extraction*, Healthcare Technology Letters 11, 2024. Supervised contrastive loss: Khosla et al.,
+NeurIPS 2020. SimCLR: Chen et al., ICML 2020. BYOL: Grill et al., NeurIPS 2020.
+"""
+
+from __future__ import annotations
+
+import torch
+from monai.losses import ContrastiveLoss
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits, cosine_similarity
+
+
+def positive_pairs(presence: Tensor, phase: Tensor | None = None) -> Tensor:
+    """Returns which images of a batch are a positive pair: other images with the same set of classes and phase.
+
+    Where one of two images has no phase, the classes alone decide. So the relation is no division into groups, and
+    losses take it as a matrix.
+
+    Args:
+        presence: ``(B, K)``, nonzero where an image shows a foreground class.
+        phase: ``(B,)`` numbers of the surgical phases, -1 where none is given.
+
+    Returns:
+        ``(B, B)`` bool, symmetric, with a diagonal of ``False``.
+    """
+    shown = presence > 0
+    same = (shown[:, None] == shown[None]).all(dim=-1)
+    if phase is not None:
+        known = phase >= 0
+        same &= ~(known[:, None] & known[None] & (phase[:, None] != phase[None]))
+    return same & ~torch.eye(len(shown), dtype=torch.bool, device=shown.device)
+
+
+def supervised_contrastive_loss(projections: Tensor, positive: Tensor, *, temperature: float = 0.1) -> Tensor:
+    """Returns the supervised contrastive loss, the mean over the anchors that have a positive.
+
+    Khosla et al. 2020, equation 2 (L_out), of image i with its positives P(i):
+    ``-1 / |P(i)| sum_{p in P(i)} log(exp(z_i z_p / t) / sum_{a != i} exp(z_i z_a / t))``.
+    An anchor without a positive contributes exactly nothing, and a batch of such anchors costs 0.
+
+    pytorch-metric-learning's ``SupConLoss`` gives the same numbers, but reads values of the device in every step, and
+    takes labels, which cannot say that an image without a phase is positive to two images of different phases.
+
+    Args:
+        projections: ``(B, D)``, of length 1.
+        positive: ``(B, B)`` bool, see :func:`positive_pairs`; no image is positive to itself.
+        temperature: of the softmax over the other images; 0.1 by default, since the source gives none.
+    """
+    own = torch.eye(len(projections), dtype=torch.bool, device=projections.device)
+    similarity = (projections.float() @ projections.float().T / temperature).masked_fill(own, -torch.inf)
+    chance = similarity.log_softmax(dim=1).masked_fill(~positive, 0.0)
+    number = positive.sum(dim=1)
+    each = -chance.sum(dim=1) / number.clamp_min(1)
+    return each.sum() / (number > 0).sum().clamp_min(1)
+
+
+def simclr_loss(projections: Tensor, *, temperature: Tensor) -> Tensor:
+    """Returns SimCLR's loss, MONAI's, of images and of their other views.
+
+    Args:
+        projections: ``(2 * B, D)``, images first, then the other view of each.
+        temperature: on the device of the projections; MONAI would copy a number there in every step, which waits.
+    """
+    first, second = projections.float().chunk(2)
+    # A tensor is what MONAI makes of the number anyway.
+    return ContrastiveLoss(temperature=temperature)(first, second)  # type: ignore[arg-type]
+
+
+def byol_loss(predicted: Tensor, target: Tensor) -> Tensor:
+    """Returns BYOL's loss: ``2 - 2 cos`` between what is predicted of an image and the target of its other view.
+
+    Args:
+        predicted: ``(2 * B, D)``, images first, then the other view of each.
+        target: ``(2 * B, D)``, of the averaged network, in the same order; no gradient reaches it.
+    """
+    others = target.detach().float().roll(len(target) // 2, dims=0)
+    return (2 - 2 * cosine_similarity(predicted.float(), others)).mean()
+
+
+def presence_loss(logits: Tensor, presence: Tensor) -> Tensor:
+    """Returns the binary cross entropy of every class, the mean over images and classes; 0 without an image.
+
+    Args:
+        logits: ``(B, K)``.
+        presence: ``(B, K)``, 1 where an image shows a class and 0 elsewhere.
+    """
+    total = binary_cross_entropy_with_logits(logits.float(), presence.float(), reduction="sum")
+    return total / max(presence.numel(), 1)

@@ -1,0 +1,97 @@
+"""The method of this package and those it is compared with: what each learns beside the segmentation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from ..errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Method:
+    """What is learned beside the segmentation.
+
+    Args:
+        pairs: what makes a positive pair: nothing, the same classes, or two views of one image, which SimCLR or BYOL
+            compares.
+        classifies: whether the network learns which classes an image shows.
+    """
+
+    pairs: Literal["none", "classes", "simclr", "byol"]
+    classifies: bool = False
+
+    @property
+    def needs_presence(self) -> bool:
+        """Whether frames without masks must tell their classes."""
+        return self.classifies or self.pairs == "classes"
+
+    @property
+    def uses_views(self) -> bool:
+        """Whether every image is seen twice, changed in two ways."""
+        return self.pairs in ("simclr", "byol")
+
+    @property
+    def learns_without_masks(self) -> bool:
+        """Whether frames without masks teach anything."""
+        return self.classifies or self.pairs != "none"
+
+
+METHODS = {
+    "unet": Method("none"),
+    "simclr": Method("simclr"),
+    "byol": Method("byol"),
+    "classification": Method("none", classifies=True),
+    "contrastive": Method("classes"),
+    "both": Method("classes", classifies=True),
+}
+"""What ``method`` accepts; ``both`` is the source's."""
+
+
+def find_method(name: str) -> Method:
+    """Returns the method of that name.
+
+    Raises:
+        ConfigError: when there is none.
+    """
+    if name not in METHODS:
+        raise ConfigError(f"method is {name!r}; accepted are {', '.join(METHODS)}")
+    return METHODS[name]
+
+
+def uses_views(method: str) -> bool:
+    """Returns whether a method sees every image twice, changed in two ways."""
+    return find_method(method).uses_views
+
+
+def pairs_by_class(method: str) -> bool:
+    """Returns whether a method compares frames that show the same classes."""
+    return find_method(method).pairs == "classes"
+
+
+def pretraining_epochs(method: str, *, two_step: bool, max_epochs: int, epochs: int | None = None) -> int:
+    """Returns in how many epochs the encoder alone is trained, without masks, before it is frozen; 0 for none.
+
+    Args:
+        method: name of the method; ``byol`` always has two steps.
+        two_step: whether another has.
+        max_epochs: epochs of both steps together.
+        epochs: of the first step, half of them by default.
+
+    Raises:
+        ConfigError: when there is nothing to pre-train with, or one of the steps would have no epoch.
+    """
+    chosen = find_method(method)
+    if not two_step and chosen.pairs != "byol":
+        return 0
+    if not chosen.learns_without_masks:
+        raise ConfigError(
+            f"two_step is set, but method {method!r} has nothing to train an encoder with; choose another"
+        )
+    first = max_epochs // 2 if epochs is None else epochs
+    if not 0 < first < max_epochs:
+        raise ConfigError(
+            f"pretrain_epochs is {first} of max_epochs {max_epochs}; accepted is 1 to max_epochs - 1, since the "
+            "decoder is trained in the others"
+        )
+    return first

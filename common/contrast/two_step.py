@@ -1,0 +1,28 @@
+"""What happens between the two steps of a training."""
+
+from __future__ import annotations
+
+from ignite.engine import Engine, Events
+
+from ..handlers import BestWeights
+
+
+class StepChange:
+    """Forgets the best weights when the decoder's training begins: until then it has learned nothing.
+
+    Args:
+        best: of the validation.
+        pretrain_epochs: epochs of the first step; 0 does nothing.
+    """
+
+    def __init__(self, best: BestWeights, pretrain_epochs: int) -> None:
+        self.best, self.pretrain_epochs = best, pretrain_epochs
+
+    def attach(self, engine: Engine) -> None:
+        """Attaches to a training engine."""
+        if self.pretrain_epochs:
+            engine.add_event_handler(Events.EPOCH_STARTED(once=self.pretrain_epochs + 1), self)
+
+    def __call__(self, _engine: Engine) -> None:
+        """Forgets."""
+        self.best.load_state_dict({"best": 0.0, "digest": ""})

@@ -1,0 +1,28 @@
+"""The terms of a loss over the epochs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from ignite.engine import Engine
+from ignite.metrics import Average
+
+
+class LossTerms:
+    """Adds the mean of every term of the loss to the metrics of an epoch, as ``loss_<term>``.
+
+    Handlers attached later (TensorBoard, the history) find them.
+
+    Args:
+        terms: names of the terms in the output of an iteration.
+        device: where they are summed, so that no iteration waits for it.
+    """
+
+    def __init__(self, terms: Sequence[str], device: str | torch.device) -> None:
+        self.terms, self.device = tuple(terms), torch.device(device)
+
+    def attach(self, engine: Engine) -> None:
+        """Attaches to a training engine, before the handlers that record or write its metrics."""
+        for term in self.terms:
+            Average(lambda output, term=term: output[term], device=self.device).attach(engine, f"loss_{term}")
