@@ -1,8 +1,8 @@
 """Lists of labeled cases: where they come from, and how they are split by patient.
 
 A case is a dictionary with ``image``, ``label`` (paths), ``case`` (its name), ``task`` (the data set it belongs to)
-and, where known, ``patient``, ``region`` (what a tile was cut from), ``modality`` and ``classes`` (accepted label
-values). No key starts with ``image_`` or ``label_``: MONAI 1.6.1's ``Spacingd`` takes such keys for metadata.
+and, where known, ``patient``, ``region`` (what a tile was cut from), ``slice`` (its number), ``modality`` and ``classes``
+(accepted label values). No key starts with ``image_`` or ``label_``: MONAI 1.6.1's ``Spacingd`` takes such keys for metadata.
 """
 
 from __future__ import annotations
@@ -134,7 +134,9 @@ def _describe_item(item: Any, description: dict[str, Any], root: Path) -> Case:
     case = {"image": str(root / given["image"]), "case": case_name(given["image"]), "task": root.resolve().name}
     if "label" in given:
         case["label"] = str(root / given["label"])
-    more: Case = {key: given.get(key) for key in ("patient", "region")} | {"modality": read_modality(description)}
+    more: Case = {key: given.get(key) for key in ("patient", "region", "slice")} | {
+        "modality": read_modality(description)
+    }
     if "labels" in description:
         more["classes"] = sorted(int(value) for value in description["labels"])
     return case | {key: value for key, value in more.items() if value is not None}

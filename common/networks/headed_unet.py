@@ -13,7 +13,7 @@ from ..errors import ConfigError
 
 
 class HeadedUNet(nn.Module):
-    """Returns what the head makes of the last feature map of a U-Net, MONAI's ``BasicUNet`` with a free number of levels.
+    """Returns what a head makes of the last feature map of MONAI's ``BasicUNet`` with a free number of levels.
 
     Holzschuh et al., *Combining Anomaly Detection and Supervised Learning for Medical Image Segmentation*, MIDL 2023,
     section 2: a U-Net with three stages down and three up. The paper leaves features, activation and normalization

@@ -1,6 +1,6 @@
 """Transforms: loading and checking, normalization, labels, verdict, metrics, saving."""
 
-from .augment import random_orientation
+from .augment import random_appearance, random_orientation
 from .intensity import NormalizeByModalityd
 from .labels import ClassChannelsd, ClassIndicesd, ForegroundChannelsd, LabelMapd
 from .measure import MeasureSegmentationd
@@ -21,5 +21,6 @@ __all__ = [
     "NormalizeByModalityd",
     "SaveSegmentationd",
     "SpectralVerdictd",
+    "random_appearance",
     "random_orientation",
 ]
