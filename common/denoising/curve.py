@@ -13,8 +13,8 @@ from torch import Tensor
 EXPONENTS = (103, 135)
 """Biased exponents of a float32 that have bins: scores from 2**-24 to 2**8; smaller ones are one bin, as zero is."""
 
-MANTISSA_BITS = 14
-"""Bits of a score that count: bins are 6e-5 of a score wide."""
+MANTISSA_BITS = 16
+"""Bits of a score that count: bins are 1.5e-5 of a score wide."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class BestDice:
 
 
 class PixelCurve:
-    """Counts positive and negative voxels by their score, in bins as fine as 6e-5 of the score.
+    """Counts positive and negative voxels by their score, in bins as fine as 1.5e-5 of the score.
 
     Memory does not depend on the number of voxels, and counts of several parts may be added. Scores that share a bin
     count as equal.
