@@ -33,14 +33,18 @@ def slow_best_dice(score, truth):
 @pytest.mark.parametrize("seed", range(4))
 def test_average_precision_agrees_with_scikit_learn(seed):
     score, truth = pixels(seed=seed)
-    assert curve_of(score, truth, 7).average_precision() == pytest.approx(average_precision_score(truth, score), abs=1e-4)
+    assert curve_of(score, truth, 7).average_precision() == pytest.approx(
+        average_precision_score(truth, score), abs=1e-4
+    )
 
 
 def test_ties_agree_with_scikit_learn():
     rng = np.random.default_rng(5)
     score = rng.integers(0, 4, 300).astype(np.float32) / 4
     truth = rng.random(300) < 0.2 + 0.2 * score
-    assert curve_of(score, truth, 3).average_precision() == pytest.approx(average_precision_score(truth, score), abs=1e-12)
+    assert curve_of(score, truth, 3).average_precision() == pytest.approx(
+        average_precision_score(truth, score), abs=1e-12
+    )
 
 
 def test_best_dice_agrees_with_a_search():
@@ -99,7 +103,9 @@ def test_small_components_are_removed_where_asked():
     report = measure_scores(patients, min_size=4)
     everything = list(patients())
     score, truth = (torch.stack([getattr(p, key) for p in everything]).numpy() for key in ("score", "truth"))
-    assert report["average_precision"] == pytest.approx(average_precision_score(truth.ravel() > 0, score.ravel()), abs=1e-4)
+    assert report["average_precision"] == pytest.approx(
+        average_precision_score(truth.ravel() > 0, score.ravel()), abs=1e-4
+    )
     assert report["best_dice"] == pytest.approx(2 * 24 / (26 + 32))
     assert report["filtered"]["best_dice"] == pytest.approx(2 * 24 / (24 + 32))
     assert report["filtered"]["average_precision"] > report["average_precision"]

@@ -45,7 +45,9 @@ def test_a_batch_scores_as_its_images_one_by_one():
     image, rebuilt = torch.rand(2, 3, 3, 16, 16)
     together = anomaly_score(image, rebuilt)
     for number in range(3):
-        assert_close(together[number : number + 1], anomaly_score(image[number : number + 1], rebuilt[number : number + 1]))
+        assert_close(
+            together[number : number + 1], anomaly_score(image[number : number + 1], rebuilt[number : number + 1])
+        )
 
 
 def test_a_worse_reconstruction_scores_higher():
