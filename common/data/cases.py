@@ -1,8 +1,9 @@
 """Lists of labeled cases: where they come from, and how they are split by patient.
 
 A case is a dictionary with ``image``, ``label`` (paths), ``case`` (its name), ``task`` (the data set it belongs to)
-and, where known, ``patient``, ``region`` (what a tile was cut from), ``slice`` (its number), ``modality`` and ``classes``
-(accepted label values). No key starts with ``image_`` or ``label_``: MONAI 1.6.1's ``Spacingd`` takes such keys for metadata.
+and, where known, ``patient``, ``region`` (what a tile was cut from), ``slice`` (its number), ``modality`` and
+``classes`` (accepted label values). No key starts with ``image_`` or ``label_``: MONAI 1.6.1's ``Spacingd`` takes such
+keys for metadata.
 """
 
 from __future__ import annotations

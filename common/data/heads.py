@@ -1,4 +1,4 @@
-"""Phantom heads: small slices of three channels in series of a patient, some with lesions, the same for the same seed."""
+"""Phantom heads: slices of three channels, several of a patient, some with lesions, the same for the same seed."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ class PatientEvaluation:
         if not self.denoiser_file.is_file():
             raise MissingDataError(f"no denoiser at {self.denoiser_file}; train with pretrained true")
         load_weights(self.denoiser, self.denoiser_file, device=self.device)
-        settings = {"threshold": self.threshold, "min_size": self.min_size}
+        settings: dict[str, Any] = {"threshold": self.threshold, "min_size": self.min_size}
         return localize_anomalies(self.dataset, self.denoiser, self.device, **settings)
 
 

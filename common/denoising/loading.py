@@ -40,6 +40,21 @@ def foreground_percentiles(images: Sequence[Tensor], percentile: float = PERCENT
     return numbers
 
 
+def subtract_border(image: Any) -> Any:
+    """Returns an image, each channel lowered by the median of its outermost voxels, and zero where that is negative.
+
+    So air that is not zero in some scans is no foreground. Not in the paper, whose images had everything but brain
+    removed.
+
+    Args:
+        image: ``(C, H, W[, D])``.
+    """
+    border = torch.ones(tuple(image.shape[1:]), dtype=torch.bool, device=image.device)
+    border[(slice(1, -1),) * border.ndim] = False
+    air = torch.as_tensor(image).as_subclass(Tensor)[:, border].median(dim=1).values
+    return (image - air.reshape(-1, *[1] * border.ndim)).clip(min=0)
+
+
 class ScaleByPercentiled(MapTransform):
     """Divides every channel by a percentile of its foreground's intensities.
 
@@ -47,19 +62,20 @@ class ScaleByPercentiled(MapTransform):
         keys: keys of the images ``(C, H, W[, D])``.
         percentile: see :func:`foreground_percentiles`. Where a case has ``scale``, that of its whole scan, these
             numbers are taken; otherwise the image's own. A channel without any intensity stays zero.
+        clear_border: whether :func:`subtract_border` comes first.
     """
 
-    def __init__(self, keys: KeysCollection, percentile: float = PERCENTILE) -> None:
+    def __init__(self, keys: KeysCollection, percentile: float = PERCENTILE, *, clear_border: bool = False) -> None:
         super().__init__(keys)
         if not 0 < percentile <= 100:
             raise ConfigError(f"percentile is {percentile}; accepted is above 0, up to 100")
-        self.percentile = percentile
+        self.percentile, self.clear_border = percentile, clear_border
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Returns ``data`` with scaled images."""
         scaled = dict(data)
         for key in self.key_iterator(scaled):
-            image = scaled[key]
+            image = subtract_border(scaled[key]) if self.clear_border else scaled[key]
             numbers = scaled.get("scale") or foreground_percentiles([image], self.percentile)
             divisors = torch.tensor([number or 1.0 for number in numbers], dtype=torch.float32, device=image.device)
             scaled[key] = image / divisors.reshape(-1, *[1] * (image.ndim - 1))

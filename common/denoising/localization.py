@@ -1,4 +1,4 @@
-"""How well a score finds what is abnormal, over a whole set: average precision, best Dice, and both without small parts."""
+"""How well a score finds what is abnormal over a whole set: average precision and best Dice."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .slices import PreparedSlice, SliceDataset, person_of
 logger = logging.getLogger(__name__)
 
 Scorer = Callable[[Tensor], tuple[Tensor, Tensor | None]]
-"""Takes images ``(B, C, H, W[, D])``; gives scores, higher for more abnormal, and class indices or none, ``(B, 1, ...)``."""
+"""Takes images ``(B, C, H, W[, D])``; gives scores, higher for more abnormal, and class indices or none."""
 
 ORACLE = "the threshold is the best one for these very cases, chosen by their labels: an upper limit, not a prediction"
 
@@ -93,15 +93,15 @@ def score_patients(
             scores.append(score.cpu())
             classes.append(indices if indices is None else indices.cpu())
         truth = torch.stack([item.label for item in items if item.label is not None])
-        predicted = None if classes[0] is None else torch.cat([part for part in classes if part is not None])
-        yield PatientScores(name, *(_stack(part) for part in (torch.cat(scores), truth)), _stack(predicted))  # type: ignore[arg-type]
+        predicted = [part for part in classes if part is not None]
+        yield PatientScores(
+            name, _stack(torch.cat(scores)), _stack(truth), _stack(torch.cat(predicted)) if predicted else None
+        )
 
 
-def _stack(maps: Tensor | None) -> Tensor | None:
+def _stack(maps: Tensor) -> Tensor:
     """Slices ``(S, 1, H, W)`` as a stack ``(S, H, W)``, one volume ``(1, 1, H, W, D)`` as ``(H, W, D)``."""
-    if maps is None:
-        return None
-    return maps[:, 0] if maps.ndim == 4 else maps.flatten(0, 1).squeeze(0)
+    return maps[:, 0] if maps.ndim == 4 else maps[0, 0]
 
 
 def denoiser_scorer(denoiser: nn.Module, threshold: float = THRESHOLD) -> Scorer:
@@ -114,7 +114,7 @@ def denoiser_scorer(denoiser: nn.Module, threshold: float = THRESHOLD) -> Scorer
 
 
 def intensity_scorer(channel: int | None, threshold: float = THRESHOLD) -> Scorer:
-    """Returns a scorer that takes what is bright for abnormal: a channel, or the mean of all; cut and smoothed alike."""
+    """Returns a scorer that takes what is bright for abnormal: a channel, or the mean of all; smoothed alike."""
 
     def score(images: Tensor) -> tuple[Tensor, None]:
         kept = torch.ones_like(images)
@@ -232,16 +232,15 @@ def localize_anomalies(
     """
     denoiser.to(device).eval()
     patients = by_patient(dataset)
-    report = measure_scores(
-        lambda: score_patients(patients, denoiser_scorer(denoiser, threshold), device), min_size=min_size
-    )
+
+    def measure(scorer: Scorer) -> dict[str, Any]:
+        return measure_scores(lambda: score_patients(patients, scorer, device), min_size=min_size)
+
+    report = measure(denoiser_scorer(denoiser, threshold))
     channels = len(dataset.items[0].image)
     report["intensity"] = {}
     for channel in (None, *range(channels)) if channels > 1 else (None,):
-        found = measure_scores(
-            lambda channel=channel: score_patients(patients, intensity_scorer(channel, threshold), device),
-            min_size=min_size,
-        )
+        found = measure(intensity_scorer(channel, threshold))
         name = "mean of channels" if channel is None else f"channel {channel}"
         report["intensity"][name] = {key: found[key] for key in ("average_precision", "best_dice")}
     report["patients"], report["slices"] = len(patients), sum(map(len, patients.values()))

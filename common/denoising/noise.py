@@ -1,4 +1,4 @@
-"""Coarse noise: drawn on a grid of few points, enlarged to the image, rolled, and added where the image shows anything."""
+"""Coarse noise: drawn on a grid of few points, enlarged to the image, rolled, added where the image shows anything."""
 
 from __future__ import annotations
 

@@ -62,7 +62,6 @@ class AnomalyMapd(MapTransform):
         device: where it runs.
         threshold: of the foreground.
         name: key of the score ``(1, H, W[, D])``, which lies where the image lies.
-        divisor: images are padded to multiples of this, as the network demands, and the score cut again.
 
     Raises:
         MissingDataError: when there are no such weights.

@@ -21,7 +21,7 @@ from ..data.scans import find_scans
 from ..data.split import patient_of
 from ..errors import BundleError, ConfigError, LabelError, MissingDataError, NotEnoughCasesError
 from ..transforms.scan import LoadScand, scan_name
-from .loading import PERCENTILE, foreground_percentiles, to_ras
+from .loading import PERCENTILE, foreground_percentiles, subtract_border, to_ras
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,12 @@ def person_of(case: Case) -> Person:
 
 
 def slice_cases(
-    cases: Sequence[Case], *, spatial_dims: int = 2, percentile: float = PERCENTILE, drop_empty: bool = True
+    cases: Sequence[Case],
+    *,
+    spatial_dims: int = 2,
+    percentile: float = PERCENTILE,
+    clear_border: bool = False,
+    drop_empty: bool = True,
 ) -> list[Case]:
     """Returns slices: every volume among the cases is replaced by its axial slices, and each knows its scan's scale.
 
@@ -46,6 +51,7 @@ def slice_cases(
         cases: pictures and volumes.
         spatial_dims: with 3, nothing is done: volumes are cases as they are.
         percentile: of the scale.
+        clear_border: whether the scale is that of slices after :func:`subtract_border`.
         drop_empty: whether pictures that are zero everywhere are left out; such slices of volumes always are.
     """
     if spatial_dims != 2:
@@ -59,11 +65,11 @@ def slice_cases(
     for numbers in members.values():
         images = {number: _read(cases[number]) for number in numbers}
         pictures = {n: image for n, image in images.items() if image is not None and image.ndim == 3}
-        scale = _scale(list(pictures.values()), percentile, scan_name(cases[numbers[0]]))
+        scale = _scale(list(pictures.values()), percentile, clear_border, scan_name(cases[numbers[0]]))
         for number, image in images.items():
             case = cases[number]
             if image is not None and image.ndim == 4:
-                slices[number] = _planes(case, image, percentile)
+                slices[number] = _planes(case, image, percentile, clear_border)
                 empty += image.shape[-1] - len(slices[number])
             elif number in pictures and drop_empty and not image.any():  # type: ignore[union-attr]
                 slices[number] = []
@@ -84,21 +90,21 @@ def _read(case: Case) -> Tensor | None:
     return to_ras(image) if image.ndim == 4 else image
 
 
-def _scale(images: Sequence[Tensor], percentile: float, name: str) -> list[float]:
+def _scale(images: Sequence[Tensor], percentile: float, clear_border: bool, name: str) -> list[float]:
     """The scale of one scan; empty where its slices do not go together, which their own checks will tell."""
     if len({len(image) for image in images}) != 1:
         return []
-    scale = foreground_percentiles(images, percentile)
+    scale = foreground_percentiles([subtract_border(i) for i in images] if clear_border else images, percentile)
     missing = [index for index, number in enumerate(scale) if not number]
     if missing and len(missing) < len(scale):
         logger.warning("%s: channel(s) %s hold nothing in the whole scan and stay zero", name, missing)
     return scale
 
 
-def _planes(case: Case, volume: Tensor, percentile: float) -> list[Case]:
+def _planes(case: Case, volume: Tensor, percentile: float, clear_border: bool) -> list[Case]:
     """The slices of a volume that show anything."""
     shown = volume.flatten(0, -2).any(dim=0).nonzero().flatten().tolist()
-    scale, name = _scale([volume], percentile, scan_name(case)), str(case.get("case", ""))
+    scale, name = _scale(list(volume.unbind(-1)), percentile, clear_border, scan_name(case)), str(case.get("case", ""))
     own = {"volume": name, "scale": scale}
     return [case | own | {"case": f"{name}_s{plane:03d}", "plane": plane, "slice": plane} for plane in shown]
 
@@ -153,7 +159,7 @@ class PreparedSlice:
 
 
 class SliceDataset(Dataset):
-    """Slices (or, in 3-D, volumes), loaded once and kept in memory: 4 bytes for each pixel and channel, 1 for its label.
+    """Slices (or, in 3-D, volumes), in memory: 4 bytes for each pixel and channel, 1 for the label.
 
     Args:
         data: cases with ``image`` and ``label``; volumes are cut into slices, see :func:`slice_cases`.
@@ -162,6 +168,7 @@ class SliceDataset(Dataset):
         transform: random changes.
         spatial_dims: 2 or 3.
         percentile: see :func:`slice_cases`.
+        clear_border: see :func:`slice_cases`.
     """
 
     def __init__(
@@ -173,15 +180,21 @@ class SliceDataset(Dataset):
         transform: Callable[..., Any] | None = None,
         spatial_dims: int = 2,
         percentile: float = PERCENTILE,
+        clear_border: bool = False,
     ) -> None:
         super().__init__(data, transform)
         self.load, self.prepare = load, prepare
-        self.spatial_dims, self.percentile = spatial_dims, percentile
+        self.spatial_dims, self.percentile, self.clear_border = spatial_dims, percentile, clear_border
+
+    @property
+    def slicing(self) -> dict[str, Any]:
+        """Settings of :func:`slice_cases`."""
+        return {"spatial_dims": self.spatial_dims, "percentile": self.percentile, "clear_border": self.clear_border}
 
     @cached_property
     def slices(self) -> list[Case]:
         """All slices, as cases."""
-        return slice_cases(self.data, spatial_dims=self.spatial_dims, percentile=self.percentile)
+        return slice_cases(self.data, **self.slicing)
 
     @cached_property
     def items(self) -> list[PreparedSlice]:
@@ -274,10 +287,8 @@ class HealthySlices(Dataset):
             NotEnoughCasesError: when there is none.
         """
         own = [item.image for item in self.source.items if self._is_healthy(item)]
-        rest = SliceDataset(
-            self.further, self.load or self.source.load, self.source.prepare,
-            spatial_dims=self.source.spatial_dims, percentile=self.source.percentile,
-        )  # fmt: skip
+        source = self.source
+        rest = SliceDataset(self.further, self.load or source.load, source.prepare, **source.slicing)
         found = own + [item.image for item in rest.items]
         if not found:
             raise NotEnoughCasesError(
@@ -331,8 +342,8 @@ def read_healthy(healthy: str | Sequence[str]) -> frozenset[str] | None:
             healthy = json.loads(Path(healthy).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise MissingDataError(
-                f"healthy is {healthy!r}, which is no JSON file; accepted are 'labels', 'all', a list of names of cases, "
-                "or a JSON file with one"
+                f"healthy is {healthy!r}, which is no JSON file; accepted are 'labels', 'all', a list of names of "
+                "cases, or a JSON file with one"
             ) from error
     if not isinstance(healthy, list | tuple) or not healthy:
         raise MissingDataError(f"healthy gives {healthy!r}; accepted is a list of names of cases, at least one")

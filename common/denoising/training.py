@@ -180,8 +180,8 @@ class StagedPretraining:
             raise ConfigError(f"stage is {stage!r}; accepted are {', '.join(STAGES)}")
         if not self.pretrained and (stage in STAGES[:2] or self.number == 0):
             raise ConfigError(
-                f"pretrained is false with stage {stage or 'all'} and num_labeled_patients {self.number}: nothing would be "
-                "trained; set pretrained to true or label patients"
+                f"pretrained is false with stage {stage or 'all'} and num_labeled_patients {self.number}: nothing "
+                "would be trained; set pretrained to true or label patients"
             )
         # Bad data shall be named now, not after the denoiser has been trained.
         labeled = draw_patients(self.dataset.slices, self.number, self.seed)
@@ -219,7 +219,7 @@ class StagedPretraining:
     def _preparation(self) -> list[Any]:
         """What makes slices of files."""
         dataset = self.dataset
-        return [dataset.load, dataset.prepare, dataset.spatial_dims, dataset.percentile, self.threshold, self.settings]
+        return [dataset.load, dataset.prepare, dataset.slicing, self.threshold, self.settings]
 
     def _pretrain(self, stage: Stage | None, data: Mapping[str, str]) -> None:
         names = None if self.healthy.names is None else sorted(self.healthy.names)
@@ -253,7 +253,7 @@ class StagedPretraining:
                 return
             network, device = unwrap(self.pretrain.best.network), _device(self.pretrain)
             load_weights(network, self.denoiser_file, device=device)
-            settings = {"threshold": self.threshold, "min_size": self.min_size}
+            settings: dict[str, Any] = {"threshold": self.threshold, "min_size": self.min_size}
             report = {"part": part} | localize_anomalies(dataset, network, device, **settings)
             write_json(report, outputs[0])
             draw_anomaly_maps(dataset, network, device, outputs[1], threshold=self.threshold)

@@ -50,8 +50,8 @@ def random_appearance(keys: Sequence[str], spatial_dims: int, *, strength: float
 
     Holzschuh et al., MIDL 2023, section 4: "nnU-Net-inspired data augmentation". Probabilities and ranges are those of
     Isensee et al., Nature Methods 18(2), 2021, supplement, as far as MONAI has the transforms: rotation by up to 180
-    degrees in 2-D and 30 in 3-D, scaling by 0.7 to 1.4, noise, blur, brightness, gamma, mirroring. Low resolution is left
-    out.
+    degrees in 2-D and 30 in 3-D, scaling by 0.7 to 1.4, noise, blur, brightness, gamma, mirroring. Low resolution is
+    left out.
 
     Args:
         keys: image, then label; the label has class indices and is moved alone.

@@ -1,4 +1,4 @@
-"""What ``denoising_pretrain`` promises beyond the contract: stages, few labels, slices of all kinds, anomaly maps, curves."""
+"""What ``denoising_pretrain`` promises beyond the contract: stages, few labels, slices of all kinds, maps, curves."""
 
 import csv
 import json
@@ -32,7 +32,11 @@ def draw(patient, number, size=(40, 36)):
     x, y = np.mgrid[: size[0], : size[1]]
     disc = (x - 20) ** 2 + (y - 18) ** 2 < 200
     label = ((x - 16 - patient) ** 2 + (y - 18) ** 2 < 12) & (number in (1, 2))
-    image = (disc * 90)[..., None] + label[..., None] * np.array([0, 80, 30]) + rng.normal(0, 4, (*size, 3)) * disc[..., None]
+    image = (
+        (disc * 90)[..., None]
+        + label[..., None] * np.array([0, 80, 30])
+        + rng.normal(0, 4, (*size, 3)) * disc[..., None]
+    )
     return image.clip(0, 255).astype(np.uint8), label.astype(np.uint8)
 
 
@@ -153,7 +157,10 @@ class TestStages:
         assert 0 < report["average_precision"] <= 1
         assert "chosen by their labels" in report["threshold_is"]
         assert set(report["intensity"]) == {"mean of channels", "channel 0", "channel 1", "channel 2"}
-        assert report["intensity"]["channel 1"]["average_precision"] > report["intensity"]["channel 0"]["average_precision"]
+        assert (
+            report["intensity"]["channel 1"]["average_precision"]
+            > report["intensity"]["channel 0"]["average_precision"]
+        )
 
     def test_stages_alone_give_the_same_as_the_whole(self, train, trained):
         for stage in STAGES:
@@ -238,7 +245,9 @@ class TestFineTuning:
         folder = train(dataset_dir=data, out_channels=3)
         assert weights(folder / "m" / "model.pt")["head.weight"].shape[0] == 3
 
-    @pytest.mark.parametrize("settings", [{"norm": "batch"}, {"norm": "none"}, {"residual": True}, {"healthy": "all"}], ids=str)
+    @pytest.mark.parametrize(
+        "settings", [{"norm": "batch"}, {"norm": "none"}, {"residual": True}, {"healthy": "all"}], ids=str
+    )
     def test_every_option_trains(self, train, settings):
         assert (train(**settings) / "m" / "signature_bank.npz").is_file()
 
@@ -254,9 +263,11 @@ class TestSlices:
         folder = train(dataset_dir=volumes)
         assert f"{PATIENTS - 1} slice(s) are zero everywhere" in caplog.text
         assert f"fine-tuning on {2 * SLICES} slices of 2 patient(s)" in caplog.text
-        assert sorted(name for part in read(folder / "split.json").values() for name in part.get("spots", ())) == [
-            f"v{n}" for n in range(PATIENTS)
-        ] or len(read(folder / "split.json")["train"]["spots"]) == (PATIENTS - 1) * SLICES
+        assert (
+            sorted(name for part in read(folder / "split.json").values() for name in part.get("spots", ()))
+            == [f"v{n}" for n in range(PATIENTS)]
+            or len(read(folder / "split.json")["train"]["spots"]) == (PATIENTS - 1) * SLICES
+        )
 
     def test_volumes_are_segmented_as_volumes(self, bundle_folder, run_config, volumes, trained, tmp_path):
         run_config(
@@ -272,7 +283,9 @@ class TestSlices:
                 np.testing.assert_allclose(written.affine, source.affine, atol=1e-5)
             assert not written.get_fdata()[:, :, 0].any(), "an empty slice stays background"
         rows = table(tmp_path / "ood_report.csv")
-        assert [row["image"] for row in rows] == [f"v{n}_s{m:03d}" for n in range(PATIENTS) for m in range(1, SLICES + 1)]
+        assert [row["image"] for row in rows] == [
+            f"v{n}_s{m:03d}" for n in range(PATIENTS) for m in range(1, SLICES + 1)
+        ]
         assert all(row["error"] == "" and row["is_ood"] in ("True", "False") for row in rows)
         assert not list(tmp_path.rglob("*.png")) or {path.name for path in tmp_path.rglob("*.png")} == {"gallery.png"}
 
@@ -400,7 +413,9 @@ class TestBadInput:
         assert "set healthy to 'all'" in str(error)
 
     def test_fewer_patients_than_asked(self, fail, slices):
-        assert "num_labeled_patients is 9, but 4 patient(s) are there to train on" in str(fail(slices, num_labeled_patients=9))
+        assert "num_labeled_patients is 9, but 4 patient(s) are there to train on" in str(
+            fail(slices, num_labeled_patients=9)
+        )
 
     def test_channels_missing_in_a_file(self, fail, tmp_path):
         def edit(patient, number, image, label):

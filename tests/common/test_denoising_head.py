@@ -36,6 +36,14 @@ def test_body_goes_from_the_denoiser_to_the_segmenter(network):
         assert torch.equal(own[name], given[name]), name
 
 
+def test_residual_denoiser_adds_its_output_to_its_input(network):
+    image = torch.rand(1, 3, 16, 16)
+    plain, residual = (replace_head(network, 3, residual=value) for value in (False, True))
+    residual.load_state_dict(plain.state_dict())
+    assert_close(residual(image), image + plain(image))
+    load_body(replace_head(network, 2), residual.state_dict())
+
+
 def test_every_weight_is_used(network):
     network(torch.rand(2, 3, 16, 16)).square().sum().backward()
     assert all(parameter.grad is not None for parameter in network.parameters())
@@ -50,7 +58,7 @@ def test_any_network_with_a_last_convolution_will_do():
 
 def test_body_of_another_network_is_refused(network):
     other = HeadedUNet(2, 3, 2, features=(4, 6, 8, 12))
-    with pytest.raises(WeightsError, match="belong to another network: .* beside the head differ.*same network_def"):
+    with pytest.raises(WeightsError, match=r"belong to another network: .* beside the head differ.*same network_def"):
         load_body(other, network.state_dict())
     with pytest.raises(WeightsError, match="belong to another network"):
         load_body(other, UNet(2, 3, 2, (4, 8), (2,)).state_dict())

@@ -1,7 +1,8 @@
-"""Slices: from volumes and files, scaled by patient, brought to one size, put back; which are healthy, who is labeled."""
+"""Slices: from volumes and files, scaled by patient, brought to one size; which are healthy, who is labeled."""
 
 import json
 import logging
+from itertools import pairwise
 
 import nibabel as nib
 import numpy as np
@@ -22,6 +23,7 @@ from common.denoising import (
     foreground_percentiles,
     slice_cases,
 )
+from common.denoising.loading import subtract_border
 from common.denoising.volumes import stack_planes, write_map
 from common.errors import ConfigError, LabelError, MissingDataError, NotEnoughCasesError
 from common.transforms import LoadScand
@@ -97,7 +99,7 @@ class TestVolumes:
     def test_label_of_another_size_is_refused(self, tmp_path):
         case, other = write_volume(tmp_path / "v"), write_volume(tmp_path / "w", (12, 10, 7))
         mixed = case | {"label": other["label"]}
-        with pytest.raises(LabelError, match="case 'v.*both must be equal"):
+        with pytest.raises(LabelError, match=r"case 'v.*both must be equal"):
             LoadSliced(["image", "label"])(slice_cases([mixed])[0])
 
     def test_slices_put_together_are_the_volume(self, tmp_path):
@@ -160,6 +162,27 @@ class TestScale:
     def test_impossible_percentile_is_named(self, percentile):
         with pytest.raises(ConfigError, match=f"percentile is {percentile}"):
             ScaleByPercentiled("image", percentile)
+
+
+class TestBorder:
+    def test_air_becomes_zero_and_the_rest_keeps_its_contrast(self):
+        image = torch.full((2, 20, 20), 60.0)
+        image[:, 5:15, 5:15] = 100
+        image[1] += 3
+        cleared = subtract_border(image)
+        assert not cleared[:, 0].any()
+        assert cleared[:, 5:15, 5:15].unique().tolist() == [40]
+        assert subtract_border(image - 80).min() == 0
+        assert torch.equal(subtract_border(torch.zeros(1, 6, 6, 6)), torch.zeros(1, 6, 6, 6))
+
+    def test_scale_is_that_of_what_is_left(self, tmp_path):
+        cases = [
+            write_picture(tmp_path / f"s{n}", picture(value) + 20, patient="p") for n, value in enumerate((30, 60))
+        ]
+        slices = slice_cases(cases, clear_border=True)
+        load = Compose([LoadSliced("image"), ScaleByPercentiled("image", clear_border=True)])
+        assert [float(load(case)["image"].max()) for case in slices] == pytest.approx([0.5, 1])
+        assert not load(slices[0])["image"][:, :4].any()
 
 
 class TestSize:
@@ -244,12 +267,12 @@ class TestDataset:
 
     def test_no_healthy_slice_is_an_error_that_says_what_to_do(self, dataset):
         healthy = HealthySlices(dataset, noisy(), healthy=["nowhere"])
-        with pytest.raises(NotEnoughCasesError, match="none of 12 slices is healthy.*healthy_dir.*'all'"):
+        with pytest.raises(NotEnoughCasesError, match=r"none of 12 slices is healthy.*healthy_dir.*'all'"):
             len(healthy)
 
     @pytest.mark.parametrize("healthy", ["nowhere.json", [], {"a": 1}])
     def test_healthy_that_is_no_list_is_named(self, dataset, healthy):
-        with pytest.raises(MissingDataError, match="healthy .*; accepted"):
+        with pytest.raises(MissingDataError, match=r"healthy .*; accepted"):
             HealthySlices(dataset, noisy(), healthy=healthy)
 
     def test_fixed_noise_is_the_same_every_time_and_for_every_order(self, dataset):
@@ -281,7 +304,7 @@ class TestPatients:
     def test_fewer_patients_are_among_more(self):
         for seed in range(5):
             drawn = [self.patients(number, seed) for number in range(7)]
-            assert all(small <= large for small, large in zip(drawn, drawn[1:], strict=False))
+            assert all(small <= large for small, large in pairwise(drawn))
 
     def test_seed_decides(self):
         assert self.patients(2, 1) == self.patients(2, 1)
