@@ -90,8 +90,11 @@ class PatientEvaluation:
             lambda: score_patients(patients, network_scorer(network), self.device), min_size=self.min_size
         )
 
-    def measure_denoiser(self) -> dict[str, Any]:
+    def measure_denoiser(self, *, baselines: bool = True) -> dict[str, Any]:
         """Returns what the denoiser's anomaly score is worth.
+
+        Args:
+            baselines: whether bright intensities are measured as well.
 
         Raises:
             MissingDataError: when there is no denoiser.
@@ -99,7 +102,7 @@ class PatientEvaluation:
         if not self.denoiser_file.is_file():
             raise MissingDataError(f"no denoiser at {self.denoiser_file}; train with pretrained true")
         load_weights(self.denoiser, self.denoiser_file, device=self.device)
-        settings: dict[str, Any] = {"threshold": self.threshold, "min_size": self.min_size}
+        settings: dict[str, Any] = {"threshold": self.threshold, "min_size": self.min_size, "baselines": baselines}
         return localize_anomalies(self.dataset, self.denoiser, self.device, **settings)
 
 

@@ -65,6 +65,8 @@ class CurveRun:
         own = {"seed": self.seed, "num_labeled_patients": self.count, "pretrained": self.pretrained}
         places = {"output_dir": self.folder, "model_dir": self.folder / "models", "pretrain_dir": self.pretrain_dir}
         fold = {"fold": self.number % folds} if folds else {}
+        # Runs differ in what they draw from the same slices, which are prepared once.
+        places["cache_dir"] = Path(self.output_dir) / "cache"
         return {**self.settings, **own, **fold, **{name: str(path) for name, path in places.items()}}
 
     def patients(self) -> int:
@@ -91,7 +93,7 @@ class CurveRun:
             own = {"split_file": str(split)} if self.settings.get("dataset_dir") else {}
             parser = bundle_config(self.bundle_root, "evaluate", {**self.options, **own, "ood_dir": None})
             evaluation = parser.get_parsed_content("localization")
-            report = evaluation.measure_network() if self.count else evaluation.measure_denoiser()
+            report = evaluation.measure_network() if self.count else evaluation.measure_denoiser(baselines=False)
             write_json(report, target)
 
         inputs = {"weights": file_digest(weights), "cases": file_digest(split)}

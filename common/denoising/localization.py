@@ -219,7 +219,13 @@ def _describe_classes(matrices: Mapping[str, Matrix]) -> dict[str, Any]:
 
 
 def localize_anomalies(
-    dataset: SliceDataset, denoiser: nn.Module, device: torch.device, *, threshold: float, min_size: int
+    dataset: SliceDataset,
+    denoiser: nn.Module,
+    device: torch.device,
+    *,
+    threshold: float,
+    min_size: int,
+    baselines: bool = True,
 ) -> dict[str, Any]:
     """Returns :func:`measure_scores` of a denoiser, beside those of bright intensities, which need no learning.
 
@@ -229,19 +235,25 @@ def localize_anomalies(
         device: where it runs.
         threshold: of the foreground.
         min_size: voxels of the smallest component that stays.
+        baselines: whether bright intensities are measured as well.
     """
     denoiser.to(device).eval()
     patients = by_patient(dataset)
 
-    def measure(scorer: Scorer) -> dict[str, Any]:
-        return measure_scores(lambda: score_patients(patients, scorer, device), min_size=min_size)
+    def scored(scorer: Scorer) -> Iterator[PatientScores]:
+        return score_patients(patients, scorer, device)
 
-    report = measure(denoiser_scorer(denoiser, threshold))
+    found = denoiser_scorer(denoiser, threshold)
+    report = measure_scores(lambda: scored(found), min_size=min_size)
     channels = len(dataset.items[0].image)
-    report["intensity"] = {}
-    for channel in (None, *range(channels)) if channels > 1 else (None,):
-        found = measure(intensity_scorer(channel, threshold))
+    if baselines:
+        report["intensity"] = {}
+    for channel in (None, *range(channels)) if baselines else ():
+        curve = PixelCurve()
+        for patient in scored(intensity_scorer(channel, threshold)):
+            curve.update(patient.score, patient.truth)
         name = "mean of channels" if channel is None else f"channel {channel}"
-        report["intensity"][name] = {key: found[key] for key in ("average_precision", "best_dice")}
+        figures = {"average_precision": curve.average_precision(), "best_dice": curve.best_dice().dice}
+        report["intensity"][name] = figures
     report["patients"], report["slices"] = len(patients), sum(map(len, patients.values()))
     return report

@@ -19,8 +19,12 @@ from torch import Tensor
 from ..data.cases import Case, Folders, name_folders
 from ..data.scans import find_scans
 from ..data.split import patient_of
+from ..describe import describe, settings_digest
 from ..errors import BundleError, ConfigError, LabelError, MissingDataError, NotEnoughCasesError
+from ..session import is_main_process
+from ..stages import cases_digest
 from ..transforms.scan import LoadScand, scan_name
+from ..weights import read_checkpoint, save_atomically
 from .loading import PERCENTILE, foreground_percentiles, subtract_border, to_ras
 
 logger = logging.getLogger(__name__)
@@ -169,6 +173,8 @@ class SliceDataset(Dataset):
         spatial_dims: 2 or 3.
         percentile: see :func:`slice_cases`.
         clear_border: see :func:`slice_cases`.
+        cache_dir: folder where prepared slices are kept for further runs on the same files with the same settings; none
+            are by default.
     """
 
     def __init__(
@@ -181,8 +187,10 @@ class SliceDataset(Dataset):
         spatial_dims: int = 2,
         percentile: float = PERCENTILE,
         clear_border: bool = False,
+        cache_dir: str | None = None,
     ) -> None:
         super().__init__(data, transform)
+        self.cache_dir = cache_dir
         self.load, self.prepare = load, prepare
         self.spatial_dims, self.percentile, self.clear_border = spatial_dims, percentile, clear_border
 
@@ -194,12 +202,25 @@ class SliceDataset(Dataset):
     @cached_property
     def slices(self) -> list[Case]:
         """All slices, as cases."""
+        if self.cache_dir is not None:
+            return [item.case for item in self.items]
         return slice_cases(self.data, **self.slicing)
 
     @cached_property
     def items(self) -> list[PreparedSlice]:
         """All slices, in memory."""
-        return [self._prepare(case) for case in self.slices]
+        if self.cache_dir is None:
+            return [self._prepare(case) for case in self.slices]
+        settings = settings_digest([self.load, self.prepare, self.slicing])
+        # Where files lie goes in as well, since the cases name them.
+        described = [cases_digest(self.data), describe(self.data), settings]
+        path = Path(self.cache_dir) / f"{settings_digest(described)}.pt"
+        if not path.is_file():
+            items = [self._prepare(case) for case in slice_cases(self.data, **self.slicing)]
+            if is_main_process():
+                save_atomically({"items": [vars(item) for item in items]}, path)
+            return items
+        return [PreparedSlice(**item) for item in read_checkpoint(path)["items"]]
 
     @property
     def num_known(self) -> int:

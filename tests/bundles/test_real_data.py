@@ -1,4 +1,4 @@
-"""Real scans: the weights of ``spectral_ood``, slices of ``denoising_pretrain``; ``MEDICAL_DATA_DIR`` names the folder."""
+"""Real scans, in the folder ``MEDICAL_DATA_DIR``: the weights of ``spectral_ood``, slices of ``denoising_pretrain``."""
 
 import csv
 import json

@@ -236,6 +236,24 @@ class TestDataset:
         dataset[0]["image"].zero_()
         assert dataset[0]["image"].any()
 
+    def test_kept_slices_are_read_again_unless_anything_has_changed(self, dataset, tmp_path):
+        def cached(**settings):
+            given = {"cache_dir": str(tmp_path / "cache")} | settings
+            return SliceDataset(dataset.data, dataset.load, dataset.prepare, **given)
+
+        first, kept = cached().items, cached().items
+        assert len(list((tmp_path / "cache").iterdir())) == 1
+        for one, other, plain in zip(first, kept, dataset.items, strict=True):
+            assert one.case == other.case == plain.case
+            assert one.healthy == other.healthy == plain.healthy
+            assert torch.equal(other.image, plain.image)
+            assert torch.equal(other.label, plain.label)
+        assert cached(percentile=50.0).items
+        with Image.open(dataset.data[0]["label"]) as label:
+            Image.fromarray(np.asarray(label) * 0 + 1).save(dataset.data[0]["label"])
+        assert not cached().items[0].healthy
+        assert len(list((tmp_path / "cache").iterdir())) == 3
+
     def test_healthy_slices_are_found_from_the_labels(self, dataset):
         healthy = HealthySlices(dataset, noisy())
         assert [item.healthy for item in dataset.items] == [True, False, False, True] * 3
