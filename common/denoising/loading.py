@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
-from monai.data.utils import affine_to_spacing
+from monai.data.utils import affine_to_spacing, to_affine_nd
 from monai.transforms import Compose, MapTransform, Orientation, Resized, SpatialPadd
 from torch import Tensor
 
@@ -129,7 +129,12 @@ class LoadSliced(LoadScand):
             LabelError: when the label of a volume does not fit it.
         """
         if "plane" not in data:
-            return super().__call__(data, reader)
+            loaded = super().__call__(data, reader)
+            for key in self.key_iterator(loaded):
+                if loaded[key].ndim == 3:
+                    # Readers give pictures an affine of three axes, which MONAI's orientation warns of.
+                    loaded[key].affine = to_affine_nd(2, loaded[key].affine)
+            return loaded
         sources = repr([data.get(key) for key in self.keys])
         if sources != self._last[0]:
             volume = super().__call__(data, reader)
@@ -152,6 +157,6 @@ def to_ras(volume: Any) -> MetaTensor:
 def plane_of(volume: MetaTensor, plane: int) -> MetaTensor:
     """Returns an axial slice ``(C, H, W)`` of a volume in RAS, with the spacing of its two axes."""
     spacing = affine_to_spacing(volume.affine)
-    affine = torch.diag(torch.tensor([float(spacing[0]), float(spacing[1]), 1.0, 1.0], dtype=torch.float64))
+    affine = torch.diag(torch.tensor([float(spacing[0]), float(spacing[1]), 1.0], dtype=torch.float64))
     cut = volume[..., plane].as_tensor().clone()
     return MetaTensor(cut, affine=affine, meta={"filename_or_obj": volume.meta.get("filename_or_obj", "")})

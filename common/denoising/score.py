@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Hashable, Mapping
 from typing import Any
 
 import torch
 from monai.config import KeysCollection
+from monai.data import MetaTensor
 from monai.networks.layers import median_filter
-from monai.transforms import MapTransform
+from monai.transforms import InvertibleTransform, MapTransform
 from torch import Tensor, nn
 
 from ..weights import load_weights
@@ -61,7 +63,8 @@ class AnomalyMapd(MapTransform):
         weights_file: its weights.
         device: where it runs.
         threshold: of the foreground.
-        name: key of the score ``(1, H, W[, D])``, which lies where the image lies.
+        preprocessing: what has prepared the image, undone on the score; without, the score lies where the image lies.
+        name: key of the score ``(1, H, W[, D])``.
 
     Raises:
         MissingDataError: when there are no such weights.
@@ -76,12 +79,13 @@ class AnomalyMapd(MapTransform):
         device: str | torch.device,
         *,
         threshold: float = THRESHOLD,
+        preprocessing: InvertibleTransform | None = None,
         name: str = "anomaly",
     ) -> None:
         super().__init__(keys)
         load_weights(denoiser, weights_file, device=device)
         self.denoiser, self.device = denoiser.to(device).eval(), torch.device(device)
-        self.threshold, self.name = threshold, name
+        self.threshold, self.preprocessing, self.name = threshold, preprocessing, name
 
     @torch.no_grad()
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -90,5 +94,10 @@ class AnomalyMapd(MapTransform):
         for key in self.key_iterator(scored):
             image = torch.as_tensor(scored[key]).as_subclass(Tensor)[None].to(self.device)
             score = anomaly_score(image, self.denoiser(image), threshold=self.threshold)[0].cpu()
+            if self.preprocessing is not None:
+                # Inverting uses the list of operations up, which the prediction needs as well.
+                operations = copy.deepcopy(scored[key].applied_operations)
+                moved = MetaTensor(score, meta=scored[key].meta, applied_operations=operations)
+                score = self.preprocessing.inverse({key: moved})[key]  # type: ignore[index]
             scored[self.name] = score
         return scored

@@ -11,7 +11,8 @@ import nibabel as nib
 import numpy as np
 import torch
 from ignite.engine import Engine, Events
-from monai.data import MetaTensor, NibabelWriter
+from monai.data import MetaTensor
+from monai.data.utils import to_affine_nd
 from monai.transforms import Orientation
 from torch import Tensor
 
@@ -130,8 +131,7 @@ def write_map(values: Any, path: Path, dtype: Any) -> None:
     Raises:
         OutputError: when the file cannot be written.
     """
-    writer = NibabelWriter(output_dtype=dtype)
-    writer.set_data_array(values, channel_dim=0)
-    writer.set_metadata(getattr(values, "meta", {}), resample=False)
+    affine = to_affine_nd(3, getattr(values, "affine", np.eye(3)))
+    array = torch.as_tensor(values)[0].cpu().numpy().astype(dtype)
     with write_atomically(path) as temporary:
-        writer.write(str(temporary))
+        nib.save(nib.Nifti1Image(array, np.asarray(affine, dtype=float)), temporary)

@@ -180,8 +180,8 @@ class TestStages:
         assert [stage for stage in STAGES if f"stage {stage}: skipped" in caplog.text] == ["pretrain", "localize"]
         assert "stage finetune: starts (labeled changed)" in caplog.text
         caplog.clear()
-        train(noise_sd=0.3)
-        assert not [stage for stage in STAGES if f"stage {stage}: skipped" in caplog.text]
+        train("pretrain", noise_sd=0.3)
+        assert "stage pretrain: starts (settings changed)" in caplog.text
 
     def test_stage_before_must_be_done(self, bundle_folder, fail_config, slices, tmp_path):
         given = SHORT | {"dataset_dir": slices, "output_dir": tmp_path, "model_dir": tmp_path / "m"}
@@ -192,7 +192,7 @@ class TestStages:
     def test_runs_may_share_a_denoiser(self, train, trained, caplog):
         caplog.set_level("INFO")
         folder = train(pretrain_dir=trained, num_labeled_patients=1)
-        assert "stage pretrain: skipped" in caplog.text
+        assert "stage pretrain: skipped" in caplog.text, "labels of patients do not matter to the denoiser"
         assert not (folder / "pretrain").exists()
         assert_same_weights(folder / "m" / "denoiser.pt", trained / "m" / "denoiser.pt")
 
@@ -212,20 +212,13 @@ class TestFineTuning:
     def test_fine_tuning_starts_from_the_denoiser(self, train):
         folder = train(learning_rate=0.0)
         denoiser, network = weights(folder / "m" / "denoiser.pt"), weights(folder / "m" / "model.pt")
-        for name in (name for name in network if not name.startswith("head.")):
+        # Running means go on by themselves.
+        learned = [name for name in network if not name.startswith("head.") and name.endswith(("weight", "bias"))]
+        assert len(learned) > 20
+        for name in learned:
             torch.testing.assert_close(network[name], denoiser[name], rtol=0, atol=0)
         assert network["head.weight"].shape[0] == 2
         assert denoiser["head.weight"].shape[0] == 3
-
-    def test_labels_of_the_others_do_not_matter(self, train, tmp_path):
-        """Patients without drawn labels serve the denoiser alone, by their healthy slices."""
-        logs = []
-        for number in (1, 2):
-            folder = train(output=f"n{number}", num_labeled_patients=number)
-            logs.append(read(folder / "stages" / "finetune.json")["inputs"]["labeled"])
-        assert logs[0] != logs[1]
-        first, second = (tmp_path / name / "pretrain" / "denoiser.pt" for name in ("n1", "n2"))
-        assert_same_weights(first, second)
 
     def test_without_labels_the_denoiser_is_the_result(self, train, caplog):
         caplog.set_level("INFO")
@@ -376,7 +369,7 @@ class TestLearningCurve:
         caplog.set_level("INFO")
         names = ["evaluate.json", "learning_curve.json"]
         given = SHORT | {"dataset_dir": slices, "output_dir": tmp_path, "counts": [0, 1, 9], "seeds": [0, 1]}
-        given |= {"num_folds": 2, "val_fraction": 0.2, "network_def#features": [4, 8, 8, 8]}
+        given |= {"num_folds": 2, "val_fraction": 0.2, "val_interval": 1, "network_def#features": [4, 8, 8, 8]}
         run_config(bundle_folder, names, **given)
         report = read(tmp_path / "learning_curve.json")
         assert report["left_out"] == [9]
@@ -409,7 +402,7 @@ class TestBadInput:
             return image, label
 
         error = fail(write_slices(tmp_path / "ill", edit=edit))
-        assert "none of 16 slices is healthy" in str(error)
+        assert "slices is healthy: every label holds foreground" in str(error)
         assert "set healthy to 'all'" in str(error)
 
     def test_fewer_patients_than_asked(self, fail, slices):
