@@ -12,7 +12,7 @@ from torch import nn
 
 from ..figures import draw_maps
 from ..handlers.recorder import telling_slice
-from .foreground import THRESHOLD
+from .foreground import THRESHOLD, foreground_mask
 from .localization import by_patient
 from .score import anomaly_score
 from .slices import PreparedSlice, SliceDataset
@@ -49,6 +49,8 @@ def draw_anomaly_maps(
         image = item.image[None].to(device)
         rebuilt = denoiser(image)
         score = anomaly_score(image, rebuilt, threshold=threshold)
+        # What lies outside the foreground is never learned.
+        rebuilt = rebuilt * foreground_mask(image, threshold=threshold, channel_dim=1)
         parts = [part[0].cpu() for part in (image, rebuilt, score)]
         assert item.label is not None
         truth = item.label.float()
