@@ -205,6 +205,57 @@ def draw_sweep(
             axis.grid(alpha=0.3)
 
 
+def draw_maps(
+    rows: Sequence[tuple[str, NDArray[np.float32], NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]],
+    path: str | Path,
+) -> None:
+    """Draws, for every case, its image with the outline of the truth, its reconstruction, and a map of scores.
+
+    Args:
+        rows: name, slice ``(H, W)`` or ``(H, W, 3)``, truth ``(H, W)``, reconstruction, and scores ``(H, W)``, whose
+            colors are the same in all rows.
+        path: of the PNG.
+    """
+    highest = max(float(np.percentile(row[4], 99.9)) for row in rows) or 1.0
+    with _figure(path, columns=3, rows=len(rows), size=(7.8, 2.7 * len(rows))) as axes:
+        for axis in axes.flat:
+            axis.set_axis_off()
+        for line, (name, picture, truth, rebuilt, score) in zip(axes, rows, strict=True):
+            origin = "upper" if picture.ndim == 3 else "lower"
+            for axis, shown in ((line[0], picture), (line[1], rebuilt)):
+                draw_slice(axis, shown)
+            line[2].imshow(score.T, cmap="inferno", vmin=0, vmax=highest, origin=origin)
+            for axis in (line[0], line[2]):
+                if 0 < (truth > 0).mean() < 1:
+                    axis.contour(truth.T > 0, levels=[0.5], colors="tab:cyan", linewidths=0.8)
+            for axis, title in zip(line, (name, "reconstruction", "anomaly score"), strict=True):
+                axis.set_title(title, fontsize="x-small")
+
+
+def draw_learning_curves(
+    panels: Mapping[str, Mapping[str, Sequence[tuple[float, float, float]]]], path: str | Path, *, xlabel: str
+) -> None:
+    """Draws a panel of named curves for each measure over a number on a logarithmic axis, on which 0 has its place.
+
+    Args:
+        panels: measure -> name of a curve -> places, means and standard deviations.
+        path: of the PNG.
+        xlabel: below every panel.
+    """
+    with _figure(path, columns=len(panels)) as axes:
+        for axis, (title, curves) in zip(axes[0], panels.items(), strict=True):
+            places = sorted({place for points in curves.values() for place, _, _ in points})
+            for name, points in curves.items():
+                where, means, spreads = zip(*points, strict=True) if points else ((), (), ())
+                axis.errorbar(where, means, yerr=spreads, marker="o", capsize=3, label=name)
+            axis.set_xscale("symlog", linthresh=1, linscale=0.5)
+            axis.set_xticks(places, [f"{place:g}" for place in places])
+            axis.minorticks_off()
+            axis.set(title=title, xlabel=xlabel, ylim=(0, 1))
+            axis.grid(alpha=0.3)
+            axis.legend(fontsize="small")
+
+
 def draw_signatures(groups: Mapping[str, NDArray[np.float64]], path: str | Path) -> None:
     """Draws the spectral signatures of every group: mean and range.
 

@@ -1,9 +1,9 @@
 """Lists of labeled cases: where they come from, and how they are split by patient.
 
 A case is a dictionary with ``image``, ``label`` (paths), ``case`` (its name), ``task`` (the data set it belongs to)
-and, where known, ``patient``, ``region`` (what a tile was cut from), ``modality``, ``classes`` (accepted label values),
-``listed`` (label values that it is said to show) and ``phase`` (of an operation). No key starts with ``image_`` or
-``label_``: MONAI 1.6.1's ``Spacingd`` takes such keys for metadata.
+and, where known, ``patient``, ``region`` (what a tile was cut from), ``slice`` (its number), ``modality``, ``classes``
+(accepted label values), ``listed`` (label values that it is said to show) and ``phase`` (of an operation). No key
+starts with ``image_`` or ``label_``: MONAI 1.6.1's ``Spacingd`` takes such keys for metadata.
 """
 
 from __future__ import annotations
@@ -141,7 +141,9 @@ def _describe_item(item: Any, description: dict[str, Any], root: Path) -> Case:
     case = {"image": str(root / given["image"]), "case": case_name(given["image"]), "task": root.resolve().name}
     if "label" in given:
         case["label"] = str(root / given["label"])
-    more: Case = {key: given.get(key) for key in ("region", "phase")} | {"modality": read_modality(description)}
+    more: Case = {key: given.get(key) for key in ("region", "slice", "phase")} | {
+        "modality": read_modality(description)
+    }
     more |= {"patient": next((given[key] for key in PERSONS if key in given), None), "listed": given.get("classes")}
     if "labels" in description:
         more["classes"] = sorted(int(value) for value in description["labels"])

@@ -7,8 +7,9 @@ import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import nibabel as nib
 import numpy as np
@@ -17,6 +18,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from ..errors import ConfigError
+from .heads import HEAD_CHANNELS, HEAD_LABELS, HEAD_TASKS, head_slice
 from .pictures import FRAME_LABELS, FRAME_TASKS, LABELS, PICTURE_TASKS, picture_phantom
 
 Array = NDArray[np.float32]
@@ -60,9 +62,9 @@ IMBALANCED_TASKS: dict[str, PhantomTask] = {"bud_mr": PhantomTask("MR", "bud", 3
 
 def strange_tasks(tasks: Sequence[str]) -> tuple[str, ...]:
     """Returns the tasks whose phantoms are out-of-distribution where those of ``tasks`` are trained on."""
-    for pictures in (PICTURE_TASKS, FRAME_TASKS):
-        if any(task in pictures for task in tasks):
-            return tuple(task for task in pictures if task not in tasks)
+    for kind in (PICTURE_TASKS, FRAME_TASKS, HEAD_TASKS):
+        if any(task in kind for task in tasks):
+            return tuple(task for task in kind if task not in tasks)
     return tuple(task for task in TASKS if task not in PHANTOM_TASKS)
 
 
@@ -108,8 +110,8 @@ def phantom_dataset(root: str | Path, task: str, num_cases: int, *, spatial_dims
     Args:
         root: the folder ``<task>_<dims>d_<number>_<seed>`` is made in it.
         task: name of the data set, one of ``TASKS``, ``IMBALANCED_TASKS`` or, for color pictures, ``PICTURE_TASKS`` or
-            ``FRAME_TASKS``.
-        num_cases: number of scans.
+            ``FRAME_TASKS``, or, for slices of several channels, ``HEAD_TASKS``.
+        num_cases: number of scans, or of patients of several slices each.
         spatial_dims: 2 or 3.
         seed: of the series.
     """
@@ -132,6 +134,9 @@ def phantom_dataset(root: str | Path, task: str, num_cases: int, *, spatial_dims
 
 def _write_dataset(folder: Path, task: str, num_cases: int, spatial_dims: int, seed: int) -> None:
     """Writes images, labels and ``dataset.json``."""
+    if task in HEAD_TASKS:
+        _write_heads(folder, task, num_cases, seed)
+        return
     picture = (PICTURE_TASKS | FRAME_TASKS).get(task)
     parts, suffix = (("images", "masks"), ".png") if picture else (("imagesTr", "labelsTr"), ".nii.gz")
     items = []
@@ -147,13 +152,34 @@ def _write_dataset(folder: Path, task: str, num_cases: int, spatial_dims: int, s
                 nib.save(nib.Nifti1Image(scan, np.eye(4)), folder / part / name)
         items.append({"image": f"./{parts[0]}/{name}", "label": f"./{parts[1]}/{name}"})
     modality, values = ("RGB", FRAME_LABELS if task in FRAME_TASKS else LABELS) if picture else _describe_volumes(task)
+    _write_listing(folder, task, (modality,), values, items)
+
+
+def _write_heads(folder: Path, task: str, num_patients: int, seed: int) -> None:
+    """Writes the slices of every patient, and ``dataset.json``, which says what belongs together."""
+    items = []
+    for part in ("images", "masks"):
+        (folder / part).mkdir()
+    for patient, number in product(range(num_patients), range(HEAD_TASKS[task].slices)):
+        name = f"{task}_{patient:03d}_s{number:02d}.png"
+        for part, pixels in zip(("images", "masks"), head_slice(task, patient, number, seed=seed), strict=True):
+            Image.fromarray(pixels).save(folder / part / name)
+        item = {"image": f"./images/{name}", "label": f"./masks/{name}"}
+        items.append(item | {"patient": f"{task}_{patient:03d}", "slice": number})
+    _write_listing(folder, task, HEAD_CHANNELS, HEAD_LABELS, items)
+
+
+def _write_listing(
+    folder: Path, task: str, channels: Sequence[str], labels: Sequence[str], items: Sequence[dict[str, Any]]
+) -> None:
+    """Writes ``dataset.json``."""
     description = {
         "name": task,
         "description": "phantom scans, made by a program",
-        "modality": {"0": modality},
-        "labels": {str(value): text for value, text in enumerate(values)},
-        "numTraining": num_cases,
-        "training": items,
+        "modality": {str(index): text for index, text in enumerate(channels)},
+        "labels": {str(value): text for value, text in enumerate(labels)},
+        "numTraining": len(items),
+        "training": list(items),
     }
     (folder / "dataset.json").write_text(json.dumps(description, indent=1), encoding="utf-8")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,19 +19,20 @@ logger = logging.getLogger(__name__)
 
 
 class BestWeights:
-    """After every validation, writes the weights if the key metric is above 0 and higher than ever before.
+    """After every validation, writes the weights if the key metric is above a floor and higher than ever before.
 
     MONAI's ``CheckpointSaver`` forgets the best value when a run is resumed; this one is part of the checkpoint.
 
     Args:
         network: what is saved, without a data-parallel wrapper.
         path: the file of the weights.
+        floor: what the metric must exceed; nothing with ``None``. A metric of 0 is no segmentation; it is also MONAI's
+            mean of no Dice at all.
     """
 
-    def __init__(self, network: nn.Module, path: str) -> None:
+    def __init__(self, network: nn.Module, path: str, floor: float | None = 0.0) -> None:
         self.network, self.path = network, path
-        # A metric of 0 is no segmentation; it is also MONAI's mean of no Dice at all.
-        self.best, self.digest = 0.0, ""
+        self.best, self.digest = -math.inf if floor is None else floor, ""
 
     def attach(self, engine: Engine) -> None:
         """Attaches to a validation engine."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -13,9 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from monai.bundle import ConfigParser
-from monai.utils import set_determinism
 
+from ..bundle_runs import bundle_config, log_to_stdout
 from ..confusion import all_background
 from ..errors import ConfigError
 from ..files import write_json
@@ -119,7 +117,7 @@ class Experiment:
             for group in _groups(runs)
         ]
         if self.processes > 1:
-            with ProcessPoolExecutor(self.processes, get_context("spawn"), _log_to_stdout) as pool:
+            with ProcessPoolExecutor(self.processes, get_context("spawn"), log_to_stdout) as pool:
                 list(pool.map(Job.run, jobs))
         else:
             for job in jobs:
@@ -186,9 +184,6 @@ class Job:
 
     def run(self) -> None:
         """Trains and tests every run that is not done."""
-        if self.bundle_root not in sys.path:
-            # A process that was started for this job has never run a config of the bundle.
-            sys.path.insert(0, self.bundle_root)
         for run in self.runs:
             root = Path(self.output_dir)
             folder, baseline_dir = run.folder(root), run.baseline_dir(root)
@@ -201,17 +196,8 @@ class Job:
             self._test(options, folder / "split.json", baseline_dir / "baseline" / "model.pt")
             self._test(options, folder / "split.json", folder / "models" / "model.pt", folder)
 
-    def _parser(self, name: str, options: Mapping[str, Any]) -> ConfigParser:
-        """A config of the bundle with these options, those that it does not have left out."""
-        set_determinism(int(options["seed"]))
-        parser = ConfigParser()
-        parser.read_config(str(Path(self.bundle_root) / "configs" / f"{name}.json"))
-        # Options of nested keys exist in what they are nested in.
-        parser.update({key: value for key, value in options.items() if key.split("#")[0] in parser.config})
-        return parser
-
     def _train(self, options: Mapping[str, Any]) -> None:
-        parser = self._parser("train", options)
+        parser = bundle_config(self.bundle_root, "train", options)
         parser.get_parsed_content("preflight").run()
         parser.get_parsed_content("stages").run()
 
@@ -224,7 +210,8 @@ class Job:
         def work() -> None:
             # Phantoms for tests are others than those that are split.
             split = {"split_file": str(split_file)} if options.get("dataset_dir") else {}
-            parser = self._parser("evaluate", {**options, **split, "inferer#with_signature": False})
+            settings = {**options, **split, "inferer#with_signature": False}
+            parser = bundle_config(self.bundle_root, "evaluate", settings)
             names = ("network", "evaluation_cases", "validate#preprocessing", "inferer", "device")
             network, data, transform, inferer, device = (parser.get_parsed_content(name) for name in names)
             known = [case for case in data if case["in_distribution"]]
@@ -252,8 +239,3 @@ def _describe(options: Mapping[str, Any]) -> str:
 def _name(text: str) -> str:
     """A text as the name of a folder."""
     return "".join(letter if letter.isalnum() or letter in "._-" else "_" for letter in text)
-
-
-def _log_to_stdout() -> None:
-    """Lets a process that was started for jobs log as the main process does."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s", stream=sys.stdout)

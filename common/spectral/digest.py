@@ -79,5 +79,6 @@ def bank_settings(inferer: Any, image_transforms: Sequence[Any], weights_digest:
         image_transforms: what prepares an image after loading.
         weights_digest: of the network in use.
     """
-    digests = {"weights_digest": weights_digest, "preprocessing_digest": preprocessing_digest(image_transforms)}
-    return digests | dict(inferer.settings)
+    # The first that differs is named: a size tells more than the digest of what follows from it.
+    prepared = {"preprocessing_digest": preprocessing_digest(image_transforms)}
+    return {"weights_digest": weights_digest} | dict(inferer.settings) | prepared

@@ -1,6 +1,6 @@
 """Transforms: loading and checking, normalization, labels, verdict, metrics, saving."""
 
-from .augment import random_frame, random_orientation
+from .augment import random_appearance, random_frame, random_orientation
 from .intensity import NormalizeByModalityd
 from .labels import ClassChannelsd, ClassIndicesd, DecodeMaskd, ForegroundChannelsd, LabelMapd
 from .measure import MeasureSegmentationd
@@ -22,6 +22,7 @@ __all__ = [
     "NormalizeByModalityd",
     "SaveSegmentationd",
     "SpectralVerdictd",
+    "random_appearance",
     "random_frame",
     "random_orientation",
 ]

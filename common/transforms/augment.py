@@ -9,9 +9,11 @@ from typing import Any
 from monai.config import KeysCollection
 from monai.transforms import (
     Compose,
+    RandAdjustContrastd,
     RandAffined,
     RandFlipd,
     RandGaussianNoised,
+    RandGaussianSmoothd,
     RandRotate90d,
     RandScaleIntensityd,
     RandShiftIntensityd,
@@ -91,5 +93,37 @@ def random_frame(
             RandScaleIntensityd(images, factors=contrast, **settings),
             RandShiftIntensityd(images, offsets=brightness, **settings),
             RandGaussianNoised(images, std=noise, **settings),
+        ]
+    )
+
+
+def random_appearance(keys: Sequence[str], spatial_dims: int, *, strength: float = 1.0) -> Compose:
+    """Returns random changes of place and of intensities, in the manner of nnU-Net.
+
+    Holzschuh et al., MIDL 2023, section 4: "nnU-Net-inspired data augmentation". Probabilities and ranges are those of
+    Isensee et al., Nature Methods 18(2), 2021, supplement, as far as MONAI has the transforms: rotation by up to 180
+    degrees in 2-D and 30 in 3-D, scaling by 0.7 to 1.4, noise, blur, brightness, gamma, mirroring. Low resolution is
+    left out.
+
+    Args:
+        keys: image, then label; the label has class indices and is moved alone.
+        spatial_dims: 2 or 3.
+        strength: factor of all probabilities; 0 changes nothing.
+    """
+    image = keys[0]
+    angle = 3.14159 if spatial_dims == 2 else 0.52
+    modes = ["bilinear", *["nearest"] * (len(keys) - 1)]
+    move: dict[str, Any] = {"prob": 0.2 * strength, "mode": modes, "padding_mode": "zeros"}
+    turns, widths = [angle] * (1 if spatial_dims == 2 else 3), [(-0.3, 0.4)] * spatial_dims
+    blur: dict[str, Any] = {f"sigma_{axis}": (0.5, 1.0) for axis in "xyz"}
+    return Compose(
+        [
+            RandAffined(keys, rotate_range=turns, **move),
+            RandAffined(keys, scale_range=widths, **move),
+            RandGaussianNoised(image, prob=0.15 * strength, std=0.1),
+            RandGaussianSmoothd(image, prob=0.1 * strength, **blur),
+            RandScaleIntensityd(image, factors=0.25, prob=0.15 * strength),
+            RandAdjustContrastd(image, prob=0.3 * strength, gamma=(0.7, 1.5), retain_stats=True),
+            *(RandFlipd(keys, prob=0.5 * strength, spatial_axis=axis) for axis in range(spatial_dims)),
         ]
     )

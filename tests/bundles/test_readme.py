@@ -104,6 +104,7 @@ def test_every_command_runs(readme, bundle, dataset, trained, run_config, monkey
         replaced |= {"output_format": "nifti"}
         # Of four cases, four folds leave two to train on; what is compared are the weights and figures of these tests.
         replaced |= {"num_folds": 4, "processes": 1, "percentages": [1.0], "fold_dirs": [str(tmp_path / "out")]}
+        replaced |= {"num_labeled_patients": 1}
         replaced |= {"baseline_file": trained.output / "baseline" / "model.pt"}
         # Comparisons of methods take every share of labels with every seed, co-training a batch of labeled cases.
         replaced |= {"seeds": [0], "labeled_fractions": [0.5], "batch_size": 2}
@@ -112,6 +113,8 @@ def test_every_command_runs(readme, bundle, dataset, trained, run_config, monkey
         settings |= {"dataset_dir": dataset, "output_dir": tmp_path / "out", "model_dir": trained.models}
         # A checkpoint to resume from would be that of the user's own run.
         settings |= {key: value for key, value in {"max_epochs": 1, "resume": False}.items() if key in options}
+        if "learning_curve.json" in names:
+            settings |= {"num_folds": 4, "counts": [0, 1], "max_epochs": 1, "val_interval": 1}
         if "experiment.json" in names:
             settings |= {"num_folds": 4, "seeds": [0], "variants": {"all": {"ood_fraction": 1.0}}}
         run_config(bundle, names, run_id, **settings)

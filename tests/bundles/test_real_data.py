@@ -1,4 +1,4 @@
-"""The shipped weights of ``spectral_ood`` on real scans; the folder is named by ``MEDICAL_DATA_DIR``."""
+"""Real scans, in the folder ``MEDICAL_DATA_DIR``: the weights of ``spectral_ood``, slices of ``denoising_pretrain``."""
 
 import csv
 import json
@@ -9,6 +9,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from monai.bundle import ConfigParser
 
 DATA = Path(os.environ.get("MEDICAL_DATA_DIR") or "-")
 BUNDLE = Path(__file__).resolve().parents[2] / "bundles" / "spectral_ood"
@@ -70,3 +71,28 @@ def test_dicom_series_is_segmented_with_a_verdict(run_config, tmp_path):
     segmentation = nib.load(tmp_path / row["image"] / f"{row['image']}_seg.nii.gz")
     assert sorted(segmentation.shape) == [32, 35, 51]
     np.testing.assert_allclose(nib.affines.voxel_sizes(segmentation.affine), 1, atol=1e-3)
+
+
+def test_brain_slices_are_scaled_by_patient_and_the_healthy_ones_found(bundle_importable):
+    """Air that is not zero in one patient is no foreground once the border is cleared."""
+    bundle = BUNDLE.with_name("denoising_pretrain")
+    with bundle_importable(bundle):
+        from scripts.common.data import labeled_cases
+        from scripts.common.denoising import foreground_mask
+
+        cases = labeled_cases(str(DATA / "brain_tumour_mri"), "", spatial_dims=2)
+        chosen = [case for case in cases if case["patient"] in ("TCGA_FG_5962", "TCGA_HT_7602")]
+        shares = {}
+        for clear in (False, True):
+            parser = ConfigParser()
+            parser.read_config(str(bundle / "configs" / "train.json"))
+            parser.update({"clear_border": clear, "train#dataset#data": chosen, "foreground_threshold": 0.1})
+            dataset = parser.get_parsed_content("train#dataset")
+            items = [item for item in dataset.items if item.case["patient"] == "TCGA_FG_5962"]
+            shares[clear] = np.mean(
+                [float(foreground_mask(item.image, threshold=0.1).float().mean()) for item in items]
+            )
+            assert sum(not item.healthy for item in items) == 13
+            assert len({tuple(item.case["scale"]) for item in dataset.items}) == 2
+    assert shares[False] > 0.95
+    assert shares[True] < 0.7

@@ -96,6 +96,8 @@ def test_training_steps_do_not_wait_for_the_device(bundle, bundle_importable, da
             "image": torch.randn(shape, device="cuda"),
             "label": (torch.rand(2, parser["out_channels"], *shape[2:], device="cuda") > 0.5).float(),
         }
+        if parser["loss"].get("to_onehot_y"):
+            batch["label"] = batch["label"][:, :1]
         trainer = SupervisedTrainer(
             device=torch.device("cuda"), max_epochs=1, train_data_loader=[batch] * (WARM_UP + STEPS), network=network,
             optimizer=optimizer, loss_function=loss, additional_metrics=metric, key_train_metric=None, amp=amp,

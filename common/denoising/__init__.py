@@ -1,0 +1,49 @@
+"""Denoising as pre-training: noise, anomaly score, what it localizes, and fine-tuning on a few labeled patients."""
+
+from .components import remove_small_components
+from .curve import PixelCurve
+from .evaluation import PatientEvaluation
+from .foreground import erode_mask, foreground_mask
+from .head import load_body, replace_head
+from .learning_curve import LearningCurve
+from .loading import LoadSliced, ScaleByPercentiled, fit_size, foreground_percentiles
+from .localization import measure_scores
+from .loss import DenoisingLoss, NegativeDenoisingLoss, NegativeSegmentationLoss
+from .noise import RandCoarseNoised, add_noise, coarse_noise
+from .score import AnomalyMapd, anomaly_score
+from .slices import HealthySlices, SliceDataset, draw_patients, known_slices, slice_cases
+from .training import Course, StagedPretraining
+from .volumes import SaveSliced, VolumeWriter
+
+__all__ = [
+    "AnomalyMapd",
+    "Course",
+    "DenoisingLoss",
+    "HealthySlices",
+    "LearningCurve",
+    "LoadSliced",
+    "NegativeDenoisingLoss",
+    "NegativeSegmentationLoss",
+    "PatientEvaluation",
+    "PixelCurve",
+    "RandCoarseNoised",
+    "SaveSliced",
+    "ScaleByPercentiled",
+    "SliceDataset",
+    "StagedPretraining",
+    "VolumeWriter",
+    "add_noise",
+    "anomaly_score",
+    "coarse_noise",
+    "draw_patients",
+    "erode_mask",
+    "fit_size",
+    "foreground_mask",
+    "foreground_percentiles",
+    "known_slices",
+    "load_body",
+    "measure_scores",
+    "remove_small_components",
+    "replace_head",
+    "slice_cases",
+]

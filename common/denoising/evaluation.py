@@ -1,0 +1,117 @@
+"""What network and denoiser find in the same labeled slices, patient by patient."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..errors import MissingDataError
+from ..files import write_csv, write_json
+from ..weights import load_weights
+from .foreground import THRESHOLD
+from .gallery import draw_anomaly_maps
+from .localization import by_patient, localize_anomalies, measure_scores, network_scorer, score_patients
+from .slices import SliceDataset
+from .training import MAPS, REPORT
+
+logger = logging.getLogger(__name__)
+
+
+class PatientEvaluation:
+    """Measures the network, and the denoiser where there is one, over all labeled slices.
+
+    Writes ``localization.json``, ``patients.csv`` (Dice of every patient) and, with a denoiser, ``anomaly_maps.png``.
+    Holzschuh et al., MIDL 2023, section 3: average precision and best Dice in the binary case, Dice per patient.
+
+    Args:
+        dataset: labeled slices; others are passed over.
+        network: takes the weights.
+        weights_file: its weights.
+        denoiser: takes the weights of the denoiser.
+        denoiser_file: its weights; nothing is said of a denoiser where the file does not exist.
+        device: where both run.
+        output_dir: folder of the results.
+        threshold: of the foreground.
+        min_component_size: voxels of the smallest component that stays where small ones are removed.
+    """
+
+    def __init__(
+        self,
+        dataset: SliceDataset,
+        network: nn.Module,
+        weights_file: str,
+        denoiser: nn.Module,
+        denoiser_file: str,
+        device: torch.device,
+        output_dir: str,
+        *,
+        threshold: float = THRESHOLD,
+        min_component_size: int = 20,
+    ) -> None:
+        self.dataset, self.network, self.denoiser = dataset, network, denoiser
+        self.weights_file, self.denoiser_file = Path(weights_file), Path(denoiser_file)
+        self.device, self.output_dir = torch.device(device), Path(output_dir)
+        self.threshold, self.min_size = threshold, min_component_size
+
+    def run(self) -> dict[str, Any]:
+        """Returns the content of ``localization.json``: ``network`` and ``denoiser``, see :func:`measure_scores`.
+
+        Raises:
+            MissingDataError: when there are no weights.
+            WeightsError: when weights belong to another network.
+        """
+        if not any("label" in case for case in self.dataset.data):
+            return {}
+        report: dict[str, Any] = {"network": self.measure_network()}
+        if self.denoiser_file.is_file():
+            report["denoiser"] = self.measure_denoiser()
+            place = self.output_dir / MAPS
+            draw_anomaly_maps(self.dataset, self.denoiser, self.device, place, threshold=self.threshold)
+        write_json(report, self.output_dir / REPORT)
+        columns = ["patient", "dice", "dice_filtered", "dice_denoiser"]
+        write_csv(_rows(report), columns, self.output_dir / "patients.csv")
+        for name, figures in report.items():
+            logger.info(
+                "%s: average precision %.4f (prevalence %.4f), best Dice %.4f (oracle threshold)",
+                name, figures["average_precision"], figures["prevalence"], figures["best_dice"],
+            )  # fmt: skip
+        return report
+
+    def measure_network(self) -> dict[str, Any]:
+        """Returns what the network's probability of foreground, and its classes, are worth."""
+        load_weights(self.network, self.weights_file, device=self.device)
+        network = self.network.to(self.device).eval()
+        patients = by_patient(self.dataset)
+        return measure_scores(
+            lambda: score_patients(patients, network_scorer(network), self.device), min_size=self.min_size
+        )
+
+    def measure_denoiser(self, *, baselines: bool = True) -> dict[str, Any]:
+        """Returns what the denoiser's anomaly score is worth.
+
+        Args:
+            baselines: whether bright intensities are measured as well.
+
+        Raises:
+            MissingDataError: when there is no denoiser.
+        """
+        if not self.denoiser_file.is_file():
+            raise MissingDataError(f"no denoiser at {self.denoiser_file}; train with pretrained true")
+        load_weights(self.denoiser, self.denoiser_file, device=self.device)
+        settings: dict[str, Any] = {"threshold": self.threshold, "min_size": self.min_size, "baselines": baselines}
+        return localize_anomalies(self.dataset, self.denoiser, self.device, **settings)
+
+
+def _rows(report: dict[str, Any]) -> list[dict[str, Any]]:
+    """One row for each patient."""
+    found = report["network"]["segmentation"]
+    filtered = found["filtered"]["dice_per_patient"]["values"]
+    denoised = report.get("denoiser", {}).get("dice_per_patient", {}).get("values", {})
+    return [
+        {"patient": name, "dice": value, "dice_filtered": filtered[name], "dice_denoiser": denoised.get(name)}
+        for name, value in found["dice_per_patient"]["values"].items()
+    ]

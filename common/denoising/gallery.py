@@ -1,0 +1,65 @@
+"""Anomaly maps as pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from ..figures import draw_maps
+from ..handlers.recorder import telling_slice
+from .foreground import THRESHOLD, foreground_mask
+from .localization import by_patient
+from .score import anomaly_score
+from .slices import PreparedSlice, SliceDataset
+
+
+@torch.no_grad()
+def draw_anomaly_maps(
+    dataset: SliceDataset,
+    denoiser: nn.Module,
+    device: torch.device,
+    path: str | Path,
+    *,
+    threshold: float = THRESHOLD,
+    pictures: int = 8,
+) -> None:
+    """Draws, of several patients, the slice with most foreground: image, truth, reconstruction, anomaly score.
+
+    Args:
+        dataset: labeled slices.
+        denoiser: in evaluation mode.
+        device: where it runs.
+        path: of the PNG.
+        threshold: of the foreground.
+        pictures: patients shown, evenly over all.
+    """
+    groups = by_patient(dataset)
+    names = sorted(groups)
+    chosen = [
+        names[place] for place in np.unique(np.linspace(0, len(names) - 1, min(pictures, len(names))).astype(int))
+    ]
+    rows = []
+    for name in chosen:
+        item = max(groups[name], key=_foreground)
+        image = item.image[None].to(device)
+        rebuilt = denoiser(image)
+        score = anomaly_score(image, rebuilt, threshold=threshold)
+        # What lies outside the foreground is never learned.
+        rebuilt = rebuilt * foreground_mask(image, threshold=threshold, channel_dim=1)
+        parts = [part[0].cpu() for part in (image, rebuilt, score)]
+        assert item.label is not None
+        truth = item.label.float()
+        picture, outline = telling_slice(parts[0], truth)
+        maps: Sequence[NDArray[np.float32]] = [telling_slice(part, truth)[0] for part in (parts[1], parts[2])]
+        rows.append((name, picture, outline, maps[0], maps[1]))
+    draw_maps(rows, path)
+
+
+def _foreground(item: PreparedSlice) -> int:
+    """Voxels of the label that are not background."""
+    return 0 if item.label is None else int((item.label > 0).sum())

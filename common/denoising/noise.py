@@ -1,0 +1,116 @@
+"""Coarse noise: drawn on a grid of few points, enlarged to the image, rolled, added where the image shows anything."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from monai.config import KeysCollection
+from monai.transforms import MapTransform, RandomizableTransform
+from monai.utils import ensure_tuple_rep
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from ..errors import ConfigError
+from .foreground import THRESHOLD, foreground_mask
+
+MODES = {2: "bilinear", 3: "trilinear"}
+
+
+def coarse_noise(grid: Tensor, size: Sequence[int], shift: Sequence[int]) -> Tensor:
+    """Returns noise given on a grid enlarged to an image, and rolled.
+
+    Holzschuh et al., MIDL 2023, section 2: noise is "sampled at a low resolution of 16x16", enlarged by bilinear
+    interpolation and randomly shifted "in order to prevent consistent upsampling patterns". The grid's first and last
+    points lie on the image's first and last voxels; what is rolled out on one side comes in on the other.
+
+    Args:
+        grid: ``(C, h, w[, d])``, the noise at the points of the grid.
+        size: voxels of the image along each axis.
+        shift: voxels by which each axis is rolled.
+
+    Returns:
+        ``(C, *size)``.
+
+    Example:
+        >>> coarse_noise(torch.tensor([[[0.0, 1.0], [2.0, 3.0]]]), (2, 3), (0, 1))
+        tensor([[[1.0000, 0.0000, 0.5000],
+                 [3.0000, 2.0000, 2.5000]]])
+    """
+    enlarged = interpolate(grid[None], tuple(size), mode=MODES[len(size)], align_corners=True)[0]
+    return enlarged.roll(tuple(shift), dims=tuple(range(1, enlarged.ndim)))
+
+
+def add_noise(image: Tensor, noise: Tensor, *, threshold: float = THRESHOLD) -> Tensor:
+    """Returns an image with noise added in its foreground alone.
+
+    Args:
+        image: ``(C, H, W[, D])``, scaled.
+        noise: of the same shape.
+        threshold: of the foreground, see :func:`foreground_mask`.
+    """
+    return image + noise * foreground_mask(image, threshold=threshold)
+
+
+class RandCoarseNoised(RandomizableTransform, MapTransform):
+    """Adds :func:`coarse_noise` to images, in 2-D or 3-D, in their foreground.
+
+    The parameters are drawn by :meth:`randomize`, apart from their use, so that the same state gives the same noise.
+
+    Args:
+        keys: keys of the images ``(C, H, W[, D])``; all of one call get the same noise.
+        sd: standard deviation at the points of the grid, one for all channels or one for each; 0.2 in the paper.
+        resolution: points of the grid along all axes or along each; 16 in the paper.
+        per_channel: whether every channel has noise of its own, as in the paper.
+        threshold: of the foreground, see :func:`foreground_mask`.
+        prob: of adding noise at all.
+
+    Raises:
+        ConfigError: when a setting is not accepted.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        *,
+        sd: float | Sequence[float] = 0.2,
+        resolution: int | Sequence[int] = 16,
+        per_channel: bool = True,
+        threshold: float = THRESHOLD,
+        prob: float = 1.0,
+    ) -> None:
+        MapTransform.__init__(self, keys)
+        RandomizableTransform.__init__(self, prob)
+        if np.min(sd) < 0 or np.min(resolution) < 1:
+            raise ConfigError(
+                f"noise_sd is {sd} and noise_resolution {resolution}; accepted are a standard deviation from 0 and at "
+                "least one point along each axis"
+            )
+        self.sd, self.resolution, self.per_channel, self.threshold = sd, resolution, per_channel, threshold
+        self._grid = torch.zeros(0)
+        self._shift: tuple[int, ...] = ()
+
+    def randomize(self, data: Sequence[int]) -> None:
+        """Draws the noise at the points of the grid, and the shift, for an image of the shape ``data``."""
+        super().randomize(None)
+        channels, *size = (int(extent) for extent in data)
+        points = ensure_tuple_rep(self.resolution, len(size))
+        drawn = self.R.standard_normal((channels if self.per_channel else 1, *points)).astype(np.float32)
+        sd = np.asarray(ensure_tuple_rep(self.sd, channels), dtype=np.float32).reshape(-1, *[1] * len(size))
+        self._grid = torch.from_numpy(drawn * sd)
+        self._shift = tuple(int(self.R.randint(extent)) for extent in size)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Returns ``data`` with noisy images."""
+        noisy = dict(data)
+        keys = list(self.key_iterator(noisy))
+        if not keys:
+            return noisy
+        self.randomize(noisy[keys[0]].shape)
+        for key in keys if self._do_transform else ():
+            image: Tensor = noisy[key]
+            noise = coarse_noise(self._grid.to(image.device), image.shape[1:], self._shift)
+            noisy[key] = add_noise(image, noise, threshold=self.threshold)
+        return noisy

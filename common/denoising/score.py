@@ -1,0 +1,103 @@
+"""How far an image is from what a denoiser makes of it, voxel by voxel."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.networks.layers import median_filter
+from monai.transforms import InvertibleTransform, MapTransform
+from torch import Tensor, nn
+
+from ..weights import load_weights
+from .foreground import THRESHOLD, erode_mask, foreground_mask
+
+
+def anomaly_score(
+    image: Tensor,
+    reconstruction: Tensor,
+    *,
+    threshold: float = THRESHOLD,
+    erosion: int = 5,
+    coverage: float = 0.95,
+    median: int = 5,
+) -> Tensor:
+    """Returns the anomaly score of every voxel; higher means more abnormal.
+
+    Holzschuh et al., MIDL 2023, after Kascenas et al. 2023: the absolute difference between the *clean* image and its
+    reconstruction, averaged over channels, zero outside the eroded foreground, smoothed by a median filter. At the
+    image's border the filter sees the nearest voxel repeated.
+
+    Args:
+        image: ``(B, C, H, W[, D])``, scaled, without noise.
+        reconstruction: what the denoiser makes of it, of the same shape.
+        threshold: of the foreground, see :func:`foreground_mask`.
+        erosion: size of the neighborhood of :func:`erode_mask`; 5 in the paper.
+        coverage: share of it that is foreground; 0.95 in the paper.
+        median: size of the median filter, odd; 5 in the paper, 1 for none.
+
+    Returns:
+        ``(B, 1, H, W[, D])``, at least 0.
+
+    Example:
+        >>> image = torch.ones(1, 2, 8, 8)
+        >>> float(anomaly_score(image, image).sum())
+        0.0
+    """
+    difference = (image - reconstruction).abs().mean(dim=1, keepdim=True)
+    mask = foreground_mask(image, threshold=threshold, channel_dim=1)
+    difference = difference * erode_mask(mask, size=erosion, coverage=coverage)
+    return median_filter(difference, median, spatial_dims=image.ndim - 2) if median > 1 else difference
+
+
+class AnomalyMapd(MapTransform):
+    """Adds the anomaly score of an image, :func:`anomaly_score`, by a denoiser.
+
+    Args:
+        keys: key of the image ``(C, H, W[, D])``.
+        denoiser: the network, which takes the weights.
+        weights_file: its weights.
+        device: where it runs.
+        threshold: of the foreground.
+        preprocessing: what has prepared the image, undone on the score; without, the score lies where the image lies.
+        name: key of the score ``(1, H, W[, D])``.
+
+    Raises:
+        MissingDataError: when there are no such weights.
+        WeightsError: when they belong to another network.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        denoiser: nn.Module,
+        weights_file: str,
+        device: str | torch.device,
+        *,
+        threshold: float = THRESHOLD,
+        preprocessing: InvertibleTransform | None = None,
+        name: str = "anomaly",
+    ) -> None:
+        super().__init__(keys)
+        load_weights(denoiser, weights_file, device=device)
+        self.denoiser, self.device = denoiser.to(device).eval(), torch.device(device)
+        self.threshold, self.preprocessing, self.name = threshold, preprocessing, name
+
+    @torch.no_grad()
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Returns ``data`` with the score."""
+        scored = dict(data)
+        for key in self.key_iterator(scored):
+            image = torch.as_tensor(scored[key]).as_subclass(Tensor)[None].to(self.device)
+            score = anomaly_score(image, self.denoiser(image), threshold=self.threshold)[0].cpu()
+            if self.preprocessing is not None:
+                # Inverting uses the list of operations up, which the prediction needs as well.
+                operations = copy.deepcopy(scored[key].applied_operations)
+                moved = MetaTensor(score, meta=scored[key].meta, applied_operations=operations)
+                score = self.preprocessing.inverse({key: moved})[key]  # type: ignore[index]
+            scored[self.name] = score
+        return scored

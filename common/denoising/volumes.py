@@ -1,0 +1,137 @@
+"""Results of slices put together: the segmentation and the anomaly map of a volume, in its own geometry."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Hashable, Mapping
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import torch
+from ignite.engine import Engine, Events
+from monai.data import MetaTensor
+from monai.data.utils import to_affine_nd
+from monai.transforms import Orientation
+from torch import Tensor
+
+from ..files import write_atomically
+from ..transforms.save import SaveSegmentationd
+from ..transforms.scan import LoadScand
+from .loading import to_ras
+
+logger = logging.getLogger(__name__)
+
+
+class SaveSliced(SaveSegmentationd):
+    """Writes what :class:`SaveSegmentationd` writes, and the anomaly map beside it; slices of volumes are left alone.
+
+    A picture's map is ``<case>_anomaly.nii.gz``, float32, since pictures hold no such numbers.
+
+    Args:
+        keys: key of the class indices.
+        output_dir: folder of the results.
+        spatial_dims: 3 writes NIfTI, 2 writes PNG.
+        score_key: key of the anomaly score; a case without one has no map.
+    """
+
+    def __init__(self, keys: Any, output_dir: str, spatial_dims: int = 2, score_key: str = "anomaly") -> None:
+        super().__init__(keys, output_dir=output_dir, spatial_dims=spatial_dims)
+        self.score_key = score_key
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Returns ``data`` after writing.
+
+        Raises:
+            OutputError: when a file cannot be written.
+        """
+        if "volume" in data:
+            return dict(data)
+        saved = super().__call__(data)
+        if self.score_key in saved:
+            case = str(saved["case"])
+            write_map(saved[self.score_key], self.output_dir / case / f"{case}_anomaly.nii.gz", np.float32)
+        return saved
+
+
+class VolumeWriter:
+    """Collects the slices of volumes and writes ``<volume>/<volume>_seg.nii.gz``, and ``_anomaly.nii.gz`` where asked.
+
+    Slices of a volume must come one after the other. Slices that show nothing or fail stay background.
+
+    Args:
+        output_dir: folder of the results.
+        score_key: key of the anomaly score.
+    """
+
+    def __init__(self, output_dir: str, score_key: str = "anomaly") -> None:
+        self.output_dir, self.score_key = Path(output_dir), score_key
+        self._name, self._source = "", None
+        self._planes: dict[str, dict[int, Tensor]] = {}
+
+    def attach(self, engine: Engine) -> None:
+        """Attaches to an engine that segments case by case."""
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+        engine.add_event_handler(Events.COMPLETED, self.write)
+        self.sources = {
+            str(case["volume"]): case["image"]
+            for case in engine.data_loader.dataset.data  # type: ignore[attr-defined]
+            if "volume" in case
+        }
+
+    def __call__(self, engine: Engine) -> None:
+        """Keeps the slices of one iteration."""
+        for batch, output in zip(engine.state.batch, engine.state.output, strict=True):  # type: ignore[arg-type]
+            if "volume" not in batch:
+                continue
+            if batch["volume"] != self._name:
+                self.write()
+                self._name = str(batch["volume"])
+            for key in ("pred", self.score_key):
+                if key in output:
+                    self._planes.setdefault(key, {})[int(batch["plane"])] = torch.as_tensor(output[key])[0].cpu()
+
+    def write(self, _engine: Engine | None = None) -> None:
+        """Writes the volume whose slices are kept.
+
+        Raises:
+            OutputError: when a file cannot be written.
+        """
+        if self._name and self._planes:
+            volume = LoadScand("image")({"image": self.sources[self._name], "case": self._name})["image"]
+            for key, suffix, dtype in (("pred", "seg", np.uint8), (self.score_key, "anomaly", np.float32)):
+                planes = self._planes.get(key)
+                if planes:
+                    stack = stack_planes(planes, volume)
+                    write_map(stack, self.output_dir / self._name / f"{self._name}_{suffix}.nii.gz", dtype)
+            logger.info("volume %s written", self._name)
+        self._name, self._planes = "", {}
+
+
+def stack_planes(planes: Mapping[int, Tensor], volume: MetaTensor) -> MetaTensor:
+    """Returns axial slices as a volume of the geometry of another.
+
+    Args:
+        planes: number -> slice ``(H, W)`` of the volume turned to RAS; zero where there is none.
+        volume: ``(C, H, W, D)`` as its file holds it.
+    """
+    turned = to_ras(volume)
+    stack = torch.zeros(1, *turned.shape[1:])
+    for plane, values in planes.items():
+        stack[0, ..., plane] = values
+    back = Orientation("".join(nib.aff2axcodes(np.asarray(volume.affine))), labels=None)
+    restored: MetaTensor = back(MetaTensor(stack, affine=turned.affine))
+    return restored
+
+
+def write_map(values: Any, path: Path, dtype: Any) -> None:
+    """Writes ``(1, H, W[, D])`` as NIfTI.
+
+    Raises:
+        OutputError: when the file cannot be written.
+    """
+    affine = to_affine_nd(3, getattr(values, "affine", np.eye(3)))
+    array = torch.as_tensor(values)[0].cpu().numpy().astype(dtype)
+    with write_atomically(path) as temporary:
+        nib.save(nib.Nifti1Image(array, np.asarray(affine, dtype=float)), temporary)

@@ -1,0 +1,80 @@
+"""A U-Net whose last convolution, the head, stands apart from the rest, so that tasks can share the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from monai.networks.layers.factories import Conv
+from monai.networks.nets.basic_unet import Down, TwoConv, UpCat
+from torch import Tensor, nn
+
+from ..errors import ConfigError
+
+
+class HeadedUNet(nn.Module):
+    """Returns what a head makes of the last feature map of MONAI's ``BasicUNet`` with a free number of levels.
+
+    Holzschuh et al., *Combining Anomaly Detection and Supervised Learning for Medical Image Segmentation*, MIDL 2023,
+    section 2: a U-Net with three stages down and three up. The paper leaves features, activation and normalization
+    open.
+
+    The last feature map before the head, ``features[0]`` channels at full resolution, is the output of the last module
+    of ``ups``, ``ups.2`` with four levels.
+
+    Args:
+        spatial_dims: 2 or 3.
+        in_channels: channels of the image.
+        out_channels: channels of the output: classes with background, or those of a reconstruction.
+        features: channels of each level, from fine to coarse; the stride between levels is 2.
+        norm: normalization, a name that MONAI knows, or ``None`` for none.
+
+    Raises:
+        ConfigError: when ``spatial_dims`` or ``features`` is not accepted.
+
+    Example:
+        >>> import torch
+        >>> network = HeadedUNet(spatial_dims=2, in_channels=3, out_channels=2, features=(4, 8))
+        >>> network(torch.zeros(1, 3, 16, 16)).shape
+        torch.Size([1, 2, 16, 16])
+    """
+
+    def __init__(
+        self,
+        spatial_dims: int,
+        in_channels: int,
+        out_channels: int,
+        *,
+        features: Sequence[int] = (16, 32, 64, 128),
+        norm: str | None = "instance",
+    ) -> None:
+        super().__init__()
+        if spatial_dims not in (2, 3):
+            raise ConfigError(f"spatial_dims is {spatial_dims!r}; accepted are 2 and 3")
+        if len(features) < 2 or min(features) < 1:
+            raise ConfigError(f"features is {list(features)}; a U-Net needs the channels of at least two levels")
+        block = {"act": ("leakyrelu", {"negative_slope": 0.1, "inplace": True}), "bias": True}
+        # Feature maps of one channel each would be normalized to nothing where a level has one voxel.
+        block |= {"norm": None if norm is None else (norm, {"affine": True} if norm == "instance" else {})}
+        levels = list(pairwise(features))
+        self.first = TwoConv(spatial_dims, in_channels, features[0], **block)
+        self.downs = nn.ModuleList(Down(spatial_dims, fine, coarse, **block) for fine, coarse in levels)
+        self.ups = nn.ModuleList(
+            UpCat(spatial_dims, coarse, fine, fine, halves=False, **block) for fine, coarse in reversed(levels)
+        )
+        self.head = Conv["conv", spatial_dims](features[0], out_channels, kernel_size=1)
+
+    def decode(self, image: Tensor) -> Tensor:
+        """Returns the last feature map ``(B, features[0], H, W[, D])`` of images ``(B, C, H, W[, D])``."""
+        maps = [self.first(image)]
+        for down in self.downs:
+            maps.append(down(maps[-1]))
+        features = maps.pop()
+        for up in self.ups:
+            features = up(features, maps.pop())
+        return features
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Returns ``(B, out_channels, H, W[, D])``."""
+        output: Tensor = self.head(self.decode(image))
+        return output
