@@ -125,6 +125,8 @@ class CoTrainingStep:
         teaching: name of the way to learn from unlabeled images, one of ``TEACHINGS``.
         teacher: who makes pseudo labels: the averages, or the networks themselves.
         teacher_noise: standard deviation of noise added to what the averages see; 0.1 for mean teachers.
+        min_weight: smallest weight of a class in the losses, as a share of the largest, 0 to 1. The source has none (0):
+            then DisW lets foreground in the place of background cost nothing in the cross entropies.
         generator: of the mixing's draws; on the CPU, so that no draw waits for a GPU.
         amp: whether to compute in bfloat16 where that is safe.
 
@@ -145,6 +147,7 @@ class CoTrainingStep:
         teaching: str = "cross",
         teacher: Teacher = "ema",
         teacher_noise: float = 0.0,
+        min_weight: float = 0.0,
         generator: torch.Generator | None = None,
         amp: bool = False,
     ) -> None:
@@ -152,7 +155,10 @@ class CoTrainingStep:
             raise ConfigError(f"teaching {teaching!r} does not exist; accepted are {', '.join(TEACHINGS)}")
         if teacher not in get_args(Teacher) or (teacher == "ema" and ema is None):
             raise ConfigError(f"teacher is {teacher!r}; accepted are {' and '.join(get_args(Teacher))}")
+        if not 0 <= min_weight <= 1:
+            raise ConfigError(f"min_weight is {min_weight}; accepted is a share of the largest weight, 0 to 1")
         device = next(network.parameters()).device
+        self.min_weight = min_weight
         self.loss, self.ramp, self.ema, self.mixing = loss, ramp, ema, mixing
         self.class_weights = [weight.to(device) for weight in (weight_a, weight_b)]
         self.teaching, self.teacher, self.teacher_noise = TEACHINGS[teaching], teacher, teacher_noise
@@ -201,7 +207,11 @@ class CoTrainingStep:
             if type(weight) is not ClassWeight:
                 pseudo = most_probable(unlabeled) if len(unlabeled) else None
                 weight.update(class_statistics(labeled.detach().float().softmax(dim=1), label, pseudo))
-        return [weight.loss_weight() for weight in self.class_weights]
+        return [self._at_least(weight.loss_weight()) for weight in self.class_weights]
+
+    def _at_least(self, weight: Tensor) -> Tensor:
+        """Weights of which none is below the smallest that is accepted."""
+        return torch.maximum(weight, self.min_weight * weight.max())
 
     @torch.no_grad()
     def _teach(self, network: nn.Module, unlabeled: Tensor, students: Pair) -> Pair:

@@ -202,6 +202,21 @@ def test_every_method_trains(weights, mixing):
     assert int(step.ema.n_averaged) == 8
 
 
+def test_no_class_weighs_less_in_the_losses_than_asked():
+    batch = make_batch()
+    counts = torch.tensor([1000.0, 100.0, 10.0])
+    for least, expected in [(0.0, [0.0, 0.5, 1.0]), (0.2, [0.2, 0.5, 1.0]), (1.0, [1.0, 1.0, 1.0])]:
+        network = make_pair()
+        step = make_step(network, weights=("DisW", "none"), min_weight=least)
+        seen = []
+        step.loss = lambda logits, _labels, weight, seen=seen: seen.append(weight) or logits.sum()
+        step.class_weights[0].start(counts)
+        step.class_weights[0]._next = lambda _statistics, step=step: step.class_weights[0].weight
+        step.losses(network, batch, theta=1.0)
+        assert_close(seen[0], CLASSES * torch.tensor(expected))
+        assert_close(seen[1], torch.ones(CLASSES))
+
+
 def test_loss_falls():
     network = make_pair()
     batch = make_batch()
@@ -232,6 +247,12 @@ def test_students_as_teachers_leave_the_average_alone():
     step = make_step(network, teacher="students")
     make_trainer(network, step, [make_batch()]).run()
     assert int(step.ema.n_averaged) == 0
+
+
+@pytest.mark.parametrize("least", [-0.1, 1.5])
+def test_smallest_weight_must_be_a_share(least):
+    with pytest.raises(ConfigError, match="min_weight"):
+        make_step(make_pair(), min_weight=least)
 
 
 def test_settings_that_do_not_exist_are_refused():
