@@ -171,7 +171,7 @@ def check_options(arguments: Sequence[str]) -> None:
         return
     config = _read_configs(arguments, options["config_file"])
     for option in options:
-        if option in RUNNER_OPTIONS or _exists(config, option):
+        if option in RUNNER_OPTIONS or has_option(config, option):
             continue
         near = difflib.get_close_matches(option, [str(key) for key in config], n=1)
         hint = f"; did you mean --{near[0]}?" if near else ""
@@ -189,8 +189,8 @@ def _read_configs(arguments: Sequence[str], index: int) -> dict[str, Any]:
     return config
 
 
-def _exists(config: Any, option: str) -> bool:
-    """Whether the config has the (nested) key, or a component that takes a further argument of that name."""
+def has_option(config: Any, option: str) -> bool:
+    """Returns whether a config has the (nested) key, or a component that may take a further argument of that name."""
     key = option.lstrip("+").replace("::", "#")
     if key in config:
         # Overlays name nested keys as a whole.

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from monai.bundle import ConfigParser
 
-from ..bundle_runs import bundle_config, log_to_stdout
+from ..bundle_runs import bundle_config, log_to_stdout, require_options
 from ..errors import ConfigError
 from ..files import write_json
 from ..stages import Stages, file_digest
@@ -38,6 +39,7 @@ class CurveRun:
         seed: of everything that is drawn.
         count: labeled patients; 0 for the denoiser alone.
         pretrained: whether it starts from the denoiser.
+        overlays: names of files laid over the configs.
     """
 
     bundle_root: str
@@ -47,6 +49,7 @@ class CurveRun:
     seed: int
     count: int
     pretrained: bool
+    overlays: tuple[str, ...] = ()
 
     @property
     def pretrain_dir(self) -> Path:
@@ -71,14 +74,14 @@ class CurveRun:
 
     def patients(self) -> int:
         """Returns how many patients the run could be trained on."""
-        split = bundle_config(self.bundle_root, "train", self.options).get_parsed_content("split")
+        split = self._config("train", self.options).get_parsed_content("split")
         return len({person_of(case) for case in split.part("train")})
 
     def run(self) -> None:
         """Trains and tests, as far as that is not done."""
         logger.info("seed %d, %d labeled patient(s): %s", self.seed, self.count, self.folder.name)
         # The bank tells scans, which is another question and takes time.
-        parser = bundle_config(self.bundle_root, "train", self.options | {"stages#bank": None})
+        parser = self._config("train", self.options | {"stages#bank": None})
         parser.get_parsed_content("preflight").run()
         parser.get_parsed_content("stages").run()
         self._test()
@@ -91,7 +94,7 @@ class CurveRun:
         def work() -> None:
             # Phantoms for tests are others than those that are split.
             own = {"split_file": str(split)} if self.settings.get("dataset_dir") else {}
-            parser = bundle_config(self.bundle_root, "evaluate", {**self.options, **own, "ood_dir": None})
+            parser = self._config("evaluate", {**self.options, **own, "ood_dir": None})
             evaluation = parser.get_parsed_content("localization")
             report = evaluation.measure_network() if self.count else evaluation.measure_denoiser(baselines=False)
             write_json(report, target)
@@ -99,6 +102,9 @@ class CurveRun:
         inputs = {"weights": file_digest(weights), "cases": file_digest(split)}
         inputs |= {"min_component_size": str(self.settings.get("min_component_size"))}
         Stages(self.folder / "stages").run("test", work, inputs=inputs, outputs=[target])
+
+    def _config(self, name: str, options: Mapping[str, Any]) -> ConfigParser:
+        return bundle_config(self.bundle_root, name, options, self.overlays)
 
     def outcome(self) -> Outcome:
         """Returns what the test found out."""
@@ -122,6 +128,7 @@ class LearningCurve:
         counts: numbers of labeled patients; those beyond what there are are left out with a warning.
         seeds: of everything that is drawn.
         processes: runs at the same time.
+        overlays: names of files laid over ``train.json`` and ``evaluate.json``.
     """
 
     def __init__(
@@ -133,6 +140,7 @@ class LearningCurve:
         counts: Sequence[int] = (0, 1, 2, 5, 10, 20),
         seeds: Sequence[int] = (0,),
         processes: int = 1,
+        overlays: Sequence[str] = (),
     ) -> None:
         if not counts or min(counts) < 0 or not seeds:
             raise ConfigError(f"counts is {list(counts)} and seeds {list(seeds)}; give numbers from 0, and a seed")
@@ -141,13 +149,16 @@ class LearningCurve:
         self.settings = {key: value for key, value in named.items() if value is not None}
         self.bundle_root, self.output_dir = bundle_root, Path(output_dir)
         self.counts, self.seeds, self.processes = sorted(set(counts)), list(seeds), processes
+        self.overlays = tuple(overlays)
 
     def run(self) -> dict[str, Any]:
         """Returns the content of ``learning_curve.json``.
 
         Raises:
+            ConfigError: when the settings name an option that does not exist.
             BundleError: what a run raises.
         """
+        require_options(self.bundle_root, "train", self.settings, where="shared_settings")
         first = [self._run(number, 0, True) for number in range(len(self.seeds))]
         most = min(run.patients() for run in first)
         left_out = [count for count in self.counts if count > most]
@@ -164,8 +175,8 @@ class LearningCurve:
         return report
 
     def _run(self, number: int, count: int, pretrained: bool) -> CurveRun:
-        root = str(self.output_dir)
-        return CurveRun(self.bundle_root, root, self.settings, number, self.seeds[number], count, pretrained)
+        place = (self.bundle_root, str(self.output_dir), self.settings)
+        return CurveRun(*place, number, self.seeds[number], count, pretrained, self.overlays)
 
     def _runs(self, most: int) -> Iterator[CurveRun]:
         """Every run; there is none from scratch without labels."""

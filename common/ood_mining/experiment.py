@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from ..bundle_runs import bundle_config, log_to_stdout
+from ..bundle_runs import bundle_config, log_to_stdout, require_options
 from ..confusion import all_background
 from ..errors import ConfigError
 from ..files import write_json
@@ -27,6 +27,9 @@ logger = logging.getLogger(__name__)
 MINING = ("fill", "candidate_dir", "count_padding")
 SELECTION = ("ood_fraction", "exact_fraction", "target_ratio", "fraction_step", "only_ood")
 """Options of ``train.json`` that change the candidates, and those that change what is selected of them."""
+
+OWN = ("output_dir", "model_dir", "baseline_dir", "candidates_dir", "num_folds", "fold", "seed")
+"""Options that the experiment sets itself."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,8 @@ class Experiment:
         num_folds: of the cross-validation, by patient or region.
         seeds: every variant is trained with each.
         processes: runs of different folds and seeds at the same time.
+        overlays: names of files laid over ``train.json`` and ``evaluate.json``, such as ``encoders.json``; variants may
+            set their keys as well.
     """
 
     def __init__(
@@ -92,6 +97,7 @@ class Experiment:
         num_folds: int = 3,
         seeds: Sequence[int] = (0,),
         processes: int = 1,
+        overlays: Sequence[str] = (),
     ) -> None:
         if {BASELINE, CONSTANT} & variants.keys() or not variants:
             raise ConfigError(
@@ -103,17 +109,20 @@ class Experiment:
         named = {key: str(value) if isinstance(value, torch.device) else value for key, value in settings.items()}
         self.settings = {key: value for key, value in named.items() if value is not None}
         self.variants, self.num_folds = {name: dict(options) for name, options in variants.items()}, num_folds
-        self.seeds, self.processes = list(seeds), processes
+        self.seeds, self.processes, self.overlays = list(seeds), processes, tuple(overlays)
 
     def run(self) -> dict[str, Any]:
         """Returns the content of ``experiment.json``.
 
         Raises:
+            ConfigError: when a variant or the settings name an option that does not exist, or a variant one that the
+                experiment sets itself.
             BundleError: what a run raises.
         """
-        runs = list(self._runs())
+        self._check_options()
+        runs, settings = list(self._runs()), self.settings | {"num_folds": self.num_folds}
         jobs = [
-            Job(self.bundle_root, str(self.output_dir), self.settings | {"num_folds": self.num_folds}, tuple(group))
+            Job(self.bundle_root, str(self.output_dir), settings, tuple(group), self.overlays)
             for group in _groups(runs)
         ]
         if self.processes > 1:
@@ -124,7 +133,7 @@ class Experiment:
                 job.run()
         outcomes = [outcome for run in runs for outcome in self._outcomes(run)]
         report = {"settings": self.settings, "variants": self.variants, "num_folds": self.num_folds}
-        report |= {"table": tabulate(outcomes)}
+        report |= {"overlays": list(self.overlays), "table": tabulate(outcomes)}
         write_report(report, self.output_dir)
         return report
 
@@ -141,6 +150,16 @@ class Experiment:
             raise ConfigError(f"percentages is {list(percentages)}; give fractions of the OoD patches, from 0 to 1")
         self.variants = {f"{100 * value:g} %": {"ood_fraction": float(value)} for value in percentages}
         return self.run()
+
+    def _check_options(self) -> None:
+        """An option that no config has would be left out without a word, and the variant be something else."""
+        require_options(self.bundle_root, "train", self.settings, where="shared_settings")
+        for name, options in self.variants.items():
+            chosen = {key: value for key, value in options.items() if key != "seeds"}
+            taken = sorted(chosen.keys() & set(OWN))
+            if taken:
+                raise ConfigError(f"variant {name!r} sets {taken[0]!r}, which the experiment sets itself; leave it out")
+            require_options(self.bundle_root, "train", chosen, self.overlays, where=f"variant {name!r}")
 
     def _outcomes(self, run: Run) -> list[Outcome]:
         """What the tests of a run, of its baseline and of the constant prediction found out."""
@@ -175,12 +194,14 @@ class Job:
         output_dir: of the experiment.
         settings: options that all runs share.
         runs: of this fold and seed.
+        overlays: names of files laid over the configs.
     """
 
     bundle_root: str
     output_dir: str
     settings: Mapping[str, Any]
     runs: tuple[Run, ...]
+    overlays: tuple[str, ...] = ()
 
     def run(self) -> None:
         """Trains and tests every run that is not done."""
@@ -197,7 +218,7 @@ class Job:
             self._test(options, folder / "split.json", folder / "models" / "model.pt", folder)
 
     def _train(self, options: Mapping[str, Any]) -> None:
-        parser = bundle_config(self.bundle_root, "train", options)
+        parser = bundle_config(self.bundle_root, "train", options, self.overlays)
         parser.get_parsed_content("preflight").run()
         parser.get_parsed_content("stages").run()
 
@@ -211,7 +232,7 @@ class Job:
             # Phantoms for tests are others than those that are split.
             split = {"split_file": str(split_file)} if options.get("dataset_dir") else {}
             settings = {**options, **split, "inferer#with_signature": False}
-            parser = bundle_config(self.bundle_root, "evaluate", settings)
+            parser = bundle_config(self.bundle_root, "evaluate", settings, self.overlays)
             names = ("network", "evaluation_cases", "validate#preprocessing", "inferer", "device")
             network, data, transform, inferer, device = (parser.get_parsed_content(name) for name in names)
             known = [case for case in data if case["in_distribution"]]
