@@ -25,7 +25,13 @@ INSTALL = "python -m pip install -r requirements-encoders.txt"
 
 
 def encoder_network(
-    pair: str, in_channels: int, out_channels: int, *, weights_file: str | None = None, spatial_dims: int = 2
+    pair: str,
+    in_channels: int,
+    out_channels: int,
+    *,
+    weights_file: str | None = None,
+    spatial_dims: int = 2,
+    norm: str = "batch",
 ) -> nn.Module:
     """Returns a network of segmentation-models-pytorch, which gives logits; its last feature map is ``decoder``'s.
 
@@ -36,13 +42,16 @@ def encoder_network(
         weights_file: pre-trained weights of the encoder: a state dictionary as torchvision or timm writes it. Nothing
             is ever downloaded; without a file the encoder starts from random weights.
         spatial_dims: 2; the package has no networks for volumes.
+        norm: ``batch``; the encoders are made with it.
 
     Raises:
         ConfigError: when the package is not installed, or has no such architecture or encoder, or the images are
-            volumes, or weights are given for images of other than three channels.
+            volumes, or weights are given for images of other than three channels, or ``norm`` is not accepted.
         MissingDataError: when there is no such file.
         WeightsError: when the file holds weights of another encoder.
     """
+    if norm != "batch":
+        raise ConfigError(f"network {pair!r} has batch normalization, but norm is {norm!r}; accepted is 'batch'")
     package, installed = optional_import("segmentation_models_pytorch")
     if not installed:
         raise ConfigError(f"network {pair!r} needs segmentation-models-pytorch; install it with '{INSTALL}'")

@@ -189,7 +189,8 @@ class StagedTraining:
         selected = read_selection(self.output_dir / SELECTED)
         if self.only_ood and not selected:
             raise NotEnoughCasesError(
-                "only_ood is set, but no out-of-distribution patch is selected; see proportion.json, or set fraction"
+                "only_ood is set, but no out-of-distribution patch is selected; see proportion.json, or set "
+                "ood_fraction"
             )
         known = [] if self.only_ood else range(self.dataset.num_known)
         logger.info("training on %d known and %d out-of-distribution patches", len(known), len(selected))
