@@ -85,6 +85,16 @@ def test_every_option_of_a_command_exists(readme, bundle, bundle_importable, mon
             check_options(arguments)
 
 
+def test_commands_on_the_same_data_or_weights_name_the_same_classes(readme):
+    found = {}
+    for arguments in filter(None, map(bundle_arguments, bash_commands(readme))):
+        options = dict(itertools.pairwise(arguments))
+        for key in {"--dataset_dir", "--model_dir"} & options.keys():
+            found.setdefault((key, options[key]), set()).add(options.get("--out_channels"))
+    assert found
+    assert not {place: classes for place, classes in found.items() if len(classes) > 1}
+
+
 def test_every_command_runs(readme, bundle, dataset, trained, run_config, monkeypatch, tmp_path):
     """In one process and with tiny settings; what it reads and writes is replaced."""
     monkeypatch.chdir(bundle)
