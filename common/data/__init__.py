@@ -10,7 +10,7 @@ from .phantoms import PHANTOM_TASKS, phantom_dataset, phantom_scan
 from .presence import PresenceReader, frames_to_learn
 from .scans import evaluation_cases, find_scans, phantom_test_cases, scans_to_segment
 from .semi_supervised import SemiSupervisedSplit, cases_to_learn, draw_labeled, unlabeled_cases
-from .split import CaseSplit, select_cases, split_cases, training_cases, write_split
+from .split import CaseSplit, name_cases, select_cases, split_cases, training_cases, write_split
 
 __all__ = [
     "PHANTOM_TASKS",
@@ -35,6 +35,7 @@ __all__ = [
     "find_series",
     "frames_to_learn",
     "labeled_cases",
+    "name_cases",
     "phantom_dataset",
     "phantom_scan",
     "phantom_test_cases",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -145,15 +145,20 @@ def training_cases(
     return select_cases(cases, split_file, "train")
 
 
-def write_split(parts: dict[str, Sequence[Case]], path: str | Path) -> None:
-    """Writes which cases a run trains, validates and shall be tested on: part -> task -> names of cases."""
+def name_cases(parts: Mapping[str, Sequence[Case]]) -> dict[str, dict[str, list[str]]]:
+    """Returns part -> task -> names of cases."""
     named: dict[str, dict[str, list[str]]] = {part: {} for part in parts}
     for part, cases in parts.items():
         for case in cases:
             named[part].setdefault(str(case.get("task", "")), []).append(
                 str(case.get("case", case_name(case["image"])))
             )
-    write_json(named, path)
+    return named
+
+
+def write_split(parts: Mapping[str, Sequence[Case]], path: str | Path) -> None:
+    """Writes which cases a run trains, validates and shall be tested on: part -> task -> names of cases."""
+    write_json(name_cases(parts), path)
 
 
 class CaseSplit:

@@ -10,21 +10,22 @@ from ..session import world_size
 
 
 class BroadcastBuffers:
-    """Gives every process the main one's buffers before a validation.
+    """Gives every process the main one's buffers before a validation, or at another event.
 
     Distributed training keeps parameters equal but lets the running statistics of batch normalization differ between
     processes after every step; what is validated must be what the main process saves.
 
     Args:
         network: whose buffers are sent, without a data-parallel wrapper.
+        event: name of ignite's event at which they are sent.
     """
 
-    def __init__(self, network: nn.Module) -> None:
-        self.network = network
+    def __init__(self, network: nn.Module, *, event: str = "STARTED") -> None:
+        self.network, self.event = network, Events[event]
 
     def attach(self, engine: Engine) -> None:
-        """Attaches to a validation engine."""
-        engine.add_event_handler(Events.STARTED, self)
+        """Attaches to a validation engine, or to the one that has the event."""
+        engine.add_event_handler(self.event, self)
 
     def __call__(self, _engine: Engine) -> None:
         """Sends or receives every buffer."""

@@ -10,7 +10,7 @@ from typing import Any
 from ignite.engine import Engine, Events
 from torch import nn
 
-from ..errors import WeightsError
+from ..errors import ConfigError, WeightsError, one_line
 from ..session import is_main_process, wait_for_all
 from ..spectral.digest import unwrap, weights_digest
 from ..weights import read_checkpoint, save_atomically
@@ -85,16 +85,26 @@ class TrainingCheckpoint:
         resume: whether to go on from ``path``.
         interval: epochs between checkpoints.
         inputs: digest of what decides over the run beside its length; a checkpoint of other inputs is not gone on from.
+        strict: whether such a checkpoint is an error; otherwise training starts anew.
 
     Raises:
         MissingDataError: at the start, when it shall resume and there is no checkpoint.
+        ConfigError: at the start, when it shall resume and the checkpoint is of other inputs.
+        WeightsError: at the start, when it shall resume and the checkpoint does not fit.
     """
 
     def __init__(
-        self, path: str, members: Mapping[str, Any], *, resume: bool = False, interval: int = 1, inputs: str = ""
+        self,
+        path: str,
+        members: Mapping[str, Any],
+        *,
+        resume: bool = False,
+        interval: int = 1,
+        inputs: str = "",
+        strict: bool = False,
     ) -> None:
         self.path, self.members, self.resume, self.interval = path, dict(members), resume, interval
-        self.inputs = inputs
+        self.inputs, self.strict = inputs, strict
 
     def attach(self, engine: Engine) -> None:
         """Attaches to a training engine."""
@@ -123,12 +133,24 @@ class TrainingCheckpoint:
         if not self.resume:
             return
         states = read_checkpoint(self.path)
-        if states["progress"].get("inputs", "") != self.inputs:
+        progress = states.get("progress", {})
+        if progress.get("inputs", "") != self.inputs:
+            if self.strict:
+                raise ConfigError(
+                    f"{self.path} is of another run (other cases or settings); repeat its options, or leave resume out"
+                )
             logger.warning("%s is of other inputs than this run's: training starts anew", self.path)
             return
-        self.restore(states)
-        engine.state.epoch = states["progress"]["epoch"]
-        engine.state.iteration = states["progress"]["iteration"]
+        try:
+            self.restore(states)
+            engine.state.epoch, engine.state.iteration = progress["epoch"], progress["iteration"]
+        except (KeyError, ValueError, RuntimeError) as error:
+            # Torch's first line only names the class of the network.
+            reason = one_line(" ".join(str(error).splitlines()[:2]))
+            raise WeightsError(
+                f"{self.path} is of another network or other settings ({reason}); resume with the options it was "
+                "trained with, or leave resume out"
+            ) from error
         logger.info("resumed from %s after epoch %d", self.path, engine.state.epoch)
 
 

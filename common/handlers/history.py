@@ -30,7 +30,10 @@ class TrainingHistory:
         self._validations = 0
 
     def attach(self, engine: Engine) -> None:
-        """Attaches to a training engine, after the handler that validates, and adds its mean loss to its metrics."""
+        """Attaches to a training engine, after the handler that validates and before the one that changes the rate.
+
+        Adds the mean loss of the training to the engine's metrics.
+        """
         # Summed on the device: no iteration waits for it.
         device = self.optimizer.param_groups[0]["params"][0].device
         Average(output_transform=iteration_loss, device=device).attach(engine, "train_loss")

@@ -356,6 +356,23 @@ def test_run_killed_in_the_middle_of_an_epoch_ends_like_an_uninterrupted_one(run
     assert (whole / "m" / "signature_bank.npz").read_bytes() == (cut / "m" / "signature_bank.npz").read_bytes()
 
 
+@pytest.fixture(scope="module")
+def cut(run_config, folder, tmp_path_factory):
+    """The output folder of a run of one epoch."""
+    out = tmp_path_factory.mktemp("cut")
+    settings = {"labeled_fraction": 0.25, "samples_per_epoch": 2, "max_epochs": 1}
+    run_config(BUNDLE, "train.json", dataset_dir=folder, output_dir=out, model_dir=out / "m", **settings)
+    return out
+
+
+@pytest.mark.parametrize("other", [{"seed": 1}, {"mixing": "CutMix"}, {"labeled_fraction": 0.5}])
+def test_run_is_not_resumed_with_other_cases_or_settings(train, fail_config, folder, cut, other):
+    settings = {"dataset_dir": folder, "output_dir": cut, "model_dir": cut / "m", "labeled_fraction": 0.25}
+    settings |= {"samples_per_epoch": 2, "max_epochs": 2, "resume": True}
+    error = fail_config(BUNDLE, "train.json", **(settings | other))
+    assert "checkpoint.pt is of another run (other cases or settings); repeat its options" in str(error)
+
+
 def test_two_processes_hold_the_same_networks_and_weights(run_command, folder, tmp_path):
     """Each rank writes its state: gradients are averaged and statistics summed, so both must agree."""
     (tmp_path / "spy.py").write_text(SPY, encoding="utf-8")

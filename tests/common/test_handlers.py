@@ -9,7 +9,7 @@ from PIL import Image
 from torch import nn
 from torch.testing import assert_close
 
-from common.errors import MissingDataError, WeightsError
+from common.errors import ConfigError, MissingDataError, WeightsError
 from common.handlers import (
     Attach,
     BestWeights,
@@ -247,7 +247,7 @@ def test_only_the_main_process_writes(tmp_path, monkeypatch):
     assert asked == [1]
 
 
-def train(path, max_epochs, *, resume=False, interval=1):
+def train(path, max_epochs, *, resume=False, interval=1, members=(), **settings):
     """Trains a tiny network on batches that depend on the iteration alone; returns its members and engine."""
     torch.manual_seed(3 if resume else 0)
     network = nn.Linear(2, 1)
@@ -260,8 +260,8 @@ def train(path, max_epochs, *, resume=False, interval=1):
         optimizer.step()
 
     engine = Engine(step)
-    members = {"network": nn.DataParallel(network), "optimizer": optimizer}
-    TrainingCheckpoint(str(path), members, resume=resume, interval=interval).attach(engine)
+    every = {"network": nn.DataParallel(network), "optimizer": optimizer} | dict(members)
+    TrainingCheckpoint(str(path), every, resume=resume, interval=interval, **settings).attach(engine)
     engine.run(range(3), max_epochs=max_epochs)
     return network, optimizer, engine
 
@@ -284,6 +284,32 @@ def test_checkpoint_is_written_every_interval(tmp_path):
 def test_resuming_without_a_checkpoint_is_an_error(tmp_path):
     with pytest.raises(MissingDataError, match=r"checkpoint\.pt"):
         train(tmp_path / "checkpoint.pt", 1, resume=True)
+
+
+@pytest.mark.parametrize("inputs", ["other", ""])
+def test_checkpoint_of_another_run_is_refused_where_that_is_strict(tmp_path, inputs):
+    train(tmp_path / "checkpoint.pt", 1, inputs=inputs)
+    text = r"checkpoint\.pt is of another run \(other cases or settings\); repeat its options, or leave resume out"
+    with pytest.raises(ConfigError, match=text):
+        train(tmp_path / "checkpoint.pt", 2, resume=True, inputs="own", strict=True)
+    _, _, engine = train(tmp_path / "checkpoint.pt", 2, resume=True, inputs="own")
+    assert engine.state.iteration == 6, "started anew"
+
+
+@pytest.mark.parametrize(
+    ("members", "reason"),
+    [
+        ({"network": nn.Linear(3, 1)}, "size mismatch for weight"),
+        ({"network": nn.Bilinear(2, 2, 1)}, "size mismatch for weight"),
+        ({"statistics": nn.Linear(1, 1)}, "'statistics'"),
+        ({"optimizer": optimizer_of(nn.Bilinear(2, 2, 1, bias=False))}, "parameter group"),
+    ],
+)
+def test_checkpoint_that_does_not_fit_is_one_line(tmp_path, members, reason):
+    train(tmp_path / "checkpoint.pt", 1)
+    with pytest.raises(WeightsError, match=rf"checkpoint\.pt is of another network .*{reason}.*resume with") as caught:
+        train(tmp_path / "checkpoint.pt", 2, resume=True, members=members)
+    assert "\n" not in str(caught.value)
 
 
 def test_history_records_every_epoch_and_the_best(tmp_path):

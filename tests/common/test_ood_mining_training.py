@@ -77,11 +77,12 @@ def make(cases, tmp_path, caplog):
         members = {"network": network, "optimizer": optimizer, "schedule": schedule, "best": best, "history": history}
         checkpoint = TrainingCheckpoint(str(folder / "checkpoint.pt"), members, resume=resume)
         seeder = EpochSeeder(seed, sampler, SimpleNamespace(set_random_state=lambda seed: None))
-        every = [*handlers, seeder, LrScheduleHandler(schedule, print_lr=False), ValidationHandler(1, evaluator)]
+        every = [*handlers, seeder, ValidationHandler(1, evaluator)]
+        rate_change = LrScheduleHandler(schedule, print_lr=False)
         trainer = SupervisedTrainer(
             device="cpu", max_epochs=epochs, network=network, optimizer=optimizer,
             train_data_loader=DataLoader(dataset, batch_size=2, sampler=sampler), loss_function=CombinedDiceLoss(),
-            prepare_batch=prepare_patches, decollate=False, train_handlers=[*every, history, checkpoint],
+            prepare_batch=prepare_patches, decollate=False, train_handlers=[*every, history, rate_change, checkpoint],
         )  # fmt: skip
         chosen = {key: settings.pop(key) for key in ("fraction", "target", "exact") if key in settings}
         miner = CandidateMiner(dataset, network, "cpu", seed=seed, **chosen)
@@ -192,7 +193,7 @@ class TestMethod:
             for folder in (training.folder / "baseline", training.folder)
         )
         assert first == second
-        assert [epoch["learning_rate"] for epoch in first["epochs"]] == [0.05 * 0.5, 0.05 * 0.5]
+        assert [epoch["learning_rate"] for epoch in first["epochs"]] == [0.05, 0.05 * 0.5]
 
     def test_baseline_that_confuses_nothing_goes_on_with_the_known_patches(self, make, caplog):
         training = make(rate=0.0, network=bright_finder())
