@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 COLUMNS = (
     "labeled_fraction", "method", "runs", "n", "dsc", "dsc_std_of_runs", "assd", "rarest_class", "dsc_rarest",
-    "p_dsc", "p_dsc_rarest",
+    "p_dsc", "n_dsc", "p_dsc_rarest", "n_dsc_rarest",
 )  # fmt: skip
 
 
@@ -43,7 +43,7 @@ def tabulate(results: Mapping[float, Mapping[str, Sequence[Scores]]], reference:
     Args:
         results: share of labels -> method -> scores of each of its runs.
         reference: the method that others are tested against, by Wilcoxon's signed-rank test over cases, each averaged
-            over runs; ``n`` is the number of those cases.
+            over runs. ``n`` is the number of cases of a method, ``n_dsc`` and ``n_dsc_rarest`` of the pairs tested.
     """
     rows = []
     for fraction, methods in results.items():
@@ -56,11 +56,12 @@ def tabulate(results: Mapping[float, Mapping[str, Sequence[Scores]]], reference:
             row |= {"assd": _mean(_values(scores, MEAN, "assd")), "rarest_class": rarest}
             row |= {"dsc_rarest": _mean(_values(scores, rarest, "dsc")), "n": len(scores)}
             row |= {f"dsc_{name}": _mean(_values(scores, name, "dsc")) for name in sorted(class_shares(scores))}
-            for name, column in ((MEAN, "p_dsc"), (rarest, "p_dsc_rarest")):
+            for name, column in ((MEAN, "dsc"), (rarest, "dsc_rarest")):
                 other = averages.get(reference)
                 if other is not None and method != reference:
                     pairs = [_values(side, name, "dsc", list(scores)) for side in (scores, other)]
-                    row[column] = signed_rank(*pairs)["p"]
+                    test = signed_rank(*pairs)
+                    row |= {f"p_{column}": test["p"], f"n_{column}": test["n"]}
             rows.append(row)
     return rows
 
@@ -92,7 +93,7 @@ class MethodComparison:
         overlays: names of files laid over ``train.json`` and ``evaluate.json`` for all methods, such as ``full.json``.
 
     Raises:
-        ConfigError: when ``reference`` is none of the methods.
+        ConfigError: when ``reference`` is none of the methods, or ``samples_per_epoch`` is null.
     """
 
     def __init__(
@@ -111,6 +112,11 @@ class MethodComparison:
     ) -> None:
         if reference not in methods:
             raise ConfigError(f"reference is {reference!r}; accepted are the methods {', '.join(methods)}")
+        if train_settings.get("samples_per_epoch", 1) is None:
+            raise ConfigError(
+                "samples_per_epoch is null: epochs would be as long as the lists of cases, which differ between "
+                "methods; accepted is a number of patches, the same for all"
+            )
         self.configs, self.output_dir, self.dataset_dir = Path(bundle_root) / "configs", Path(output_dir), dataset_dir
         self.methods, self.reference = dict(methods), reference
         self.labeled_fractions, self.seeds = list(labeled_fractions), list(seeds)
@@ -152,7 +158,8 @@ class MethodComparison:
         settings = self.train_settings | {"labeled_fraction": fraction, "seed": seed, "split_seed": 0}
         for item in self.methods[method]:
             settings |= {} if isinstance(item, str) else item
-        self._check_settings(folder / "settings.json", {"overlays": [*self.overlays, *own], "train": settings})
+        recorded = {"overlays": [*self.overlays, *own], "train": settings, "evaluate": self.evaluate_settings}
+        self._check_settings(folder / "settings.json", recorded | {"dataset_dir": self.dataset_dir})
         if (folder / "evaluation" / "metrics.json").is_file():
             return folder / "evaluation"
         logger.info("%s, %g labeled, seed %d", method, fraction, seed)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 
 import pytest
 from scipy.stats import wilcoxon
@@ -45,7 +46,16 @@ def test_table_holds_means_spread_and_tests_with_n():
     pairs = [mean_scores(results[0.1][name]) for name in ("ours", "CPS")]
     changes = [pairs[0][case]["mean"]["dsc"] - pairs[1][case]["mean"]["dsc"] for case in CASES]
     assert ours["p_dsc"] == pytest.approx(wilcoxon(changes).pvalue)
+    assert (ours["n_dsc"], ours["n_dsc_rarest"]) == (8, 8)
     assert "p_dsc" not in other, "the reference is not tested against itself"
+
+
+def test_number_of_cases_beside_a_p_is_that_of_the_test():
+    """Two cases lack the rare class: one in each method."""
+    ours, other = scores(0.7), scores(0.6, 0.02)
+    ours["c1"]["2"]["dsc"] = other["c5"]["2"]["dsc"] = math.nan
+    row = tabulate({0.1: {"ours": [ours], "CPS": [other]}}, "CPS")[0]
+    assert (row["n"], row["n_dsc"], row["n_dsc_rarest"]) == (8, 8, 6)
 
 
 @pytest.fixture
@@ -75,9 +85,10 @@ def comparison(monkeypatch, tmp_path):
     def make(**settings):
         given = {
             "methods": {"CPS": ["cps.json"], "A + B": [{"mixing": "none"}]}, "labeled_fractions": [0.1, 0.2],
+            "dataset_dir": "data",
             "seeds": [0, 1], "reference": "CPS", "train_settings": {"max_epochs": 3}, "evaluate_settings": {},
         } | settings  # fmt: skip
-        return MethodComparison("bundle", str(tmp_path / "runs"), "data", **given), calls
+        return MethodComparison("bundle", str(tmp_path / "runs"), **given), calls
 
     return make
 
@@ -111,10 +122,19 @@ def test_every_combination_is_trained_and_evaluated_once(comparison, tmp_path, r
     assert len(calls) == 16, "what is finished is not repeated"
 
 
-def test_runs_with_other_settings_are_not_mixed_in(comparison):
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("train_settings", {"max_epochs": 4}), ("evaluate_settings", {"overlap": 0.5}), ("dataset_dir", "other")],
+)
+def test_runs_with_other_settings_are_not_mixed_in(comparison, name, value):
     comparison()[0].run()
     with pytest.raises(ConfigError, match="holds a run with other settings; choose another output_dir"):
-        comparison(train_settings={"max_epochs": 4})[0].run()
+        comparison(**{name: value})[0].run()
+
+
+def test_epochs_of_different_length_are_refused(comparison):
+    with pytest.raises(ConfigError, match=r"samples_per_epoch is null.*accepted is a number of patches"):
+        comparison(train_settings={"samples_per_epoch": None})
 
 
 def test_reference_must_be_a_method(comparison):
