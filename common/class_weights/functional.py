@@ -74,7 +74,8 @@ def distribution_weight(counts: Tensor) -> Tensor:
     """Returns DisW: ``log r_c / max_k log r_k`` with ``r_c = max(a) / a_c``; the rarest class has weight 1.
 
     Args:
-        counts: ``(C,)`` voxels, or shares of voxels, of each class; a class without voxels counts as one voxel.
+        counts: ``(C,)`` voxels, or shares of voxels, of each class; a class without voxels counts as one voxel or,
+            among shares, as the smallest one above 0.
 
     Returns:
         ``(C,)`` in [0, 1]; all ones when the classes are balanced.
@@ -91,7 +92,9 @@ def distribution_weight(counts: Tensor) -> Tensor:
         raise ConfigError(f"counts has shape {tuple(values.shape)}; expected is one number for each class")
     kind = values.dtype if values.is_floating_point() else torch.get_default_dtype()
     # Where logarithms are equal, float32 may not say so.
-    amounts = torch.where(values > 0, values, 1).double()
+    values = values.double()
+    smallest = torch.where(values > 0, values, torch.inf).min().clamp_max(1)
+    amounts = torch.where(values > 0, values, smallest)
     ratios = (amounts.max() / amounts).log()
     return _share_of_largest(ratios).to(kind)
 

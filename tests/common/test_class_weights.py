@@ -124,6 +124,11 @@ class TestDistribution:
         assert_close(distribution_weight(torch.tensor([100, 10, 0])), distribution_weight(torch.tensor([100, 10, 1])))
         assert_close(distribution_weight(torch.tensor([0, 0])), torch.ones(2))
 
+    def test_class_that_no_voxel_shares_counts_as_the_rarest(self):
+        assert_close(distribution_weight(torch.tensor([0.9, 0.1, 0.0])), torch.tensor([0.0, 1.0, 1.0]))
+        expected = distribution_weight(torch.tensor([0.9, 0.07, 0.03, 0.03]))
+        assert_close(distribution_weight(torch.tensor([0.9, 0.07, 0.03, 0.0])), expected)
+
     def test_counts_of_several_axes_are_refused(self):
         with pytest.raises(ConfigError, match=r"counts has shape \(2, 2\); expected is one number for each class"):
             distribution_weight(torch.ones(2, 2))
