@@ -125,8 +125,8 @@ class CoTrainingStep:
         teaching: name of the way to learn from unlabeled images, one of ``TEACHINGS``.
         teacher: who makes pseudo labels: the averages, or the networks themselves.
         teacher_noise: standard deviation of noise added to what the averages see; 0.1 for mean teachers.
-        min_weight: smallest weight of a class in the losses, as a share of the largest, 0 to 1. The source has none (0):
-            then DisW lets foreground in the place of background cost nothing in the cross entropies.
+        min_weight: smallest weight of a class in the losses, as a share of the largest, 0 to 1. The source has none
+            (0): then DisW lets foreground in the place of background cost nothing in the cross entropies.
         generator: of the mixing's draws; on the CPU, so that no draw waits for a GPU.
         amp: whether to compute in bfloat16 where that is safe.
 
@@ -201,7 +201,12 @@ class CoTrainingStep:
         return terms
 
     def _weigh(self, students_l: Pair, students_u: Pair, label: Tensor) -> list[Tensor]:
-        """Updates the class weights of both networks; returns them as losses take them."""
+        """Updates the class weights of both networks; returns them as losses take them.
+
+        The source lets DisW's shares follow the pseudo labels of f_B. Taken literally, those are what the student
+        predicts, whoever teaches: with ``teacher="ema"`` the averages make other pseudo labels, which train A and enter
+        the mix, but which are not counted here.
+        """
         for weight, labeled, unlabeled in zip(self.class_weights, students_l, students_u, strict=True):
             # Weights that are the same for all classes ask nothing.
             if type(weight) is not ClassWeight:

@@ -76,10 +76,15 @@ def choose_classes(
         weight: ``(C,)``, not negative; at most 1 for ``bernoulli``.
         generator: of the draw.
         draw: ``replacement`` draws as often as classes are present and merges duplicates; ``bernoulli`` takes each
-            class with a probability of its weight, so perhaps none.
+            class with a probability of its weight, so perhaps none, but one of the present ones, all equally likely,
+            where all of these have weight 0.
     """
     if draw == "bernoulli":
-        return present & (_uniform(tuple(present.shape), present.device, generator) < weight.to(present.device))
+        numbers = _uniform(tuple(present.shape), present.device, generator)
+        likely = present & (weight.to(present.device) > 0)
+        first = torch.where(present, numbers, torch.inf).argmin(dim=1, keepdim=True)
+        one = present & torch.zeros_like(present).scatter_(1, first, value=True)
+        return torch.where(likely.any(dim=1, keepdim=True), likely & (numbers < weight.to(present.device)), one)
     drawn = draw_classes(present, weight, generator=generator)
     order = torch.arange(present.shape[1], device=present.device)
     # Drawing for the largest possible number and dropping the rest waits for nothing.

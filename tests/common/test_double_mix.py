@@ -92,6 +92,15 @@ class TestChoice:
         taken = int(chosen[:, 1].sum())
         assert chisquare([taken, DRAWS - taken], [0.3 * DRAWS, 0.7 * DRAWS]).pvalue > 1e-3
 
+    def test_bernoulli_takes_one_of_the_present_classes_where_all_weigh_nothing(self):
+        present = torch.tensor([[True, False, True, True], [False, True, False, False]]).repeat(DRAWS, 1)
+        chosen = choose_classes(present, torch.tensor([0.0, 0.0, 0, 0]), generator=seeded(7), draw="bernoulli")
+        assert chosen.sum(1).eq(1).all()
+        first, second = chosen[::2].sum(0), chosen[1::2].sum(0)
+        assert second.tolist() == [0, DRAWS, 0, 0]
+        assert first[1] == 0
+        assert chisquare(first[[0, 2, 3]]).pvalue > 1e-3
+
 
 class TestApplying:
     @pytest.mark.parametrize("shape", [(5, 4, 6), (5, 4)])
