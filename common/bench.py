@@ -167,9 +167,11 @@ def bench_step(bundle: str, *, size: int = 48, batch_size: int = 4, repeats: int
 
         def passes() -> None:
             optimizer.zero_grad(set_to_none=True)
-            with torch.no_grad():
-                step.ema.module.each(unlabeled)
-            outputs = [*network(torch.cat([image, unlabeled])), *network(image, unlabeled)]
+            # As in the step, in bfloat16 where it is.
+            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=step.amp):
+                with torch.no_grad():
+                    step.ema.module.each(unlabeled)
+                outputs = [*network(torch.cat([image, unlabeled])), *network(image, unlabeled)]
             torch.stack([output.sum() for output in outputs]).sum().backward()
             _wait(device)
 
