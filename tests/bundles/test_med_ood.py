@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -117,6 +118,43 @@ def assert_same_run(first, second):
         torch.testing.assert_close(*pair, rtol=0, atol=0)
 
 
+def arguments(pictures, folder, **settings):
+    """A training on the command line that is the same as those in this process."""
+    options = {"dataset_dir": pictures, "output_dir": folder, "model_dir": folder / "m", "device": "cpu"}
+    options |= SHORT | {"network_def#features": [4, 8, 8, 8, 8, 4]} | settings
+    words = [word for key, value in options.items() for word in (f"--{key}", str(value))]
+    return ["run", "--config_file", str(BUNDLE / "configs" / "train.json"), *words]
+
+
+KILLED = """
+import os, runpy, signal, sys
+sys.path.insert(0, {bundle!r})
+from ignite.engine import Events
+from scripts.common.ood_mining.mine import CandidateMiner
+from scripts.common.ood_mining.training import StagedTraining
+
+def kill(*_args):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def train(self, indices, folder, *rest):
+    if folder == self.output_dir:
+        self.trainer.add_event_handler(Events.ITERATION_COMPLETED(event_filter=lambda engine, _: at_end(engine)), kill)
+    plain(self, indices, folder, *rest)
+
+def at_end(engine):
+    return (engine.state.epoch, engine.state.iteration) == (2, engine.state.epoch_length + 1)
+
+plain = StagedTraining._train
+if {where!r} == "mine":
+    # It draws what it has written the table of.
+    CandidateMiner._draw = kill
+else:
+    StagedTraining._train = train
+runpy.run_module("monai.bundle", run_name="__main__")
+"""
+"""A training that kills itself at one place."""
+
+
 class TestStages:
     def test_whole_run_writes_what_the_stages_say(self, trained):
         files = {path.relative_to(trained).as_posix() for path in trained.rglob("*")}
@@ -159,10 +197,7 @@ class TestStages:
 
     def test_killed_in_any_stage_it_ends_in_the_same_selection(self, pictures, trained, environment, tmp_path):
         """By SIGKILL as soon as a stage begins, one after the other; each start repeats that stage alone."""
-        options = {"dataset_dir": pictures, "output_dir": tmp_path, "model_dir": tmp_path / "m", "device": "cpu"}
-        options |= SHORT | {"network_def#features": [4, 8, 8, 8, 8, 4]}
-        command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(BUNDLE / "configs" / "train.json")]
-        command += [word for key, value in options.items() for word in (f"--{key}", str(value))]
+        command = [sys.executable, "-m", "monai.bundle", *arguments(pictures, tmp_path)]
         begun = []
         for kill_in in (*STAGES, None):
             with subprocess.Popen(
@@ -178,6 +213,33 @@ class TestStages:
                     assert process.wait(timeout=60) == (0 if kill_in is None else None)
         assert begun == ["baseline", "baseline", "mine", "mine", "select", "combine", "combine"]
         assert_same_run(tmp_path, trained)
+
+    @pytest.mark.parametrize(("where", "epochs"), [("mine", 1), ("combine", 2)])
+    def test_killed_within_a_stage_it_repeats_that_alone(
+        self, train, trained, pictures, environment, tmp_path, caplog, where, epochs
+    ):
+        """When the table of candidates is written, but not yet the record; in the second epoch."""
+        folder, whole = train("baseline" if where == "mine" else "run", max_epochs=epochs), trained
+        if where == "combine":
+            whole = shutil.copytree(folder, tmp_path / "whole")
+            for name in ("stages/combine.json", "checkpoint.pt", "m/model.pt", "m/signature_bank.npz"):
+                (folder / name).unlink()
+        program = [sys.executable, "-c", KILLED.format(bundle=str(BUNDLE), where=where)]
+        result = subprocess.run(
+            [*program, *arguments(pictures, folder, max_epochs=epochs)], cwd=tmp_path, env=environment,
+            capture_output=True, text=True, timeout=100, check=False,
+        )  # fmt: skip
+        assert result.returncode == -signal.SIGKILL, result.stderr[-2000:]
+        assert f"stage {where}: starts" in result.stdout
+        written = "ood_candidates.csv" if where == "mine" else "checkpoint.pt"
+        assert (folder / written).is_file()
+        assert not (folder / "stages" / f"{where}.json").exists()
+        caplog.set_level("INFO")
+        caplog.clear()
+        train(max_epochs=epochs)
+        first = next(step for step in STEPS if f"stage {step}: starts" in caplog.text)
+        assert first == where
+        assert_same_run(folder, whole)
 
 
 class TestOptions:
@@ -401,6 +463,38 @@ class TestComparison:
         pair = table["per class"]["against_baseline"]["miou_foreground"]
         assert pair["first"] == pytest.approx(table["per class"]["miou_foreground"]["mean"])
         assert pair["second"] == pytest.approx(table[own]["miou_foreground"]["mean"])
+
+    @pytest.mark.parametrize(
+        ("settings", "words"),
+        [
+            ({"variants": {"x": {"fil": "mean"}}}, "variant 'x' sets 'fil', which is no option of train.json; did you"),
+            ({"variants": {"x": {"network_pair": "Unet-vgg11_bn"}}}, "variant 'x' sets 'network_pair', which is no"),
+            ({"variants": {"x": {"fold": 1}}}, "variant 'x' sets 'fold', which the experiment sets itself"),
+            ({"shared_settings": {"max_epoch": 1}}, "shared_settings sets 'max_epoch', which is no option of"),
+            ({"overlays": ["none.json"]}, "overlays names 'none.json', but there is no such file in"),
+        ],
+        ids=str,
+    )
+    def test_options_that_would_do_nothing_are_refused(self, fail_config, tmp_path, settings, words):
+        error = fail_config(BUNDLE, ["evaluate.json", "experiment.json"], output_dir=tmp_path, **settings)
+        assert words in str(error)
+        assert not list(tmp_path.rglob("*.pt"))
+
+    def test_overlays_reach_training_and_evaluation(self, fail_config, pictures, tmp_path, monkeypatch):
+        """Without the package that the networks of this overlay need, whose message tells which one was asked for."""
+        from monai.utils import module
+
+        wanted = module.optional_import
+        monkeypatch.setattr(
+            "monai.utils.optional_import",
+            lambda name, *args, **keys: (None, False) if name.startswith("segm") else wanted(name, *args, **keys),
+        )
+        error = fail_config(
+            BUNDLE, ["evaluate.json", "experiment.json"], dataset_dir=pictures, output_dir=tmp_path, num_folds=2,
+            seeds=[0], overlays=["encoders.json"], variants={"vgg16": {"network_pair": "Unet-vgg16_bn"}},
+            **(SHORT | {"norm": "batch"}),
+        )  # fmt: skip
+        assert "network 'Unet-vgg16_bn' needs segmentation-models-pytorch" in str(error)
 
     @pytest.mark.parametrize(("percentages", "words"), [([], "percentages is []"), ([0.5, 2], "from 0 to 1")])
     def test_impossible_percentages_are_named(self, fail_config, tmp_path, percentages, words):
