@@ -11,6 +11,10 @@ import pytest
 SECTIONS = ("not for clinical use", "citation", "when it fails", "monai label", "offline")
 
 
+FIXED = {"is_main", "distributed", "spatial_dims", "in_channels", "divisor"}
+"""Keys that overlays set, or that go with the network."""
+
+
 @pytest.fixture
 def readme(bundle):
     return (bundle / "docs" / "README.md").read_text(encoding="utf-8")
@@ -72,6 +76,8 @@ def test_every_knob_exists(overridable, readme, configs):
     known = [configs[name] for name in ("train", "inference", "evaluate")]
     assert not [key for key in keys if not any(exists(config, key) for config in known)]
     assert not [key for key in overridable if key not in keys]
+    plain = {key for config in known for key, value in config.items() if not _refers(value)}
+    assert not sorted(plain - set(keys) - FIXED)
 
 
 def test_every_option_of_a_command_exists(readme, bundle, bundle_importable, monkeypatch):
@@ -133,5 +139,10 @@ def test_every_command_runs(readme, bundle, dataset, trained, run_config, monkey
     assert used >= {"train.json", "inference.json", "evaluate.json"}
 
 
+def _refers(value):
+    """Whether a value of a config is an object, or made of others."""
+    return isinstance(value, dict) or any(str(item)[:1] in ("$", "@", "{") for item in _as_list(value))
+
+
 def _as_list(value):
-    return [value] if isinstance(value, str) else list(value)
+    return list(value) if isinstance(value, list | tuple) else [value]
