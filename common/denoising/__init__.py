@@ -11,7 +11,8 @@ from .localization import measure_scores
 from .loss import DenoisingLoss, NegativeDenoisingLoss, NegativeSegmentationLoss
 from .noise import RandCoarseNoised, add_noise, coarse_noise
 from .score import AnomalyMapd, anomaly_score
-from .slices import HealthySlices, SliceDataset, draw_patients, known_slices, slice_cases
+from .slice_datasets import HealthySlices, SliceDataset
+from .slices import draw_patients, known_slices, slice_cases
 from .training import Course, StagedPretraining
 from .volumes import SaveSliced, VolumeWriter
 

@@ -15,7 +15,7 @@ from ..weights import load_weights
 from .foreground import THRESHOLD
 from .gallery import draw_anomaly_maps
 from .localization import by_patient, localize_anomalies, measure_scores, network_scorer, score_patients
-from .slices import SliceDataset
+from .slice_datasets import SliceDataset
 from .training import MAPS, REPORT
 
 logger = logging.getLogger(__name__)

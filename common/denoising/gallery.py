@@ -15,7 +15,7 @@ from ..handlers.recorder import telling_slice
 from .foreground import THRESHOLD, foreground_mask
 from .localization import by_patient
 from .score import anomaly_score
-from .slices import PreparedSlice, SliceDataset
+from .slice_datasets import PreparedSlice, SliceDataset
 
 
 @torch.no_grad()

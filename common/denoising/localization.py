@@ -20,7 +20,8 @@ from .components import remove_small_components
 from .curve import PixelCurve
 from .foreground import THRESHOLD
 from .score import anomaly_score
-from .slices import PreparedSlice, SliceDataset, person_of
+from .slice_datasets import PreparedSlice, SliceDataset
+from .slices import person_of
 
 logger = logging.getLogger(__name__)
 

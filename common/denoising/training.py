@@ -24,7 +24,8 @@ from .foreground import THRESHOLD
 from .gallery import draw_anomaly_maps
 from .head import load_body_from
 from .localization import localize_anomalies
-from .slices import HealthySlices, SliceDataset, draw_patients, person_of
+from .slice_datasets import HealthySlices, SliceDataset
+from .slices import draw_patients, person_of
 
 logger = logging.getLogger(__name__)
 

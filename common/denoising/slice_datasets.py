@@ -1,0 +1,256 @@
+"""Slices in memory: with their labels, and the healthy ones that a denoiser learns from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.data import Dataset
+from monai.transforms import Randomizable
+from torch import Tensor
+
+from ..data.cases import Case, Folders, name_folders
+from ..data.scans import find_scans
+from ..describe import describe, settings_digest
+from ..errors import ConfigError, LabelError, MissingDataError, NotEnoughCasesError
+from ..session import is_main_process
+from ..stages import cases_digest
+from ..weights import read_checkpoint, save_atomically
+from .loading import PERCENTILE
+from .slices import slice_cases
+
+
+@dataclass(frozen=True)
+class PreparedSlice:
+    """A slice in memory.
+
+    Args:
+        case: what is known of it.
+        image: ``(C, H, W[, D])``, prepared.
+        label: class indices ``(1, H, W[, D])``; ``None`` without.
+        healthy: whether its whole label is background; true without a label.
+    """
+
+    case: Case
+    image: Tensor
+    label: Tensor | None
+    healthy: bool
+
+
+class SliceDataset(Dataset):
+    """Slices (or, in 3-D, volumes), in memory: 4 bytes for each pixel and channel, 1 for the label.
+
+    Args:
+        data: cases with ``image`` and ``label``; volumes are cut into slices, see :func:`slice_cases`.
+        load: loads and checks a case and turns its label into class indices.
+        prepare: scales it and brings it to one size, without randomness.
+        transform: random changes.
+        spatial_dims: 2 or 3.
+        percentile: see :func:`slice_cases`.
+        clear_border: see :func:`slice_cases`.
+        cache_dir: folder where prepared slices are kept for further runs on the same files with the same settings; none
+            are by default.
+    """
+
+    def __init__(
+        self,
+        data: Sequence[Case],
+        load: Callable[[Case], dict[str, Any]],
+        prepare: Callable[[dict[str, Any]], dict[str, Any]],
+        *,
+        transform: Callable[..., Any] | None = None,
+        spatial_dims: int = 2,
+        percentile: float = PERCENTILE,
+        clear_border: bool = False,
+        cache_dir: str | None = None,
+    ) -> None:
+        super().__init__(data, transform)
+        self.cache_dir = cache_dir
+        self.load, self.prepare = load, prepare
+        self.spatial_dims, self.percentile, self.clear_border = spatial_dims, percentile, clear_border
+
+    @property
+    def slicing(self) -> dict[str, Any]:
+        """Settings of :func:`slice_cases`."""
+        return {"spatial_dims": self.spatial_dims, "percentile": self.percentile, "clear_border": self.clear_border}
+
+    @cached_property
+    def slices(self) -> list[Case]:
+        """All slices, as cases."""
+        if self.cache_dir is not None:
+            return [item.case for item in self.items]
+        return slice_cases(self.data, **self.slicing)
+
+    @cached_property
+    def items(self) -> list[PreparedSlice]:
+        """All slices, in memory."""
+        if self.cache_dir is None:
+            return [self._prepare(case) for case in self.slices]
+        settings = settings_digest([self.load, self.prepare, self.slicing])
+        # Where files lie goes in as well, since the cases name them.
+        described = [cases_digest(self.data), describe(self.data), settings]
+        path = Path(self.cache_dir) / f"{settings_digest(described)}.pt"
+        if not path.is_file():
+            items = [self._prepare(case) for case in slice_cases(self.data, **self.slicing)]
+            if is_main_process():
+                save_atomically({"items": [vars(item) for item in items]}, path)
+            return items
+        return [PreparedSlice(**item) for item in read_checkpoint(path)["items"]]
+
+    @property
+    def num_known(self) -> int:
+        """Number of slices, by the name that ``PatchSampler`` asks for."""
+        return len(self.slices)
+
+    def require_foreground(self, indices: Sequence[int]) -> None:
+        """Makes sure that there is something to learn to segment.
+
+        Raises:
+            LabelError: when all labels of these slices are empty.
+        """
+        if all(self.items[index].healthy for index in indices):
+            raise LabelError(
+                f"the labels of all {len(indices)} training cases hold no foreground: there is nothing to learn to "
+                "segment; check labels and foreground_labels, or raise num_labeled_patients"
+            )
+
+    def __len__(self) -> int:
+        return len(self.slices)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Returns ``image`` ``(C, H, W[, D])`` and ``label`` ``(1, H, W[, D])``, changed at random."""
+        item = self.items[index]
+        data = {"image": item.image.clone()} | ({} if item.label is None else {"label": item.label.clone()})
+        return data if self.transform is None else self.transform(data)
+
+    def _prepare(self, case: Case) -> PreparedSlice:
+        loaded = self.load(dict(case))
+        healthy = "label" not in loaded or not bool(loaded["label"].any())
+        ready = self.prepare(loaded)
+        image, label = (_plain(ready[key]) if key in ready else None for key in ("image", "label"))
+        assert image is not None
+        return PreparedSlice(case, image, label, healthy)
+
+
+class HealthySlices(Dataset):
+    """The healthy ones among slices, each with its clean image as ``label``: what a denoiser learns from.
+
+    Args:
+        source: where the slices come from, and how those of ``healthy_dir`` are prepared.
+        transform: copies ``image`` to ``label`` and adds noise to it.
+        healthy: ``labels`` for slices whose label is empty, ``all`` for every one, a list of names of cases (of a
+            volume, its name or those of its slices), or a JSON file that holds such a list.
+        healthy_dir: folder or folders of further images without anything abnormal; labels are not needed.
+        load: loads and checks an image of those.
+        fixed: draw the noise once, by ``seed``, so that validations can be compared.
+        seed: of that draw.
+    """
+
+    def __init__(
+        self,
+        source: SliceDataset,
+        transform: Callable[..., Any],
+        *,
+        healthy: str | Sequence[str] = "labels",
+        healthy_dir: Folders | None = None,
+        load: Callable[[Case], dict[str, Any]] | None = None,
+        fixed: bool = False,
+        seed: int = 0,
+    ) -> None:
+        super().__init__([], transform)
+        if healthy_dir and load is None:
+            raise ConfigError("healthy_dir is given, but nothing that loads its images; set load")
+        self.source, self.load, self.fixed, self.seed = source, load, fixed, seed
+        self.names = read_healthy(healthy)
+        self.folders = name_folders(healthy_dir) if healthy_dir else []
+
+    @cached_property
+    def further(self) -> list[Case]:
+        """The images of ``healthy_dir``."""
+        dims = self.source.spatial_dims
+        found = [
+            case | {"task": task}
+            for folder, task in self.folders
+            for case in find_scans(folder, spatial_dims=dims, name="healthy_dir")
+        ]
+        return [{key: value for key, value in case.items() if key != "label"} for case in found]
+
+    @cached_property
+    def images(self) -> list[Tensor]:
+        """The prepared images of all healthy slices.
+
+        Raises:
+            NotEnoughCasesError: when there is none.
+        """
+        own = [item.image for item in self.source.items if self._is_healthy(item)]
+        source = self.source
+        rest = SliceDataset(self.further, self.load or source.load, source.prepare, **source.slicing)
+        found = own + [item.image for item in rest.items]
+        if not found:
+            raise NotEnoughCasesError(
+                f"none of {len(self.source)} slices is healthy: every label holds foreground; name healthy slices in "
+                "healthy, give healthy_dir, set healthy to 'all' to denoise every slice, or pretrained to false"
+            )
+        return found
+
+    @cached_property
+    def _fixed(self) -> list[dict[str, Any]]:
+        """The slices with their noise, drawn once."""
+        if isinstance(self.transform, Randomizable):
+            self.transform.set_random_state(seed=self.seed)
+        return [self.transform({"image": image.clone()}) for image in self.images]
+
+    @property
+    def num_known(self) -> int:
+        """Number of slices, by the name that ``PatchSampler`` asks for."""
+        return len(self.images)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Returns ``image``, with noise, and ``label``, the same without."""
+        return self._fixed[index] if self.fixed else self.transform({"image": self.images[index].clone()})
+
+    def _is_healthy(self, item: PreparedSlice) -> bool:
+        if self.names is None:
+            return True
+        if not self.names:
+            return item.healthy
+        return bool({str(item.case.get(key)) for key in ("case", "volume")} & self.names)
+
+
+def read_healthy(healthy: str | Sequence[str]) -> frozenset[str] | None:
+    """Returns the names of healthy cases; empty where labels tell them, ``None`` where all are.
+
+    Args:
+        healthy: see :class:`HealthySlices`.
+
+    Raises:
+        MissingDataError: when a file is named that does not exist or holds no list of names.
+    """
+    if healthy == "all":
+        return None
+    if healthy == "labels":
+        return frozenset()
+    if isinstance(healthy, str):
+        try:
+            healthy = json.loads(Path(healthy).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise MissingDataError(
+                f"healthy is {healthy!r}, which is no JSON file; accepted are 'labels', 'all', a list of names of "
+                "cases, or a JSON file with one"
+            ) from error
+    if not isinstance(healthy, list | tuple) or not healthy:
+        raise MissingDataError(f"healthy gives {healthy!r}; accepted is a list of names of cases, at least one")
+    return frozenset(str(name) for name in healthy)
+
+
+def _plain(image: Any) -> Tensor:
+    """The tensor without metadata."""
+    return torch.as_tensor(image).as_subclass(Tensor).contiguous()
