@@ -480,7 +480,7 @@ class TestComparison:
         assert words in str(error)
         assert not list(tmp_path.rglob("*.pt"))
 
-    def test_overlays_reach_training_and_evaluation(self, fail_config, pictures, tmp_path, monkeypatch):
+    def test_overlays_reach_the_trainings(self, fail_config, pictures, tmp_path, monkeypatch):
         """Without the package that the networks of this overlay need, whose message tells which one was asked for."""
         from monai.utils import module
 
