@@ -137,7 +137,7 @@ class TestMethods:
             ),
             (
                 {"two_step": True, "max_epochs": 1},
-                "pretrain_epochs is 0 of max_epochs 1; accepted is 1 to max_epochs - 1",
+                "pretrain_epochs is 1 of max_epochs 1; accepted is 1 to max_epochs - 1",
             ),
             ({"two_step": True, "method": "unet"}, "method 'unet' has nothing to train an encoder with"),
         ],

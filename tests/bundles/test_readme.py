@@ -116,6 +116,8 @@ def test_every_command_runs(readme, bundle, dataset, trained, run_config, monkey
         run_id = arguments[1] if not arguments[1].startswith("--") else "run"
         replaced = {"dataset_dir": dataset, "ood_dir": dataset, "split_file": None, "damages": []}
         replaced |= {"initial_weights": None, "foreground_labels": None, "samples_per_epoch": 2, "val_interval": 1}
+        # Of voxels of 4 x 4 x 10 mm the tiny scans would have a handful.
+        replaced |= {"spacing": None}
         # The tiny scans are no DICOM series, for which test_dicom_output has its own run.
         replaced |= {"output_format": "nifti"}
         # Of four cases, four folds leave two to train on; what is compared are the weights and figures of these tests.
