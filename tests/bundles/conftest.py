@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
@@ -97,3 +98,46 @@ def overridable():
     """The keys that users override in every ``train.json``."""
     folders = ["dataset_dir", "output_dir", "model_dir"]
     return [*folders, "device", "max_epochs", "batch_size", "learning_rate", "num_workers", "seed", "val_interval"]
+
+
+SPY = """
+import torch
+import torch.distributed as dist
+from ignite.engine import Events
+
+class Spy:
+    def __init__(self, members, folder, with_buffers):
+        self.members, self.folder, self.with_buffers = members, folder, with_buffers
+
+    def attach(self, engine):
+        engine.add_event_handler(Events.COMPLETED, self)
+
+    def state_of(self, member):
+        kept = member.state_dict() if self.with_buffers else dict(member.named_parameters())
+        return {name: value.detach() for name, value in kept.items()}
+
+    def __call__(self, engine):
+        torch.save([self.state_of(member) for member in self.members], f"{self.folder}/{dist.get_rank()}.pt")
+"""
+
+
+@pytest.fixture
+def states_of_two_processes(run_command, tmp_path):
+    """Trains on two processes; returns what each of them holds of the members at the end, named as in the config.
+
+    ``with_buffers=False`` leaves out running statistics, which are each process's own.
+    """
+
+    def start(bundle, members, *, with_buffers=True, **settings):
+        (tmp_path / "spy.py").write_text(SPY, encoding="utf-8")
+        spy = {"_target_": "spy.Spy", "members": members, "folder": str(tmp_path), "with_buffers": with_buffers}
+        overlay = tmp_path / "spy.json"
+        overlay.write_text(json.dumps({"+train#handlers": [spy]}))
+        run_command(
+            bundle, ["train.json", "multi_gpu_train.json", overlay], cwd=tmp_path,
+            launcher=("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"),
+            output_dir=tmp_path / "out", model_dir=tmp_path / "m", env={"PYTHONPATH": str(tmp_path)}, **settings,
+        )  # fmt: skip
+        return [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
+
+    return start

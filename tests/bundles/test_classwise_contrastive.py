@@ -360,41 +360,15 @@ def test_methods_are_compared_by_one_command(run_config, folder, tmp_path):
 
 
 @pytest.mark.parametrize("settings", [{}, {"method": "byol"}], ids=["both", "byol"])
-def test_two_processes_hold_the_same_networks(run_command, folder, tmp_path, settings):
+def test_two_processes_hold_the_same_networks(states_of_two_processes, folder, settings):
     """Each rank writes its state: gradients are averaged also where steps leave out parts of the network."""
-    (tmp_path / "spy.py").write_text(SPY, encoding="utf-8")
-    overlay = tmp_path / "spy.json"
-    spy = {"_target_": "spy.Spy", "network": "@headed_def", "folder": str(tmp_path)}
-    overlay.write_text(json.dumps({"+train#handlers": [spy]}))
-    run_command(
-        BUNDLE, ["train.json", "multi_gpu_train.json", overlay], cwd=tmp_path,
-        launcher=("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"),
-        dataset_dir=folder, output_dir=tmp_path / "out", model_dir=tmp_path / "m", labeled_fraction=0.5,
-        samples_per_epoch=16, batch_size=4, val_fraction=0.25, max_epochs=2, env={"PYTHONPATH": str(tmp_path)},
-        **settings,
-    )  # fmt: skip
-    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
+    settings = {"labeled_fraction": 0.5, "samples_per_epoch": 16, "batch_size": 4, "val_fraction": 0.25} | settings
+    (first,), (second,) = states_of_two_processes(
+        BUNDLE, ["@headed_def"], with_buffers=False, dataset_dir=folder, max_epochs=2, **settings
+    )
     torch.testing.assert_close(first, second, rtol=0, atol=0)
     assert first
 
-
-SPY = """
-import torch
-import torch.distributed as dist
-from ignite.engine import Events
-
-class Spy:
-    def __init__(self, network, folder):
-        self.network, self.folder = network, folder
-
-    def attach(self, engine):
-        engine.add_event_handler(Events.COMPLETED, self)
-
-    def __call__(self, engine):
-        # Running statistics are each process's own.
-        state = {name: value.detach() for name, value in self.network.named_parameters()}
-        torch.save(state, f"{self.folder}/{dist.get_rank()}.pt")
-"""
 
 DATA = Path(os.environ.get("MEDICAL_DATA_DIR") or "-")
 

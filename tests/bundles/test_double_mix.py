@@ -373,37 +373,10 @@ def test_run_is_not_resumed_with_other_cases_or_settings(train, fail_config, fol
     assert "checkpoint.pt is of another run (other cases or settings); repeat its options" in str(error)
 
 
-def test_two_processes_hold_the_same_networks_and_weights(run_command, folder, tmp_path):
+def test_two_processes_hold_the_same_networks_and_weights(states_of_two_processes, folder):
     """Each rank writes its state: gradients are averaged and statistics summed, so both must agree."""
-    (tmp_path / "spy.py").write_text(SPY, encoding="utf-8")
-    overlay = tmp_path / "spy.json"
     members = ["@network_def", "@train#weight_a", "@train#weight_b"]
-    overlay.write_text(
-        json.dumps({"+train#handlers": [{"_target_": "spy.Spy", "members": members, "folder": str(tmp_path)}]})
-    )
-    run_command(
-        BUNDLE, ["train.json", "multi_gpu_train.json", overlay], cwd=tmp_path,
-        launcher=("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"),
-        dataset_dir=folder, output_dir=tmp_path / "out", model_dir=tmp_path / "m", labeled_fraction=0.5,
-        samples_per_epoch=16, env={"PYTHONPATH": str(tmp_path)},
-    )  # fmt: skip
-    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
+    settings = {"dataset_dir": folder, "labeled_fraction": 0.5, "samples_per_epoch": 16}
+    first, second = states_of_two_processes(BUNDLE, members, **settings)
     torch.testing.assert_close(first, second, rtol=0, atol=0)
     assert first[0]
-
-
-SPY = """
-import torch
-import torch.distributed as dist
-from ignite.engine import Events
-
-class Spy:
-    def __init__(self, members, folder):
-        self.members, self.folder = members, folder
-
-    def attach(self, engine):
-        engine.add_event_handler(Events.COMPLETED, self)
-
-    def __call__(self, engine):
-        torch.save([member.state_dict() for member in self.members], f"{self.folder}/{dist.get_rank()}.pt")
-"""
