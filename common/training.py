@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from .errors import ConfigError, NotEnoughCasesError
 from .files import check_writable
 from .session import is_main_process
 from .spectral.distance import Distance
+
+logger = logging.getLogger(__name__)
 
 
 def run_digest(cases: Mapping[str, Sequence[Any]], settings: Mapping[str, Any]) -> str:
@@ -135,15 +138,21 @@ class CoTrainingPreflight(TrainingPreflight):
         super()._check_sources()
         half = self.batch_size // 2
         if self.needs_unlabeled and not self.unlabeled:
-            raise NotEnoughCasesError(
-                f"no unlabeled case is left beside {len(self.labeled)} labeled one(s); lower labeled_fraction, give "
-                "unlabeled_dir, or lay configs/supervised.json over train.json"
-            )
+            self._check_unlabeled()
         if len(self.labeled) < half:
             raise NotEnoughCasesError(
                 f"{len(self.labeled)} labeled case(s), but half of a batch of {self.batch_size} needs {half}; raise "
                 "labeled_fraction, add labeled cases or lower batch_size"
             )
+
+    def _check_unlabeled(self) -> None:
+        """Raises where a drawn split leaves no unlabeled case; lists set from outside cannot name any."""
+        found = f"no unlabeled case is left beside {len(self.labeled)} labeled one(s)"
+        if self.split is not None and self.split.drawn:
+            raise NotEnoughCasesError(
+                f"{found}; lower labeled_fraction, give unlabeled_dir, or lay configs/supervised.json over train.json"
+            )
+        logger.warning("%s; these are learned from without their labels as well; unlabeled_dir names others", found)
 
     def _parts(self) -> dict[str, Sequence[Any]]:
         """The cases of the run; unlabeled ones also where nothing is learned from them."""

@@ -1,11 +1,7 @@
-"""What tests of several folders share: accepted warnings, tiny data, and the two ways to run a bundle."""
+"""What tests of several folders share: accepted warnings and tiny data."""
 
 import json
-import os
-import subprocess
-import sys
 import warnings
-from contextlib import contextmanager
 from pathlib import Path
 
 import nibabel as nib
@@ -18,12 +14,8 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)
     import ignite.handlers  # noqa: F401
 
+pytest_plugins = ["tests.running"]
 REPOSITORY = Path(__file__).resolve().parents[1]
-TINY = {"network_def#features": [4, 8, 8, 8, 8, 4], "roi_size": [24, 24, 24], "phantom_cases": 3, "max_epochs": 1}
-# All tiny cases have foreground.
-TINY |= {"pretrain_epochs": 1, "healthy": "all", "noise_resolution": 4}
-"""Settings that make a run short; each is used where the config has it."""
-
 IGNORED_WARNINGS = (
     # MONAI reminds at every parse that a config is code; README and CONTRACT tell users so.
     "ignore:parsing config_file:UserWarning:monai.bundle.scripts",
@@ -45,155 +37,9 @@ def pytest_configure(config):
         config.addinivalue_line("filterwarnings", line)
 
 
-def _exists(config, key):
-    """Whether a config has a nested key."""
-    for part in key.split("#"):
-        if not isinstance(config, dict) or part not in config:
-            return False
-        config = config[part]
-    return True
-
-
-def _read(bundle, names):
-    """The config files of a bundle, laid over one another."""
-    files = [str(Path(bundle) / "configs" / name) for name in ([names] if isinstance(names, str) else names)]
-    content = {}
-    for file in files:
-        content |= json.loads(Path(file).read_text(encoding="utf-8"))
-    return files, content
-
-
-def _settings(config, overrides):
-    """Tiny settings that the config knows, below those given."""
-    tiny = {key: value for key, value in TINY.items() if _exists(config, key)}
-    for key in tiny.keys() & {"roi_size", "network_def#features"}:
-        length = config["spatial_dims"] if key == "roi_size" else len(config["network_def"]["features"])
-        tiny[key] = tiny[key][:length]
-    if "roi_size" in tiny:
-        divisor = config.get("divisor", 1)
-        tiny["roi_size"] = [-(-size // divisor) * divisor for size in tiny["roi_size"]]
-    return tiny | overrides
-
-
-@pytest.fixture(scope="session")
-def tiny_settings():
-    """The settings of tests for a config: ``tiny_settings(config)``."""
-    return lambda config: _settings(config, {})
-
-
-@contextmanager
-def importable(bundle):
-    """Makes ``scripts`` the package of one bundle and forgets it afterwards, as MONAI Label does."""
-
-    def forget():
-        for name in [name for name in sys.modules if name.split(".")[0] == "scripts"]:
-            del sys.modules[name]
-
-    path = list(sys.path)
-    forget()
-    sys.path.insert(0, str(bundle))
-    try:
-        yield
-    finally:
-        sys.path[:] = path
-        forget()
-
-
 @pytest.fixture(scope="session")
 def repository():
     return REPOSITORY
-
-
-@pytest.fixture(scope="session")
-def bundle_importable():
-    return importable
-
-
-@pytest.fixture(scope="session")
-def run_config():
-    """Runs configs of a bundle in this process: ``run(bundle, "train.json", output_dir=...)``; tiny unless told."""
-    from monai.bundle import run
-    from monai.utils import set_determinism
-
-    def start(bundle, names, run_id="run", *, tiny=True, **overrides):
-        files, config = _read(bundle, names)
-        plain = {"device": "cpu"} | {key: _plain(value) for key, value in overrides.items()}
-        settings = _settings(config, plain) if tiny else plain
-        hook = sys.excepthook
-        try:
-            with importable(bundle):
-                # The bundle's logging.conf would take pytest's handlers away.
-                run(run_id=run_id, config_file=files, logging_file=False, **settings)
-        finally:
-            sys.excepthook = hook
-            set_determinism(seed=None)
-
-    return start
-
-
-@pytest.fixture(scope="session")
-def fail_config(run_config):
-    """Runs configs that must fail and returns the bundle's own error, as the command line would report it."""
-
-    def start(bundle, names, run_id="run", **overrides):
-        # Any kind: MONAI wraps what a component raises.
-        with pytest.raises(Exception) as caught:  # noqa: PT011
-            run_config(bundle, names, run_id, **overrides)
-        return own_error(caught.value)
-
-    return start
-
-
-def own_error(error):
-    """The error of ours in a chain, found by name: ``scripts`` has been forgotten since it was raised."""
-    while error is not None:
-        if "BundleError" in [kind.__name__ for kind in type(error).__mro__]:
-            assert "\n" not in str(error), "one line"
-            return error
-        error, last = error.__cause__ or error.__context__, error
-    raise AssertionError(f"no error of ours, but {last!r}") from last
-
-
-def _plain(value):
-    return str(value) if isinstance(value, Path) else value
-
-
-@pytest.fixture(scope="session")
-def run_command():
-    """Runs ``python -m monai.bundle`` with tiny settings, as a user would, and returns the finished process.
-
-    ``launcher`` is what comes before ``-m monai.bundle``, ``shell`` what a shell does first.
-    """
-
-    def start(
-        bundle, names, run_id="run", *, cwd, check=True, launcher=(), shell="", relative=False, env=None, **overrides
-    ):
-        files, config = _read(bundle, names)
-        files = [os.path.relpath(file, cwd) for file in files] if relative else files
-        options = {"config_file": files if len(files) > 1 else files[0]} | _settings(config, overrides)
-        command = [sys.executable, *launcher, "-m", "monai.bundle", "run", run_id]
-        for key, value in options.items():
-            command += [f"--{key}", str(value)]
-        if shell:
-            command = ["bash", "-c", f'{shell}; exec "$@"', "bash", *command]
-        env = clean_environment() | (env or {})
-        result = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=300)
-        assert not check or result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
-        return result
-
-    return start
-
-
-def clean_environment():
-    """The environment of a user's shell: nothing of this process's Python path, one thread, no warnings, no GPU."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "PYTEST"))}
-    python = {"PYTHONWARNINGS": "ignore", "PYTHONDONTWRITEBYTECODE": "1"}
-    return kept | python | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-
-
-@pytest.fixture(scope="session")
-def environment():
-    return clean_environment()
 
 
 def tiny_scan(index, shape=(20, 18, 16)):

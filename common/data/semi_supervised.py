@@ -178,12 +178,13 @@ def unlabeled_cases(split: SemiSupervisedSplit, labeled: Sequence[Case], val_cas
     return split.part("unlabeled") if own else except_files(split.further, [*labeled, *val_cases])
 
 
-def cases_to_learn(unlabeled: Sequence[Case], *, teaching: str, mixing: str) -> list[Case]:
-    """Returns the unlabeled cases, or none where nothing is learned from them.
+def cases_to_learn(unlabeled: Sequence[Case], labeled: Sequence[Case], *, teaching: str, mixing: str) -> list[Case]:
+    """Returns the cases that are learned from without their labels.
 
     Args:
         unlabeled: unlabeled cases.
+        labeled: labeled cases, which serve where there are no others, as with MONAI Label, which hands over no others.
         teaching: name of the teaching; ``none`` learns nothing from unlabeled cases,
         mixing: unless they are mixed.
     """
-    return [] if teaching == mixing == "none" else list(unlabeled)
+    return [] if teaching == mixing == "none" else list(unlabeled) or without_labels(labeled)

@@ -134,8 +134,7 @@ def states_of_two_processes(run_command, tmp_path):
         overlay = tmp_path / "spy.json"
         overlay.write_text(json.dumps({"+train#handlers": [spy]}))
         run_command(
-            bundle, ["train.json", "multi_gpu_train.json", overlay], cwd=tmp_path,
-            launcher=("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"),
+            bundle, ["train.json", "multi_gpu_train.json", overlay], cwd=tmp_path, ranks=2,
             output_dir=tmp_path / "out", model_dir=tmp_path / "m", env={"PYTHONPATH": str(tmp_path)}, **settings,
         )  # fmt: skip
         return [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)]

@@ -2,8 +2,6 @@
 
 import csv
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +10,6 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 WRITTEN = {"metrics.json", "checkpoint.pt", "split.json", "training.png", "models/model.pt"}
-TWO_PROCESSES = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
 DETECTION = {"auc", "accuracy", "sensitivity", "specificity", "fpr_at_95_tpr"}
 
 
@@ -77,7 +74,7 @@ def two_processes(bundle, dataset, run_command, tmp_path_factory):
     """Training by two processes, from a folder that has nothing to do with the bundle."""
     output = tmp_path_factory.mktemp("two")
     run_command(
-        bundle, ["train.json", "multi_gpu_train.json"], cwd=output, launcher=TWO_PROCESSES,
+        bundle, ["train.json", "multi_gpu_train.json"], cwd=output, torchrun=2,
         dataset_dir=dataset, output_dir=output, model_dir=output / "m",
     )  # fmt: skip
     return output
@@ -161,7 +158,7 @@ class TestProcesses:
             pytest.skip("this bundle fits no bank")
         (tmp_path / "model.pt").write_bytes((trained.models / "model.pt").read_bytes())
         run_command(
-            bundle, ["train.json", "multi_gpu_train.json"], "fit_bank", cwd=tmp_path, launcher=TWO_PROCESSES,
+            bundle, ["train.json", "multi_gpu_train.json"], "fit_bank", cwd=tmp_path, ranks=2,
             dataset_dir=dataset, output_dir=tmp_path / "out", model_dir=tmp_path,
         )  # fmt: skip
         assert_same_models(tmp_path, trained.models)
@@ -219,11 +216,9 @@ class TestEvaluation:
         assert first["segmentation"] == second["segmentation"]
 
 
-def test_shapes_fit_the_metadata(bundle, environment):
+def test_shapes_fit_the_metadata(bundle, run_python):
     """MONAI's own check of the network's input and output, in the bundle's folder."""
-    command = [sys.executable, "-m", "monai.bundle", "verify_net_in_out", "network_def", "--device", "cpu"]
+    command = ["-m", "monai.bundle", "verify_net_in_out", "network_def", "--device", "cpu"]
     files = ["--meta_file", "configs/metadata.json", "--config_file", "configs/inference.json"]
-    result = subprocess.run(
-        [*command, *files], cwd=bundle, env=environment, capture_output=True, text=True, timeout=300
-    )
+    result = run_python([*command, *files], cwd=bundle)
     assert result.returncode == 0, result.stderr[-2000:]

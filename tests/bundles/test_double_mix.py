@@ -214,10 +214,15 @@ class TestListsFromOutside:
         assert not (out / "phantoms").exists()
         assert (out / "m" / "model.pt").is_file(), "given data, whatever dataset_dir says"
 
-    def test_without_unlabeled_scans_the_error_says_where_to_name_them(self, fail, lists):
-        assert "no unlabeled case is left beside 3 labeled one(s); lower labeled_fraction, give unlabeled_dir" in str(
-            fail(**lists)
-        )
+    def test_without_unlabeled_scans_the_labeled_ones_serve_as_such_too(self, train, lists):
+        out = train(max_epochs=1, **lists)
+        split = json.loads((out / "split.json").read_text())
+        assert {part: sum(map(len, names.values())) for part, names in split.items()} == {
+            "train": 3,
+            "val": 1,
+            "unlabeled": 0,
+        }
+        assert (out / "m" / "model.pt").is_file()
 
 
 class TestBadInput:

@@ -45,7 +45,7 @@ def test_broken_scan(bundle, run_command, trained, make_scan, save_scan, shape, 
 def test_full_disk(bundle, run_command, dataset, tmp_path):
     """No file may grow beyond 20 kB, as if the disk were full: the weights cannot be written."""
     result = run_command(
-        bundle, "train.json", cwd=tmp_path, check=False, shell="trap '' XFSZ; ulimit -f 20",
+        bundle, "train.json", cwd=tmp_path, check=False, file_size=20_000,
         dataset_dir=dataset, output_dir=tmp_path / "out", model_dir=tmp_path / "m",
     )  # fmt: skip
     assert "cannot write" in error_line(result)

@@ -2,11 +2,10 @@
 
 import csv
 import json
-import os
+import re
 import shutil
 import signal
-import subprocess
-import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -195,28 +194,23 @@ class TestStages:
         assert [step for step in STEPS if f"stage {step}: skipped" in caplog.text][:2] == ["baseline", "mine"]
         assert "stage select: starts (settings changed)" in caplog.text
 
-    def test_killed_in_any_stage_it_ends_in_the_same_selection(self, pictures, trained, environment, tmp_path):
+    def test_killed_in_any_stage_it_ends_in_the_same_selection(self, pictures, trained, start_python, tmp_path):
         """By SIGKILL as soon as a stage begins, one after the other; each start repeats that stage alone."""
-        command = [sys.executable, "-m", "monai.bundle", *arguments(pictures, tmp_path)]
         begun = []
         for kill_in in (*STAGES, None):
-            with subprocess.Popen(
-                command, cwd=tmp_path, env=environment | {"PYTHONUNBUFFERED": "1"}, text=True,
-                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
-            ) as process:  # fmt: skip
-                for line in process.stdout:
-                    begun += [step for step in STEPS if f"stage {step}: starts" in line]
-                    if f"stage {kill_in}: starts" in line:
-                        os.killpg(process.pid, signal.SIGKILL)
-                        break
-                else:
-                    assert process.wait(timeout=60) == (0 if kill_in is None else None)
+            started = start_python(["-m", "monai.bundle", *arguments(pictures, tmp_path)], cwd=tmp_path)
+            while kill_in and started.process.is_alive() and f"stage {kill_in}: starts" not in started.log():
+                time.sleep(0.02)
+            if kill_in:
+                started.kill()
+            assert started.wait().returncode == (-signal.SIGKILL if kill_in else 0)
+            begun += re.findall(r"stage (\w+): starts", started.log())
         assert begun == ["baseline", "baseline", "mine", "mine", "select", "combine", "combine"]
         assert_same_run(tmp_path, trained)
 
     @pytest.mark.parametrize(("where", "epochs"), [("mine", 1), ("combine", 2)])
     def test_killed_within_a_stage_it_repeats_that_alone(
-        self, train, trained, pictures, environment, tmp_path, caplog, where, epochs
+        self, train, trained, pictures, run_python, tmp_path, caplog, where, epochs
     ):
         """When the table of candidates is written, but not yet the record; in the second epoch."""
         folder, whole = train("baseline" if where == "mine" else "run", max_epochs=epochs), trained
@@ -224,11 +218,8 @@ class TestStages:
             whole = shutil.copytree(folder, tmp_path / "whole")
             for name in ("stages/combine.json", "checkpoint.pt", "m/model.pt", "m/signature_bank.npz"):
                 (folder / name).unlink()
-        program = [sys.executable, "-c", KILLED.format(bundle=str(BUNDLE), where=where)]
-        result = subprocess.run(
-            [*program, *arguments(pictures, folder, max_epochs=epochs)], cwd=tmp_path, env=environment,
-            capture_output=True, text=True, timeout=100, check=False,
-        )  # fmt: skip
+        program = ["-c", KILLED.format(bundle=str(BUNDLE), where=where)]
+        result = run_python([*program, *arguments(pictures, folder, max_epochs=epochs)], cwd=tmp_path)
         assert result.returncode == -signal.SIGKILL, result.stderr[-2000:]
         assert f"stage {where}: starts" in result.stdout
         written = "ood_candidates.csv" if where == "mine" else "checkpoint.pt"

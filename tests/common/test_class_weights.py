@@ -1,8 +1,6 @@
 """Class weights against slow references written from their definitions, and what must hold in the limits."""
 
 import math
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -293,13 +291,12 @@ dist.destroy_process_group()
 """
 
 
-def test_two_processes_hold_the_weights_of_one_that_sees_everything(repository, environment, tmp_path):
+def test_two_processes_hold_the_weights_of_one_that_sees_everything(repository, run_ranks, tmp_path):
     batches = [random_batch(seed, absent=(2,) if seed == 2 else ()) for seed in range(4)]
     torch.save(batches, tmp_path / "batches.pt")
-    (tmp_path / "script.py").write_text(SCRIPT, encoding="utf-8")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    command += [str(tmp_path / "script.py"), str(tmp_path / "batches.pt"), str(tmp_path)]
-    subprocess.run(command, cwd=repository, env=environment | {"PYTHONPATH": str(repository)}, check=True, timeout=120)
+    command = ["-c", SCRIPT, str(tmp_path / "batches.pt"), str(tmp_path)]
+    results = run_ranks(command, 2, cwd=tmp_path, env={"PYTHONPATH": str(repository)})
+    assert [result.returncode for result in results] == [0, 0], results[0].stderr[-2000:]
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
     for name in CLASS_WEIGHTS:
         alone = make_class_weight(name, 3)

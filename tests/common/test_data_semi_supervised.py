@@ -166,9 +166,14 @@ class TestSplit:
 
     def test_nothing_is_loaded_from_which_nothing_is_learned(self):
         cases = make_cases(3)
-        assert cases_to_learn(cases, teaching="none", mixing="none") == []
+        assert cases_to_learn(cases, cases, teaching="none", mixing="none") == []
         for teaching, mixing in (("cross", "none"), ("none", "CutMix")):
-            assert cases_to_learn(cases, teaching=teaching, mixing=mixing) == cases
+            assert cases_to_learn(cases[:1], cases[1:], teaching=teaching, mixing=mixing) == cases[:1]
+
+    def test_labeled_cases_serve_without_their_labels_where_there_are_no_others(self):
+        cases = make_cases(3)
+        images = [{key: value for key, value in case.items() if key != "label"} for case in cases]
+        assert cases_to_learn([], cases, teaching="cross", mixing="none") == images != cases
 
     def test_scan_is_not_labeled_and_unlabeled_at_once(self, folder, tmp_path):
         """The folder of unlabeled scans may hold the labeled ones too."""

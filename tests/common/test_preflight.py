@@ -222,6 +222,10 @@ def test_training_run_at_the_limits_is_accepted(tmp_path, settings):
     assert (tmp_path / "out" / "split.json").is_file()
 
 
+DRAWN = SimpleNamespace(drawn=True)
+"""A split whose parts were not set from outside."""
+
+
 def cotraining_preflight(folder, labeled=CASES[:2], unlabeled=CASES[2:4], **settings):
     given = {"max_epochs": 4, "val_interval": 2, "distance": "nearest", "batch_size": 4, "teaching": "cross"}
     given |= {"mixing": "Double-Mix", "output_dir": str(folder / "out"), "save_dir": str(folder / "models")}
@@ -243,8 +247,11 @@ class TestCoTraining:
     @pytest.mark.parametrize(
         ("settings", "text"),
         [
-            ({"unlabeled": []}, r"no unlabeled case is left beside 2 labeled one\(s\); lower labeled_fraction, give"),
-            ({"unlabeled": [], "mixing": "none"}, "or lay configs/supervised.json over train.json"),
+            (
+                {"unlabeled": [], "split": DRAWN},
+                r"no unlabeled case is left beside 2 labeled one\(s\); lower labeled_fraction, give",
+            ),
+            ({"unlabeled": [], "split": DRAWN, "mixing": "none"}, "or lay configs/supervised.json over train.json"),
             ({"batch_size": 6}, r"2 labeled case\(s\), but half of a batch of 6 needs 3; raise labeled_fraction"),
             ({"labeled": CASES[:1], "unlabeled": []}, r"1 training and 1 validation case\(s\)"),
         ],
@@ -253,6 +260,10 @@ class TestCoTraining:
         with pytest.raises(NotEnoughCasesError, match=text):
             cotraining_preflight(tmp_path, **settings).run()
         assert list(tmp_path.iterdir()) == []
+
+    def test_lists_set_from_outside_need_no_unlabeled_case(self, tmp_path, caplog):
+        cotraining_preflight(tmp_path, unlabeled=[]).run()
+        assert "no unlabeled case is left beside 2 labeled one(s); these are learned from" in caplog.text
 
     def test_learning_from_labels_alone_needs_no_unlabeled_case(self, tmp_path):
         cotraining_preflight(tmp_path, unlabeled=[], teaching="none", mixing="none").run()

@@ -1,11 +1,7 @@
 import hashlib
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 
@@ -45,25 +41,25 @@ for name in ("first", "second", "third"):
 """
 
 
-def start(folder, wait_in=""):
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2]), "PYTHONWARNINGS": "ignore"}
-    return subprocess.Popen([sys.executable, "-c", PROGRAM, str(folder), wait_in], env=environment)
-
-
-def test_killed_stage_is_the_only_one_that_is_repeated(tmp_path):
+def test_killed_stage_is_the_only_one_that_is_repeated(start_python, repository, tmp_path):
     """In each stage in turn, by SIGKILL in the middle of writing, which no program can catch."""
+
+    def start(wait_in=""):
+        command = ["-c", PROGRAM, str(tmp_path), wait_in]
+        return start_python(command, cwd=tmp_path, env={"PYTHONPATH": str(repository)})
+
     for name in NAMES:
-        process = start(tmp_path, name)
+        started = start(name)
         deadline = time.monotonic() + 120
         while not (tmp_path / "waiting").exists():
             assert time.monotonic() < deadline
-            assert process.poll() is None
+            assert started.process.is_alive()
             time.sleep(0.02)
-        process.send_signal(signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL
+        started.kill()
+        assert started.wait().returncode == -signal.SIGKILL
         (tmp_path / "waiting").unlink()
         assert not (tmp_path / f"{name}.txt").exists(), "nothing half written under its name"
-    assert start(tmp_path).wait() == 0
+    assert start().wait().returncode == 0
     assert (tmp_path / "worked.txt").read_text().split() == [name for name in NAMES for _ in range(2)]
     before = b"1"
     for name in NAMES:

@@ -154,8 +154,7 @@ def test_training_runs_on_the_gpu(bundle, run_config, data, tmp_path):
 
 def test_one_process_trains_with_nccl(bundle, run_command, data, tmp_path):
     run_command(
-        bundle, ["train.json", "multi_gpu_train.json"], cwd=tmp_path, env={"CUDA_VISIBLE_DEVICES": "0"},
-        launcher=("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=1"),
+        bundle, ["train.json", "multi_gpu_train.json"], cwd=tmp_path, env={"CUDA_VISIBLE_DEVICES": "0"}, torchrun=1,
         dataset_dir=data, output_dir=tmp_path / "out", model_dir=tmp_path / "m",
     )  # fmt: skip
     assert (tmp_path / "m" / "model.pt").is_file()

@@ -95,7 +95,7 @@ def test_building_leaves_no_temporary_file(archives):
 
 
 def test_unpacked_bundle_runs_alone(
-    unpacked, repository, run_command, environment, make_dataset, shape_of, tiny_settings, tmp_path
+    unpacked, repository, run_command, run_python, make_dataset, shape_of, tiny_settings, tmp_path
 ):
     """Training by the command line, then inference and evaluation, elsewhere and standing in the repository."""
     config = json.loads((unpacked / "configs" / "train.json").read_text(encoding="utf-8"))
@@ -111,8 +111,7 @@ def test_unpacked_bundle_runs_alone(
     for cwd in (elsewhere, repository):
         settings = tiny | {"dataset_dir": str(data), "model_dir": str(models), "device": "cpu"}
         runs = {name: settings | {"output_dir": str(tmp_path / cwd.name / name)} for name in ("inference", "evaluate")}
-        command = [sys.executable, "-c", SCRIPT, str(unpacked), json.dumps(runs)]
-        result = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
+        result = run_python(["-c", SCRIPT, str(unpacked), json.dumps(runs)], cwd=cwd)
         assert result.returncode == 0, result.stderr[-3000:]
         suffix = ".nii.gz" if config["spatial_dims"] == 3 else ".png"
         assert (tmp_path / cwd.name / "inference" / "case_0" / f"case_0_seg{suffix}").is_file()

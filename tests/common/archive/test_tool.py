@@ -32,10 +32,8 @@ def test_what_a_hostile_file_says_cannot_drive_the_terminal(tmp_path, capsys):
     ("arguments", "status", "text"),
     [(["verify", "none.zip"], 1, "error: archive none.zip does not exist"), (["verify"], 2, "file")],
 )
-def test_command_line_of_the_package(repository, environment, tmp_path, arguments, status, text):
-    command = [sys.executable, "-m", "common", *arguments]
-    env = environment | {"PYTHONPATH": str(repository)}
-    result = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+def test_command_line_of_the_package(repository, run_python, tmp_path, arguments, status, text):
+    result = run_python(["-m", "common", *arguments], cwd=tmp_path, env={"PYTHONPATH": str(repository)})
     assert result.returncode == status
     assert text in result.stderr
 

@@ -1,0 +1,253 @@
+"""The ways to run a bundle: in the process of the tests, and by the command line."""
+
+import json
+import multiprocessing
+import os
+import runpy
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from contextlib import contextmanager
+from multiprocessing import forkserver
+from pathlib import Path
+
+import pytest
+
+TINY = {"network_def#features": [4, 8, 8, 8, 8, 4], "roi_size": [24, 24, 24], "phantom_cases": 3, "max_epochs": 1}
+# All tiny cases have foreground.
+TINY |= {"pretrain_epochs": 1, "healthy": "all", "noise_resolution": 4}
+"""Settings that make a run short; each is used where the config has it."""
+
+
+def _exists(config, key):
+    """Whether a config has a nested key."""
+    for part in key.split("#"):
+        if not isinstance(config, dict) or part not in config:
+            return False
+        config = config[part]
+    return True
+
+
+def _read(bundle, names):
+    """The config files of a bundle, laid over one another."""
+    files = [str(Path(bundle) / "configs" / name) for name in ([names] if isinstance(names, str) else names)]
+    content = {}
+    for file in files:
+        content |= json.loads(Path(file).read_text(encoding="utf-8"))
+    return files, content
+
+
+def _settings(config, overrides):
+    """Tiny settings that the config knows, below those given."""
+    tiny = {key: value for key, value in TINY.items() if _exists(config, key)}
+    for key in tiny.keys() & {"roi_size", "network_def#features"}:
+        length = config["spatial_dims"] if key == "roi_size" else len(config["network_def"]["features"])
+        tiny[key] = tiny[key][:length]
+    if "roi_size" in tiny:
+        divisor = config.get("divisor", 1)
+        tiny["roi_size"] = [-(-size // divisor) * divisor for size in tiny["roi_size"]]
+    return tiny | overrides
+
+
+@pytest.fixture(scope="session")
+def tiny_settings():
+    """The settings of tests for a config: ``tiny_settings(config)``."""
+    return lambda config: _settings(config, {})
+
+
+@contextmanager
+def importable(bundle):
+    """Makes ``scripts`` the package of one bundle and forgets it afterwards, as MONAI Label does."""
+
+    def forget():
+        for name in [name for name in sys.modules if name.split(".")[0] == "scripts"]:
+            del sys.modules[name]
+
+    path = list(sys.path)
+    forget()
+    sys.path.insert(0, str(bundle))
+    try:
+        yield
+    finally:
+        sys.path[:] = path
+        forget()
+
+
+@pytest.fixture(scope="session")
+def bundle_importable():
+    return importable
+
+
+@pytest.fixture(scope="session")
+def run_config():
+    """Runs configs of a bundle in this process: ``run(bundle, "train.json", output_dir=...)``; tiny unless told."""
+    from monai.bundle import run
+    from monai.utils import set_determinism
+
+    def start(bundle, names, run_id="run", *, tiny=True, **overrides):
+        files, config = _read(bundle, names)
+        plain = {"device": "cpu"} | {key: _plain(value) for key, value in overrides.items()}
+        settings = _settings(config, plain) if tiny else plain
+        hook = sys.excepthook
+        try:
+            with importable(bundle):
+                # The bundle's logging.conf would take pytest's handlers away.
+                run(run_id=run_id, config_file=files, logging_file=False, **settings)
+        finally:
+            sys.excepthook = hook
+            set_determinism(seed=None)
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def fail_config(run_config):
+    """Runs configs that must fail and returns the bundle's own error, as the command line would report it."""
+
+    def start(bundle, names, run_id="run", **overrides):
+        # Any kind: MONAI wraps what a component raises.
+        with pytest.raises(Exception) as caught:  # noqa: PT011
+            run_config(bundle, names, run_id, **overrides)
+        return own_error(caught.value)
+
+    return start
+
+
+def own_error(error):
+    """The error of ours in a chain, found by name: ``scripts`` has been forgotten since it was raised."""
+    while error is not None:
+        if "BundleError" in [kind.__name__ for kind in type(error).__mro__]:
+            assert "\n" not in str(error), "one line"
+            return error
+        error, last = error.__cause__ or error.__context__, error
+    raise AssertionError(f"no error of ours, but {last!r}") from last
+
+
+def _plain(value):
+    return str(value) if isinstance(value, Path) else value
+
+
+class Started:
+    """A program that was started: ``output`` and ``error`` are files that grow while it runs."""
+
+    def __init__(self, process, command, output, error):
+        self.process, self.command, self.output, self.error = process, command, output, error
+
+    def log(self):
+        """What it has written so far."""
+        return "".join(file.read_text(encoding="utf-8", errors="replace") for file in (self.output, self.error))
+
+    def kill(self):
+        """Ends it and what it started by SIGKILL."""
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.join()
+
+    def wait(self, timeout=300):
+        """Waits for its end and returns it as ``subprocess.run`` would."""
+        self.process.join(timeout)
+        if self.process.exitcode is None:
+            self.kill()
+            raise subprocess.TimeoutExpired(self.command, timeout)
+        text = [file.read_text(encoding="utf-8", errors="replace") for file in (self.output, self.error)]
+        return subprocess.CompletedProcess(self.command, self.process.exitcode, *text)
+
+
+@pytest.fixture(scope="session")
+def start_python(tmp_path_factory):
+    """Starts ``python *command``, as of ``-m`` or ``-c``, without waiting: ``start(command, cwd=..., env=...)``.
+
+    The process is forked with MONAI imported, see ``warm_python.py``. ``file_size`` limits the files that it writes.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["monai.bundle", "monai.apps", "torch.utils.tensorboard", "matplotlib.pyplot"])
+    folder = tmp_path_factory.mktemp("processes")
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in clean_environment().items():
+            patch.setenv(name, value)
+        forkserver.ensure_running()
+
+    def start(command, *, cwd, env=None, file_size=None):
+        files = [Path(tempfile.mkstemp(dir=folder)[1]) for _ in range(2)]
+        request = {"command": list(command), "cwd": str(cwd), "env": clean_environment() | (env or {})}
+        request |= {"output": [str(file) for file in files], "file_size": file_size}
+        program = Path(__file__).with_name("warm_python.py")
+        process = context.Process(target=runpy.run_path, args=(str(program), {"REQUEST": request}, "__main__"))
+        process.start()
+        return Started(process, command, *files)
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def run_python(start_python):
+    """Runs ``python *command`` and returns the finished process; arguments as for ``start_python``."""
+    return lambda command, **settings: start_python(command, **settings).wait()
+
+
+@pytest.fixture(scope="session")
+def run_ranks(start_python):
+    """Runs ``python *command`` in so many processes that know of one another, and returns them finished."""
+
+    def run(command, number, *, cwd, env=None):
+        ranks = [(env or {}) | rank for rank in rank_environments(number)]
+        started = [start_python(command, cwd=cwd, env=rank) for rank in ranks]
+        return [process.wait() for process in started]
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def run_command(start_python, run_ranks):
+    """Runs ``python -m monai.bundle`` with tiny settings, as a user would, and returns the finished process.
+
+    ``torchrun`` is where that starts so many processes; with ``ranks`` they are started without it, which takes less.
+    """
+
+    def start(
+        bundle, names, run_id="run", *, cwd, check=True, torchrun=0, ranks=0, relative=False, env=None, file_size=None,
+        **overrides,
+    ):  # fmt: skip
+        files, config = _read(bundle, names)
+        files = [os.path.relpath(file, cwd) for file in files] if relative else files
+        options = {"config_file": files if len(files) > 1 else files[0]} | _settings(config, overrides)
+        launcher = ("-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={torchrun}") if torchrun else ()
+        command = [*launcher, "-m", "monai.bundle", "run", run_id]
+        for key, value in options.items():
+            command += [f"--{key}", str(value)]
+        if ranks:
+            results = run_ranks(command, ranks, cwd=cwd, env=env)
+        else:
+            results = [start_python(command, cwd=cwd, env=env, file_size=file_size).wait()]
+        for result in results:
+            assert not check or result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
+        return results[0]
+
+    return start
+
+
+def rank_environments(number):
+    """What ``torchrun`` tells each of the processes that it starts."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    shared = {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port,
+        "WORLD_SIZE": str(number),
+        "LOCAL_WORLD_SIZE": str(number),
+    }
+    return [shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(number)]
+
+
+def clean_environment():
+    """The environment of a user's shell: nothing of this process's Python path, one thread, no warnings, no GPU."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "PYTEST"))}
+    python = {"PYTHONWARNINGS": "ignore", "PYTHONDONTWRITEBYTECODE": "1"}
+    return kept | python | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+
+
+@pytest.fixture(scope="session")
+def environment():
+    return clean_environment()
