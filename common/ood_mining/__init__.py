@@ -8,7 +8,7 @@ from .mine import CandidateMiner
 from .patches import PatchDataset
 from .proportion import estimate_ood_fraction, exact_ood_fraction, positive_negative_ratio
 from .removal import remove_foreground
-from .scoring import confusion_score, rank_candidates, score_batches
+from .scoring import confusion_score, rank_candidates, removed_share, score_batches
 from .selection import draw_selection
 from .training import StagedTraining
 
@@ -29,5 +29,6 @@ __all__ = [
     "prepare_patches",
     "rank_candidates",
     "remove_foreground",
+    "removed_share",
     "score_batches",
 ]

@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 CANDIDATES, GALLERY = "ood_candidates.csv", "ood_candidates.png"
 PROPORTION, SELECTED = "proportion.json", "ood_selected.json"
 SETTINGS = ("target", "step", "exact", "fraction", "seed", "save_patches")
-COLUMNS = ("index", "kind", "case", "start", "foreground", "score", "kept")
+COLUMNS = ("index", "kind", "case", "start", "foreground", "score", "in_removed", "kept")
 
 
 class CandidateMiner:
@@ -98,11 +98,12 @@ class CandidateMiner:
         """
         load_weights(self.network, weights_file, device=self.device)
         first = self.dataset.num_known
-        scores = self.scores_of(range(first, len(self.dataset)))
+        found = self.scores_of(range(first, len(self.dataset)))
+        scores = found[:, 0]
         ranked = rank_candidates(scores).tolist()
         pruned = [number for number, score in enumerate(scores) if score == 0]
         if is_main_process():
-            rows = [self._row(first + number, scores[number]) for number in ranked + pruned]
+            rows = [self._row(first + number, *found[number].tolist()) for number in ranked + pruned]
             write_csv(rows, COLUMNS, folder / CANDIDATES)
             self._draw([first + number for number in ranked], scores[ranked], folder / GALLERY)
             logger.info("%d of %d candidates confuse the baseline", len(ranked), len(scores))
@@ -132,13 +133,16 @@ class CandidateMiner:
         drawn = [kept[number] for number in draw_selection(len(kept), report["fraction"], seed=self.seed)]
         if is_main_process():
             emptied = [float(row["foreground"]) for row in kept if row["kind"] == "emptied"]
+            scores = np.array([float(row["score"]) for row in kept])
+            in_removed = np.array([float(row["in_removed"]) for row in kept])
             report["kept"] = {
                 "candidates": len(self.dataset) - self.dataset.num_known,
                 "confusing": len(kept),
                 "of_candidate_dir": len(kept) - len(emptied),
                 "without_removed_foreground": sum(share == 0 for share in emptied),
                 "mean_removed_foreground": float(np.mean(emptied)) if emptied else None,
-                "mean_score": float(np.mean([float(row["score"]) for row in kept])) if kept else None,
+                "mean_score": float(scores.mean()) if kept else None,
+                "confusion_in_removed_foreground": float(np.average(in_removed, weights=scores)) if kept else None,
             }
             write_json(report, folder / PROPORTION)
             patches: list[dict[str, Any]] = [
@@ -195,7 +199,7 @@ class CandidateMiner:
             indices: numbers of the patches.
 
         Returns:
-            ``(N,)``, the same on every process, in the order of ``indices``.
+            ``(N, 2)`` as of :func:`score_batches`, the same on every process, in the order of ``indices``.
         """
         mine = list(indices)[process_rank() :: world_size()]
         scores = score_batches(self.network, self.dataset.batches(mine, self.batch_size), self.device).numpy()
@@ -203,18 +207,18 @@ class CandidateMiner:
             return scores
         gathered: list[Any] = [None] * world_size()
         dist.all_gather_object(gathered, scores)
-        together = np.empty(len(indices))
+        together = np.empty((len(indices), 2))
         for rank, part in enumerate(gathered):
             together[rank :: world_size()] = part
         return together
 
-    def _row(self, index: int, score: float) -> dict[str, Any]:
+    def _row(self, index: int, score: float, in_removed: float) -> dict[str, Any]:
         """A line of the table of candidates."""
         patch, shares = self.dataset.patch(index), self.dataset.counts.foreground
         foreground = shares[index - self.dataset.num_known] if patch.kind == "emptied" else 0.0
         start = " ".join(map(str, patch.start))
         described = {"index": index, "kind": patch.kind, "case": patch.case, "start": start}
-        return described | {"foreground": foreground, "score": float(score), "kept": bool(score > 0)}
+        return described | {"foreground": foreground, "score": score, "in_removed": in_removed, "kept": score > 0}
 
     @torch.no_grad()
     def _draw(self, ranked: Sequence[int], scores: Sequence[float], path: Path) -> None:

@@ -217,6 +217,11 @@ class PatchDataset(Dataset):
         padding[(slice(None), *inside)] = False
         return padding
 
+    def removed_at(self, index: int) -> Tensor:
+        """Returns the mask ``(1, *patch_size)`` of the pixels of a patch whose foreground was removed."""
+        label = self.label_at(index) != 0
+        return label if self.patch(index).kind == "emptied" else torch.zeros_like(label)
+
     def image_at(self, index: int) -> Tensor:
         """Returns the image ``(C, *patch_size)`` of a patch, prepared, without random changes."""
         case, patch = self._places[index]
@@ -224,10 +229,11 @@ class PatchDataset(Dataset):
         return cut_patch(loaded.emptied if patch.kind == "emptied" else loaded.image, patch.start, self.patch_size)
 
     def batches(self, indices: Sequence[int], batch_size: int) -> Iterator[dict[str, Tensor]]:
-        """Gives patches without random changes, in order: ``image`` and ``padding`` of every batch."""
+        """Gives patches without random changes, in order: ``image``, ``removed`` and ``padding`` of every batch."""
         for first in range(0, len(indices), batch_size):
             chosen = indices[first : first + batch_size]
             batch = {"image": torch.stack([self.image_at(index) for index in chosen])}
+            batch["removed"] = torch.stack([self.removed_at(index) for index in chosen])
             padding = torch.stack([self.padding_at(index) for index in chosen])
             yield batch | ({"padding": padding} if not self.count_padding and bool(padding.any()) else {})
 

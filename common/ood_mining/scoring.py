@@ -24,32 +24,62 @@ def confusion_score(logits: Tensor, padding: Tensor | None = None) -> Tensor:
     Returns:
         ``(B,)`` float64 in [0, 1], on the device of ``logits``; 0 for a patch of nothing but padding.
     """
+    foreground, counted = _predicted_foreground(logits, padding)
+    return _sum(foreground) / _sum(counted).clamp_min(1)
+
+
+def removed_share(logits: Tensor, removed: Tensor, padding: Tensor | None = None) -> Tensor:
+    """Returns, for each patch, which share of the pixels predicted foreground lies where foreground was removed.
+
+    Ours: near 1, the network has not found what looks like foreground, but the holes that removal leaves.
+
+    Args:
+        logits: as for :func:`confusion_score`.
+        removed: ``(B, 1, H, W[, D])`` mask of the pixels that were foreground.
+        padding: as for :func:`confusion_score`.
+
+    Returns:
+        ``(B,)`` float64 in [0, 1], on the device of ``logits``; 0 for a patch in which nothing is found.
+    """
+    foreground, _ = _predicted_foreground(logits, padding)
+    return _sum(foreground & removed[:, 0].to(foreground.device)) / _sum(foreground).clamp_min(1)
+
+
+def _predicted_foreground(logits: Tensor, padding: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The pixels that are found and those that count, ``(B, H, W[, D])`` each."""
     # The same as an argmax above 0, also where two are equal, and many times faster on a CPU.
-    several = logits.shape[1] > 1
-    foreground = logits[:, 1:].amax(dim=1) > logits[:, 0] if several else logits[:, 0] > 0
+    foreground = logits[:, 1:].amax(dim=1) > logits[:, 0] if logits.shape[1] > 1 else logits[:, 0] > 0
     counted = torch.ones_like(foreground) if padding is None else ~padding[:, 0].to(foreground.device)
-    hits, pixels = ((foreground & counted).flatten(1).sum(dim=1), counted.flatten(1).sum(dim=1))
-    return hits.double() / pixels.clamp_min(1)
+    return foreground & counted, counted
+
+
+def _sum(mask: Tensor) -> Tensor:
+    """How many pixels of each patch are set."""
+    return mask.flatten(1).sum(dim=1).double()
 
 
 @torch.no_grad()
 def score_batches(network: nn.Module, batches: Iterable[Mapping[str, Tensor]], device: torch.device) -> Tensor:
-    """Returns :func:`confusion_score` of every patch of all batches, in their order.
+    """Returns :func:`confusion_score` and :func:`removed_share` of every patch of all batches, in their order.
 
     Args:
         network: the baseline, in evaluation mode afterwards.
-        batches: with ``image`` ``(B, C, H, W[, D])`` and, where padding shall not count, its mask ``padding``.
+        batches: with ``image`` ``(B, C, H, W[, D])``, the mask ``removed`` of the pixels that were foreground, and,
+            where padding shall not count, its mask ``padding``.
         device: where the network runs.
 
     Returns:
-        ``(N,)`` float64 on the CPU.
+        ``(N, 2)`` float64 on the CPU.
     """
     network.to(device).eval()
     # Gathered on the device: no batch waits for the one before it.
-    scores = [
-        confusion_score(network(torch.as_tensor(batch["image"]).to(device)), batch.get("padding")) for batch in batches
-    ]
-    return torch.cat(scores).cpu() if scores else torch.zeros(0, dtype=torch.float64)
+    scores = []
+    for batch in batches:
+        logits = network(torch.as_tensor(batch["image"]).to(device))
+        padding = batch.get("padding")
+        found = confusion_score(logits, padding), removed_share(logits, batch["removed"], padding)
+        scores.append(torch.stack(found, dim=1))
+    return torch.cat(scores).cpu() if scores else torch.zeros(0, 2, dtype=torch.float64)
 
 
 def rank_candidates(scores: Sequence[float] | ArrayLike) -> NDArray[np.int64]:

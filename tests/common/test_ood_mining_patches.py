@@ -180,6 +180,9 @@ def test_batches_hold_the_patches_in_order(batch_size):
     indices = list(range(data.num_known, len(data)))
     batches = list(data.batches(indices, batch_size))
     assert_close(torch.cat([batch["image"] for batch in batches]), torch.stack([data[i]["image"] for i in indices]))
+    removed = torch.stack([data.label_at(index) != 0 for index in indices])
+    assert torch.equal(torch.cat([batch["removed"] for batch in batches]), removed)
+    assert removed.any()
     masks = [batch.get("padding", torch.zeros(len(batch["image"]), 1, PATCH, PATCH) > 0) for batch in batches]
     assert torch.equal(torch.cat(masks), torch.stack([data.padding_at(index) for index in indices]))
     assert not any("padding" in batch for batch in dataset(2, count_padding=True).batches(indices, batch_size))

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from common.ood_mining import confusion_score, patch_signs, rank_candidates, score_batches
+from common.ood_mining import confusion_score, patch_signs, rank_candidates, removed_share, score_batches
 
 SHAPES = pytest.mark.parametrize("spatial", [(6, 5), (4, 3, 5)], ids=["2d", "3d"])
 
@@ -42,22 +42,40 @@ def test_one_pixel_is_enough_to_be_kept():
 
 
 @SHAPES
+@pytest.mark.parametrize("channels", [1, 3])
+def test_share_of_what_is_found_in_holes_agrees_with_sets_of_pixels(spatial, channels):
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(3, channels, *spatial, generator=generator)
+    removed = torch.rand(3, 1, *spatial, generator=generator) > 0.6
+    logits[2, 0] = 9 if channels > 1 else -9
+    shares = removed_share(logits, removed).tolist()
+    for patch, mask, share in zip(logits, removed, shares, strict=True):
+        found = patch.argmax(dim=0) > 0 if channels > 1 else patch[0] > 0
+        pixels, holes = ({tuple(place) for place in where.nonzero().tolist()} for where in (found, mask[0]))
+        assert share == pytest.approx(len(pixels & holes) / len(pixels) if pixels else 0)
+    assert shares[2] == 0 < shares[0] < 1
+
+
+@SHAPES
 def test_batches_give_what_patches_give_one_by_one(spatial):
     torch.manual_seed(0)
     kind = nn.Conv2d if len(spatial) == 2 else nn.Conv3d
     norm = nn.BatchNorm2d if len(spatial) == 2 else nn.BatchNorm3d
     network = nn.Sequential(kind(2, 4, 3, padding=1), norm(4), kind(4, 3, 1))
-    images = torch.randn(7, 2, *spatial)
+    images, removed = torch.randn(7, 2, *spatial), torch.rand(7, 1, *spatial) > 0.5
     device = torch.device("cpu")
-    together = score_batches(network, [{"image": images[:4]}, {"image": images[4:]}], device)
-    alone = score_batches(network.train(), [{"image": image[None]} for image in images], device)
+    pairs = [{"image": images[part], "removed": removed[part]} for part in (slice(0, 4), slice(4, 7))]
+    together = score_batches(network, pairs, device)
+    single = [{"image": image[None], "removed": mask[None]} for image, mask in zip(images, removed, strict=True)]
+    alone = score_batches(network.train(), single, device)
     assert_close(together, alone, rtol=0, atol=0)
-    assert len(set(together.tolist())) > 1
+    for column in together.T.tolist():
+        assert len(set(column)) > 1
     assert not network.training
 
 
 def test_no_batch_gives_no_score():
-    assert score_batches(nn.Conv2d(1, 2, 1), [], torch.device("cpu")).shape == (0,)
+    assert score_batches(nn.Conv2d(1, 2, 1), [], torch.device("cpu")).shape == (0, 2)
 
 
 def test_ranking_is_from_most_to_least_confusing_without_the_pruned():

@@ -145,6 +145,8 @@ class TestMethod:
                 found = network(data[index]["image"][None])[0].argmax(dim=0) > 0
             assert float(row["score"]) == pytest.approx(float(found.double().mean()), abs=1e-12)
             assert (row["kept"] == "True") == bool(found.any())
+            inside = float((found & (data.label_at(index)[0] > 0)).sum() / found.sum()) if found.any() else 0
+            assert float(row["in_removed"]) == pytest.approx(inside, abs=1e-6)
             patch = data.patch(index)
             assert (row["case"], row["start"], row["kind"]) == (patch.case, " ".join(map(str, patch.start)), "emptied")
             share = float((data.label_at(index) > 0).double().mean())
@@ -157,6 +159,9 @@ class TestMethod:
         counts, kept = training.dataset.counts, [row for row in table(training) if row["kept"] == "True"]
         assert (report["num_positive"], report["num_negative"]) == (counts.positive, counts.negative)
         assert report["num_ood"] == len(kept) == report["kept"]["confusing"] > 0
+        found = [float(row["score"]) for row in kept]
+        holes = sum(score * float(row["in_removed"]) for score, row in zip(found, kept, strict=True)) / sum(found)
+        assert report["kept"]["confusion_in_removed_foreground"] == pytest.approx(holes)
         for line in report["percentages"]:
             assert line["patches"] == round(line["fraction"] * len(kept))
             assert line["pnr"] == pytest.approx(counts.positive / (counts.negative + line["patches"]))
