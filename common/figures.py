@@ -183,26 +183,36 @@ def draw_scatter(panels: Mapping[str, NDArray[np.float64]], labels: Sequence[str
 
 
 def draw_sweep(
-    points: Mapping[str, Sequence[tuple[float, float]]], path: str | Path, *, xlabel: str, ylabel: str, mark: float
+    panels: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]],
+    path: str | Path,
+    *,
+    xlabel: str,
+    ylabel: str,
+    mark: float,
+    joined: bool,
 ) -> None:
-    """Draws values over a quantity: every single one, and the mean of those at the same place.
+    """Draws values over a quantity: every single run as a dot, and the mean of each group of them.
 
     Args:
-        points: name of a measure -> places and values; several runs may share a place.
+        panels: name of a measure -> name of a group -> places and values of its runs.
         path: of the PNG.
         xlabel: below the axes.
         ylabel: beside the axes.
         mark: place of a dashed line.
+        joined: whether the groups differ in nothing but their place, so that a line may join their means.
     """
-    with _figure(path, columns=len(points)) as axes:
-        for axis, (name, pairs) in zip(axes[0], points.items(), strict=True):
-            places = sorted({round(place, 3) for place, _ in pairs})
-            means = [np.mean([value for place, value in pairs if round(place, 3) == where]) for where in places]
-            axis.plot(*zip(*pairs, strict=True), ".", color="gray", alpha=0.6)
-            axis.plot(places, means, "o-")
+    with _figure(path, columns=len(panels)) as axes:
+        for axis, (name, groups) in zip(axes[0], panels.items(), strict=True):
+            means = {group: np.mean(pairs, axis=0) for group, pairs in groups.items()}
+            for color, (group, pairs) in enumerate(groups.items()):
+                axis.plot(*zip(*pairs, strict=True), ".", color=f"C{color}", alpha=0.5)
+                axis.plot(*means[group], "o", color=f"C{color}", label=group)
+            if joined:
+                axis.plot(*zip(*sorted(map(tuple, means.values())), strict=True), color="gray", zorder=0)
             axis.axvline(mark, color="black", linestyle="--", linewidth=0.8)
             axis.set(xlabel=xlabel, ylabel=ylabel, title=name)
             axis.grid(alpha=0.3)
+        axes[0, -1].legend(fontsize="x-small")
 
 
 def draw_maps(

@@ -110,6 +110,7 @@ class Experiment:
         self.settings = {key: value for key, value in named.items() if value is not None}
         self.variants, self.num_folds = {name: dict(options) for name, options in variants.items()}, num_folds
         self.seeds, self.processes, self.overlays = list(seeds), processes, tuple(overlays)
+        self.swept = False
 
     def run(self) -> dict[str, Any]:
         """Returns the content of ``experiment.json``.
@@ -133,7 +134,7 @@ class Experiment:
                 job.run()
         outcomes = [outcome for run in runs for outcome in self._outcomes(run)]
         report = {"settings": self.settings, "variants": self.variants, "num_folds": self.num_folds}
-        report |= {"overlays": list(self.overlays), "table": tabulate(outcomes)}
+        report |= {"overlays": list(self.overlays), "swept": self.swept, "table": tabulate(outcomes)}
         write_report(report, self.output_dir)
         return report
 
@@ -149,6 +150,7 @@ class Experiment:
         if not percentages or not all(0 <= value <= 1 for value in percentages):
             raise ConfigError(f"percentages is {list(percentages)}; give fractions of the OoD patches, from 0 to 1")
         self.variants = {f"{100 * value:g} %": {"ood_fraction": float(value)} for value in percentages}
+        self.swept = True
         return self.run()
 
     def _check_options(self) -> None:

@@ -84,7 +84,8 @@ def write_report(report: Mapping[str, Any], folder: Path) -> None:
     """Writes ``experiment.json`` and ``experiment.csv``, the log's table, ``per_class.png`` and ``miou_over_pnr.png``.
 
     Args:
-        report: with ``table`` as :func:`tabulate` returns it.
+        report: with ``table`` as :func:`tabulate` returns it, and ``swept``, whether variants differ in nothing but how
+            many OoD patches they take.
         folder: of the files.
 
     Raises:
@@ -107,16 +108,17 @@ def write_report(report: Mapping[str, Any], folder: Path) -> None:
         logger.info("%s (n = %d): %s", name, len(figures["runs"]), numbers)
     trained = {name: figures for name, figures in table.items() if name != CONSTANT}
     _draw_classes(trained, folder / "per_class.png")
-    points = {
-        key: [
-            pair
-            for figures in trained.values()
-            for pair in zip(figures["pnr"]["values"], figures[key]["values"], strict=True)
-        ]
+    panels = {
+        key: {
+            name: list(zip(figures["pnr"]["values"], figures[key]["values"], strict=True))
+            for name, figures in trained.items()
+        }
         for key in ("iou_pooled", "miou_foreground")
     }
-    axes = {"xlabel": "positive / negative patches", "ylabel": "IoU on the test set"}
-    draw_sweep(points, folder / "miou_over_pnr.png", mark=TARGET, **axes)
+    draw_sweep(
+        panels, folder / "miou_over_pnr.png", mark=TARGET, joined=report["swept"],
+        xlabel="positive / negative patches", ylabel="IoU on the test set",
+    )  # fmt: skip
 
 
 def dict_of(figures: Mapping[str, Any], key: str) -> Mapping[str, Any]:

@@ -145,11 +145,14 @@ def test_pictures_stand_side_by_side(tmp_path, read_picture, colors):
 
 
 def test_curve_has_an_axis_for_every_measure(tmp_path, read_picture):
-    points = {"iou": [(0.9, 0.5), (0.6, 0.7), (0.6, 0.8)], "dice": [(0.9, 0.1), (0.6, 0.2)]}
-    draw_sweep(points, tmp_path / "two.png", xlabel="ratio", ylabel="value", mark=0.65)
-    draw_sweep({"iou": points["iou"]}, tmp_path / "one.png", xlabel="ratio", ylabel="value", mark=0.65)
-    two, one = (read_picture(tmp_path / name) for name in ("two.png", "one.png"))
+    groups = {"0 %": [(0.9, 0.5)], "60 %": [(0.6, 0.7), (0.62, 0.8)]}
+    axes = {"xlabel": "ratio", "ylabel": "value", "mark": 0.65}
+    draw_sweep({"iou": groups, "dice": groups}, tmp_path / "two.png", joined=True, **axes)
+    draw_sweep({"iou": groups}, tmp_path / "one.png", joined=True, **axes)
+    draw_sweep({"iou": groups}, tmp_path / "apart.png", joined=False, **axes)
+    two, one, apart = (read_picture(tmp_path / f"{name}.png").astype(int) for name in ("two", "one", "apart"))
     assert two.shape[1] > 1.8 * one.shape[1]
+    assert (one != apart).any(axis=-1).sum() > 50, "the line between the means"
 
 
 def test_color_picture_is_drawn_in_its_colors(tmp_path, read_picture):

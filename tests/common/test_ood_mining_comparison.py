@@ -163,7 +163,7 @@ def test_table_means_over_folds_and_compares_pairs():
 
 
 def test_report_is_written_as_table_and_pictures(tmp_path, read_picture):
-    write_report({"table": tabulate(outcomes()[0])}, tmp_path)
+    write_report({"table": tabulate(outcomes()[0]), "swept": False}, tmp_path)
     lines = (tmp_path / "experiment.csv").read_text().splitlines()
     assert [line.split(",")[0] for line in lines] == ["variant", CONSTANT, BASELINE, "chosen"]
     assert "pnr mean" in lines[0]
