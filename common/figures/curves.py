@@ -1,0 +1,87 @@
+"""Values over epochs, numbers of patients and other quantities."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from .sheet import open_sheet
+
+
+def draw_history(epochs: Sequence[Mapping[str, float]], metric: str, path: str | Path) -> None:
+    """Draws the training loss and the validation metric over the epochs."""
+    with open_sheet(path, columns=2) as axes:
+        for axis, name in zip(axes[0], ("train_loss", metric), strict=True):
+            points = [(epoch["epoch"], epoch[name]) for epoch in epochs if name in epoch]
+            axis.plot(*zip(*points, strict=True)) if points else axis.text(0.5, 0.5, "not recorded", ha="center")
+            axis.set(xlabel="epoch", ylabel=name.replace("_", " "))
+            axis.grid(alpha=0.3)
+
+
+def draw_curves(
+    groups: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]], path: str | Path, *, xlabel: str, ylabel: str
+) -> None:
+    """Draws a panel of named curves for each group.
+
+    Args:
+        groups: title -> name of a curve -> its points.
+        path: of the PNG.
+        xlabel: below every panel.
+        ylabel: beside every panel.
+    """
+    with open_sheet(path, columns=len(groups)) as axes:
+        for axis, (title, curves) in zip(axes[0], groups.items(), strict=True):
+            for name, points in curves.items():
+                axis.plot(*zip(*points, strict=True), marker=".", label=name)
+            axis.set(title=title, xlabel=xlabel, ylabel=ylabel)
+            axis.legend(fontsize="small")
+            axis.grid(alpha=0.3)
+
+
+def draw_sweep(
+    points: Mapping[str, Sequence[tuple[float, float]]], path: str | Path, *, xlabel: str, ylabel: str, mark: float
+) -> None:
+    """Draws values over a quantity: every single one, and the mean of those at the same place.
+
+    Args:
+        points: name of a measure -> places and values; several runs may share a place.
+        path: of the PNG.
+        xlabel: below the axes.
+        ylabel: beside the axes.
+        mark: place of a dashed line.
+    """
+    with open_sheet(path, columns=len(points)) as axes:
+        for axis, (name, pairs) in zip(axes[0], points.items(), strict=True):
+            places = sorted({round(place, 3) for place, _ in pairs})
+            means = [np.mean([value for place, value in pairs if round(place, 3) == where]) for where in places]
+            axis.plot(*zip(*pairs, strict=True), ".", color="gray", alpha=0.6)
+            axis.plot(places, means, "o-")
+            axis.axvline(mark, color="black", linestyle="--", linewidth=0.8)
+            axis.set(xlabel=xlabel, ylabel=ylabel, title=name)
+            axis.grid(alpha=0.3)
+
+
+def draw_learning_curves(
+    panels: Mapping[str, Mapping[str, Sequence[tuple[float, float, float]]]], path: str | Path, *, xlabel: str
+) -> None:
+    """Draws a panel of named curves for each measure over a number on a logarithmic axis, on which 0 has its place.
+
+    Args:
+        panels: measure -> name of a curve -> places, means and standard deviations.
+        path: of the PNG.
+        xlabel: below every panel.
+    """
+    with open_sheet(path, columns=len(panels)) as axes:
+        for axis, (title, curves) in zip(axes[0], panels.items(), strict=True):
+            places = sorted({place for points in curves.values() for place, _, _ in points})
+            for name, points in curves.items():
+                where, means, spreads = zip(*points, strict=True) if points else ((), (), ())
+                axis.errorbar(where, means, yerr=spreads, marker="o", capsize=3, label=name)
+            axis.set_xscale("symlog", linthresh=1, linscale=0.5)
+            axis.set_xticks(places, [f"{place:g}" for place in places])
+            axis.minorticks_off()
+            axis.set(title=title, xlabel=xlabel, ylim=(0, 1))
+            axis.grid(alpha=0.3)
+            axis.legend(fontsize="small")
