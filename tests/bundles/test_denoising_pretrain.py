@@ -1,6 +1,5 @@
 """What ``denoising_pretrain`` promises beyond the contract: stages, few labels, slices of all kinds, maps, curves."""
 
-import csv
 import json
 
 import nibabel as nib
@@ -123,21 +122,50 @@ def fail(bundle_folder, fail_config, tmp_path):
     return start
 
 
-def read(path):
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
-def table(path):
-    with open(path, newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
 def weights(path):
     return torch.load(path, weights_only=True)
 
 
 def assert_same_weights(first, second):
     torch.testing.assert_close(weights(first), weights(second), rtol=0, atol=0)
+
+
+def assert_same_run(first, second):
+    """Weights, bank and reported figures are equal bit for bit."""
+    for name in ("m/signature_bank.npz", "metrics.json", "pretrain/metrics.json", "localization.json", "split.json"):
+        assert (first / name).read_bytes() == (second / name).read_bytes(), name
+    for name in ("m/model.pt", "m/denoiser.pt", "pretrain/denoiser.pt"):
+        assert_same_weights(first / name, second / name)
+
+
+TRAINING = """
+from scripts.common.denoising.training import Course
+
+def train(self, *arguments, **settings):
+    if self.best.path.endswith({weights!r}):
+        kill_in_second_epoch(self.trainer)
+    plain(self, *arguments, **settings)
+
+plain, Course.run = Course.run, train
+"""
+WITHIN = {
+    "pretrain": TRAINING.format(weights="denoiser.pt"),
+    # It draws when the report is written.
+    "localize": "from scripts.common.denoising import training; training.draw_anomaly_maps = kill",
+    "finetune": TRAINING.format(weights="model.pt"),
+}
+"""Where to kill within a stage; see ``run_killed``."""
+
+
+@pytest.fixture
+def killed(run_killed, bundle_folder, slices):
+    """A training in a process that is killed; returns the stages that it began."""
+
+    def start(folder, **settings):
+        given = {"dataset_dir": slices, "output_dir": folder, "model_dir": folder / "m", "num_labeled_patients": 2}
+        return run_killed(bundle_folder, **(given | SHORT | settings))
+
+    return start
 
 
 class TestStages:
@@ -149,8 +177,8 @@ class TestStages:
         assert files >= {"m/model.pt", "m/denoiser.pt", "m/signature_bank.npz"}
         assert_same_weights(trained / "m" / "denoiser.pt", trained / "pretrain" / "denoiser.pt")
 
-    def test_denoiser_is_measured_before_any_label_is_learned(self, trained):
-        report = read(trained / "localization.json")
+    def test_denoiser_is_measured_before_any_label_is_learned(self, trained, read_json):
+        report = read_json(trained / "localization.json")
         assert report["part"] == "validation"
         assert (report["patients"], report["slices"]) == (1, SLICES)
         assert 0 < report["prevalence"] < report["best_dice"] <= 1
@@ -180,8 +208,49 @@ class TestStages:
         assert [stage for stage in STAGES if f"stage {stage}: skipped" in caplog.text] == ["pretrain", "localize"]
         assert "stage finetune: starts (labeled changed)" in caplog.text
         caplog.clear()
+        train("finetune", num_labeled_patients=1, **{"loss#include_background": True})
+        assert "stage finetune: starts (settings changed)" in caplog.text
+        caplog.clear()
         train("pretrain", noise_sd=0.3)
         assert "stage pretrain: starts (settings changed)" in caplog.text
+
+    @pytest.mark.parametrize(
+        ("settings", "changed"),
+        [
+            ({"residual": True}, "options"),
+            ({"val_interval": 2, "pretrain_epochs": 2, "max_epochs": 2}, "length, options, settings"),
+            ({"noise_resolution": 8}, "settings"),
+            ({"clear_border": True}, "preparation"),
+            ({"healthy": "all"}, "healthy slices"),
+        ],
+        ids=str,
+    )
+    def test_denoiser_of_other_options_is_not_taken(
+        self, bundle_folder, fail_config, slices, trained, tmp_path, settings, changed
+    ):
+        given = {"dataset_dir": slices, "pretrain_dir": trained, "output_dir": tmp_path, "model_dir": tmp_path / "m"}
+        error = fail_config(bundle_folder, "train.json", "localize", **(SHORT | given | settings))
+        words = ", ".join(f"{name} changed" for name in changed.split(", "))
+        assert f"stage pretrain is not done for these inputs ({words})" in str(error)
+
+    def test_denoiser_of_another_device_is_taken(self, train, trained, caplog):
+        """On a GPU it would have been trained in bfloat16."""
+        caplog.set_level("INFO")
+        train("localize", pretrain_dir=trained, amp=True)
+        assert "stage localize: skipped" in caplog.text
+
+    def test_killed_within_any_stage_it_repeats_that_alone(self, killed, train, tmp_path):
+        """By SIGKILL: in a second epoch, with weights of the first; when the report is written, but not the figure."""
+        epochs = {"pretrain_epochs": 2, "max_epochs": 2}
+        folder, begun = tmp_path / "killed", []
+        written = {"pretrain": "pretrain/checkpoint.pt", "localize": "localization.json", "finetune": "checkpoint.pt"}
+        for where in STAGES:
+            begun += killed(folder, patch=WITHIN[where], **epochs)
+            assert (folder / written[where]).is_file()
+            assert not (folder / "stages" / f"{where}.json").exists()
+        begun += killed(folder, **epochs)
+        assert begun == [stage for stage in STAGES for _ in range(2)]
+        assert_same_run(folder, train(**epochs))
 
     def test_stage_before_must_be_done(self, bundle_folder, fail_config, slices, tmp_path):
         given = SHORT | {"dataset_dir": slices, "output_dir": tmp_path, "model_dir": tmp_path / "m"}
@@ -198,12 +267,12 @@ class TestStages:
 
 
 class TestFineTuning:
-    def test_from_scratch_takes_the_same_schedule_without_a_denoiser(self, train, trained, caplog):
+    def test_from_scratch_takes_the_same_schedule_without_a_denoiser(self, train, trained, caplog, read_json):
         caplog.set_level("INFO")
         folder = train(pretrained=False)
         assert "stage pretrain" not in caplog.text
         assert not (folder / "m" / "denoiser.pt").exists()
-        first, second = (read(path / "metrics.json")["epochs"] for path in (folder, trained))
+        first, second = (read_json(path / "metrics.json")["epochs"] for path in (folder, trained))
         assert [epoch["learning_rate"] for epoch in first] == [epoch["learning_rate"] for epoch in second]
         assert [len(epoch) for epoch in first] == [len(epoch) for epoch in second]
         pair = weights(folder / "m" / "model.pt"), weights(trained / "m" / "model.pt")
@@ -228,12 +297,12 @@ class TestFineTuning:
         assert (folder / "localization.json").is_file()
         assert not (folder / "m" / "model.pt").exists()
 
-    def test_several_classes(self, train, tmp_path):
+    def test_several_classes(self, train, tmp_path, read_json):
         def edit(patient, number, image, label):
             return image, label * (1 + number % 2)
 
         data = write_slices(tmp_path / "classes", edit=edit)
-        listing = read(data / "dataset.json") | {"labels": {"0": "background", "1": "even", "2": "odd"}}
+        listing = read_json(data / "dataset.json") | {"labels": {"0": "background", "1": "even", "2": "odd"}}
         (data / "dataset.json").write_text(json.dumps(listing))
         folder = train(dataset_dir=data, out_channels=3)
         assert weights(folder / "m" / "model.pt")["head.weight"].shape[0] == 3
@@ -251,18 +320,18 @@ def volumes(tmp_path_factory):
 
 
 class TestSlices:
-    def test_volumes_are_trained_on_as_slices(self, train, volumes, caplog):
+    def test_volumes_are_trained_on_as_slices(self, train, volumes, caplog, read_json):
         caplog.set_level("INFO")
         folder = train(dataset_dir=volumes)
         assert f"{PATIENTS - 1} slice(s) are zero everywhere" in caplog.text
         assert f"fine-tuning on {2 * SLICES} slices of 2 patient(s)" in caplog.text
         assert (
-            sorted(name for part in read(folder / "split.json").values() for name in part.get("spots", ()))
+            sorted(name for part in read_json(folder / "split.json").values() for name in part.get("spots", ()))
             == [f"v{n}" for n in range(PATIENTS)]
-            or len(read(folder / "split.json")["train"]["spots"]) == (PATIENTS - 1) * SLICES
+            or len(read_json(folder / "split.json")["train"]["spots"]) == (PATIENTS - 1) * SLICES
         )
 
-    def test_volumes_are_segmented_as_volumes(self, bundle_folder, run_config, volumes, trained, tmp_path):
+    def test_volumes_are_segmented_as_volumes(self, bundle_folder, run_config, volumes, trained, tmp_path, read_table):
         run_config(
             bundle_folder, "inference.json", dataset_dir=volumes, model_dir=trained / "m", output_dir=tmp_path,
             anomaly_map=True, roi_size=SHORT["roi_size"],
@@ -275,19 +344,19 @@ class TestSlices:
                 assert written.get_data_dtype() == dtype
                 np.testing.assert_allclose(written.affine, source.affine, atol=1e-5)
             assert not written.get_fdata()[:, :, 0].any(), "an empty slice stays background"
-        rows = table(tmp_path / "ood_report.csv")
+        rows = read_table(tmp_path / "ood_report.csv")
         assert [row["image"] for row in rows] == [
             f"v{n}_s{m:03d}" for n in range(PATIENTS) for m in range(1, SLICES + 1)
         ]
         assert all(row["error"] == "" and row["is_ood"] in ("True", "False") for row in rows)
         assert not list(tmp_path.rglob("*.png")) or {path.name for path in tmp_path.rglob("*.png")} == {"gallery.png"}
 
-    def test_slices_in_3d_are_volumes(self, bundle_folder, run_config, make_dataset, tmp_path):
+    def test_slices_in_3d_are_volumes(self, bundle_folder, run_config, make_dataset, tmp_path, read_json):
         data = make_dataset(tmp_path / "organ", 4)
         given = {"dataset_dir": data, "model_dir": tmp_path / "m", "roi_size": [16, 16, 16], "out_channels": 2}
         short = {key: SHORT[key] for key in ("batch_size", "samples_per_epoch", "pretrain_epochs", "max_epochs")}
         run_config(bundle_folder, ["train.json", "volumes.json"], output_dir=tmp_path / "out", **given, **short)
-        assert read(tmp_path / "out" / "localization.json")["patients"] == 1
+        assert read_json(tmp_path / "out" / "localization.json")["patients"] == 1
         run_config(bundle_folder, ["inference.json", "volumes.json"], output_dir=tmp_path / "seg", **given)
         assert (tmp_path / "seg" / "case_0" / "case_0_seg.nii.gz").is_file()
 
@@ -322,7 +391,7 @@ class TestInference:
         assert "denoiser.pt" in str(error)
         assert not list((tmp_path / "out").rglob("*_seg*"))
 
-    def test_empty_slice_is_a_row_with_the_reason(self, bundle_folder, fail_config, trained, tmp_path):
+    def test_empty_slice_is_a_row_with_the_reason(self, bundle_folder, fail_config, trained, tmp_path, read_table):
         def edit(patient, number, image, label):
             return (image * 0 if (patient, number) == (0, 0) else image), label
 
@@ -332,7 +401,7 @@ class TestInference:
             roi_size=SHORT["roi_size"],
         )  # fmt: skip
         assert "1 of 4 case(s) failed" in str(error)
-        rows = {row["image"]: row["error"] for row in table(tmp_path / "out" / "ood_report.csv")}
+        rows = {row["image"]: row["error"] for row in read_table(tmp_path / "out" / "ood_report.csv")}
         assert "every voxel is 0" in rows.pop("p0_s0")
         assert set(rows.values()) == {""}
 
@@ -348,33 +417,35 @@ def evaluated(bundle_folder, run_config, slices, trained, tmp_path_factory):
 
 
 class TestEvaluation:
-    def test_both_are_measured_on_the_same_voxels(self, evaluated):
-        report = read(evaluated / "localization.json")
+    def test_both_are_measured_on_the_same_voxels(self, evaluated, read_json):
+        report = read_json(evaluated / "localization.json")
         assert report["network"]["prevalence"] == report["denoiser"]["prevalence"] > 0
         assert report["denoiser"]["patients"] == PATIENTS
         assert (evaluated / "anomaly_maps.png").read_bytes().startswith(b"\x89PNG")
 
-    def test_dice_per_patient_follows_from_the_confusion_of_its_slices(self, evaluated):
+    def test_dice_per_patient_follows_from_the_confusion_of_its_slices(self, evaluated, read_json, read_table):
         """Two independent ways to the same numbers: the slices of a patient put together, and the whole set."""
-        rows = table(evaluated / "patients.csv")
+        rows = read_table(evaluated / "patients.csv")
         assert [row["patient"] for row in rows] == [f"p{n}" for n in range(PATIENTS)]
-        found = read(evaluated / "localization.json")["network"]["segmentation"]["dice_per_patient"]
+        found = read_json(evaluated / "localization.json")["network"]["segmentation"]["dice_per_patient"]
         assert found["n"] == PATIENTS
         assert {row["patient"]: float(row["dice"]) for row in rows} == pytest.approx(found["values"])
         assert found["mean"] == pytest.approx(np.mean([float(row["dice"]) for row in rows]))
 
 
 class TestLearningCurve:
-    def test_one_command_writes_table_and_figure_and_goes_on(self, bundle_folder, run_config, slices, tmp_path, caplog):
+    def test_one_command_writes_table_and_figure_and_goes_on(
+        self, bundle_folder, run_config, slices, tmp_path, caplog, read_json, read_table
+    ):
         caplog.set_level("INFO")
         names = ["evaluate.json", "learning_curve.json"]
         given = SHORT | {"dataset_dir": slices, "output_dir": tmp_path, "counts": [0, 1, 9], "seeds": [0, 1]}
         given |= {"num_folds": 2, "val_fraction": 0.2, "val_interval": 1, "network_def#features": [4, 8, 8, 8]}
         run_config(bundle_folder, names, **given)
-        report = read(tmp_path / "learning_curve.json")
+        report = read_json(tmp_path / "learning_curve.json")
         assert report["left_out"] == [9]
         assert "counts [9] are left out: " in caplog.text
-        rows = table(tmp_path / "learning_curve.csv")
+        rows = read_table(tmp_path / "learning_curve.csv")
         assert [(row["patients"], row["start"]) for row in rows] == [
             ("0", "pre-trained"), ("1", "pre-trained"), ("1", "from scratch"),
         ]  # fmt: skip

@@ -1,11 +1,7 @@
 """What ``med_ood`` promises beyond the contract: its stages, pictures of every kind, and its comparisons."""
 
-import csv
 import json
-import re
 import shutil
-import signal
-import time
 from pathlib import Path
 
 import numpy as np
@@ -99,15 +95,6 @@ def fail(fail_config, tmp_path):
     return start
 
 
-def read(path):
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
-def table(path):
-    with open(path, newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
 def assert_same_run(first, second):
     """Selection, weights and bank are equal bit for bit."""
     for name in (*WRITTEN, "m/signature_bank.npz"):
@@ -117,41 +104,35 @@ def assert_same_run(first, second):
         torch.testing.assert_close(*pair, rtol=0, atol=0)
 
 
-def arguments(pictures, folder, **settings):
-    """A training on the command line that is the same as those in this process."""
-    options = {"dataset_dir": pictures, "output_dir": folder, "model_dir": folder / "m", "device": "cpu"}
-    options |= SHORT | {"network_def#features": [4, 8, 8, 8, 8, 4]} | settings
-    words = [word for key, value in options.items() for word in (f"--{key}", str(value))]
-    return ["run", "--config_file", str(BUNDLE / "configs" / "train.json"), *words]
-
-
-KILLED = """
-import os, runpy, signal, sys
-sys.path.insert(0, {bundle!r})
-from ignite.engine import Events
+WITHIN = {
+    # It draws what it has written the table of.
+    "mine": """
 from scripts.common.ood_mining.mine import CandidateMiner
+CandidateMiner._draw = kill
+""",
+    "combine": """
 from scripts.common.ood_mining.training import StagedTraining
-
-def kill(*_args):
-    os.kill(os.getpid(), signal.SIGKILL)
 
 def train(self, indices, folder, *rest):
     if folder == self.output_dir:
-        self.trainer.add_event_handler(Events.ITERATION_COMPLETED(event_filter=lambda engine, _: at_end(engine)), kill)
+        kill_in_second_epoch(self.trainer)
     plain(self, indices, folder, *rest)
 
-def at_end(engine):
-    return (engine.state.epoch, engine.state.iteration) == (2, engine.state.epoch_length + 1)
+plain, StagedTraining._train = StagedTraining._train, train
+""",
+}
+"""Where to kill within a stage; see ``run_killed``."""
 
-plain = StagedTraining._train
-if {where!r} == "mine":
-    # It draws what it has written the table of.
-    CandidateMiner._draw = kill
-else:
-    StagedTraining._train = train
-runpy.run_module("monai.bundle", run_name="__main__")
-"""
-"""A training that kills itself at one place."""
+
+@pytest.fixture
+def killed(run_killed, pictures):
+    """A training in a process that is killed; returns the stages that it began."""
+
+    def start(folder, **settings):
+        given = {"dataset_dir": pictures, "output_dir": folder, "model_dir": folder / "m"} | SHORT
+        return run_killed(BUNDLE, **(given | settings))
+
+    return start
 
 
 class TestStages:
@@ -162,20 +143,20 @@ class TestStages:
         assert len(list(trained.glob("events.*"))) == len(list((trained / "baseline").glob("events.*"))) == 1
         assert not list(trained.rglob("ood_patches")), "no patch is written unless asked for"
 
-    def test_every_patch_has_a_candidate_with_a_score(self, trained):
-        split = read(trained / "split.json")["train"]["tiles"]
+    def test_every_patch_has_a_candidate_with_a_score(self, trained, read_json, read_table):
+        split = read_json(trained / "split.json")["train"]["tiles"]
         expected = sorted(
             (name, f"{x} {y}")
             for name in split
             for x in range(0, SIZES[int(name[-1])][0], 32)
             for y in range(0, SIZES[int(name[-1])][1], 32)
         )
-        rows = table(trained / "ood_candidates.csv")
+        rows = read_table(trained / "ood_candidates.csv")
         assert sorted((row["case"], row["start"]) for row in rows) == expected
         assert all(0 <= float(row["score"]) <= 1 for row in rows)
-        report = read(trained / "proportion.json")
+        report = read_json(trained / "proportion.json")
         assert report["num_ood"] == sum(row["kept"] == "True" for row in rows)
-        assert len(read(trained / "ood_selected.json")["patches"]) == report["num_selected"]
+        assert len(read_json(trained / "ood_selected.json")["patches"]) == report["num_selected"]
         assert [line["fraction"] for line in report["percentages"]] == [round(0.1 * n, 1) for n in range(11)]
 
     def test_stages_alone_give_the_same_as_the_whole(self, train, trained):
@@ -194,34 +175,27 @@ class TestStages:
         assert [step for step in STEPS if f"stage {step}: skipped" in caplog.text][:2] == ["baseline", "mine"]
         assert "stage select: starts (settings changed)" in caplog.text
 
-    def test_killed_in_any_stage_it_ends_in_the_same_selection(self, pictures, trained, start_python, tmp_path):
+    def test_baseline_of_another_device_is_taken(self, train, trained, caplog):
+        """On a GPU it would have been trained in bfloat16."""
+        caplog.set_level("INFO")
+        train("mine", baseline_dir=trained, amp=True)
+        assert "stage mine: skipped" in caplog.text
+
+    def test_killed_in_any_stage_it_ends_in_the_same_selection(self, killed, trained, tmp_path):
         """By SIGKILL as soon as a stage begins, one after the other; each start repeats that stage alone."""
-        begun = []
-        for kill_in in (*STAGES, None):
-            started = start_python(["-m", "monai.bundle", *arguments(pictures, tmp_path)], cwd=tmp_path)
-            while kill_in and started.process.is_alive() and f"stage {kill_in}: starts" not in started.log():
-                time.sleep(0.02)
-            if kill_in:
-                started.kill()
-            assert started.wait().returncode == (-signal.SIGKILL if kill_in else 0)
-            begun += re.findall(r"stage (\w+): starts", started.log())
+        begun = [stage for kill_in in (*STAGES, "") for stage in killed(tmp_path, stage=kill_in)]
         assert begun == ["baseline", "baseline", "mine", "mine", "select", "combine", "combine"]
         assert_same_run(tmp_path, trained)
 
     @pytest.mark.parametrize(("where", "epochs"), [("mine", 1), ("combine", 2)])
-    def test_killed_within_a_stage_it_repeats_that_alone(
-        self, train, trained, pictures, run_python, tmp_path, caplog, where, epochs
-    ):
+    def test_killed_within_a_stage_it_repeats_that_alone(self, train, trained, killed, tmp_path, caplog, where, epochs):
         """When the table of candidates is written, but not yet the record; in the second epoch."""
         folder, whole = train("baseline" if where == "mine" else "run", max_epochs=epochs), trained
         if where == "combine":
             whole = shutil.copytree(folder, tmp_path / "whole")
             for name in ("stages/combine.json", "checkpoint.pt", "m/model.pt", "m/signature_bank.npz"):
                 (folder / name).unlink()
-        program = ["-c", KILLED.format(bundle=str(BUNDLE), where=where)]
-        result = run_python([*program, *arguments(pictures, folder, max_epochs=epochs)], cwd=tmp_path)
-        assert result.returncode == -signal.SIGKILL, result.stderr[-2000:]
-        assert f"stage {where}: starts" in result.stdout
+        assert killed(folder, patch=WITHIN[where], max_epochs=epochs) == [where]
         written = "ood_candidates.csv" if where == "mine" else "checkpoint.pt"
         assert (folder / written).is_file()
         assert not (folder / "stages" / f"{where}.json").exists()
@@ -256,47 +230,49 @@ class TestOptions:
             assert any("running_mean" in name for name in names) == (settings["norm"] == "batch")
             assert any(".N." in name for name in names) == (settings["norm"] == "batch")
 
-    def test_only_ood_trains_on_the_selected_alone(self, train, caplog):
+    def test_only_ood_trains_on_the_selected_alone(self, train, caplog, read_json):
         caplog.set_level("INFO")
         folder = train(only_ood=True, ood_fraction=1.0)
-        number = len(read(folder / "ood_selected.json")["patches"])
+        number = len(read_json(folder / "ood_selected.json")["patches"])
         assert number
         assert f"training on 0 known and {number} out-of-distribution patches" in caplog.text
 
-    def test_selected_patches_are_written_when_asked_for(self, train):
+    def test_selected_patches_are_written_when_asked_for(self, train, read_json):
         folder = train(save_patches=True, ood_fraction=1.0)
         written = sorted(path.name for path in (folder / "ood_patches").iterdir())
-        patches = read(folder / "ood_selected.json")["patches"]
+        patches = read_json(folder / "ood_selected.json")["patches"]
         assert written == sorted(f"{p['index']}_{p['case']}_{p['start'][0]}_{p['start'][1]}.png" for p in patches)
         with Image.open(folder / "ood_patches" / written[0]) as picture:
             assert (picture.mode, picture.size) == ("RGB", (32, 32))
 
-    def test_pictures_without_foreground_are_further_candidates(self, train, tmp_path):
+    def test_pictures_without_foreground_are_further_candidates(self, train, tmp_path, read_table):
         for index in range(2):
             (tmp_path / "healthy").mkdir(exist_ok=True)
             Image.fromarray(draw(index, (40, 32))[0]).save(tmp_path / "healthy" / f"h_{index}.png")
-        rows = table(train(candidate_dir=tmp_path / "healthy") / "ood_candidates.csv")
+        rows = read_table(train(candidate_dir=tmp_path / "healthy") / "ood_candidates.csv")
         added = sorted((row["case"], row["start"]) for row in rows if row["kind"] == "candidate")
         assert added == [("h_0", "0 0"), ("h_0", "32 0"), ("h_1", "0 0"), ("h_1", "32 0")]
 
-    def test_folds_keep_regions_together(self, train, tmp_path):
+    def test_folds_keep_regions_together(self, train, tmp_path, read_json):
         regions = ["a", "a", "b", "b", "c", "d"]
         data = write_pictures(tmp_path / "regions", SIZES, region=regions)
         tested = []
         for fold in range(3):
-            split = read(train("baseline", output=f"f{fold}", dataset_dir=data, num_folds=3, fold=fold) / "split.json")
+            split = read_json(
+                train("baseline", output=f"f{fold}", dataset_dir=data, num_folds=3, fold=fold) / "split.json"
+            )
             parts = {part: {regions[int(name[-1])] for name in named["regions"]} for part, named in split.items()}
             assert not parts["train"] & parts["val"]
             assert not parts["test"] & (parts["train"] | parts["val"])
             tested += sorted(parts["test"])
         assert sorted(tested) == ["a", "b", "c", "d"]
 
-    def test_volumes_are_a_matter_of_one_overlay(self, run_config, make_dataset, tmp_path):
+    def test_volumes_are_a_matter_of_one_overlay(self, run_config, make_dataset, tmp_path, read_table):
         data = make_dataset(tmp_path / "organ", 4)
         given = {"dataset_dir": data, "model_dir": tmp_path / "m", "roi_size": [32, 32, 32]}
         names = ["train.json", "volumes.json"]
         run_config(BUNDLE, names, output_dir=tmp_path / "out", learning_rate=0.01, samples_per_epoch=8, **given)
-        assert {row["start"] for row in table(tmp_path / "out" / "ood_candidates.csv")} == {"0 0 0"}
+        assert {row["start"] for row in read_table(tmp_path / "out" / "ood_candidates.csv")} == {"0 0 0"}
         run_config(BUNDLE, ["inference.json", "volumes.json"], output_dir=tmp_path / "seg", **given)
         assert (tmp_path / "seg" / "case_0" / "case_0_seg.nii.gz").is_file()
 
@@ -308,7 +284,7 @@ class TestBadInput:
             error = fail(data)
             assert f"the labels of all 5 training cases hold no {name}: there is nothing to tell apart" in str(error)
 
-    def test_palette_and_16_bit_labels_are_class_numbers(self, train, tmp_path):
+    def test_palette_and_16_bit_labels_are_class_numbers(self, train, tmp_path, read_json):
         def palette(label):
             picture = Image.fromarray(label, mode="P")
             picture.putpalette([0, 0, 0, 255, 40, 40] + [0] * 762)
@@ -323,7 +299,7 @@ class TestBadInput:
         }
         counts = []
         for name, data in folders.items():
-            report = read(train(output=name, dataset_dir=data) / "proportion.json")
+            report = read_json(train(output=name, dataset_dir=data) / "proportion.json")
             counts.append((report["num_positive"], report["num_negative"], report["kept"]["mean_removed_foreground"]))
         assert counts[0] == counts[1] == counts[2]
         assert counts[0][0] > 0
@@ -351,9 +327,9 @@ class TestBadInput:
         assert "has 3 channels; this bundle takes 1" in str(error)
         assert "a color picture turned to gray" in str(error)
 
-    def test_class_beyond_the_network(self, fail, tmp_path):
+    def test_class_beyond_the_network(self, fail, tmp_path, read_json):
         data = write_pictures(tmp_path / "data", SIZES)
-        listing = read(data / "dataset.json") | {"labels": {str(n): "x" for n in range(6)}}
+        listing = read_json(data / "dataset.json") | {"labels": {str(n): "x" for n in range(6)}}
         (data / "dataset.json").write_text(json.dumps(listing))
         with Image.open(data / "masks" / "tile_0.png") as picture:
             Image.fromarray(np.asarray(picture) * 5).save(data / "masks" / "tile_0.png")
@@ -371,8 +347,8 @@ def evaluated(trained, pictures, run_config, tmp_path_factory):
 
 
 class TestComparison:
-    def test_test_set_stands_beside_the_constant_prediction(self, evaluated):
-        report = read(evaluated / "metrics.json")["test_set"]
+    def test_test_set_stands_beside_the_constant_prediction(self, evaluated, read_json):
+        report = read_json(evaluated / "metrics.json")["test_set"]
         constant = report["all_background"]
         shares = [float((draw(index, size)[1] == 0).mean()) for index, size in enumerate(SIZES)]
         assert constant["dsc_pooled"] == pytest.approx(np.mean(shares))
@@ -383,8 +359,8 @@ class TestComparison:
         assert report["miou_foreground"] == report["per_class"]["1"]["iou"]
         assert sum(report["confusions"][key] for key in ("foreground", "background")) == sum(a * b for a, b in SIZES)
 
-    def test_baseline_is_compared_on_the_same_pictures(self, evaluated):
-        comparison, own = read(evaluated / "comparison.json"), read(evaluated / "metrics.json")["test_set"]
+    def test_baseline_is_compared_on_the_same_pictures(self, evaluated, read_json):
+        comparison, own = read_json(evaluated / "comparison.json"), read_json(evaluated / "metrics.json")["test_set"]
         assert comparison["Med-OoD"]["iou_pooled"] == pytest.approx(own["iou_pooled"])
         assert comparison["Med-OoD"]["confusions"] == own["confusions"]
         assert comparison["baseline"]["images"] == len(SIZES)
@@ -392,21 +368,21 @@ class TestComparison:
         for name in ("per_class.png", "side_by_side.png"):
             assert (evaluated / name).read_bytes().startswith(b"\x89PNG")
 
-    def test_folds_are_summarized(self, evaluated, run_config, tmp_path):
+    def test_folds_are_summarized(self, evaluated, run_config, tmp_path, read_json, read_table):
         other = tmp_path / "other"
         other.mkdir()
-        report = read(evaluated / "metrics.json")
+        report = read_json(evaluated / "metrics.json")
         report["test_set"]["iou_pooled"] += 0.1
         (other / "metrics.json").write_text(json.dumps(report))
         folds = [str(evaluated), str(other)]
         run_config(BUNDLE, "evaluate.json", "summarize", fold_dirs=folds, output_dir=tmp_path / "folds")
-        summary = read(tmp_path / "folds" / "folds.json")
-        value = read(evaluated / "metrics.json")["test_set"]["iou_pooled"]
+        summary = read_json(tmp_path / "folds" / "folds.json")
+        value = read_json(evaluated / "metrics.json")["test_set"]["iou_pooled"]
         assert summary["iou_pooled"]["mean"] == pytest.approx(value + 0.05)
         assert summary["iou_pooled"]["std"] == pytest.approx(0.05)
         assert summary["per_class/2/iou"]["n"] == 0
         assert summary["baseline/iou_pooled"]["n"] == 1
-        rows = table(tmp_path / "folds" / "folds.csv")
+        rows = read_table(tmp_path / "folds" / "folds.csv")
         assert [row["measure"] for row in rows] == list(summary)
 
     def test_folds_must_have_been_evaluated(self, fail_config, tmp_path):
@@ -415,13 +391,13 @@ class TestComparison:
             assert words in str(error)
 
     def test_sweep_has_a_point_for_every_percentage_and_shares_its_baseline(
-        self, run_config, pictures, tmp_path, caplog
+        self, run_config, pictures, tmp_path, caplog, read_json
     ):
         caplog.set_level("INFO")
         names = ["evaluate.json", "experiment.json"]
         given = {"dataset_dir": pictures, "output_dir": tmp_path, "num_folds": 2, "seeds": [0]} | SHORT
         run_config(BUNDLE, names, "sweep", percentages=[0, 1], **given)
-        report = read(tmp_path / "experiment.json")
+        report = read_json(tmp_path / "experiment.json")
         assert list(report["table"]) == ["all background", "baseline", "0 %", "100 %"]
         assert all(figures["runs"] == [[0, 0], [1, 0]] for figures in report["table"].values())
         none, everything = report["table"]["0 %"], report["table"]["100 %"]
@@ -441,13 +417,15 @@ class TestComparison:
         run_config(BUNDLE, names, "sweep", percentages=[0, 1], **given)
         assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.pt")} == before
 
-    def test_experiment_compares_a_variant_with_the_baseline_of_its_own_loss(self, run_config, pictures, tmp_path):
+    def test_experiment_compares_a_variant_with_the_baseline_of_its_own_loss(
+        self, run_config, pictures, tmp_path, read_json
+    ):
         variants = {"chosen": {}, "per class": {"reduction": "per_class", "seeds": [1]}}
         run_config(
             BUNDLE, ["evaluate.json", "experiment.json"], dataset_dir=pictures, output_dir=tmp_path, num_folds=2,
             seeds=[0, 1], variants=variants, **SHORT,
         )  # fmt: skip
-        table = read(tmp_path / "experiment.json")["table"]
+        table = read_json(tmp_path / "experiment.json")["table"]
         assert table["chosen"]["runs"] == [[0, 0], [0, 1], [1, 0], [1, 1]]
         assert table["per class"]["runs"] == [[0, 1], [1, 1]]
         own = next(name for name in table if name.startswith("baseline") and name != "baseline")
