@@ -21,6 +21,8 @@ SHORT = {
     "roi_size": [32, 32],
     "norm": "instance",
 }
+FEW = SHORT | {"samples_per_epoch": 8}
+"""For what takes many trainings."""
 WRITTEN = ("ood_candidates.csv", "ood_selected.json", "proportion.json")
 
 
@@ -284,22 +286,21 @@ class TestBadInput:
             error = fail(data)
             assert f"the labels of all 5 training cases hold no {name}: there is nothing to tell apart" in str(error)
 
-    def test_palette_and_16_bit_labels_are_class_numbers(self, train, tmp_path, read_json):
+    def test_palette_and_16_bit_labels_are_class_numbers(self, trained, train, tmp_path, read_json):
         def palette(label):
             picture = Image.fromarray(label, mode="P")
             picture.putpalette([0, 0, 0, 255, 40, 40] + [0] * 762)
             return picture
 
         folders = {
-            "gray": write_pictures(tmp_path / "a" / "tiles", SIZES),
             "palette": write_pictures(tmp_path / "b" / "tiles", SIZES, save_label=palette),
             "16 bit": write_pictures(
                 tmp_path / "c" / "tiles", SIZES, save_label=lambda label: Image.fromarray(label.astype(np.uint16))
             ),
         }
         counts = []
-        for name, data in folders.items():
-            report = read_json(train(output=name, dataset_dir=data) / "proportion.json")
+        for folder in (trained, *(train(output=name, dataset_dir=data) for name, data in folders.items())):
+            report = read_json(folder / "proportion.json")
             counts.append((report["num_positive"], report["num_negative"], report["kept"]["mean_removed_foreground"]))
         assert counts[0] == counts[1] == counts[2]
         assert counts[0][0] > 0
@@ -395,7 +396,7 @@ class TestComparison:
     ):
         caplog.set_level("INFO")
         names = ["evaluate.json", "experiment.json"]
-        given = {"dataset_dir": pictures, "output_dir": tmp_path, "num_folds": 2, "seeds": [0]} | SHORT
+        given = {"dataset_dir": pictures, "output_dir": tmp_path, "num_folds": 2, "seeds": [0]} | FEW
         run_config(BUNDLE, names, "sweep", percentages=[0, 1], **given)
         report = read_json(tmp_path / "experiment.json")
         assert list(report["table"]) == ["all background", "baseline", "0 %", "100 %"]
@@ -423,7 +424,7 @@ class TestComparison:
         variants = {"chosen": {}, "per class": {"reduction": "per_class", "seeds": [1]}}
         run_config(
             BUNDLE, ["evaluate.json", "experiment.json"], dataset_dir=pictures, output_dir=tmp_path, num_folds=2,
-            seeds=[0, 1], variants=variants, **SHORT,
+            seeds=[0, 1], variants=variants, **FEW,
         )  # fmt: skip
         table = read_json(tmp_path / "experiment.json")["table"]
         assert table["chosen"]["runs"] == [[0, 0], [0, 1], [1, 0], [1, 1]]

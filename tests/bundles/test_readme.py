@@ -127,9 +127,10 @@ def test_every_command_runs(readme, bundle, dataset, trained, run_config, monkey
         # A checkpoint to resume from would be that of the user's own run.
         settings |= {key: value for key, value in {"max_epochs": 1, "resume": False}.items() if key in options}
         if "learning_curve.json" in names:
-            settings |= {"num_folds": 4, "counts": [0, 1], "max_epochs": 1, "val_interval": 1}
+            settings |= {"num_folds": 4, "counts": [0, 1], "max_epochs": 1, "val_interval": 1, "samples_per_epoch": 4}
         if "experiment.json" in names:
             settings |= {"num_folds": 4, "seeds": [0], "variants": {"all": {"ood_fraction": 1.0}}}
+            settings |= {"samples_per_epoch": 4}
         run_config(bundle, names, run_id, **settings)
         used |= set(names)
     assert "@" not in re.sub(r"`.*?`", "", readme), "a placeholder was left"
