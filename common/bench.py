@@ -8,7 +8,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -94,17 +94,18 @@ def bench_inference(size: int = 256, roi: int = 96, repeats: int = 2) -> dict[st
     return {"inference time, with / without signature": statistics.median(ratios), "extra memory, MB": extra}
 
 
-def bench_training(bundle: str, steps: int = 12, repeats: int = 5) -> dict[str, float]:
+def bench_training(bundle: str, steps: int = 12, repeats: int = 5, **settings: Any) -> dict[str, float]:
     """Returns the training throughput of a bundle against MONAI's plain trainer, same network, data and transforms.
 
     Args:
         bundle: folder of the bundle.
         steps: iterations of an epoch.
         repeats: pairs of epochs.
+        **settings: of ``train.json``.
     """
     with tempfile.TemporaryDirectory() as folder, _importable(bundle):
         trainer, plain = (
-            _epoch(bundle, Path(folder) / name, steps, plain=name == "plain") for name in ("own", "plain")
+            _epoch(bundle, Path(folder) / name, steps, settings, plain=name == "plain") for name in ("own", "plain")
         )
         ratio, ratios = paired_ratio(plain, trainer, repeats=repeats)
     logger.info("throughput ratios: %s", [round(value, 3) for value in ratios])
@@ -124,12 +125,12 @@ def _importable(bundle: str) -> Iterator[None]:
             del sys.modules[name]
 
 
-def _epoch(bundle: str, output_dir: Path, steps: int, *, plain: bool) -> Callable[[], Any]:
+def _epoch(bundle: str, output_dir: Path, steps: int, settings: Mapping[str, Any], *, plain: bool) -> Callable[[], Any]:
     """A function that trains one epoch more each time it is called."""
     parser = ConfigParser()
     parser.read_config(f"{bundle}/configs/train.json")
     batch = {"output_dir": str(output_dir), "samples_per_epoch": 2 * steps, "batch_size": 2, "max_epochs": 1_000_000}
-    parser.update(batch | {"phantom_cases": 6, "val_interval": 1_000_000})
+    parser.update(batch | {"phantom_cases": 6, "val_interval": 1_000_000, **settings})
     if plain:
         # The seeder stays: both must see the same patches.
         seeder = [handler for handler in parser["train"]["handlers"] if handler["_target_"].endswith("EpochSeeder")]

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def settings_digest(value: Any) -> str:
@@ -17,7 +17,10 @@ def settings_digest(value: Any) -> str:
 
 
 def describe(value: Any) -> Any:
-    """Returns a setting or an object in JSON: public attributes of objects, names of classes and functions."""
+    """Returns a setting or an object in JSON: public attributes of objects, names of classes and functions.
+
+    Of a torch module, such as a loss, its parts and buffers are described as well; torch keeps them out of sight.
+    """
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, Mapping):
@@ -30,4 +33,6 @@ def describe(value: Any) -> Any:
         return value.__name__
     # Private attributes hold what follows from the public ones, or a state that use may change.
     public = {name: item for name, item in getattr(value, "__dict__", {}).items() if not name.startswith("_")}
+    if isinstance(value, nn.Module):
+        public |= dict(value.named_children()) | dict(value.named_buffers(recurse=False))
     return {"kind": type(value).__name__, "settings": {name: describe(item) for name, item in public.items()}}

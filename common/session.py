@@ -160,17 +160,22 @@ def report_error(kind: type[BaseException], error: BaseException, traceback: Tra
 def check_options(arguments: Sequence[str]) -> None:
     """Makes sure that every ``--key`` of ``monai.bundle run`` exists in its config files; MONAI lets others pass.
 
+    The same for the value of a flag: MONAI takes ``false``, unlike ``False``, for a text, which would count as true.
+
     Args:
         arguments: of the command line, without the program. Anything but ``monai.bundle run`` passes.
 
     Raises:
-        ConfigError: naming the unknown key and the most similar one that exists.
+        ConfigError: naming the unknown key and the most similar one that exists, or the flag.
     """
     options = {argument[2:].split("=", 1)[0]: index for index, argument in enumerate(arguments) if argument[:2] == "--"}
     if "run" not in arguments[:1] or "config_file" not in options:
         return
     config = _read_configs(arguments, options["config_file"])
-    for option in options:
+    for option, index in options.items():
+        text = _value(arguments, index)
+        if isinstance(config.get(option), bool) and text.lower() in ("false", "no", "off") and text != "False":
+            raise ConfigError(f"--{option} {text} is a text, which would count as true; write --{option} False")
         if option in RUNNER_OPTIONS or has_option(config, option):
             continue
         near = difflib.get_close_matches(option, [str(key) for key in config], n=1)
@@ -178,9 +183,14 @@ def check_options(arguments: Sequence[str]) -> None:
         raise ConfigError(f"unknown option --{option}: no such key in the config files{hint}")
 
 
+def _value(arguments: Sequence[str], index: int) -> str:
+    """The text that the option at this place is set to; empty without."""
+    return arguments[index].partition("=")[2] or "".join(arguments[index + 1 : index + 2])
+
+
 def _read_configs(arguments: Sequence[str], index: int) -> dict[str, Any]:
     """All config files of the command line, laid over one another."""
-    text = arguments[index].partition("=")[2] or arguments[index + 1]
+    text = _value(arguments, index)
     files = [part.strip(" '\"") for part in text.strip("[]").split(",")]
     config: dict[str, Any] = {}
     for file in files:

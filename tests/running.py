@@ -198,6 +198,21 @@ def run_ranks(start_python):
     return run
 
 
+def _command(bundle, names, run_id="run", *, cwd=None, **overrides):
+    """What comes after ``python``: ``monai.bundle`` with tiny settings; the configs' paths as seen from ``cwd``."""
+    files, config = _read(bundle, names)
+    files = [os.path.relpath(file, cwd) for file in files] if cwd else files
+    options = {"config_file": files if len(files) > 1 else files[0]} | _settings(config, overrides)
+    words = [word for key, value in options.items() for word in (f"--{key}", str(value))]
+    return ["-m", "monai.bundle", "run", run_id, *words]
+
+
+@pytest.fixture(scope="session")
+def bundle_command():
+    """The command line of a run, see :func:`_command`; what ``run_config`` runs in this process."""
+    return lambda bundle, names, run_id="run", **overrides: _command(bundle, names, run_id, device="cpu", **overrides)
+
+
 @pytest.fixture(scope="session")
 def run_command(start_python, run_ranks):
     """Runs ``python -m monai.bundle`` with tiny settings, as a user would, and returns the finished process.
@@ -209,13 +224,8 @@ def run_command(start_python, run_ranks):
         bundle, names, run_id="run", *, cwd, check=True, torchrun=0, ranks=0, relative=False, env=None, file_size=None,
         **overrides,
     ):  # fmt: skip
-        files, config = _read(bundle, names)
-        files = [os.path.relpath(file, cwd) for file in files] if relative else files
-        options = {"config_file": files if len(files) > 1 else files[0]} | _settings(config, overrides)
         launcher = ("-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={torchrun}") if torchrun else ()
-        command = [*launcher, "-m", "monai.bundle", "run", run_id]
-        for key, value in options.items():
-            command += [f"--{key}", str(value)]
+        command = [*launcher, *_command(bundle, names, run_id, cwd=cwd if relative else None, **overrides)]
         if ranks:
             results = run_ranks(command, ranks, cwd=cwd, env=env)
         else:

@@ -129,7 +129,8 @@ class StagedPretraining:
         threshold: of the foreground.
         min_component_size: voxels of the smallest component of the localization report.
         seed: of the draw of patients.
-        settings: further settings that decide over a training.
+        settings: further settings that decide over a training. The device is none, nor the precision that follows from
+            it: a denoiser that was trained on a GPU is fine-tuned anywhere.
     """
 
     def __init__(
@@ -192,6 +193,7 @@ class StagedPretraining:
             "training data": cases_digest(self.dataset.data),
             "validation data": cases_digest(self.val_dataset.data),
             "preparation": settings_digest(self._preparation()),
+            "options": settings_digest(self.settings),
         }
         if self.pretrained:
             self._pretrain(stage, data)
@@ -220,7 +222,7 @@ class StagedPretraining:
     def _preparation(self) -> list[Any]:
         """What makes slices of files."""
         dataset = self.dataset
-        return [dataset.load, dataset.prepare, dataset.slicing, self.threshold, self.settings]
+        return [dataset.load, dataset.prepare, dataset.slicing, self.threshold]
 
     def _pretrain(self, stage: Stage | None, data: Mapping[str, str]) -> None:
         names = None if self.healthy.names is None else sorted(self.healthy.names)

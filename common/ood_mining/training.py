@@ -66,7 +66,8 @@ class StagedTraining:
             one.
         only_ood: train on the selected patches alone, the paper's Table 4.
         handlers: of the trainer; those that load weights decide over its start.
-        settings: further settings that decide over a training.
+        settings: further settings that decide over a training. The device is none, nor the precision that follows from
+            it: what was trained on a GPU may be gone on with anywhere.
     """
 
     def __init__(

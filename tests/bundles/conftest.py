@@ -1,6 +1,9 @@
 """The bundles that the contract suite tests: every folder of ``bundles/``, found, not listed."""
 
+import csv
 import json
+import re
+import signal
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -98,6 +101,65 @@ def overridable():
     """The keys that users override in every ``train.json``."""
     folders = ["dataset_dir", "output_dir", "model_dir"]
     return [*folders, "device", "max_epochs", "batch_size", "learning_rate", "num_workers", "seed", "val_interval"]
+
+
+@pytest.fixture(scope="session")
+def read_json():
+    return lambda path: json.loads(path.read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="session")
+def read_table():
+    """Rows of a CSV file, by the names of its columns."""
+
+    def read(path):
+        with open(path, newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file))
+
+    return read
+
+
+KILLED = """
+import os, runpy, signal, sys
+sys.path.insert(0, {bundle!r})
+from ignite.engine import Events
+from scripts.common.stages import Stages
+
+def kill(*_args, **_settings):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def kill_in_second_epoch(trainer):
+    trainer.add_event_handler(Events.ITERATION_COMPLETED(event_filter=lambda engine, _: at_end(engine)), kill)
+
+def at_end(engine):
+    return (engine.state.epoch, engine.state.iteration) == (2, engine.state.epoch_length + 1)
+
+def run(self, name, work, **settings):
+    return run_stage(self, name, kill if name == {stage!r} else work, **settings)
+
+run_stage, Stages.run = Stages.run, run
+{patch}
+runpy.run_module("monai.bundle", run_name="__main__")
+"""
+"""A training that kills itself at one place."""
+
+
+@pytest.fixture
+def run_killed(run_python, bundle_command, tmp_path):
+    """Trains in a process that is killed by SIGKILL; returns the stages that it began, in order.
+
+    It dies where the work of ``stage`` would begin, or where ``patch``, code that comes before the training, has put
+    ``kill`` or called ``kill_in_second_epoch``. Without either it must live to its end.
+    """
+
+    def run(bundle, *, stage="", patch="", **settings):
+        program = ["-c", KILLED.format(bundle=str(bundle), stage=stage, patch=patch)]
+        _module, _name, *words = bundle_command(bundle, "train.json", **settings)
+        result = run_python([*program, *words], cwd=tmp_path)
+        assert result.returncode == (-signal.SIGKILL if stage or patch else 0), result.stderr[-2000:]
+        return re.findall(r"stage (\w+): starts", result.stdout)
+
+    return run
 
 
 SPY = """

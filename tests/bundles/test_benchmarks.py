@@ -9,10 +9,12 @@ from monai.utils import set_determinism
 from common.bench import bench_heads, bench_mining, bench_step, bench_training
 
 
-def test_training_of_every_bundle_can_be_measured(bundle):
+def test_training_of_every_bundle_can_be_measured(bundle, configs, tiny_settings):
+    tiny = tiny_settings(configs["train"])
+    tiny = {key: tiny[key] for key in ("roi_size", "network_def#features")}
     path = list(sys.path)
     try:
-        figures = bench_training(str(bundle), steps=1, repeats=1)
+        figures = bench_training(str(bundle), steps=1, repeats=1, **tiny)
     finally:
         set_determinism(seed=None)
     assert list(figures) == ["training throughput, bundle / plain trainer"]

@@ -385,3 +385,14 @@ def test_two_processes_hold_the_same_networks_and_weights(states_of_two_processe
     first, second = states_of_two_processes(BUNDLE, members, **settings)
     torch.testing.assert_close(first, second, rtol=0, atol=0)
     assert first[0]
+
+
+def test_two_processes_with_batch_norm_hold_the_same_networks(states_of_two_processes, folder):
+    """Also the same running statistics: the main process's, which are sent before every validation."""
+    settings = {"dataset_dir": folder, "labeled_fraction": 0.5, "samples_per_epoch": 4, "network_def#norm": "batch"}
+    first, second = states_of_two_processes(BUNDLE, ["@network_def", "@train#ema"], **settings)
+    torch.testing.assert_close(first, second, rtol=0, atol=0)
+    for state in first:
+        means = [value for name, value in state.items() if name.endswith("running_mean")]
+        assert means
+        assert all(mean.any() for mean in means)

@@ -1,12 +1,14 @@
 """What the README of every bundle promises: knobs that exist, and commands that run."""
 
-import ast
 import itertools
 import json
 import re
 import shlex
 
 import pytest
+from fire.parser import DefaultParseValue
+
+from common.session import check_options
 
 SECTIONS = ("not for clinical use", "citation", "when it fails", "monai label", "offline")
 
@@ -31,14 +33,6 @@ def bundle_arguments(command):
     """Arguments of ``monai.bundle`` in a command line, empty for other commands."""
     words = shlex.split(command)
     return words[words.index("monai.bundle") + 1 :] if "monai.bundle" in words else []
-
-
-def literal(text):
-    """A value as fire reads it."""
-    try:
-        return ast.literal_eval({"true": "True", "false": "False"}.get(text, text))
-    except (ValueError, SyntaxError):
-        return text
 
 
 def table_keys(text):
@@ -108,8 +102,9 @@ def test_every_command_runs(readme, bundle, dataset, trained, run_config, monkey
     for arguments in filter(None, map(bundle_arguments, bash_commands(readme))):
         if arguments[0] != "run" or "multi_gpu" in " ".join(arguments):
             continue
+        check_options(arguments)
         values = dict(itertools.pairwise(arguments))
-        options = {key[2:]: literal(value) for key, value in values.items() if key.startswith("--")}
+        options = {key[2:]: DefaultParseValue(value) for key, value in values.items() if key.startswith("--")}
         names = [re.sub(r".*configs/", "", name) for name in _as_list(options.pop("config_file"))]
         # One size and number of classes for all, since the weights and bank of one command are the next one's.
         options = {key: value for key, value in options.items() if key not in ("roi_size", "out_channels")}
@@ -132,9 +127,10 @@ def test_every_command_runs(readme, bundle, dataset, trained, run_config, monkey
         # A checkpoint to resume from would be that of the user's own run.
         settings |= {key: value for key, value in {"max_epochs": 1, "resume": False}.items() if key in options}
         if "learning_curve.json" in names:
-            settings |= {"num_folds": 4, "counts": [0, 1], "max_epochs": 1, "val_interval": 1}
+            settings |= {"num_folds": 4, "counts": [0, 1], "max_epochs": 1, "val_interval": 1, "samples_per_epoch": 4}
         if "experiment.json" in names:
             settings |= {"num_folds": 4, "seeds": [0], "variants": {"all": {"ood_fraction": 1.0}}}
+            settings |= {"samples_per_epoch": 4}
         run_config(bundle, names, run_id, **settings)
         used |= set(names)
     assert "@" not in re.sub(r"`.*?`", "", readme), "a placeholder was left"

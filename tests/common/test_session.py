@@ -32,6 +32,7 @@ def configs(tmp_path, monkeypatch):
     train = {
         "max_epochs": 3,
         "learning_rate": 1e-4,
+        "resume": True,
         "train": {"trainer": {"_target_": "Trainer", "max_epochs": "@max_epochs"}, "handlers": [{"a": 1}, {"b": 2}]},
     }
     (tmp_path / "train.json").write_text(json.dumps(train))
@@ -62,6 +63,10 @@ YAML = ["--config_file", "['train.yaml', 'multi_gpu.json']"]
         ["--config_file", "['train.json', \"multi_gpu.json\"]", "--backend", "gloo"],
         [*BOTH, "--train#sampler", "x"],
         pytest.param([*YAML, "--max_epochs", "5", "--backend", "gloo", "--train#handlers#1#b", "5"], marks=NEEDS_YAML),
+        [*ONE, "--resume", "False"],
+        [*ONE, "--resume=true"],
+        [*ONE, "--resume"],
+        [*ONE, "--train#trainer#name", "off"],
         [*ONE, "--tracking", "mlflow", "--tracking_uri", "x", "--experiment_name=y", "--run_name", "z"],
     ],
 )
@@ -91,6 +96,14 @@ def test_option_that_no_config_has_is_named_with_the_nearest(configs, arguments,
     with pytest.raises(ConfigError, match=text) as caught:
         check_options(["run", *arguments])
     assert isinstance(caught.value, ValueError)
+
+
+@pytest.mark.parametrize(
+    "option", [["--resume", "false"], ["--resume=false"], ["--resume", "FALSE", "--max_epochs", "5"], ["--resume=no"]]
+)
+def test_false_that_would_count_as_true_is_refused(configs, option):
+    with pytest.raises(ConfigError, match=r"^--resume \w+ is a text, which would count as true; write --resume False$"):
+        check_options(["run", *ONE, *option])
 
 
 def test_configs_are_read_as_monai_reads_them(configs, monkeypatch):

@@ -1,7 +1,5 @@
 """Class-wise contrastive learning on a CUDA device: no step waits for it, and losses are those of the CPU."""
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 from monai.losses import GeneralizedDiceFocalLoss
@@ -34,7 +32,7 @@ def make_batch(device, count=8):
 @pytest.mark.parametrize("amp", [True, False])
 @pytest.mark.parametrize("two_step", [True, False])
 @pytest.mark.parametrize("method", METHODS)
-def test_step_does_not_wait_for_the_device(synchronization_is_an_error, amp, two_step, method):
+def test_step_does_not_wait_for_the_device(synchronization_is_an_error, make_engine, amp, two_step, method):
     """The whole iteration, as MONAI's trainer calls it, once the batch is on the device; both steps of two."""
     if two_step != (method == "byol") and method in ("unet", "byol"):
         pytest.skip("the U-Net alone has one step, BYOL two")
@@ -48,12 +46,10 @@ def test_step_does_not_wait_for_the_device(synchronization_is_an_error, amp, two
     loss = GeneralizedDiceFocalLoss(to_onehot_y=True, softmax=True, batch=True)
     step = ContrastiveStep(headed, loss, method=method, pretrain_epochs=1 if two_step else 0, amp=amp)
     optimizer = torch.optim.Adam(headed.parameters(), lr=0.001, fused=True)
-    state = SimpleNamespace(device=device, epoch=1, output=None)
-    engine = SimpleNamespace(state=state, network=headed, optimizer=optimizer, non_blocking=True)
-    engine.fire_event = lambda _event: None
+    engine = make_engine(headed, optimizer)
     batch = make_batch(device)
     for epoch in (1, 2):
-        state.epoch = epoch
+        engine.state.epoch = epoch
         for iteration in range(WARM_UP + STEPS):
             if iteration == WARM_UP:
                 torch.cuda.synchronize()

@@ -1,7 +1,5 @@
 """Co-training on a CUDA device: no step waits for it, and draws and weights are those of the CPU."""
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 from torch.testing import assert_close
@@ -38,7 +36,7 @@ def make_batch(device, size=16):
     ],
     ids=["double mix", "students", "mean teacher"],
 )
-def test_step_does_not_wait_for_the_device(synchronization_is_an_error, amp, mixing, settings):
+def test_step_does_not_wait_for_the_device(synchronization_is_an_error, make_engine, amp, mixing, settings):
     """The whole iteration, as MONAI's trainer calls it, once the batch is on the device."""
     device, chosen = torch.device("cuda"), dict(settings)
     torch.manual_seed(0)
@@ -50,9 +48,7 @@ def test_step_does_not_wait_for_the_device(synchronization_is_an_error, amp, mix
         mixing=make_mixing(mixing), generator=torch.Generator().manual_seed(1), amp=amp, **chosen,
     )  # fmt: skip
     optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, nesterov=True, fused=True)
-    state = SimpleNamespace(device=device, epoch=1, output=None)
-    engine = SimpleNamespace(state=state, network=network, optimizer=optimizer, non_blocking=True)
-    engine.fire_event = lambda _event: None
+    engine = make_engine(network, optimizer)
     batch = make_batch(device)
     for iteration in range(WARM_UP + STEPS):
         if iteration == WARM_UP:

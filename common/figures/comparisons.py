@@ -1,0 +1,70 @@
+"""Figures of several methods, classes or cases beside one another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .sheet import open_sheet
+
+
+def draw_bars(
+    labels: Sequence[str], bars: Mapping[str, Sequence[float]], path: str | Path, *, xlabel: str, ylabel: str
+) -> None:
+    """Draws a group of bars for each label, one bar for each name.
+
+    Args:
+        labels: below the groups.
+        bars: name -> heights between 0 and 1, one for each label; NaN draws nothing.
+        path: of the PNG.
+        xlabel: below the axis.
+        ylabel: beside the axis.
+    """
+    width, places = 0.8 / len(bars), np.arange(len(labels))
+    with open_sheet(path, size=(max(5.6, 1.1 * len(labels)), 4.0)) as axes:
+        for number, (name, heights) in enumerate(bars.items()):
+            axes[0, 0].bar(places + (number + 0.5) * width - 0.4, heights, width, label=name)
+        axes[0, 0].set(xlabel=xlabel, ylabel=ylabel, ylim=(0, 1))
+        axes[0, 0].set_xticks(places, labels, fontsize="small")
+        axes[0, 0].legend(fontsize="small")
+
+
+def draw_scatter(panels: Mapping[str, NDArray[np.float64]], labels: Sequence[str], path: str | Path) -> None:
+    """Draws points in the plane, a panel for each set of them, colored by their labels.
+
+    Args:
+        panels: title -> points ``(N, 2)``.
+        labels: of every point, the same in all panels.
+        path: of the PNG.
+    """
+    with open_sheet(path, columns=len(panels)) as axes:
+        for axis, (title, points) in zip(axes[0], panels.items(), strict=True):
+            for name in sorted(set(labels)):
+                chosen = points[[label == name for label in labels]]
+                axis.plot(*chosen.T, ".", label=f"{name} (n = {len(chosen)})")
+            axis.set(title=title, xlabel="first principal component", ylabel="second principal component")
+        axes[0, -1].legend(title="classes shown", fontsize="x-small")
+
+
+def draw_table(header: Sequence[str], lines: Sequence[Sequence[Any]], path: str | Path) -> None:
+    """Draws a table of figures between 0 and 1, colored by value.
+
+    Args:
+        header: names of the columns; the first names the lines.
+        lines: name of the line, then its figures; other cells stay as they are.
+        path: of the PNG.
+    """
+    numbers = [[cell if isinstance(cell, float) else np.nan for cell in line[1:]] for line in lines]
+    with open_sheet(path, size=(4 + 0.6 * len(header), 1.8 + 0.3 * len(lines))) as axes:
+        axis = axes[0, 0]
+        axis.imshow(np.ma.masked_invalid(numbers), vmin=0, vmax=1, cmap="RdYlGn", alpha=0.7, aspect="auto")
+        for row, line in enumerate(numbers):
+            for column, value in enumerate(line):
+                if np.isfinite(value):
+                    axis.text(column, row, f"{value:.3f}", ha="center", va="center", fontsize="x-small")
+        axis.set_xticks(range(len(header) - 1), header[1:], rotation=40, ha="right", fontsize="x-small")
+        axis.set_yticks(range(len(lines)), [str(line[0]) for line in lines], fontsize="x-small")

@@ -1,0 +1,97 @@
+"""Values over epochs, numbers of patients and other quantities."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from .sheet import open_sheet
+
+
+def draw_history(epochs: Sequence[Mapping[str, float]], metric: str, path: str | Path) -> None:
+    """Draws the training loss and the validation metric over the epochs."""
+    with open_sheet(path, columns=2) as axes:
+        for axis, name in zip(axes[0], ("train_loss", metric), strict=True):
+            points = [(epoch["epoch"], epoch[name]) for epoch in epochs if name in epoch]
+            axis.plot(*zip(*points, strict=True)) if points else axis.text(0.5, 0.5, "not recorded", ha="center")
+            axis.set(xlabel="epoch", ylabel=name.replace("_", " "))
+            axis.grid(alpha=0.3)
+
+
+def draw_curves(
+    groups: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]], path: str | Path, *, xlabel: str, ylabel: str
+) -> None:
+    """Draws a panel of named curves for each group.
+
+    Args:
+        groups: title -> name of a curve -> its points.
+        path: of the PNG.
+        xlabel: below every panel.
+        ylabel: beside every panel.
+    """
+    with open_sheet(path, columns=len(groups)) as axes:
+        for axis, (title, curves) in zip(axes[0], groups.items(), strict=True):
+            for name, points in curves.items():
+                axis.plot(*zip(*points, strict=True), marker=".", label=name)
+            axis.set(title=title, xlabel=xlabel, ylabel=ylabel)
+            axis.legend(fontsize="small")
+            axis.grid(alpha=0.3)
+
+
+def draw_sweep(
+    panels: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]],
+    path: str | Path,
+    *,
+    xlabel: str,
+    ylabel: str,
+    mark: float,
+    joined: bool,
+) -> None:
+    """Draws values over a quantity: every single run as a dot, and the mean of each group of them.
+
+    Args:
+        panels: name of a measure -> name of a group -> places and values of its runs.
+        path: of the PNG.
+        xlabel: below the axes.
+        ylabel: beside the axes.
+        mark: place of a dashed line.
+        joined: whether the groups differ in nothing but their place, so that a line may join their means.
+    """
+    with _figure(path, columns=len(panels)) as axes:
+        for axis, (name, groups) in zip(axes[0], panels.items(), strict=True):
+            means = {group: np.mean(pairs, axis=0) for group, pairs in groups.items()}
+            for color, (group, pairs) in enumerate(groups.items()):
+                axis.plot(*zip(*pairs, strict=True), ".", color=f"C{color}", alpha=0.5)
+                axis.plot(*means[group], "o", color=f"C{color}", label=group)
+            if joined:
+                axis.plot(*zip(*sorted(map(tuple, means.values())), strict=True), color="gray", zorder=0)
+            axis.axvline(mark, color="black", linestyle="--", linewidth=0.8)
+            axis.set(xlabel=xlabel, ylabel=ylabel, title=name)
+            axis.grid(alpha=0.3)
+        axes[0, -1].legend(fontsize="x-small")
+
+
+def draw_learning_curves(
+    panels: Mapping[str, Mapping[str, Sequence[tuple[float, float, float]]]], path: str | Path, *, xlabel: str
+) -> None:
+    """Draws a panel of named curves for each measure over a number on a logarithmic axis, on which 0 has its place.
+
+    Args:
+        panels: measure -> name of a curve -> places, means and standard deviations.
+        path: of the PNG.
+        xlabel: below every panel.
+    """
+    with open_sheet(path, columns=len(panels)) as axes:
+        for axis, (title, curves) in zip(axes[0], panels.items(), strict=True):
+            places = sorted({place for points in curves.values() for place, _, _ in points})
+            for name, points in curves.items():
+                where, means, spreads = zip(*points, strict=True) if points else ((), (), ())
+                axis.errorbar(where, means, yerr=spreads, marker="o", capsize=3, label=name)
+            axis.set_xscale("symlog", linthresh=1, linscale=0.5)
+            axis.set_xticks(places, [f"{place:g}" for place in places])
+            axis.minorticks_off()
+            axis.set(title=title, xlabel=xlabel, ylim=(0, 1))
+            axis.grid(alpha=0.3)
+            axis.legend(fontsize="small")
