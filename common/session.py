@@ -157,6 +157,31 @@ def report_error(kind: type[BaseException], error: BaseException, traceback: Tra
         sys.stderr.write(f"error: {one_line(str(own))}\n")
 
 
+READ_AS_TEXT = ("pretrained",)
+"""Flags whose component understands them as a text too, see :func:`read_flag`."""
+
+
+def read_flag(value: bool | str, name: str) -> bool:
+    """Returns what a flag means that a command line may have given as a text, such as ``false``.
+
+    Args:
+        value: the flag; of a text, case does not matter.
+        name: of the flag, for the error.
+
+    Raises:
+        ConfigError: when the text is neither ``true`` nor ``false``.
+
+    Example:
+        >>> read_flag("false", "pretrained"), read_flag(True, "pretrained")
+        (False, True)
+    """
+    if isinstance(value, bool):
+        return value
+    if value.lower() not in ("true", "false"):
+        raise ConfigError(f"{name} is {value!r}; accepted are true and false")
+    return value.lower() == "true"
+
+
 def check_options(arguments: Sequence[str]) -> None:
     """Makes sure that every ``--key`` of ``monai.bundle run`` exists in its config files; MONAI lets others pass.
 
@@ -174,7 +199,8 @@ def check_options(arguments: Sequence[str]) -> None:
     config = _read_configs(arguments, options["config_file"])
     for option, index in options.items():
         text = _value(arguments, index)
-        if isinstance(config.get(option), bool) and text.lower() in ("false", "no", "off") and text != "False":
+        wrong = isinstance(config.get(option), bool) and text.lower() in ("false", "no", "off") and text != "False"
+        if wrong and option not in READ_AS_TEXT:
             raise ConfigError(f"--{option} {text} is a text, which would count as true; write --{option} False")
         if option in RUNNER_OPTIONS or has_option(config, option):
             continue

@@ -16,7 +16,7 @@ from ..errors import ConfigError
 from ..files import write_json
 from ..handlers import BestWeights, MovableWriter, TrainingCheckpoint
 from ..sampling import PatchSampler
-from ..session import is_main_process, wait_for_all, world_size
+from ..session import is_main_process, read_flag, wait_for_all, world_size
 from ..spectral.digest import unwrap, weights_digest
 from ..stages import Stages, cases_digest, file_digest
 from ..weights import load_weights, read_checkpoint, save_atomically
@@ -123,7 +123,7 @@ class StagedPretraining:
         output_dir: folder of results.
         pretrain_dir: folder of the first two stages, ``output_dir`` by default; runs that differ in fine-tuning alone
             may share it.
-        pretrained: whether fine-tuning starts from the denoiser.
+        pretrained: whether fine-tuning starts from the denoiser; see :func:`~..session.read_flag`.
         num_labeled_patients: training patients whose labels are used; ``None`` for all.
         head: name of the network's head.
         threshold: of the foreground.
@@ -146,7 +146,7 @@ class StagedPretraining:
         *,
         output_dir: str,
         pretrain_dir: str | None = None,
-        pretrained: bool = True,
+        pretrained: bool | str = True,
         num_labeled_patients: int | None = None,
         head: str = "head",
         threshold: float = THRESHOLD,
@@ -158,7 +158,8 @@ class StagedPretraining:
         self.healthy, self.healthy_val = healthy, healthy_val
         self.dataset, self.val_dataset, self.test_dataset = dataset, val_dataset, test_dataset
         self.output_dir, self.pretrain_dir = Path(output_dir), Path(pretrain_dir or output_dir)
-        self.pretrained, self.number, self.seed = pretrained, num_labeled_patients, seed
+        self.pretrained = read_flag(pretrained, "pretrained")
+        self.number, self.seed = num_labeled_patients, seed
         self.head, self.threshold, self.min_size = head, threshold, min_component_size
         self.settings = dict(settings or {})
         self.denoiser_file = Path(pretrain.best.path)

@@ -59,7 +59,7 @@ def draw_sweep(
         mark: place of a dashed line.
         joined: whether the groups differ in nothing but their place, so that a line may join their means.
     """
-    with _figure(path, columns=len(panels)) as axes:
+    with open_sheet(path, columns=len(panels)) as axes:
         for axis, (name, groups) in zip(axes[0], panels.items(), strict=True):
             means = {group: np.mean(pairs, axis=0) for group, pairs in groups.items()}
             for color, (group, pairs) in enumerate(groups.items()):

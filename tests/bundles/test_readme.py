@@ -13,6 +13,9 @@ from common.session import check_options
 SECTIONS = ("not for clinical use", "citation", "when it fails", "monai label", "offline")
 
 
+COMPARISONS = {"compare.json", "experiment.json", "learning_curve.json"}
+"""Those of many trainings; one command of each kind is enough, as they differ in what these tests replace."""
+
 FIXED = {"is_main", "distributed", "spatial_dims", "in_channels", "divisor"}
 """Keys that overlays set, or that go with the network."""
 
@@ -108,6 +111,9 @@ def test_every_command_runs(readme, bundle, dataset, trained, run_config, monkey
         names = [re.sub(r".*configs/", "", name) for name in _as_list(options.pop("config_file"))]
         # One size and number of classes for all, since the weights and bank of one command are the next one's.
         options = {key: value for key, value in options.items() if key not in ("roi_size", "out_channels")}
+        comparison = (*names, arguments[1]) if set(names) & COMPARISONS else None
+        if comparison in used:
+            continue
         run_id = arguments[1] if not arguments[1].startswith("--") else "run"
         replaced = {"dataset_dir": dataset, "ood_dir": dataset, "split_file": None, "damages": []}
         replaced |= {"initial_weights": None, "foreground_labels": None, "samples_per_epoch": 2, "val_interval": 1}
@@ -132,7 +138,7 @@ def test_every_command_runs(readme, bundle, dataset, trained, run_config, monkey
             settings |= {"num_folds": 4, "seeds": [0], "variants": {"all": {"ood_fraction": 1.0}}}
             settings |= {"samples_per_epoch": 4}
         run_config(bundle, names, run_id, **settings)
-        used |= set(names)
+        used |= {*names, comparison}
     assert "@" not in re.sub(r"`.*?`", "", readme), "a placeholder was left"
     assert used >= {"train.json", "inference.json", "evaluate.json"}
 

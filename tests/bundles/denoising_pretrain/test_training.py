@@ -13,7 +13,8 @@ pytestmark = pytest.mark.xdist_group("denoising_pretrain")
 class TestFineTuning:
     def test_from_scratch_takes_the_same_schedule_without_a_denoiser(self, train, trained, caplog, read_json):
         caplog.set_level("INFO")
-        folder = train(pretrained=False)
+        # A text, as "--pretrained false" gives it.
+        folder = train(pretrained="false")
         assert "stage pretrain" not in caplog.text
         assert not (folder / "m" / "denoiser.pt").exists()
         first, second = (read_json(path / "metrics.json")["epochs"] for path in (folder, trained))
