@@ -112,7 +112,7 @@ def test_every_command_runs(readme, bundle, dataset, trained, run_config, monkey
         # One size and number of classes for all, since the weights and bank of one command are the next one's.
         options = {key: value for key, value in options.items() if key not in ("roi_size", "out_channels")}
         comparison = (*names, arguments[1]) if set(names) & COMPARISONS else None
-        if comparison in used:
+        if comparison and comparison in used:
             continue
         run_id = arguments[1] if not arguments[1].startswith("--") else "run"
         replaced = {"dataset_dir": dataset, "ood_dir": dataset, "split_file": None, "damages": []}
