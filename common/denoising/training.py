@@ -112,9 +112,9 @@ class StagedPretraining:
     | finetune | the weights, ``denoiser.pt`` beside them, ``<output_dir>/metrics.json``, ``training.png``, \
 ``checkpoint.pt``; then the signature bank |
 
-    Without pre-training there is the last stage alone, with the same schedule, from random weights. So it is, from those
-    weights, where fine-tuning loads some (``initial_weights``, MONAI Label): nothing of a denoiser would be left. With no
-    labeled patient the last stage trains nothing and leaves the denoiser beside where the weights would be.
+    Without pre-training there is the last stage alone, with the same schedule, from random weights; so, too, where
+    fine-tuning loads weights (``initial_weights``, MONAI Label), which leave nothing of a denoiser. With no labeled
+    patient the last stage trains nothing and leaves the denoiser beside where the weights would be.
 
     Args:
         pretrain: the course of pre-training.
@@ -237,6 +237,8 @@ class StagedPretraining:
             inputs["healthy_dir"] = cases_digest(self.healthy.further)
 
         def work() -> None:
+            self.healthy.require_images()
+            self.healthy_val.require_images()
             logger.info(
                 "pre-training on %d healthy of %d slices, validation on %d of %d",
                 len(self.healthy), len(self.dataset), len(self.healthy_val), len(self.val_dataset),
