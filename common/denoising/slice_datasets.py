@@ -182,21 +182,23 @@ class HealthySlices(Dataset):
 
     @cached_property
     def images(self) -> list[Tensor]:
-        """The prepared images of all healthy slices.
+        """The prepared images of all healthy slices; there may be none where no denoiser is trained."""
+        own = [item.image for item in self.source.items if self._is_healthy(item)]
+        source = self.source
+        rest = SliceDataset(self.further, self.load or source.load, source.prepare, **source.slicing)
+        return own + [item.image for item in rest.items]
+
+    def require_images(self) -> None:
+        """Makes sure that there is a healthy slice.
 
         Raises:
             NotEnoughCasesError: when there is none.
         """
-        own = [item.image for item in self.source.items if self._is_healthy(item)]
-        source = self.source
-        rest = SliceDataset(self.further, self.load or source.load, source.prepare, **source.slicing)
-        found = own + [item.image for item in rest.items]
-        if not found:
+        if not self.images:
             raise NotEnoughCasesError(
                 f"none of {len(self.source)} slices is healthy: every label holds foreground; name healthy slices in "
                 "healthy, give healthy_dir, set healthy to 'all' to denoise every slice, or pretrained to false"
             )
-        return found
 
     @cached_property
     def _fixed(self) -> list[dict[str, Any]]:

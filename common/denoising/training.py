@@ -54,6 +54,11 @@ class Course:
     board: MovableWriter
     handlers: Sequence[Any] = ()
 
+    @property
+    def given_weights(self) -> list[str]:
+        """Files of weights that are loaded when it starts, over whatever the network holds by then."""
+        return [str(handler.load_path) for handler in self.handlers if isinstance(handler, CheckpointLoader)]
+
     def inputs(self) -> dict[str, str]:
         """Digests of all that decides over it, beside the data."""
         states = self.checkpoint.states()
@@ -66,8 +71,7 @@ class Course:
             "transform": loader.dataset.transform,
             "sampling": [self.sampler.seed, self.sampler.total, loader.batch_size, world_size()],
         }
-        loaders = [handler for handler in self.handlers if isinstance(handler, CheckpointLoader)]
-        weights = [weights_digest(network), *(file_digest(item.load_path) for item in loaders)]
+        weights = [weights_digest(network), *map(file_digest, self.given_weights)]
         return {
             "settings": settings_digest(described),
             "initial weights": settings_digest(weights),
@@ -108,7 +112,8 @@ class StagedPretraining:
     | finetune | the weights, ``denoiser.pt`` beside them, ``<output_dir>/metrics.json``, ``training.png``, \
 ``checkpoint.pt``; then the signature bank |
 
-    Without pre-training there is the last stage alone, with the same schedule, from random weights. With no labeled
+    Without pre-training there is the last stage alone, with the same schedule, from random weights; so, too, where
+    fine-tuning loads weights (``initial_weights``, MONAI Label), which leave nothing of a denoiser. With no labeled
     patient the last stage trains nothing and leaves the denoiser beside where the weights would be.
 
     Args:
@@ -196,11 +201,14 @@ class StagedPretraining:
             "preparation": settings_digest(self._preparation()),
             "options": settings_digest(self.settings),
         }
-        if self.pretrained:
+        given = self.finetune.given_weights if labeled and stage in (None, "finetune") else []
+        if given:
+            logger.info("fine-tuning starts from %s: no denoiser is trained, nothing of it would be left", given[0])
+        elif self.pretrained:
             self._pretrain(stage, data)
             self._localize(stage)
         if stage in (None, "finetune"):
-            self._finetune(labeled, data)
+            self._finetune(labeled, data, "given" if given else "denoiser" if self.pretrained else "random")
 
     def _stages(self, folder: Path) -> Stages:
         return Stages(folder / "stages")
@@ -232,6 +240,8 @@ class StagedPretraining:
             inputs["healthy_dir"] = cases_digest(self.healthy.further)
 
         def work() -> None:
+            self.healthy.require_images()
+            self.healthy_val.require_images()
             logger.info(
                 "pre-training on %d healthy of %d slices, validation on %d of %d",
                 len(self.healthy), len(self.dataset), len(self.healthy_val), len(self.val_dataset),
@@ -268,9 +278,10 @@ class StagedPretraining:
 
         self._step(stage, "localize", work, inputs, outputs)
 
-    def _finetune(self, labeled: Sequence[int], data: Mapping[str, str]) -> None:
-        kept = self.weights_file.with_name(DENOISER)
-        if self.pretrained and is_main_process():
+    def _finetune(self, labeled: Sequence[int], data: Mapping[str, str], origin: str) -> None:
+        """Trains on labels, from the ``denoiser``, ``given`` weights or ``random`` ones."""
+        kept, pretrained = self.weights_file.with_name(DENOISER), origin == "denoiser"
+        if pretrained and is_main_process():
             save_atomically(read_checkpoint(self.denoiser_file), kept)
         wait_for_all()
         if not labeled:
@@ -279,17 +290,17 @@ class StagedPretraining:
                 self.denoiser_file,
             )
             return
-        start = file_digest(self.denoiser_file) if self.pretrained else "random"
+        start = file_digest(self.denoiser_file) if pretrained else origin
         inputs = {**data, **self.finetune.inputs(), "start": start, "labeled": settings_digest(list(labeled))}
 
         def work() -> None:
             patients = len({person_of(self.dataset.slices[index]) for index in labeled})
             logger.info("fine-tuning on %d slices of %d patient(s), start: %s", len(labeled), patients, start[:12])
-            if self.pretrained:
+            if pretrained:
                 device = _device(self.finetune)
                 load_body_from(self.finetune.best.network, self.denoiser_file, head=self.head, device=device)
             # A run that was stopped before its last stage has no checkpoint of that.
-            begun = not self.pretrained or Path(self.finetune.checkpoint.path).is_file()
+            begun = not pretrained or Path(self.finetune.checkpoint.path).is_file()
             self.finetune.run(inputs, labeled, resume=self.resume and begun)
 
         self._stages(self.output_dir).run("finetune", work, inputs=inputs, outputs=[self.weights_file])

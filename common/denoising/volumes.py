@@ -90,7 +90,9 @@ class VolumeWriter:
                 self._name = str(batch["volume"])
             for key in ("pred", self.score_key):
                 if key in output:
-                    self._planes.setdefault(key, {})[int(batch["plane"])] = torch.as_tensor(output[key])[0].cpu()
+                    plane = torch.as_tensor(output[key]).cpu()
+                    # As a picture's, a slice's class indices may come without the axis of channels.
+                    self._planes.setdefault(key, {})[int(batch["plane"])] = plane.reshape(plane.shape[-2:])
 
     def write(self, _engine: Engine | None = None) -> None:
         """Writes the volume whose slices are kept.

@@ -86,14 +86,15 @@ def telling_slice(image: Tensor, segmentation: Tensor) -> tuple[NDArray[np.float
 
     Args:
         image: ``(C, H, W[, D])``; the first channel is shown, or all three of a color picture.
-        segmentation: ``(1, H, W[, D])`` class indices.
+        segmentation: ``(1, H, W[, D])`` class indices; a picture's also without the first axis.
 
     Returns:
         Slice of the image, ``(H, W)`` or ``(H, W, 3)``, and of the segmentation, ``(H, W)``.
     """
     colors = image.ndim == 3 and len(image) == 3
     shown = image.movedim(0, -1) if colors else image[0]
-    picture, outline = (np.asarray(item.cpu(), dtype=np.float32) for item in (shown, segmentation[0]))
+    indices = segmentation[0] if segmentation.ndim == image.ndim else segmentation
+    picture, outline = (np.asarray(item.cpu(), dtype=np.float32) for item in (shown, indices))
     if outline.ndim == 2:
         return picture, outline
     area = (outline > 0).sum(axis=(0, 1))

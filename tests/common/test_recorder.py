@@ -117,10 +117,11 @@ def test_slice_with_most_foreground_is_shown(fill, index):
 
 @pytest.mark.parametrize("channels", [1, 2, 3])
 def test_picture_is_shown_as_it_is_in_colors_where_it_has_them(channels):
-    image, segmentation = torch.rand(channels, 4, 5), torch.ones(1, 4, 5)
-    picture, outline = telling_slice(image, segmentation)
-    assert np.array_equal(picture, image.movedim(0, -1).numpy() if channels == 3 else image[0].numpy())
-    assert np.array_equal(outline, np.ones((4, 5)))
+    image, segmentation = torch.rand(channels, 4, 5), torch.arange(20.0).reshape(1, 4, 5)
+    for classes in (segmentation, segmentation[0]):
+        picture, outline = telling_slice(image, classes)
+        assert np.array_equal(picture, image.movedim(0, -1).numpy() if channels == 3 else image[0].numpy())
+        assert np.array_equal(outline, segmentation[0].numpy())
 
 
 def test_report_has_a_line_for_every_scan_and_a_gallery(run_cases, tmp_path, bank_file, read_picture):

@@ -9,7 +9,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.parse
@@ -25,8 +24,9 @@ from scipy.ndimage import gaussian_filter
 from common.archive import build_archives
 
 CONFIGS = sorted((Path(__file__).resolve().parents[2] / "bundles").glob("*/configs/inference.json"))
-BUNDLES = [path.parents[1] for path in CONFIGS if json.loads(path.read_text(encoding="utf-8"))["spatial_dims"] == 3]
-"""Those of volumes: the studies of these tests are scans, and a store of MONAI Label holds one kind of image."""
+AXES = {path.parents[1]: json.loads(path.read_text(encoding="utf-8"))["spatial_dims"] for path in CONFIGS}
+BUNDLES = {dims: [bundle for bundle, own in AXES.items() if own == dims] for dims in (2, 3)}
+"""Those of pictures and those of volumes, which have studies of their own kind."""
 
 SHAPE = (24, 28, 32)
 NUM_KNOWN = 5
@@ -41,9 +41,10 @@ LoadScand.__call__ = lambda self, data, reader=None: {**_load(self, data, reader
 
 
 def pytest_generate_tests(metafunc):
-    """Gives every test that asks for ``bundle`` the name of each."""
+    """Gives every test that asks for ``bundle`` the name of each, those of volumes unless its module says otherwise."""
     if "bundle" in metafunc.fixturenames:
-        metafunc.parametrize("bundle", [path.name for path in BUNDLES], scope="session")
+        paths = BUNDLES[getattr(metafunc.module, "SPATIAL_DIMS", 3)]
+        metafunc.parametrize("bundle", [path.name for path in paths], scope="session")
 
 
 @pytest.fixture(scope="session")
@@ -122,6 +123,16 @@ class Server:
         """Saves the final label of an image, as a client's submit button does."""
         return self.json("PUT", "datastore/label", files={"label": file}, image=image, tag="final")
 
+    def train(self, model, meanwhile=lambda: None, **request):
+        """Starts training, as a client does, waits for its end and returns the last lines of its log."""
+        task = self.json("POST", f"train/{model}", body=request)
+        while task["status"] in ("SUBMITTED", "RUNNING"):
+            meanwhile()
+            time.sleep(0.3)
+            task = self.json("GET", "train/")
+        assert task["status"] == "DONE", "\n".join(task["details"])
+        return "\n".join(task["details"])
+
     def wait_for(self, task):
         """Waits for ``train`` or ``scoring`` and returns its status."""
         deadline = time.monotonic() + 180
@@ -186,21 +197,57 @@ def _wait_until_it_answers(server):
 
 
 @pytest.fixture(scope="session")
-def models(label_python, environment, make_dataset, make_scan, tmp_path_factory):
-    """Every bundle as an archive installs it, and a copy of each: other version, other code, bank of phantoms."""
-    folder, archives, data = (tmp_path_factory.mktemp(name) for name in ("models", "dist", "phantoms"))
-    build_archives(str(BUNDLES[0].parent), str(archives))
+def download_app(label_environment):
+    """Puts MONAI Label's own app into a folder and returns where its bundles go."""
+
+    def download(folder):
+        command = ["monailabel", "apps", "--download", "--name", "monaibundle", "--output", "apps"]
+        subprocess.run(command, cwd=folder, env=label_environment, check=True, capture_output=True, timeout=120)
+        return folder / "apps" / "monaibundle" / "model"
+
+    return download
+
+
+@pytest.fixture(scope="session")
+def serve_app(serve):
+    """Starts that app with all bundles in it."""
+
+    def start(folder):
+        names = ",".join(sorted(path.name for path in (folder / "apps" / "monaibundle" / "model").iterdir()))
+        options = ["--conf", "models", names, "--conf", "zoo_source", "local", "--conf", "sam2", "false"]
+        return serve(folder, "apps/monaibundle", *options)
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def install(label_python, environment, repository, tmp_path_factory):
+    """Installs the bundles of pictures, ``install(2, folder)``, or of volumes, from their archives."""
+    archives = tmp_path_factory.mktemp("dist")
+    build_archives(str(repository / "bundles"), str(archives))
+
+    def start(spatial_dims, folder):
+        for bundle in BUNDLES[spatial_dims]:
+            (archive,) = archives.glob(f"{bundle.name}_v*.zip")
+            # By MONAI Label's Python: the versions there must pass as well.
+            command = [label_python, archives / "bundle_tool.pyz", "install", archive, "--into", folder]
+            subprocess.run(command, env=environment, check=True, capture_output=True, timeout=60)
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def models(install, run_bundle, make_dataset, make_scan, tmp_path_factory):
+    """Every bundle of volumes as installed, and a copy of each: other version, other code, bank of phantoms."""
+    folder, data = (tmp_path_factory.mktemp(name) for name in ("models", "phantoms"))
 
     def scan(index, *_):
         image, label = make_scan(index, SHAPE)
         return {"imagesTr": (image.round(), np.eye(4)), "labelsTr": (label, np.eye(4))}
 
     make_dataset(data, 8, edit=scan)
-    for archive in archives.glob("*.zip"):
-        # By MONAI Label's Python: the versions there must pass as well.
-        command = [label_python, archives / "bundle_tool.pyz", "install", archive, "--into", folder]
-        subprocess.run(command, env=environment, check=True, capture_output=True, timeout=60)
-    for bundle in BUNDLES:
+    install(3, folder)
+    for bundle in BUNDLES[3]:
         copy = folder / f"{bundle.name}{COPY}"
         shutil.copytree(folder / bundle.name, copy)
         metadata = json.loads((copy / "configs" / "metadata.json").read_text(encoding="utf-8"))
@@ -208,24 +255,29 @@ def models(label_python, environment, make_dataset, make_scan, tmp_path_factory)
         with open(copy / "scripts" / "common" / "transforms" / "scan.py", "a", encoding="utf-8") as file:
             file.write(COPY_CODE)
         if (copy / "models" / "signature_bank.npz").is_file():
-            run_bundle(copy, "train.json", environment, "fit_bank", dataset_dir=data, threshold_c=3)
+            run_bundle(copy, "train.json", "fit_bank", dataset_dir=data, threshold_c=3)
     return folder
 
 
-def run_bundle(bundle, config, environment, *run_id, **settings):
+@pytest.fixture(scope="session")
+def run_bundle(run_python):
     """Runs ``python -m monai.bundle`` with this Python, from elsewhere."""
-    command = [sys.executable, "-m", "monai.bundle", "run", *run_id, "--config_file", bundle / "configs" / config]
-    command += [part for key, value in settings.items() for part in (f"--{key}", value)]
-    done = subprocess.run(map(str, command), cwd=bundle.parent, env=environment, capture_output=True, timeout=240)
-    assert done.returncode == 0, done.stdout.decode() + done.stderr.decode()
+
+    def run(bundle, config, *run_id, **settings):
+        command = ["-m", "monai.bundle", "run", *run_id, "--config_file", bundle / "configs" / config]
+        command += [part for key, value in settings.items() for part in (f"--{key}", value)]
+        done = run_python([str(part) for part in command], cwd=bundle.parent)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    return run
 
 
 @pytest.fixture(scope="session")
-def run_inference(environment):
-    """Runs ``inference.json`` of an unpacked bundle in the main environment and returns the rows of its report."""
+def run_inference(run_bundle):
+    """Runs ``inference.json`` of an unpacked bundle in the main environment and returns its report."""
 
     def run(bundle, dataset_dir, output_dir):
-        run_bundle(bundle, "inference.json", environment, dataset_dir=dataset_dir, output_dir=output_dir, device="cpu")
+        run_bundle(bundle, "inference.json", dataset_dir=dataset_dir, output_dir=output_dir, device="cpu")
         return json.loads((output_dir / "ood_report.json").read_text(encoding="utf-8"))
 
     return run

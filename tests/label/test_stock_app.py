@@ -3,8 +3,6 @@
 import json
 import os
 import shutil
-import subprocess
-import time
 from pathlib import Path
 
 import itk
@@ -25,12 +23,10 @@ TURNED = np.array([[0, -1.2, 0, 30], [0, 0, 1.1, -8], [0.9, 0, 0, 4], [0, 0, 0, 
 
 
 @pytest.fixture(scope="module")
-def folder(models, make_studies, scans, label_environment, tmp_path_factory):
+def folder(models, make_studies, scans, download_app, tmp_path_factory):
     """The app as it is downloaded, with all bundles in it, and a folder of studies."""
     folder = tmp_path_factory.mktemp("stock")
-    command = ["monailabel", "apps", "--download", "--name", "monaibundle", "--output", "apps"]
-    subprocess.run(command, cwd=folder, env=label_environment, check=True, capture_output=True, timeout=120)
-    shutil.copytree(models, folder / "apps" / "monaibundle" / "model")
+    shutil.copytree(models, download_app(folder))
     studies = make_studies(folder)
     nib.save(nib.Nifti1Image(np.full((24, 28, 32), 7, np.float32), np.eye(4)), studies / "constant.nii.gz")
     nib.save(nib.Nifti1Image(scans["known_0"].astype(np.float32), TURNED), studies / "turned.nii.gz")
@@ -41,10 +37,8 @@ def folder(models, make_studies, scans, label_environment, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def server(serve, folder, models):
-    names = ",".join(sorted(path.name for path in models.iterdir()))
-    options = ["--conf", "models", names, "--conf", "zoo_source", "local", "--conf", "sam2", "false"]
-    with serve(folder, "apps/monaibundle", *options) as server:
+def server(serve_app, folder):
+    with serve_app(folder) as server:
         yield server
 
 
@@ -268,16 +262,6 @@ def labeled(server, bundle, labels, tmp_path_factory):
     return sorted(labels)[:4]
 
 
-def train(server, model, request, meanwhile=lambda: None):
-    """Starts training, as a client does, and waits for its end."""
-    task = server.json("POST", f"train/{model}", body=request)
-    while task["status"] in ("SUBMITTED", "RUNNING"):
-        meanwhile()
-        time.sleep(0.3)
-        task = server.json("GET", "train/")
-    assert task["status"] == "DONE", "\n".join(task["details"])
-
-
 def test_training_replaces_weights_and_bank_and_never_gives_a_stale_verdict(server, folder, bundle, labeled):
     model, seen = folder / "apps" / "monaibundle" / "model" / bundle, []
     bank, before = bank_of(folder, bundle), server.judge(bundle, "known_4")
@@ -289,7 +273,7 @@ def test_training_replaces_weights_and_bank_and_never_gives_a_stale_verdict(serv
         assert image.shape == (24, 28, 32)
         seen.append(params)
 
-    train(server, bundle, {"max_epochs": 1, "device": "cpu", "val_split": 0.34, "multi_gpu": False}, infer)
+    server.train(bundle, infer, max_epochs=1, device="cpu", val_split=0.34, multi_gpu=False)
     after = server.judge(bundle, "known_4")
     assert (model / "models" / "model.pt").read_bytes() != weights
     split = json.loads((model / "output" / "split.json").read_text(encoding="utf-8"))
@@ -313,14 +297,14 @@ def test_training_that_was_stopped_is_mended_by_fitting_the_bank_alone(server, f
     before, trained = server.judge(model, "known_4"), weights.read_bytes()
     options = first_choices(server.json("GET", "info/")["trainers"][model]["config"])
     assert options["run_id"] == ""
-    train(server, model, options | {"max_epochs": 1, "val_split": 0.34})
+    server.train(model, **options | {"max_epochs": 1, "val_split": 0.34})
     assert weights.read_bytes() != trained
     if bank_of(folder, bundle):
         after = server.judge(model, "known_4")
         assert after["threshold"] == bank_of(folder, model).threshold != before["threshold"]
         weights.write_bytes(trained)
         assert server.judge(model, "known_4")["oodm"] is None
-        train(server, model, {"run_id": "fit_bank", "device": "cpu", "val_split": 0.34, "multi_gpu": False})
+        server.train(model, run_id="fit_bank", device="cpu", val_split=0.34, multi_gpu=False)
         mended = server.judge(model, "known_4")
         assert mended["reason"] is None
         assert mended["threshold"] == bank_of(folder, model).threshold != after["threshold"]

@@ -10,6 +10,18 @@ from tests.bundles.denoising_pretrain.spots import weights, write_slices
 pytestmark = pytest.mark.xdist_group("denoising_pretrain")
 
 
+@pytest.fixture
+def ill(tmp_path):
+    """Slices that all show something."""
+
+    def edit(patient, number, image, label):
+        label = label.copy()
+        label[18:21, 18:21] = 1
+        return image, label
+
+    return write_slices(tmp_path / "ill", edit=edit)
+
+
 class TestFineTuning:
     def test_from_scratch_takes_the_same_schedule_without_a_denoiser(self, train, trained, caplog, read_json):
         caplog.set_level("INFO")
@@ -22,6 +34,20 @@ class TestFineTuning:
         assert [len(epoch) for epoch in first] == [len(epoch) for epoch in second]
         pair = weights(folder / "m" / "model.pt"), weights(trained / "m" / "model.pt")
         assert any(not torch.equal(pair[0][name], pair[1][name]) for name in pair[0])
+
+    def test_given_weights_are_the_start_and_leave_nothing_to_pre_train(self, train, trained, ill, caplog):
+        """Without a healthy slice, too; as MONAI Label has it, which loads the weights that are there."""
+        caplog.set_level("INFO")
+        given = trained / "m" / "model.pt"
+        folder = train(dataset_dir=ill, initial_weights=given, learning_rate=0.0)
+        assert f"fine-tuning starts from {given}: no denoiser is trained" in caplog.text
+        assert "stage pretrain" not in caplog.text
+        assert not list(folder.rglob("denoiser.pt"))
+        first, second = weights(given), weights(folder / "m" / "model.pt")
+        assert all(torch.equal(first[name], second[name]) for name in first if name.endswith(("weight", "bias")))
+
+    def test_from_scratch_needs_no_healthy_slice(self, train, ill):
+        assert (train(dataset_dir=ill, pretrained=False) / "m" / "model.pt").is_file()
 
     def test_fine_tuning_starts_from_the_denoiser(self, train):
         folder = train(learning_rate=0.0)
@@ -60,13 +86,8 @@ class TestFineTuning:
 
 
 class TestBadInput:
-    def test_no_healthy_slices(self, fail, tmp_path):
-        def edit(patient, number, image, label):
-            label = label.copy()
-            label[18:21, 18:21] = 1
-            return image, label
-
-        error = fail(write_slices(tmp_path / "ill", edit=edit))
+    def test_no_healthy_slices(self, fail, ill):
+        error = fail(ill)
         assert "slices is healthy: every label holds foreground" in str(error)
         assert "set healthy to 'all'" in str(error)
 
