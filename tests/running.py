@@ -21,7 +21,7 @@ TINY |= {"pretrain_epochs": 1, "healthy": "all", "noise_resolution": 4}
 """Settings that make a run short; each is used where the config has it."""
 
 
-def _exists(config, key):
+def has_key(config, key):
     """Whether a config has a nested key."""
     for part in key.split("#"):
         if not isinstance(config, dict) or part not in config:
@@ -41,7 +41,7 @@ def _read(bundle, names):
 
 def _settings(config, overrides):
     """Tiny settings that the config knows, below those given."""
-    tiny = {key: value for key, value in TINY.items() if _exists(config, key)}
+    tiny = {key: value for key, value in TINY.items() if has_key(config, key)}
     for key in tiny.keys() & {"roi_size", "network_def#features"}:
         length = config["spatial_dims"] if key == "roi_size" else len(config["network_def"]["features"])
         tiny[key] = tiny[key][:length]

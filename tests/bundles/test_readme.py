@@ -9,6 +9,7 @@ import pytest
 from fire.parser import DefaultParseValue
 
 from common.session import check_options
+from tests.running import has_key
 
 SECTIONS = ("not for clinical use", "citation", "when it fails", "monai label", "offline")
 
@@ -63,15 +64,8 @@ def test_every_knob_exists(overridable, readme, configs):
     keys = table_keys(readme)
     assert keys
 
-    def exists(config, key):
-        for part in key.split("#"):
-            if not isinstance(config, dict) or part not in config:
-                return False
-            config = config[part]
-        return True
-
     known = [configs[name] for name in ("train", "inference", "evaluate")]
-    assert not [key for key in keys if not any(exists(config, key) for config in known)]
+    assert not [key for key in keys if not any(has_key(config, key) for config in known)]
     assert not [key for key in overridable if key not in keys]
     plain = {key for config in known for key, value in config.items() if not _refers(value)}
     assert not sorted(plain - set(keys) - FIXED)
