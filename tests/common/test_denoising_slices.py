@@ -286,7 +286,8 @@ class TestDataset:
     def test_no_healthy_slice_is_an_error_that_says_what_to_do(self, dataset):
         healthy = HealthySlices(dataset, noisy(), healthy=["nowhere"])
         with pytest.raises(NotEnoughCasesError, match=r"none of 12 slices is healthy.*healthy_dir.*'all'"):
-            len(healthy)
+            healthy.require_images()
+        assert len(healthy) == 0
 
     @pytest.mark.parametrize("healthy", ["nowhere.json", [], {"a": 1}])
     def test_healthy_that_is_no_list_is_named(self, dataset, healthy):
