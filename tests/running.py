@@ -135,9 +135,9 @@ class Started:
     def __init__(self, process, command, output, error):
         self.process, self.command, self.output, self.error = process, command, output, error
 
-    def log(self):
-        """What it has written so far."""
-        return "".join(file.read_text(encoding="utf-8", errors="replace") for file in (self.output, self.error))
+    def texts(self):
+        """What it has written so far, as output and as errors."""
+        return [file.read_text(encoding="utf-8", errors="replace") for file in (self.output, self.error)]
 
     def kill(self):
         """Ends it and what it started by SIGKILL."""
@@ -150,8 +150,7 @@ class Started:
         if self.process.exitcode is None:
             self.kill()
             raise subprocess.TimeoutExpired(self.command, timeout)
-        text = [file.read_text(encoding="utf-8", errors="replace") for file in (self.output, self.error)]
-        return subprocess.CompletedProcess(self.command, self.process.exitcode, *text)
+        return subprocess.CompletedProcess(self.command, self.process.exitcode, *self.texts())
 
 
 @pytest.fixture(scope="session")

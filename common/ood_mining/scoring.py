@@ -25,7 +25,7 @@ def confusion_score(logits: Tensor, padding: Tensor | None = None) -> Tensor:
         ``(B,)`` float64 in [0, 1], on the device of ``logits``; 0 for a patch of nothing but padding.
     """
     foreground, counted = _predicted_foreground(logits, padding)
-    return _sum(foreground) / _sum(counted).clamp_min(1)
+    return _share(foreground, counted)
 
 
 def removed_share(logits: Tensor, removed: Tensor, padding: Tensor | None = None) -> Tensor:
@@ -42,7 +42,7 @@ def removed_share(logits: Tensor, removed: Tensor, padding: Tensor | None = None
         ``(B,)`` float64 in [0, 1], on the device of ``logits``; 0 for a patch in which nothing is found.
     """
     foreground, _ = _predicted_foreground(logits, padding)
-    return _sum(foreground & removed[:, 0].to(foreground.device)) / _sum(foreground).clamp_min(1)
+    return _share(foreground & removed[:, 0].to(foreground.device), foreground)
 
 
 def _predicted_foreground(logits: Tensor, padding: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -53,9 +53,10 @@ def _predicted_foreground(logits: Tensor, padding: Tensor | None) -> tuple[Tenso
     return foreground & counted, counted
 
 
-def _sum(mask: Tensor) -> Tensor:
-    """How many pixels of each patch are set."""
-    return mask.flatten(1).sum(dim=1).double()
+def _share(part: Tensor, whole: Tensor) -> Tensor:
+    """How much of a mask of each patch another one takes; 0 of an empty one."""
+    taken, number = (mask.flatten(1).sum(dim=1) for mask in (part, whole))
+    return taken.double() / number.clamp_min(1)
 
 
 @torch.no_grad()
@@ -76,9 +77,10 @@ def score_batches(network: nn.Module, batches: Iterable[Mapping[str, Tensor]], d
     scores = []
     for batch in batches:
         logits = network(torch.as_tensor(batch["image"]).to(device))
-        padding = batch.get("padding")
-        found = confusion_score(logits, padding), removed_share(logits, batch["removed"], padding)
-        scores.append(torch.stack(found, dim=1))
+        # Both scores from one look at the logits.
+        foreground, counted = _predicted_foreground(logits, batch.get("padding"))
+        holes = foreground & batch["removed"][:, 0].to(foreground.device)
+        scores.append(torch.stack([_share(foreground, counted), _share(holes, foreground)], dim=1))
     return torch.cat(scores).cpu() if scores else torch.zeros(0, 2, dtype=torch.float64)
 
 
