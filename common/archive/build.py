@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ..errors import MissingDataError
-from ..files import write_atomically
+from ..runtime.files import write_atomically
 from .manifest import NAME, Manifest
 from .verify import read_archive
 

@@ -9,7 +9,7 @@ from scipy.stats import wilcoxon
 
 from common import experiments
 from common.errors import ConfigError
-from common.experiments import MethodComparison, mean_scores, tabulate
+from common.experiments.methods import MethodComparison, mean_scores, tabulate
 
 CASES = [f"c{index}" for index in range(8)]
 
