@@ -3,11 +3,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from common.double_mix.mixing.checks import CoTrainingPreflight
 from torch import nn
 from torch.testing import assert_close
 
 from common.data import CaseSplit
+from common.double_mix.checks import CoTrainingPreflight
 from common.engine.inference_checks import InferencePreflight
 from common.engine.training_checks import TrainingPreflight
 from common.errors import (

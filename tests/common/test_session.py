@@ -99,7 +99,7 @@ def test_false_that_would_count_as_true_is_refused(configs, option):
 
 def test_configs_are_read_as_monai_reads_them(configs, monkeypatch):
     files = {"train.yaml": {"max_epochs": 3}, "multi_gpu.json": {"backend": "nccl"}}
-    monkeypatch.setattr("common.runtime.distributed.ConfigParser.load_config_file", files.__getitem__)
+    monkeypatch.setattr("common.runtime.options.ConfigParser.load_config_file", files.__getitem__)
     check_options(["run", *YAML, "--max_epochs", "5", "--backend", "gloo"])
     with pytest.raises(ConfigError, match="did you mean --backend"):
         check_options(["run", *YAML, "--backends", "gloo"])
