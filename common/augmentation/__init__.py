@@ -1,0 +1,16 @@
+"""Augments whole batches of images and labels, in 2-D and 3-D, on the device they are on."""
+
+from .batch import AugmentationParameters, BatchAugmentation, apply_augmentation
+from .geometry import normalized_matrix, resample, rotation_matrix
+from .intensity import change_gamma, change_scale
+
+__all__ = [
+    "AugmentationParameters",
+    "BatchAugmentation",
+    "apply_augmentation",
+    "change_gamma",
+    "change_scale",
+    "normalized_matrix",
+    "resample",
+    "rotation_matrix",
+]
