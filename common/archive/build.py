@@ -24,7 +24,7 @@ FIXED_TIME = (1980, 1, 1, 0, 0, 0)
 LEFT_OUT = ("__pycache__", "output")
 
 TOOL = "bundle_tool.pyz"
-TOOL_FILES = ("__init__.py", "errors.py", "files.py", "hashing.py", "archive/*.py")
+TOOL_FILES = ("__init__.py", "bank_rules.py", "errors.py", "files.py", "hashing.py", "archive/*.py")
 """What of the shared package the tool consists of: nothing that needs more than the standard library."""
 
 TOOL_MAIN = b"""import sys
