@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from traceback import format_exception
 from types import TracebackType
 from typing import Any
 
@@ -17,6 +18,7 @@ from monai.utils import set_determinism
 from torch import nn
 
 from .errors import BundleError, ConfigError, one_line
+from .logs import escape_logs, escaped_lines
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +43,7 @@ RUNNER_OPTIONS = frozenset(
 
 
 def start_session(seed: int, *, distributed: bool = False, device: str | torch.device = "cpu") -> None:
-    """Makes a run reproducible, its errors readable and its options checked.
+    """Makes a run reproducible, its errors and its log readable and its options checked.
 
     Args:
         seed: of every random number generator.
@@ -52,6 +54,7 @@ def start_session(seed: int, *, distributed: bool = False, device: str | torch.d
         ConfigError: when the command line sets a key that no config file has.
     """
     sys.excepthook = report_error
+    escape_logs()
     check_options(sys.argv[1:])
     if distributed and not dist.is_initialized():
         if is_cuda(device):
@@ -152,7 +155,7 @@ def report_error(kind: type[BaseException], error: BaseException, traceback: Tra
     """
     own = find_bundle_error(error)
     if own is None or os.environ.get("BUNDLE_TRACEBACK"):
-        sys.__excepthook__(kind, error, traceback)
+        sys.stderr.write(escaped_lines("".join(format_exception(kind, error, traceback))))
     else:
         sys.stderr.write(f"error: {one_line(str(own))}\n")
 
