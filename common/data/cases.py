@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import MissingDataError
+from ..phantoms.volumes import PHANTOM_TASKS, phantom_dataset
 from .endoscopy import endoscopy_cases, is_endoscopy
 from .names import free_name, safe_name
-from .phantoms import PHANTOM_TASKS, phantom_dataset
 
 logger = logging.getLogger(__name__)
 

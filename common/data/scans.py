@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..dicom.series import series_name
+from ..dicom.tree import DicomTree, describe_tree, find_series
 from ..errors import MissingDataError
-from ..files import write_json
+from ..phantoms.volumes import PHANTOM_TASKS, strange_tasks
+from ..runtime.files import write_json
+from ..runtime.sources import PICTURE_SUFFIXES, VOLUME_SUFFIXES
 from .cases import Case, Folders, case_name, decathlon_scans, labeled_cases, task_name
-from .dicom import series_name
-from .dicom_tree import DicomTree, describe_tree, find_series
 from .endoscopy import is_endoscopy
 from .names import free_name, safe_name
-from .phantoms import PHANTOM_TASKS, strange_tasks
-from .sources import PICTURE_SUFFIXES, VOLUME_SUFFIXES
 from .split import select_cases
 
 LISTING = "dicom_series.json"

@@ -15,9 +15,9 @@ from monai.transforms import CenterSpatialCrop, LoadImaged, MapTransform
 from PIL import Image
 from torch import Tensor
 
-from ..data.dicom import DicomSeriesReader
-from ..data.sources import NIBABEL_SUFFIXES, check_source, readable_path
+from ..dicom.series import DicomSeriesReader
 from ..errors import BundleError, ImageError, LabelError
+from ..runtime.sources import NIBABEL_SUFFIXES, check_source, readable_path
 
 PALETTE_SUFFIXES = (".png", ".tif", ".tiff")
 """Kinds of pictures that may hold a palette and are read as its numbers."""
