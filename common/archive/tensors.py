@@ -17,7 +17,7 @@ from typing import Any, ClassVar, NoReturn
 from zipfile import BadZipFile
 
 from ..errors import ArchiveError
-from ..hashing import tensors_digest
+from ..runtime.hashing import tensors_digest
 from .layout import TORCH, Form, read_entries, unpack
 from .structure import MAX_BYTES
 

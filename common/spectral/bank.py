@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..bank_rules import check_norms, implied_threshold
 from ..errors import BankError, BankMismatchError, ConfigError, MissingDataError, NotEnoughCasesError
-from ..files import write_atomically
+from ..runtime.files import write_atomically
 from .distance import Array, Distance, distance_to, leave_one_out
 
 VERSION = 1
