@@ -10,7 +10,7 @@ from monai.data import Dataset
 from monai.engines import SupervisedEvaluator
 from torch import Tensor
 
-from .session import error_line
+from .reasons import error_line
 
 logger = logging.getLogger(__name__)
 

@@ -19,6 +19,7 @@ from .figures import draw_reliability, draw_roc, draw_scores, draw_signatures
 from .files import write_csv, write_json
 from .handlers.recorder import CaseRecorder
 from .preflight import InferencePreflight
+from .sparing import sparing
 from .spectral import SignatureBank
 from .transforms.measure import METRICS
 
@@ -195,6 +196,7 @@ class Evaluation:
         ]
         write_csv(lines, columns, self.output_dir / "cases.csv")
 
+    @sparing("the figures of the evaluation")
     def _draw(
         self, known: Sequence[Row], strange: Sequence[Row], bank: SignatureBank, detection: Mapping[str, Any]
     ) -> None:

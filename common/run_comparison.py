@@ -17,6 +17,7 @@ from .data.cases import class_name
 from .errors import MissingDataError
 from .figures import draw_bars
 from .files import write_csv, write_json
+from .sparing import sparing
 
 logger = logging.getLogger(__name__)
 
@@ -148,6 +149,7 @@ class RunComparison:
             self._draw({"this run": own} | others)
         return rows
 
+    @sparing("dice_per_class.png")
     def _draw(self, runs: Mapping[str, Scores]) -> None:
         """Dice of every class for every run, the rarest class first."""
         shares = class_shares(next(iter(runs.values())))

@@ -20,6 +20,7 @@ from ..data.cases import Case, class_name
 from ..figures import draw_bars, draw_overlays, draw_scatter
 from ..files import write_json
 from ..handlers.recorder import telling_slice
+from ..sparing import sparing
 from ..weights import load_weights
 from .heads import captured
 
@@ -161,6 +162,7 @@ class FrameFigures:
             picture, shown = telling_slice(image, truth)
             seen.pictures.append((name, picture, shown, telling_slice(predicted, truth)[0]))
 
+    @sparing("the figures of the classes")
     def _draw(self, before: Seen, after: Seen) -> None:
         """All three figures."""
         total = np.sum(after.matrices, axis=0)

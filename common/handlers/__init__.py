@@ -1,7 +1,7 @@
 """Handlers of the training and evaluation engines."""
 
 from .attach import Attach
-from .board import MovableWriter
+from .board import EpochBoardHandler, MovableWriter
 from .buffers import BroadcastBuffers
 from .census import ClassCensus
 from .checkpoint import BestWeights, TrainingCheckpoint
@@ -20,6 +20,7 @@ __all__ = [
     "CaseRecorder",
     "ClassCensus",
     "ClassWeightHistory",
+    "EpochBoardHandler",
     "EpochSeeder",
     "EpochStatsHandler",
     "LossTerms",

@@ -21,6 +21,7 @@ from ..figures import draw_bars, draw_side_by_side
 from ..files import write_csv, write_json
 from ..handlers.recorder import telling_slice
 from ..run_comparison import signed_rank
+from ..sparing import sparing
 from ..weights import load_weights
 
 logger = logging.getLogger(__name__)
@@ -150,6 +151,7 @@ class BaselineComparison:
             logger.info("%s: iou_pooled %.4f, miou_foreground %.4f, dsc_foreground %.4f", name, *figures)
         return report
 
+    @sparing("side_by_side.png")
     def _draw(self, shown: Mapping[str, Sequence[SegmentedCase]], count: int) -> None:
         """The first cases in rows: image, truth and both predictions, of a volume the slice with most truth."""
         rows = []

@@ -15,6 +15,7 @@ from ..confusion import Matrix, describe_matrices
 from ..figures import draw_bars, draw_sweep
 from ..files import write_csv, write_json
 from ..run_comparison import signed_rank
+from ..sparing import sparing
 from .comparison import flatten_measures, summarize_measures
 from .proportion import TARGET
 
@@ -127,6 +128,7 @@ def dict_of(figures: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+@sparing("per_class.png")
 def _draw_classes(trained: Mapping[str, Any], path: Path) -> None:
     """The IoU of every class for every variant, as far as tests have the class."""
     first = next(iter(trained.values()))

@@ -1,6 +1,7 @@
 import json
 import random
 import re
+import signal
 import sys
 from importlib.util import find_spec
 
@@ -11,11 +12,11 @@ from monai.utils import set_determinism
 
 from common import session
 from common.errors import BundleError, ConfigError, ImageError
+from common.interrupts import NAMES, Interrupts
+from common.reasons import error_line, find_bundle_error
 from common.session import (
     check_options,
     end_session,
-    error_line,
-    find_bundle_error,
     is_cuda,
     is_main_process,
     process_rank,
@@ -187,7 +188,10 @@ def test_other_errors_are_reported_in_full(capsys):
 def command_line(monkeypatch):
     """Restores what a session changes."""
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    handlers = {number: signal.getsignal(number) for number in NAMES}
     yield lambda *arguments: monkeypatch.setattr(sys, "argv", ["monai.bundle", *arguments])
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
     set_determinism(seed=None)
 
 
@@ -201,6 +205,7 @@ def test_session_makes_every_generator_start_from_the_seed(command_line):
     assert draw(1) == draw(1)
     assert all(a != b for a, b in zip(draw(1), draw(2), strict=True))
     assert sys.excepthook is report_error
+    assert all(isinstance(signal.getsignal(number), Interrupts) for number in NAMES)
 
 
 @pytest.fixture
