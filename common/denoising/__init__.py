@@ -5,7 +5,6 @@ from .curve import PixelCurve
 from .evaluation import PatientEvaluation
 from .foreground import erode_mask, foreground_mask
 from .head import load_body, replace_head
-from .learning_curve import LearningCurve
 from .loading import LoadSliced, ScaleByPercentiled, fit_size, foreground_percentiles
 from .localization import measure_scores
 from .loss import DenoisingLoss, NegativeDenoisingLoss, NegativeSegmentationLoss
@@ -21,7 +20,6 @@ __all__ = [
     "Course",
     "DenoisingLoss",
     "HealthySlices",
-    "LearningCurve",
     "LoadSliced",
     "NegativeDenoisingLoss",
     "NegativeSegmentationLoss",

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ..figures import draw_maps
-from ..handlers.recorder import telling_slice
-from ..sparing import spared_picture
+from ..figures.slices import telling_slice
+from ..runtime.sparing import spared_picture
 from .foreground import THRESHOLD, foreground_mask
 from .localization import by_patient
 from .score import anomaly_score

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..sparing import spared_picture
+from ..runtime.sparing import spared_picture
 from .sheet import open_sheet
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..sparing import spared_picture
+from ..runtime.sparing import spared_picture
 from .sheet import open_sheet
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..sparing import spared_picture
+from ..runtime.sparing import spared_picture
 from .sheet import open_sheet
 
 

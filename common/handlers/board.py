@@ -8,7 +8,7 @@ from typing import Any
 from monai.handlers import TensorBoardStatsHandler
 from torch.utils.tensorboard import SummaryWriter
 
-from ..sparing import sparing
+from ..runtime.sparing import sparing
 
 
 class MovableWriter:

@@ -12,10 +12,10 @@ from ignite.engine import Engine, Events
 from torch import nn
 
 from ..errors import ConfigError, WeightsError, one_line
-from ..interrupts import Interrupted
-from ..session import is_main_process, wait_for_all
-from ..spectral.digest import unwrap, weights_digest
-from ..weights import read_checkpoint, save_atomically
+from ..runtime.distributed import is_main_process, unwrap, wait_for_all
+from ..runtime.interrupts import Interrupted
+from ..runtime.weights import read_checkpoint, save_atomically
+from ..spectral.digest import weights_digest
 from .epochs import ends_epoch
 
 logger = logging.getLogger(__name__)

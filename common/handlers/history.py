@@ -9,8 +9,8 @@ from typing import Any
 from ignite.engine import Engine, Events
 
 from ..figures import draw_history
-from ..files import write_json
-from ..session import is_main_process
+from ..runtime.distributed import is_main_process
+from ..runtime.files import write_json
 from .epochs import attach_mean
 from .schedule import iteration_loss
 

@@ -9,9 +9,9 @@ from ignite.engine import Engine, Events
 from torch import nn
 
 from common.handlers import BestWeights, EpochSeeder, PlateauSchedule, TrainingCheckpoint, TrainingHistory
-from common.interrupts import Interrupted
+from common.runtime.interrupts import Interrupted
+from common.runtime.weights import read_checkpoint
 from common.spectral import weights_digest
-from common.weights import read_checkpoint
 
 EPOCHS = 4
 

@@ -5,8 +5,8 @@ import threading
 
 import pytest
 
-from common.interrupts import NAMES, Interrupted, Interrupts, undisturbed, watch_signals
-from common.session import report_error
+from common.runtime.interrupts import NAMES, Interrupted, Interrupts, undisturbed, watch_signals
+from common.runtime.session import report_error
 
 SIGNALS = sorted(NAMES)
 
@@ -101,7 +101,8 @@ def test_program_ends_with_one_line_and_the_status_of_the_signal(number, line, c
 def test_interpreter_ends_with_that_status(run_python, number, tmp_path):
     folder = next(path for path in sys.path if os.path.isdir(os.path.join(path, "common")))
     code = (
-        f"import sys; sys.path.insert(0, {folder!r}); from common.session import start_session; import os, signal\n"
+        f"import sys; sys.path.insert(0, {folder!r}); import os\n"
+        f"from common.runtime.session import start_session\n"
         f"start_session(0); os.kill(os.getpid(), {int(number)}); print('went on')"
     )
     result = run_python(["-c", code], cwd=tmp_path)

@@ -3,7 +3,7 @@ import logging
 import pytest
 
 from common.errors import ImageError
-from common.sparing import spared_picture, sparing
+from common.runtime.sparing import spared_picture, sparing
 
 
 @pytest.mark.parametrize(

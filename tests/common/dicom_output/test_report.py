@@ -2,7 +2,7 @@
 
 import pytest
 
-from common.dicom_output import BundleDescription, Segment, series_description, verdict_text
+from common.dicom.describe import BundleDescription, Segment, series_description, verdict_text
 
 INSIDE = {"oodm": 0.012345678901234567, "threshold": 0.0456, "is_ood": False, "reason": None}
 OUTSIDE = {"oodm": 1.5, "threshold": 0.0456, "is_ood": True, "reason": None}
