@@ -8,7 +8,7 @@ from .head import load_body, replace_head
 from .loading import LoadSliced, ScaleByPercentiled, fit_size, foreground_percentiles
 from .localization import measure_scores
 from .loss import DenoisingLoss, NegativeDenoisingLoss, NegativeSegmentationLoss
-from .noise import RandCoarseNoised, add_noise, coarse_noise
+from .noise import RandCoarseNoised, add_in_foreground, coarse_noise
 from .score import AnomalyMapd, anomaly_score
 from .slice_datasets import HealthySlices, SliceDataset
 from .slices import draw_patients, known_slices, slice_cases
@@ -31,7 +31,7 @@ __all__ = [
     "SliceDataset",
     "StagedPretraining",
     "VolumeWriter",
-    "add_noise",
+    "add_in_foreground",
     "anomaly_score",
     "coarse_noise",
     "draw_patients",

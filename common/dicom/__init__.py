@@ -1,6 +1,6 @@
 """Reads DICOM series from trees of folders, and writes DICOM segmentations and reports."""
 
-from .describe import BundleDescription, Segment, describe_bundle, series_description, verdict_text
+from .describe import BundleDescription, Segment, describe_bundle, series_description, verdict_sentence
 from .series import DicomSeriesReader
 from .tree import DicomSeries, DicomTree, Skipped, find_series
 from .write import check_dicom_output, write_dicom
@@ -16,6 +16,6 @@ __all__ = [
     "describe_bundle",
     "find_series",
     "series_description",
-    "verdict_text",
+    "verdict_sentence",
     "write_dicom",
 ]

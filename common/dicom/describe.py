@@ -67,10 +67,10 @@ def verdict_word(result: Mapping[str, Any]) -> str:
     return "OUT OF DISTRIBUTION" if result["is_ood"] else "in distribution"
 
 
-def verdict_text(result: Mapping[str, Any]) -> str:
+def verdict_sentence(result: Mapping[str, Any]) -> str:
     """Returns the verdict with its numbers, to four digits; at most 55 characters.
 
-    >>> verdict_text({"oodm": 0.012345, "threshold": 0.0456, "is_ood": False})
+    >>> verdict_sentence({"oodm": 0.012345, "threshold": 0.0456, "is_ood": False})
     'in distribution, OODM 0.01235 (limit 0.0456)'
     """
     word = verdict_word(result)

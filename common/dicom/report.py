@@ -7,7 +7,7 @@ from typing import Any
 
 from pydicom.uid import generate_uid
 
-from .describe import NOTICE, BundleDescription, plain_text, series_description, verdict_text, verdict_word
+from .describe import NOTICE, BundleDescription, plain_text, series_description, verdict_sentence, verdict_word
 from .segmentation import equipment
 from .source import SourceSeries
 
@@ -106,7 +106,7 @@ def _content(
     answer = {"NO VERDICT": codes.SCT.Indeterminate, "OUT OF DISTRIBUTION": codes.SCT.Yes}.get(word, codes.SCT.No)
     items = [
         TextContentItem(codes.DCM.Comment, NOTICE, **contains),
-        TextContentItem(codes.DCM.Conclusion, f"{verdict_text(result)}. {MEANING[word]}", **contains),
+        TextContentItem(codes.DCM.Conclusion, f"{verdict_sentence(result)}. {MEANING[word]}", **contains),
         CodeContentItem(_private(IS_OOD), answer, **contains),
     ]
     if word == "NO VERDICT":

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .describe import NOTICE, BundleDescription, Segment, plain_text, series_description, verdict_text
+from .describe import NOTICE, BundleDescription, Segment, plain_text, series_description, verdict_sentence
 from .source import SourceSeries
 
 SEGMENTATION_SERIES = 9001
@@ -56,7 +56,7 @@ def build_segmentation(
         content_label="SEGMENTATION",
         content_description=NOTICE,
         content_qualification="RESEARCH",
-        series_description=series_description(bundle, verdict_text(result)),
+        series_description=series_description(bundle, verdict_sentence(result)),
         specific_character_set=None,
         **equipment(bundle),
     )

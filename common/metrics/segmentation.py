@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from monai.metrics import compute_average_surface_distance, compute_dice, compute_hausdorff_distance
@@ -14,9 +15,9 @@ METRICS = ("dsc", "hd95", "assd", "ece", "mce")
 
 
 def measure_segmentation(
-    probability: Tensor,
-    target: Tensor,
-    spacing: Any,
+    y_pred: Tensor,
+    y: Tensor,
+    spacing: Sequence[float],
     *,
     segmentation: Tensor | None = None,
     threshold: float = 0.5,
@@ -29,22 +30,25 @@ def measure_segmentation(
     band around the ground truth's surface.
 
     Args:
-        probability: ``(H, W[, D])`` in [0, 1].
-        target: ``(H, W[, D])``, zero or one.
-        spacing: size of a voxel along each axis, in mm.
-        segmentation: ``(H, W[, D])``, nonzero where the structure is predicted; by ``threshold`` without.
-        threshold: a voxel is foreground above it.
-        width: half width of the band, in voxels.
-        num_bins: bins of ECE and MCE.
+        y_pred: Predicted probability of the structure, ``(H, W[, D])`` in [0, 1].
+        y: Ground truth, ``(H, W[, D])``, zero or one.
+        spacing: Size of a voxel along each axis, in mm, above 0.
+        segmentation: Predicted structure, ``(H, W[, D])``, nonzero inside; by default where ``y_pred`` is above
+            ``threshold``.
+        threshold: Probability above which a voxel is foreground, in [0, 1]; 0.5 by default.
+        width: Half width of the band of ECE and MCE, in voxels; 10 in the paper.
+        num_bins: Number of equal bins of ECE and MCE; 10 by default.
 
     Returns:
         ``dsc`` in [0, 1], ``hd95`` and ``assd`` in mm, ``ece`` and ``mce`` in [0, 1]; NaN where a metric does not exist
         (no ground truth; no prediction, for the distances). Then the calibration bins ``(3, num_bins)``.
+
+    Raises:
+        ConfigError: when shapes differ or a probability lies outside [0, 1].
     """
-    predicted = (probability > threshold if segmentation is None else segmentation > 0)[None, None]
-    truth = (target > 0)[None, None]
-    band = boundary_band(target, width)
-    bins = calibration_bins(probability.float(), target.float(), num_bins=num_bins, mask=band)
+    predicted = (y_pred > threshold if segmentation is None else segmentation > 0)[None, None]
+    truth = (y > 0)[None, None]
+    bins = calibration_bins(y_pred.float(), y.float(), num_bins=num_bins, mask=boundary_band(y, width))
     ece, mce = errors_from_bins(bins)
     distances = (math.nan, math.nan)
     if bool(truth.any()) and bool(predicted.any()):

@@ -1,4 +1,4 @@
-"""Dice of probabilities, which sees a rare class before its first voxel wins."""
+"""Measures the Dice of probabilities, which sees a rare class before its first voxel wins."""
 
 from __future__ import annotations
 
@@ -9,20 +9,29 @@ from monai.metrics import CumulativeIterationMetric
 from monai.metrics.utils import do_metric_reduction
 from torch import Tensor
 
+from ..errors import ConfigError
 from .masks import class_masks
 
 
-def soft_dice(probability: Tensor, label: Tensor) -> Tensor:
+def soft_dice(y_pred: Tensor, y: Tensor) -> Tensor:
     """Returns ``2 * sum(p * y) / (sum(p) + sum(y))`` of every image and foreground class.
 
     Args:
-        probability: softmax, ``(B, C, H, W[, D])``.
-        label: class indices, ``(B, 1, H, W[, D])``.
+        y_pred: Softmax probabilities in [0, 1], ``(B, C, H, W[, D])``, background first.
+        y: Class indices from 0 to ``C - 1``, ``(B, 1, H, W[, D])``.
 
     Returns:
         ``(B, C - 1)`` in [0, 1]; NaN for a class that is not in the label.
+
+    Raises:
+        ConfigError: when the shapes do not fit.
     """
-    predicted, truth = probability[:, 1:].flatten(2), class_masks(label, probability.shape[1])[:, 1:].flatten(2)
+    if y.shape != (len(y_pred), 1, *y_pred.shape[2:]):
+        raise ConfigError(
+            f"y has the shape {tuple(y.shape)} beside y_pred {tuple(y_pred.shape)}; accepted are class indices "
+            "(B, 1, H, W[, D]) beside probabilities (B, C, H, W[, D])"
+        )
+    predicted, truth = y_pred[:, 1:].flatten(2), class_masks(y, y_pred.shape[1])[:, 1:].flatten(2)
     voxels = truth.sum(dim=2)
     dice = 2 * (predicted * truth).sum(dim=2) / (predicted.sum(dim=2) + voxels)
     return torch.where(voxels > 0, dice, torch.nan)

@@ -1,4 +1,4 @@
-"""Phantom heads: slices of three channels, several of a patient, some with lesions, the same for the same seed."""
+"""Makes phantom brains: slices of three channels, some with lesions, the same for the same seed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
-class HeadTask:
+class BrainTask:
     """A made-up data set of slices.
 
     Args:
@@ -30,24 +30,24 @@ class HeadTask:
     slices: int = 6
 
 
-HEAD_TASKS: dict[str, HeadTask] = {
-    "heads": HeadTask(((160, 120, 180), (100, 110, 95), (50, 40, 45)), (-25, 70, 20), 21),
-    "inverted_heads": HeadTask(((40, 60, 30), (130, 60, 150), (220, 230, 210)), (-25, 70, 20), 22),
-    "rough_heads": HeadTask(((160, 120, 180), (100, 110, 95), (50, 40, 45)), (-25, 70, 20), 23),
+BRAIN_TASKS: dict[str, BrainTask] = {
+    "brains": BrainTask(((160, 120, 180), (100, 110, 95), (50, 40, 45)), (-25, 70, 20), 21),
+    "inverted_brains": BrainTask(((40, 60, 30), (130, 60, 150), (220, 230, 210)), (-25, 70, 20), 22),
+    "rough_brains": BrainTask(((160, 120, 180), (100, 110, 95), (50, 40, 45)), (-25, 70, 20), 23),
 }
 """The first is for training; the others serve as out-of-distribution slices: another contrast, a coarse texture."""
 
-HEAD_LABELS = ("background", "lesion")
-HEAD_CHANNELS = ("MR, channel 1", "MR, channel 2", "MR, channel 3")
+BRAIN_LABELS = ("background", "lesion")
+BRAIN_CHANNELS = ("MR, channel 1", "MR, channel 2", "MR, channel 3")
 
 
-def head_slice(name: str, patient: int, number: int, *, seed: int = 0) -> tuple[Pixels, Pixels]:
-    """Returns one slice of a phantom head and its label.
+def brain_slice(name: str, patient: int, number: int, *, seed: int = 0) -> tuple[Pixels, Pixels]:
+    """Returns one slice of a phantom brain and its label.
 
     Skull, brain and two ventricles; inner slices of a patient may show a lesion, which is bright in the second channel.
 
     Args:
-        name: of the data set, one of ``HEAD_TASKS``.
+        name: of the data set, one of ``BRAIN_TASKS``.
         patient: number of the patient.
         number: of the slice.
         seed: of the whole series.
@@ -55,7 +55,7 @@ def head_slice(name: str, patient: int, number: int, *, seed: int = 0) -> tuple[
     Returns:
         Picture ``(H, W, 3)`` and label ``(H, W)``, both uint8.
     """
-    task = HEAD_TASKS[name]
+    task = BRAIN_TASKS[name]
     rng = np.random.default_rng([seed, task.seed, patient])
     shape = tuple(int(n) for n in task.size + rng.integers(-8, 9, 2))
     center, width, gain = rng.uniform(-0.06, 0.06, 2), rng.uniform(0.72, 0.85, 2), rng.uniform(0.8, 1.2)
@@ -77,9 +77,9 @@ def head_slice(name: str, patient: int, number: int, *, seed: int = 0) -> tuple[
         spot = grid - place * np.array([np.cos(angle), np.sin(angle)])[:, None, None] * width[:, None, None]
         label[((spot / (radius * own.uniform(0.8, 1.2, 2))[:, None, None]) ** 2).sum(axis=0) < 1] = 1
         picture += (gaussian_filter(label.astype(float), 1.0) * (radii < 0.86))[..., None] * np.array(task.lesion)
-    grain = 2.5 if name == "rough_heads" else 0.8
+    grain = 2.5 if name == "rough_brains" else 0.8
     texture = gaussian_filter(own.standard_normal((*shape, 3)), (grain, grain, 0))
-    strength = 30.0 if name == "rough_heads" else 5.0
+    strength = 30.0 if name == "rough_brains" else 5.0
     picture = gain * (gaussian_filter(picture, (0.8, 0.8, 0)) + strength * texture / texture.std())
     # Outside the head there is nothing, as after a removal of air.
     picture[radii >= 1.02] = 0

@@ -18,7 +18,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from ..errors import ConfigError
-from .brains import HEAD_CHANNELS, HEAD_LABELS, HEAD_TASKS, head_slice
+from .brains import BRAIN_CHANNELS, BRAIN_LABELS, BRAIN_TASKS, brain_slice
 from .pictures import FRAME_LABELS, FRAME_TASKS, LABELS, PICTURE_TASKS, picture_phantom
 
 Array = NDArray[np.float32]
@@ -62,7 +62,7 @@ IMBALANCED_TASKS: dict[str, PhantomTask] = {"bud_mr": PhantomTask("MR", "bud", 3
 
 def strange_tasks(tasks: Sequence[str]) -> tuple[str, ...]:
     """Returns the tasks whose phantoms are out-of-distribution where those of ``tasks`` are trained on."""
-    for kind in (PICTURE_TASKS, FRAME_TASKS, HEAD_TASKS):
+    for kind in (PICTURE_TASKS, FRAME_TASKS, BRAIN_TASKS):
         if any(task in kind for task in tasks):
             return tuple(task for task in kind if task not in tasks)
     return tuple(task for task in TASKS if task not in PHANTOM_TASKS)
@@ -110,7 +110,7 @@ def phantom_dataset(root: str | Path, task: str, num_cases: int, *, spatial_dims
     Args:
         root: the folder ``<task>_<dims>d_<number>_<seed>`` is made in it.
         task: name of the data set, one of ``TASKS``, ``IMBALANCED_TASKS`` or, for color pictures, ``PICTURE_TASKS`` or
-            ``FRAME_TASKS``, or, for slices of several channels, ``HEAD_TASKS``.
+            ``FRAME_TASKS``, or, for slices of several channels, ``BRAIN_TASKS``.
         num_cases: number of scans, or of patients of several slices each.
         spatial_dims: 2 or 3.
         seed: of the series.
@@ -134,8 +134,8 @@ def phantom_dataset(root: str | Path, task: str, num_cases: int, *, spatial_dims
 
 def _write_dataset(folder: Path, task: str, num_cases: int, spatial_dims: int, seed: int) -> None:
     """Writes images, labels and ``dataset.json``."""
-    if task in HEAD_TASKS:
-        _write_heads(folder, task, num_cases, seed)
+    if task in BRAIN_TASKS:
+        _write_brains(folder, task, num_cases, seed)
         return
     picture = (PICTURE_TASKS | FRAME_TASKS).get(task)
     parts, suffix = (("images", "masks"), ".png") if picture else (("imagesTr", "labelsTr"), ".nii.gz")
@@ -155,18 +155,18 @@ def _write_dataset(folder: Path, task: str, num_cases: int, spatial_dims: int, s
     _write_listing(folder, task, (modality,), values, items)
 
 
-def _write_heads(folder: Path, task: str, num_patients: int, seed: int) -> None:
+def _write_brains(folder: Path, task: str, num_patients: int, seed: int) -> None:
     """Writes the slices of every patient, and ``dataset.json``, which says what belongs together."""
     items = []
     for part in ("images", "masks"):
         (folder / part).mkdir()
-    for patient, number in product(range(num_patients), range(HEAD_TASKS[task].slices)):
+    for patient, number in product(range(num_patients), range(BRAIN_TASKS[task].slices)):
         name = f"{task}_{patient:03d}_s{number:02d}.png"
-        for part, pixels in zip(("images", "masks"), head_slice(task, patient, number, seed=seed), strict=True):
+        for part, pixels in zip(("images", "masks"), brain_slice(task, patient, number, seed=seed), strict=True):
             Image.fromarray(pixels).save(folder / part / name)
         item = {"image": f"./images/{name}", "label": f"./masks/{name}"}
         items.append(item | {"patient": f"{task}_{patient:03d}", "slice": number})
-    _write_listing(folder, task, HEAD_CHANNELS, HEAD_LABELS, items)
+    _write_listing(folder, task, BRAIN_CHANNELS, BRAIN_LABELS, items)
 
 
 def _write_listing(

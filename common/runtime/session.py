@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from traceback import format_exception
 from types import TracebackType
 
 import torch
@@ -13,11 +14,12 @@ from monai.utils import set_determinism
 
 from ..errors import BundleError, one_line
 from .distributed import is_cuda, is_main_process
+from .logs import escape_logs, escaped_lines
 from .options import check_options
 
 
 def start_session(seed: int, *, distributed: bool = False, device: str | torch.device = "cpu") -> None:
-    """Makes a run reproducible, its errors readable and its options checked.
+    """Makes a run reproducible, its errors and its log readable and its options checked.
 
     Args:
         seed: of every random number generator.
@@ -28,6 +30,7 @@ def start_session(seed: int, *, distributed: bool = False, device: str | torch.d
         ConfigError: when the command line sets a key that no config file has.
     """
     sys.excepthook = report_error
+    escape_logs()
     check_options(sys.argv[1:])
     if distributed and not dist.is_initialized():
         if is_cuda(device):
@@ -69,6 +72,6 @@ def report_error(kind: type[BaseException], error: BaseException, traceback: Tra
     """
     own = find_bundle_error(error)
     if own is None or os.environ.get("BUNDLE_TRACEBACK"):
-        sys.__excepthook__(kind, error, traceback)
+        sys.stderr.write(escaped_lines("".join(format_exception(kind, error, traceback))))
     else:
         sys.stderr.write(f"error: {one_line(str(own))}\n")
