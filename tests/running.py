@@ -19,6 +19,8 @@ TINY = {"network_def#features": [4, 8, 8, 8, 8, 4], "roi_size": [24, 24, 24], "p
 # All tiny cases have foreground.
 TINY |= {"pretrain_epochs": 1, "healthy": "all", "noise_resolution": 4}
 """Settings that make a run short; each is used where the config has it."""
+REPRESENTATIVES = ("spectral_ood", "denoising_pretrain")
+"""One bundle of volumes and one of pictures, whose readers differ most, for tests of shared code."""
 
 
 def has_key(config, key):
