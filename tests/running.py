@@ -1,6 +1,7 @@
 """The ways to run a bundle: in the process of the tests, and by the command line."""
 
 import json
+import logging
 import multiprocessing
 import os
 import runpy
@@ -90,13 +91,14 @@ def run_config():
         files, config = _read(bundle, names)
         plain = {"device": "cpu"} | {key: _plain(value) for key, value in overrides.items()}
         settings = _settings(config, plain) if tiny else plain
-        hook = sys.excepthook
+        hook, records = sys.excepthook, logging.getLogRecordFactory()
         try:
             with importable(bundle):
                 # The bundle's logging.conf would take pytest's handlers away.
                 run(run_id=run_id, config_file=files, logging_file=False, **settings)
         finally:
             sys.excepthook = hook
+            logging.setLogRecordFactory(records)
             set_determinism(seed=None)
 
     return start
