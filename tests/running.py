@@ -91,7 +91,11 @@ def run_config():
         files, config = _read(bundle, names)
         plain = {"device": "cpu"} | {key: _plain(value) for key, value in overrides.items()}
         settings = _settings(config, plain) if tiny else plain
-        hook, records = sys.excepthook, logging.getLogRecordFactory()
+        hook, handlers = (
+            sys.excepthook,
+            {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)},
+        )
+        records = logging.getLogRecordFactory()
         try:
             with importable(bundle):
                 # The bundle's logging.conf would take pytest's handlers away.
@@ -99,6 +103,8 @@ def run_config():
         finally:
             sys.excepthook = hook
             logging.setLogRecordFactory(records)
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
             set_determinism(seed=None)
 
     return start

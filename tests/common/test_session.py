@@ -2,6 +2,7 @@ import json
 import logging
 import random
 import re
+import signal
 import sys
 from importlib.util import find_spec
 
@@ -13,9 +14,11 @@ from monai.utils import set_determinism
 from common.errors import BundleError, ConfigError, ImageError
 from common.runtime import distributed as session
 from common.runtime.distributed import is_cuda, is_main_process, process_rank, world_size
+from common.runtime.interrupts import NAMES, Interrupts
 from common.runtime.logs import PrintableRecord
 from common.runtime.options import check_options
-from common.runtime.session import end_session, error_line, find_bundle_error, report_error, start_session
+from common.runtime.reasons import error_line, find_bundle_error
+from common.runtime.session import end_session, report_error, start_session
 
 
 @pytest.fixture
@@ -181,8 +184,11 @@ def command_line(monkeypatch):
     """Restores what a session changes."""
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
     records = logging.getLogRecordFactory()
+    handlers = {number: signal.getsignal(number) for number in NAMES}
     yield lambda *arguments: monkeypatch.setattr(sys, "argv", ["monai.bundle", *arguments])
     logging.setLogRecordFactory(records)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
     set_determinism(seed=None)
 
 
@@ -197,6 +203,7 @@ def test_session_makes_every_generator_start_from_the_seed(command_line):
     assert all(a != b for a, b in zip(draw(1), draw(2), strict=True))
     assert sys.excepthook is report_error
     assert logging.getLogRecordFactory() is PrintableRecord
+    assert all(isinstance(signal.getsignal(number), Interrupts) for number in NAMES)
 
 
 @pytest.fixture
