@@ -13,7 +13,7 @@ from ..dicom.tree import NOT_DICOM, DicomTree, find_series
 from ..errors import ImageError, MissingDataError
 from ..runtime.listing import NO_FILE, Skipped, count_reasons, walk_files
 from ..runtime.sources import PICTURE_SUFFIXES, VOLUME_SUFFIXES, data_file
-from .cases import Case, case_name, decathlon_scans, task_name
+from .cases import Case, case_name, decathlon_scans, file_stem, task_name
 from .endoscopy import is_endoscopy
 from .names import free_name, safe_name
 
@@ -88,16 +88,17 @@ def search_folder(
     if os.path.isfile(root / "dataset.json") or is_endoscopy(root):
         cases = decathlon_scans(root, complete=complete)
         skipped = _unlisted(root, cases)
-        _log(skipped, name)
+        _log(cases, skipped, name)
         return FolderContent(root, cases, DicomTree(skipped=skipped))
     suffixes = accepted_suffixes(spatial_dims)
     files = [str(root / file) for file in names if _is_image(root / file, suffixes)]
     tree = find_series(root, known=[*files, *_voxels(files)])
     tree = replace(tree, skipped=[_explain(item, root, suffixes) for item in tree.skipped])
-    _log(tree.skipped, name)
     cases = [{"image": file, "case": case_name(file)} for file in files]
     cases += [{"image": item.files, "case": series_name(item.uid)} for item in tree.series]
-    return FolderContent(root, [case | {"task": task_name(root)} for case in unique_names(cases)], tree)
+    cases = [case | {"task": task_name(root)} for case in unique_names(cases)]
+    _log(cases, tree.skipped, name)
+    return FolderContent(root, cases, tree)
 
 
 def require_scans(content: FolderContent, spatial_dims: int, name: str = "dataset_dir") -> FolderContent:
@@ -188,7 +189,11 @@ def _unlisted(root: Path, cases: Sequence[Case]) -> list[Skipped]:
     return sorted(skipped, key=lambda item: item.file)
 
 
-def _log(skipped: Sequence[Skipped], name: str) -> None:
-    """Tells how many files are not used, without their names."""
+def _log(cases: Sequence[Case], skipped: Sequence[Skipped], name: str) -> None:
+    """Tells which files have cases of another name, and how many files are not used, without their names."""
+    for case in cases:
+        # Not for a series: its files may be called after a patient.
+        if isinstance(case["image"], str) and case_name(case["image"]) != file_stem(case["image"]):
+            logger.info("case %r is the file %s", case["case"], case["image"])
     if skipped:
         logger.info("%d file(s) of %s are not used: %s", len(skipped), name, count_reasons(skipped))

@@ -159,6 +159,14 @@ def test_log_counts_reasons_and_names_no_file(folder, caplog):
     assert caplog.messages == [f"3 file(s) of dataset_dir are not used: 2 x {OTHER}, 1 x {NESTED}"]
 
 
+def test_log_tells_which_case_is_a_file_of_another_name(folder, caplog):
+    put("..nii.gz")(folder)
+    with caplog.at_level(logging.INFO):
+        (odd, good) = find_scans(folder)
+    assert caplog.messages == [f"case {odd['case']!r} is the file {folder / '..nii.gz'}"]
+    assert good["case"] == "good"
+
+
 def test_unlisted_files_of_a_data_set_are_listed(decathlon_folder, listed, tmp_path):
     training = [
         {"image": "./imagesTr/a.nii.gz", "label": "./labelsTr/a.nii.gz"},
