@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import signal
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -21,13 +22,20 @@ def tensors(path):
 
 
 def assert_same_models(first, second):
-    """Weights and bank are equal bit for bit."""
+    """Weights and bank are equal byte for byte; the first line tells which tensor differs."""
     torch.testing.assert_close(tensors(first / "model.pt"), tensors(second / "model.pt"), rtol=0, atol=0)
-    assert (first / "model.pt").is_file()
-    banks = [folder / "signature_bank.npz" for folder in (first, second)]
-    assert banks[0].is_file() == banks[1].is_file()
-    if banks[0].is_file():
-        assert banks[0].read_bytes() == banks[1].read_bytes()
+    names = ("model.pt", "signature_bank.npz")
+    kept = [
+        {name: (folder / name).read_bytes() for name in names if (folder / name).is_file()}
+        for folder in (first, second)
+    ]
+    assert kept[0] == kept[1]
+
+
+def checkpoints(folder):
+    """Digests of all files that torch has written below a folder."""
+    files = sorted(folder.rglob("*.pt"))
+    return {path.relative_to(folder).as_posix(): sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def read_csv(path):
@@ -112,10 +120,12 @@ class TestTraining:
         assert split["val"]
 
     def test_same_seed_gives_the_same_weights_and_bank(self, bundle, trained, dataset, run_config, tmp_path):
-        run_config(
-            bundle, "train.json", dataset_dir=dataset, output_dir=tmp_path, model_dir=tmp_path / "m", max_epochs=2
-        )
-        assert_same_models(tmp_path / "m", trained.models)
+        models = tmp_path / trained.models.name
+        run_config(bundle, "train.json", dataset_dir=dataset, output_dir=tmp_path, model_dir=models, max_epochs=2)
+        assert_same_models(models, trained.models)
+        # Denoisers, baselines and checkpoints too, wherever a bundle writes them.
+        assert checkpoints(tmp_path) == checkpoints(trained.output)
+        assert "checkpoint.pt" in checkpoints(tmp_path)
 
     def test_another_seed_gives_other_weights(self, bundle, trained, dataset, run_config, tmp_path):
         run_config(bundle, "train.json", dataset_dir=dataset, output_dir=tmp_path, model_dir=tmp_path / "m", seed=1)
