@@ -9,7 +9,7 @@ import fire
 
 from .archive import build_archives, install, sign, verify
 from .bench import run_benchmarks
-from .session import report_error
+from .runtime.session import report_error
 
 COMMANDS = {
     "bench": run_benchmarks,

@@ -19,7 +19,7 @@ from math import prod
 from typing import Any, ClassVar, NoReturn
 
 from ..errors import ArchiveError
-from ..hashing import tensors_digest
+from ..runtime.hashing import tensors_digest
 from .structure import MAX_BYTES, ends_with_record
 
 STORAGES = {

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 from torch import Tensor, nn
 
-from ..confusion import Matrix, channel_indices, class_dices, class_ious, confusion_matrix
 from ..data.cases import Case, class_name
 from ..figures import draw_bars, draw_overlays, draw_scatter
-from ..files import write_json
-from ..handlers.recorder import telling_slice
-from ..weights import load_weights
+from ..figures.slices import telling_slice
+from ..metrics.confusion import Matrix, channel_indices, class_dices, class_ious, confusion_matrix
+from ..runtime.files import write_json
+from ..runtime.weights import load_weights
 from .heads import captured
 
 logger = logging.getLogger(__name__)

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import MissingDataError
+from ..phantoms.volumes import PHANTOM_TASKS, phantom_dataset
 from .endoscopy import endoscopy_cases, is_endoscopy
-from .phantoms import PHANTOM_TASKS, phantom_dataset
 
 logger = logging.getLogger(__name__)
 

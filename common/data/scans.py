@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..dicom.series import series_name
+from ..dicom.tree import DicomTree, describe_tree, find_series
 from ..errors import MissingDataError
-from ..files import write_json
+from ..phantoms.volumes import PHANTOM_TASKS, strange_tasks
+from ..runtime.files import write_json
 from .cases import Case, Folders, case_name, decathlon_scans, free_name, labeled_cases
-from .dicom import series_name
-from .dicom_tree import DicomTree, describe_tree, find_series
 from .endoscopy import is_endoscopy
-from .phantoms import PHANTOM_TASKS, strange_tasks
 from .split import select_cases
 
 LISTING = "dicom_series.json"

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ..figures import draw_maps
-from ..handlers.recorder import telling_slice
+from ..figures.slices import telling_slice
 from .foreground import THRESHOLD, foreground_mask
 from .localization import by_patient
 from .score import anomaly_score

@@ -11,15 +11,16 @@ from typing import Any, Literal, get_args
 from ignite.engine import Engine
 from monai.handlers import CheckpointLoader
 
-from ..describe import settings_digest
 from ..errors import ConfigError
-from ..files import write_json
 from ..handlers import BestWeights, MovableWriter, TrainingCheckpoint
+from ..runtime.digests import settings_digest
+from ..runtime.distributed import is_main_process, unwrap, wait_for_all, world_size
+from ..runtime.files import write_json
+from ..runtime.options import read_flag
+from ..runtime.stages import Stages, cases_digest, file_digest
+from ..runtime.weights import load_weights, read_checkpoint, save_atomically
 from ..sampling import PatchSampler
-from ..session import is_main_process, read_flag, wait_for_all, world_size
-from ..spectral.digest import unwrap, weights_digest
-from ..stages import Stages, cases_digest, file_digest
-from ..weights import load_weights, read_checkpoint, save_atomically
+from ..spectral.digest import weights_digest
 from .foreground import THRESHOLD
 from .gallery import draw_anomaly_maps
 from .head import load_body_from

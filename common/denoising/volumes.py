@@ -16,7 +16,7 @@ from monai.data.utils import to_affine_nd
 from monai.transforms import Orientation
 from torch import Tensor
 
-from ..files import write_atomically
+from ..runtime.files import write_atomically
 from ..transforms.save import SaveSegmentationd
 from ..transforms.scan import LoadScand
 from .loading import to_ras

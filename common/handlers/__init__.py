@@ -3,9 +3,7 @@
 from .attach import Attach
 from .board import MovableWriter
 from .buffers import BroadcastBuffers
-from .census import ClassCensus
 from .checkpoint import BestWeights, TrainingCheckpoint
-from .class_weights import ClassWeightHistory
 from .history import TrainingHistory
 from .log import EpochStatsHandler
 from .recorder import CaseRecorder, OODReport
@@ -18,8 +16,6 @@ __all__ = [
     "BestWeights",
     "BroadcastBuffers",
     "CaseRecorder",
-    "ClassCensus",
-    "ClassWeightHistory",
     "EpochSeeder",
     "EpochStatsHandler",
     "LossTerms",

@@ -11,9 +11,9 @@ from ignite.engine import Engine, Events
 from torch import nn
 
 from ..errors import ConfigError, WeightsError, one_line
-from ..session import is_main_process, wait_for_all
-from ..spectral.digest import unwrap, weights_digest
-from ..weights import read_checkpoint, save_atomically
+from ..runtime.distributed import is_main_process, unwrap, wait_for_all
+from ..runtime.weights import read_checkpoint, save_atomically
+from ..spectral.digest import weights_digest
 
 logger = logging.getLogger(__name__)
 

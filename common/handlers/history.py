@@ -10,8 +10,8 @@ from ignite.engine import Engine, Events
 from ignite.metrics import Average
 
 from ..figures import draw_history
-from ..files import write_json
-from ..session import is_main_process
+from ..runtime.distributed import is_main_process
+from ..runtime.files import write_json
 from .schedule import iteration_loss
 
 

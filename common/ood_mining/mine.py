@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ..figures import draw_gallery
-from ..files import write_csv, write_json
-from ..handlers.recorder import telling_slice
-from ..session import is_main_process, process_rank, wait_for_all, world_size
-from ..weights import load_weights
+from ..figures.slices import telling_slice
+from ..runtime.distributed import is_main_process, process_rank, wait_for_all, world_size
+from ..runtime.files import write_csv, write_json
+from ..runtime.weights import load_weights
 from .export import write_patch
 from .patches import PatchDataset
 from .proportion import (

@@ -12,7 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from ..errors import BankError, BankMismatchError, ConfigError, MissingDataError, NotEnoughCasesError
-from ..files import write_atomically
+from ..runtime.files import write_atomically
 from .distance import Array, Distance, distance_to, leave_one_out
 
 VERSION = 1

@@ -12,9 +12,9 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor, NibabelWriter, PILWriter
 from monai.transforms import SaveImaged
 
-from ..dicom_output import check_dicom_output, write_dicom
+from ..dicom.write import check_dicom_output, write_dicom
 from ..errors import BundleError, ConfigError
-from ..files import write_atomically
+from ..runtime.files import write_atomically
 from .scan import scan_name
 
 logger = logging.getLogger(__name__)

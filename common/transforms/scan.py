@@ -13,7 +13,7 @@ from monai.transforms import CenterSpatialCrop, LoadImaged, MapTransform
 from PIL import Image
 from torch import Tensor
 
-from ..data.dicom import DicomSeriesReader
+from ..dicom.series import DicomSeriesReader
 from ..errors import BundleError, ImageError, LabelError
 
 PALETTE_SUFFIXES = (".png", ".tif", ".tiff")

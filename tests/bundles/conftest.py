@@ -123,7 +123,7 @@ KILLED = """
 import os, runpy, signal, sys
 sys.path.insert(0, {bundle!r})
 from ignite.engine import Events
-from scripts.common.stages import Stages
+from scripts.common.runtime.stages import Stages
 
 def kill(*_args, **_settings):
     os.kill(os.getpid(), signal.SIGKILL)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from common.data.dicom import series_name
+from common.dicom.series import series_name
 
 
 @pytest.fixture

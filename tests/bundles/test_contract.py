@@ -319,8 +319,8 @@ def test_bank_belongs_to_the_weights(bundle, judges, configs, bundle_importable)
     if not judges:
         pytest.skip("this bundle gives no verdict")
     with bundle_importable(bundle):
+        from scripts.common.runtime.weights import read_checkpoint
         from scripts.common.spectral import SignatureBank, bank_settings, weights_digest
-        from scripts.common.weights import read_checkpoint
 
         state = read_checkpoint(bundle / "models" / "model.pt")
         bank = SignatureBank.load(bundle / "models" / "signature_bank.npz")

@@ -8,7 +8,7 @@ import shlex
 import pytest
 from fire.parser import DefaultParseValue
 
-from common.session import check_options
+from common.runtime.options import check_options
 from tests.running import has_key
 
 SECTIONS = ("not for clinical use", "citation", "when it fails", "monai label", "offline")
@@ -76,7 +76,7 @@ def test_every_option_of_a_command_exists(readme, bundle, bundle_importable, mon
     commands = [arguments for arguments in map(bundle_arguments, bash_commands(readme)) if arguments]
     assert len(commands) >= 3, "train, evaluate, infer"
     with bundle_importable(bundle):
-        from scripts.common.session import check_options
+        from scripts.common.runtime.options import check_options
 
         for arguments in commands:
             check_options(arguments)

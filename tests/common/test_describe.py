@@ -24,7 +24,7 @@ from monai.transforms import Compose, Lambdad, RandFlipd, ScaleIntensityd, Spaci
 from monai.utils import InterpolateMode
 
 import common
-from common.describe import describe, settings_digest
+from common.runtime.digests import describe, settings_digest
 from common.errors import ConfigError
 
 
@@ -175,7 +175,7 @@ UNORDERED = """[{f"{n}", f"{n + 1}", f"{n + 2}", Path(f"{n}"), abs} for n in ran
 
 
 def test_digests_are_the_same_in_every_process(repository):
-    code = f"from pathlib import Path; from common.describe import settings_digest; print(settings_digest({UNORDERED}))"
+    code = f"from pathlib import Path; from common.runtime.digests import settings_digest; print(settings_digest({UNORDERED}))"
     environment = os.environ | {"PYTHONHASHSEED": "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1"}
     command = [sys.executable, "-c", code]
     result = subprocess.run(command, cwd=repository, env=environment, capture_output=True, text=True, check=True)

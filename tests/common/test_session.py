@@ -9,20 +9,11 @@ import pytest
 import torch
 from monai.utils import set_determinism
 
-from common import session
 from common.errors import BundleError, ConfigError, ImageError
-from common.session import (
-    check_options,
-    end_session,
-    error_line,
-    find_bundle_error,
-    is_cuda,
-    is_main_process,
-    process_rank,
-    report_error,
-    start_session,
-    world_size,
-)
+from common.runtime import distributed as session
+from common.runtime.distributed import is_cuda, is_main_process, process_rank, world_size
+from common.runtime.options import check_options
+from common.runtime.session import end_session, error_line, find_bundle_error, report_error, start_session
 
 
 @pytest.fixture
@@ -108,7 +99,7 @@ def test_false_that_would_count_as_true_is_refused(configs, option):
 
 def test_configs_are_read_as_monai_reads_them(configs, monkeypatch):
     files = {"train.yaml": {"max_epochs": 3}, "multi_gpu.json": {"backend": "nccl"}}
-    monkeypatch.setattr("common.session.ConfigParser.load_config_file", files.__getitem__)
+    monkeypatch.setattr("common.runtime.options.ConfigParser.load_config_file", files.__getitem__)
     check_options(["run", *YAML, "--max_epochs", "5", "--backend", "gloo"])
     with pytest.raises(ConfigError, match="did you mean --backend"):
         check_options(["run", *YAML, "--backends", "gloo"])

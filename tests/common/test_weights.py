@@ -6,7 +6,7 @@ from torch.testing import assert_close
 
 from common.errors import BundleError, MissingDataError, OutputError, WeightsError
 from common.handlers import BestWeights
-from common.weights import WeightsCheckpointLoader, load_weights, read_checkpoint, save_atomically
+from common.runtime.weights import WeightsCheckpointLoader, load_weights, read_checkpoint, save_atomically
 
 
 def network(seed=0, width=3):
