@@ -25,7 +25,7 @@ import torch
 from monai.transforms import Transform
 from torch import Tensor, nn
 
-from .errors import ConfigError
+from ..errors import ConfigError
 
 STATES = (np.random.RandomState, np.random.Generator, torch.Generator, random.Random, logging.Logger)
 """What an object may hold that is none of its settings."""
