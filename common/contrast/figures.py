@@ -20,6 +20,7 @@ from ..figures import draw_bars, draw_overlays, draw_scatter
 from ..figures.slices import telling_slice
 from ..metrics.confusion import Matrix, channel_indices, class_dices, class_ious, confusion_matrix
 from ..runtime.files import write_json
+from ..runtime.sparing import sparing
 from ..runtime.weights import load_weights
 from .heads import captured
 
@@ -161,6 +162,7 @@ class FrameFigures:
             picture, shown = telling_slice(image, truth)
             seen.pictures.append((name, picture, shown, telling_slice(predicted, truth)[0]))
 
+    @sparing("the figures of the classes")
     def _draw(self, before: Seen, after: Seen) -> None:
         """All three figures."""
         total = np.sum(after.matrices, axis=0)

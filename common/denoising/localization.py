@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ..data.cases import Case, free_name
+from ..data.cases import Case
+from ..data.names import free_name
 from ..metrics.confusion import Matrix, class_dices, confusion_matrix, mean_of_present
 from ..metrics.statistics import summarize
 from .components import remove_small_components

@@ -10,7 +10,7 @@ from monai.data import Dataset
 from monai.engines import SupervisedEvaluator
 from torch import Tensor
 
-from ..runtime.session import error_line
+from ..runtime.reasons import error_line
 
 logger = logging.getLogger(__name__)
 

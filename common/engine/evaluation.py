@@ -20,6 +20,7 @@ from ..metrics.detection import detection_report
 from ..metrics.segmentation import METRICS
 from ..metrics.statistics import spearman, summarize
 from ..runtime.files import write_csv, write_json
+from ..runtime.sparing import sparing
 from ..spectral import SignatureBank
 from .inference_checks import InferencePreflight
 
@@ -188,6 +189,7 @@ class Evaluation:
         ]
         write_csv(lines, columns, self.output_dir / "cases.csv")
 
+    @sparing("the figures of the evaluation")
     def _draw(
         self, known: Sequence[Row], strange: Sequence[Row], bank: SignatureBank, detection: Mapping[str, Any]
     ) -> None:

@@ -17,6 +17,7 @@ from ..errors import ConfigError
 from ..figures import draw_bars
 from ..metrics.statistics import signed_rank
 from ..runtime.files import write_csv, write_json
+from ..runtime.sparing import sparing
 from .runs import COMPARED, MEAN, Scores, class_shares, read_scores
 
 logger = logging.getLogger(__name__)
@@ -186,6 +187,7 @@ class MethodComparison:
             raise ConfigError(f"{path.parent} holds a run with other settings; choose another output_dir or remove it")
         write_json(text, path)
 
+    @sparing("the Dice of every class as a picture")
     def _draw(self, fraction: float, methods: Mapping[str, Sequence[Scores]]) -> None:
         """Dice of every class for every method, the rarest class first."""
         averages = {method: mean_scores(runs) for method, runs in methods.items()}

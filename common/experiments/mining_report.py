@@ -17,6 +17,7 @@ from ..metrics.statistics import signed_rank
 from ..ood_mining.comparison import flatten_measures, summarize_measures
 from ..ood_mining.proportion import TARGET
 from ..runtime.files import write_csv, write_json
+from ..runtime.sparing import sparing
 
 logger = logging.getLogger(__name__)
 
@@ -127,6 +128,7 @@ def dict_of(figures: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+@sparing("per_class.png")
 def _draw_classes(trained: Mapping[str, Any], path: Path) -> None:
     """The IoU of every class for every variant, as far as tests have the class."""
     first = next(iter(trained.values()))

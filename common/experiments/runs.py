@@ -16,6 +16,7 @@ from ..errors import MissingDataError
 from ..figures import draw_bars
 from ..metrics.statistics import signed_rank
 from ..runtime.files import write_csv, write_json
+from ..runtime.sparing import sparing
 
 logger = logging.getLogger(__name__)
 
@@ -125,6 +126,7 @@ class RunComparison:
             self._draw({"this run": own} | others)
         return rows
 
+    @sparing("dice_per_class.png")
     def _draw(self, runs: Mapping[str, Scores]) -> None:
         """Dice of every class for every run, the rarest class first."""
         shares = class_shares(next(iter(runs.values())))

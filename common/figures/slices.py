@@ -12,9 +12,11 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..runtime.sparing import spared_picture
 from .sheet import open_sheet
 
 
+@spared_picture
 def draw_gallery(
     pictures: Sequence[tuple[NDArray[np.float32], NDArray[np.float32], str]], path: str | Path, *, columns: int = 4
 ) -> None:
@@ -46,6 +48,7 @@ def draw_slice(axis: Any, image: NDArray[np.float32]) -> None:
     axis.imshow((turned - low) / (high - low), origin="upper")
 
 
+@spared_picture
 def draw_side_by_side(
     rows: Sequence[tuple[str, NDArray[np.float32], Sequence[NDArray[np.float32]]]],
     titles: Sequence[str],
@@ -73,6 +76,7 @@ def draw_side_by_side(
                 axis.set_title(title, fontsize="x-small")
 
 
+@spared_picture
 def draw_overlays(
     rows: Sequence[tuple[str, NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]],
     classes: Sequence[str],
@@ -100,6 +104,7 @@ def draw_overlays(
         axes[0, 0].figure.legend(handles=colors, loc="outside lower center", ncols=4, fontsize="x-small")
 
 
+@spared_picture
 def draw_maps(
     rows: Sequence[tuple[str, NDArray[np.float32], NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]],
     path: str | Path,

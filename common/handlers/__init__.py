@@ -1,7 +1,7 @@
 """Handlers of the training and evaluation engines."""
 
 from .attach import Attach
-from .board import MovableWriter
+from .board import EpochBoardHandler, MovableWriter
 from .buffers import BroadcastBuffers
 from .checkpoint import BestWeights, TrainingCheckpoint
 from .history import TrainingHistory
@@ -16,6 +16,7 @@ __all__ = [
     "BestWeights",
     "BroadcastBuffers",
     "CaseRecorder",
+    "EpochBoardHandler",
     "EpochSeeder",
     "EpochStatsHandler",
     "LossTerms",

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import math
+import warnings
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 from ignite.engine import Engine, Events
@@ -13,9 +15,11 @@ from torch import nn
 
 from ..errors import ConfigError, WeightsError, one_line
 from ..runtime.distributed import is_main_process, unwrap, wait_for_all
+from ..runtime.interrupts import Interrupted
 from ..runtime.run_settings import config_settings, first_difference, object_settings, short_text
 from ..runtime.weights import read_checkpoint, save_atomically
 from ..spectral.digest import weights_digest
+from .epochs import ends_epoch
 
 logger = logging.getLogger(__name__)
 
@@ -81,6 +85,9 @@ class BestWeights:
 class TrainingCheckpoint:
     """Writes a checkpoint after every epoch and, when asked, goes on from the last one.
 
+    It is written twice: when the epoch's training is done, and when validation and all else that follows is done as
+    well. A run that goes on from the first of the two begins with what follows, so that nothing is lost or different.
+
     Args:
         path: the file of the checkpoint.
         members: name -> object with ``state_dict`` and ``load_state_dict``: network, optimizer, handlers.
@@ -110,24 +117,49 @@ class TrainingCheckpoint:
         self.config: Mapping[str, Any] = {} if config is None else config
         self.inputs = inputs
         self._objects: dict[str, Any] = {}
+        self._written = False
 
     def attach(self, engine: Engine) -> None:
-        """Attaches to a training engine, before anything of it is used."""
+        """Attaches to a training engine, after the handlers that change members at the end of an iteration."""
+        # Before anything is used: transforms and schedules keep what they did last.
         self._objects = object_settings(self.config)
         engine.add_event_handler(Events.STARTED, self.load)
+        engine.add_event_handler(Events.ITERATION_COMPLETED(event_filter=ends_epoch), self.write_trained)
         engine.add_event_handler(Events.EPOCH_COMPLETED(every=self.interval), self)
+        engine.add_event_handler(Events.EXCEPTION_RAISED, self.advise)
 
     def __call__(self, engine: Engine) -> None:
-        """Writes the checkpoint on the main process; others take part where members gather their state from all."""
+        """Writes the checkpoint of an epoch and of all that follows its training."""
+        self._write(engine, {})
+
+    def write_trained(self, engine: Engine) -> None:
+        """Writes the checkpoint of an epoch's training, before validation, with the metrics of that training."""
+        if engine.state.epoch % self.interval == 0:
+            self._write(engine, {"trained": {name: float(value) for name, value in engine.state.metrics.items()}})
+
+    def _write(self, engine: Engine, more: Mapping[str, Any]) -> None:
+        """Writes on the main process; others take part where members gather their state from all."""
         states = self.states()
         if is_main_process():
-            progress: dict[str, Any] = {"epoch": engine.state.epoch, "iteration": engine.state.iteration}
-            progress |= {"inputs": self.inputs, "settings": json.dumps(self.settings())}
+            progress: dict[str, Any] = {"epoch": engine.state.epoch, "iteration": engine.state.iteration, **more}
+            progress |= {"inputs": self.inputs, "settings": self.settings}
             save_atomically(states | {"progress": progress}, self.path)
+        self._written = True
 
-    def settings(self) -> dict[str, Any]:
-        """Returns what decides over the training, in JSON."""
-        return config_settings(self.config) | self._objects
+    def advise(self, engine: Engine, error: BaseException) -> None:
+        """Lets an error go on; an interruption tells how to resume."""
+        if isinstance(error, Interrupted) and not error.advice:
+            error.advice = (
+                f"in epoch {engine.state.epoch}; the same command with --resume true goes on from {self.path}"
+                if self._written
+                else f"in epoch {engine.state.epoch}, before the first checkpoint; start the training again"
+            )
+        raise error
+
+    @cached_property
+    def settings(self) -> str:
+        """What decides over the training, as the text of JSON."""
+        return json.dumps(config_settings(self.config) | self._objects)
 
     def check(self) -> dict[str, Any]:
         """Returns the content of the checkpoint, of which it makes sure that it is of a run like this one.
@@ -140,7 +172,7 @@ class TrainingCheckpoint:
         recorded = content.get("progress", {}).get("settings")
         if recorded is None:
             raise ConfigError(f"{self.path} does not tell its settings (an older version wrote it); leave resume out")
-        found = first_difference(json.loads(recorded), json.loads(json.dumps(self.settings())))
+        found = first_difference(json.loads(recorded), json.loads(self.settings))
         if found:
             name, before, now = found
             raise ConfigError(
@@ -177,7 +209,19 @@ class TrainingCheckpoint:
                 f"{self.path} is of another network or other settings ({reason}); resume with the options it was "
                 "trained with, or leave resume out"
             ) from error
-        logger.info("resumed from %s after epoch %d", self.path, engine.state.epoch)
+        self._written = True
+        trained = progress.get("trained")
+        logger.info(
+            "resumed from %s after %s %d",
+            self.path, "epoch" if trained is None else "the training of epoch", engine.state.epoch,
+        )  # fmt: skip
+        if trained is not None:
+            engine.state.metrics |= trained
+            with warnings.catch_warnings():
+                # The optimizer has stepped, in the run that was ended.
+                warnings.filterwarnings("ignore", r"Detected call of `lr_scheduler\.step\(\)`")
+                # Validation and the rest, which the checkpoint was too early for.
+                engine.fire_event(Events.EPOCH_COMPLETED)
 
 
 def _inner(member: Any) -> Any:

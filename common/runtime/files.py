@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import os
+import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -13,6 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import OutputError
+
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+"""How a cell begins that a spreadsheet computes; the last four are the wide forms of the first."""
+
+NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?|[+-](inf|nan)")
+"""A text that is a number and no formula."""
 
 
 def check_writable(folder: str | Path) -> None:
@@ -72,13 +79,37 @@ def write_json(content: Any, path: str | Path) -> None:
 def write_csv(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], path: str | Path) -> None:
     """Writes rows as CSV with a line of column names; what a row holds beside the columns is left out.
 
+    A text that a spreadsheet would compute is marked as text, see :func:`csv_cell`. Bytes of a file name that are no
+    UTF-8 are written as escapes.
+
     Raises:
         OutputError: when the file cannot be written.
     """
-    with write_atomically(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+    with (
+        write_atomically(path) as temporary,
+        open(temporary, "w", newline="", encoding="utf-8", errors="backslashreplace") as file,
+    ):
         writer = csv.DictWriter(file, columns, extrasaction="ignore")
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows({key: csv_cell(value) for key, value in row.items()} for row in rows)
+
+
+def csv_cell(value: Any) -> Any:
+    """Returns what a cell of a CSV holds: a text that begins as a formula gets an apostrophe, numbers stay numbers.
+
+    Spreadsheets compute a cell that begins with ``=``, ``+``, ``-`` or ``@`` when the file is opened, and drop a tab or
+    a line break before it; names of files can be such texts.
+
+    Args:
+        value: Of the cell.
+
+    Example:
+        >>> csv_cell("=1+1"), csv_cell("-1.5"), csv_cell(-1.5)
+        ("'=1+1", '-1.5', -1.5)
+    """
+    if not isinstance(value, str) or not value.startswith(FORMULA) or NUMBER.fullmatch(value):
+        return value
+    return f"'{value}"
 
 
 def _plain(content: Any) -> Any:

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from .digests import describe
-from .distributed import world_size
+from .distributed import unwrap, world_size
 
 MAY_CHANGE = frozenset(
     {
@@ -58,8 +58,7 @@ def object_settings(config: Mapping[str, Any]) -> dict[str, Any]:
         if key in MAY_CHANGE or not isinstance(value, nn.Module | Optimizer | LRScheduler | Transform):
             continue
         if isinstance(value, nn.Module) and any(True for _ in value.parameters()):
-            # What a network has learned is in the checkpoint.
-            described[key] = {name: _layer(part) for name, part in value.named_modules()}
+            described[key] = describe_network(value)
         elif isinstance(value, Optimizer):
             groups = [_without(group, "params") for group in value.param_groups]
             described[key] = describe(groups[0] if len(groups) == 1 else groups, where=key)
@@ -68,6 +67,15 @@ def object_settings(config: Mapping[str, Any]) -> dict[str, Any]:
         elif not isinstance(value, Compose):
             described[key] = describe(value, where=key)
     return described
+
+
+def describe_network(network: nn.Module) -> dict[str, Any]:
+    """Returns the layers of a network by name: their kinds, settings and hooks; not what they have learned.
+
+    Args:
+        network: perhaps in a data-parallel wrapper.
+    """
+    return {name: _layer(part, name) for name, part in unwrap(network).named_modules()}
 
 
 def first_difference(before: Any, now: Any, where: str = "") -> tuple[str, Any, Any] | None:
@@ -138,8 +146,11 @@ def _case_name(case: Mapping[str, Any]) -> str:
     return f"{case.get('task', '')}/{name}"
 
 
-def _layer(module: nn.Module) -> str:
-    return f"{type(module).__name__}({module.extra_repr()})"
+def _layer(module: nn.Module, name: str) -> dict[str, Any]:
+    """Kind and settings of a layer. What differs between training and evaluation is none of them."""
+    own = {key: value for key, value in _without(module.__dict__, "training").items() if _is_plain(value)}
+    hooks = [describe(hook, where=f"a hook of {name or 'the network'}") for hook in module._forward_hooks.values()]
+    return {"kind": type(module).__name__, "settings": own | {"layer": module.extra_repr(), "hooks": hooks}}
 
 
 def _without(settings: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -5,19 +5,23 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from traceback import format_exception
 from types import TracebackType
 
 import torch
 import torch.distributed as dist
 from monai.utils import set_determinism
 
-from ..errors import BundleError, one_line
+from ..errors import one_line
 from .distributed import is_cuda, is_main_process
+from .interrupts import Interrupted, watch_signals
+from .logs import escape_logs, escaped_lines
 from .options import check_options
+from .reasons import find_bundle_error
 
 
 def start_session(seed: int, *, distributed: bool = False, device: str | torch.device = "cpu") -> None:
-    """Makes a run reproducible, its errors readable and its options checked.
+    """Makes a run reproducible, its errors and its log readable and its options checked.
 
     Args:
         seed: of every random number generator.
@@ -28,6 +32,8 @@ def start_session(seed: int, *, distributed: bool = False, device: str | torch.d
         ConfigError: when the command line sets a key that no config file has.
     """
     sys.excepthook = report_error
+    watch_signals()
+    escape_logs()
     check_options(sys.argv[1:])
     if distributed and not dist.is_initialized():
         if is_cuda(device):
@@ -44,31 +50,21 @@ def end_session() -> None:
         dist.destroy_process_group()
 
 
-def find_bundle_error(error: BaseException | None) -> BundleError | None:
-    """Returns the first error of ours in a chain of exceptions; MONAI wraps errors in its own."""
-    while error is not None:
-        if isinstance(error, BundleError):
-            return error
-        error = error.__cause__ or error.__context__
-    return None
-
-
-def error_line(error: BaseException) -> str:
-    """Returns one line that tells what went wrong: our own message, or else the innermost error's."""
-    own = find_bundle_error(error)
-    while own is None and (error.__cause__ or error.__context__):
-        error = error.__cause__ or error.__context__  # type: ignore[assignment]
-    text = str(own) if own is not None else f"{type(error).__name__}: {error}"
-    return one_line(text)
-
-
 def report_error(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
-    """Prints one line for an error of ours and the whole traceback for any other; the exit status is 1 either way.
+    """Prints one line for an error of ours or an interruption, and the whole traceback for any other.
 
-    With the environment variable ``BUNDLE_TRACEBACK`` set, the traceback is printed for every error.
+    The exit status is 1, after Ctrl-C 130 and after SIGTERM 143. With the environment variable ``BUNDLE_TRACEBACK``
+    set, the traceback is printed for every error.
+
+    Raises:
+        SystemExit: After an interruption, whose exit status Python would not know.
     """
+    if isinstance(error, Interrupted):
+        if is_main_process():
+            sys.stderr.write(f"{one_line(str(error))}\n")
+        raise SystemExit(error.status)
     own = find_bundle_error(error)
     if own is None or os.environ.get("BUNDLE_TRACEBACK"):
-        sys.__excepthook__(kind, error, traceback)
+        sys.stderr.write(escaped_lines("".join(format_exception(kind, error, traceback))))
     else:
         sys.stderr.write(f"error: {one_line(str(own))}\n")

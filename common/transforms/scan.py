@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,14 @@ from typing import Any
 import numpy as np
 import torch
 from monai.config import KeysCollection
+from monai.data import NibabelReader
 from monai.transforms import CenterSpatialCrop, LoadImaged, MapTransform
 from PIL import Image
 from torch import Tensor
 
 from ..dicom.series import DicomSeriesReader
 from ..errors import BundleError, ImageError, LabelError
+from ..runtime.sources import NIBABEL_SUFFIXES, check_source, readable_path
 
 PALETTE_SUFFIXES = (".png", ".tif", ".tiff")
 """Kinds of pictures that may hold a palette and are read as its numbers."""
@@ -52,7 +55,7 @@ def check_palette(path: Any, name: str) -> None:
 
 def is_series(source: Any) -> bool:
     """Returns whether an image's source is a DICOM series: a folder or a list of files."""
-    return isinstance(source, list | tuple) or (isinstance(source, str | Path) and Path(source).is_dir())
+    return isinstance(source, list | tuple) or (isinstance(source, str | Path) and os.path.isdir(source))
 
 
 class LoadScand(LoadImaged):
@@ -79,7 +82,7 @@ class LoadScand(LoadImaged):
             source = loaded[key]
             series = is_series(source)
             try:
-                image = self._loader(source, reader or (DicomSeriesReader() if series else None))
+                image = self._read_series(source, reader) if series else self._read_file(data, key, reader)
                 # MONAI Label sets the loader to return the metadata as well, which the image carries anyway.
                 loaded[key] = image[0] if isinstance(image, tuple) else image
             except BundleError:
@@ -95,6 +98,23 @@ class LoadScand(LoadImaged):
                     f"{scan_name(data)}: {key} {source} cannot be read ({reason}); it may be truncated: copy it again"
                 ) from error
         return loaded
+
+    def _read_series(self, source: Any, reader: Any) -> Any:
+        """What the loader returns for a DICOM series."""
+        return self._loader(source, reader or DicomSeriesReader())
+
+    def _read_file(self, data: Mapping[Hashable, Any], key: Hashable, reader: Any) -> Any:
+        """What the loader returns for a file, once that may be opened."""
+        source = data[key]
+        check_source(source, f"{scan_name(data)}: {key} {source}")
+        if str(source).lower().endswith(NIBABEL_SUFFIXES):
+            # MONAI knows it as a reader of .nii alone.
+            reader = reader or NibabelReader()
+        with readable_path(source) as path:
+            image = self._loader(path, reader)
+        loaded = image[0] if isinstance(image, tuple) else image
+        loaded.meta["filename_or_obj"] = str(source)
+        return image
 
 
 class CheckImaged(MapTransform):
