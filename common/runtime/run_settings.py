@@ -1,9 +1,9 @@
-"""What a training was made of, kept with its checkpoint, so that a run that goes on from it must be made of the same."""
+"""What decides over a training, kept with its checkpoint: a run that goes on from it must not change it."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,8 @@ MAY_CHANGE = frozenset(
 
 ABSENT = "not set"
 
+_OBJECTS = (nn.Module, Optimizer, LRScheduler, Transform)
+
 
 def config_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """Returns what decides over a training, in JSON: values of keys, names of cases, number of processes.
@@ -38,10 +40,11 @@ def config_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     Args:
         config: id -> what the config parser has made of it so far.
     """
+    parts = _by_key(config)
     # Nested values follow from top-level ones or belong to the objects below them.
-    plain = {key: value for key, value in config.items() if "#" not in key and key not in MAY_CHANGE}
-    settings = {key: describe(value, where=key) for key, value in plain.items() if _is_plain(value)}
-    cases = {key: [_case_name(case) for case in value] for key, value in config.items() if _is_cases(value)}
+    plain = {key: value for key, value in parts.items() if "#" not in key and _is_plain(value)}
+    settings = {key: describe(value, where=key) for key, value in plain.items()}
+    cases = {key: [_case_name(case) for case in value] for key, value in parts.items() if _is_cases(value)}
     return settings | cases | {"number of processes": world_size()}
 
 
@@ -52,21 +55,35 @@ def object_settings(config: Mapping[str, Any]) -> dict[str, Any]:
 
     Args:
         config: id -> what the config parser has made of it so far.
+
+    Raises:
+        ConfigError: naming a setting that cannot be described, such as a lambda.
     """
-    described: dict[str, Any] = {}
-    for key, value in config.items():
-        if key in MAY_CHANGE or not isinstance(value, nn.Module | Optimizer | LRScheduler | Transform):
-            continue
-        if isinstance(value, nn.Module) and any(True for _ in value.parameters()):
-            described[key] = describe_network(value)
-        elif isinstance(value, Optimizer):
-            groups = [_without(group, "params") for group in value.param_groups]
-            described[key] = describe(groups[0] if len(groups) == 1 else groups, where=key)
-        elif isinstance(value, LRScheduler):
-            described[key] = describe(_without(value.__dict__, "optimizer"), where=key)
-        elif not isinstance(value, Compose):
-            described[key] = describe(value, where=key)
-    return described
+    parts = {key: value for key, value in _by_key(config).items() if isinstance(value, _OBJECTS)}
+    # A network has several keys, with and without its wrapper.
+    unique = {id(unwrap(value) if isinstance(value, nn.Module) else value): key for key, value in parts.items()}
+    return {key: _object(parts[key], key) for key in unique.values() if not _is_known(parts[key], unique)}
+
+
+def _by_key(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What must not change, by the keys that users write: MONAI's parser writes ``a::b`` for ``a#b``."""
+    keys = {key: key.replace("::", "#") for key in config}
+    return {keys[key]: value for key, value in config.items() if keys[key] not in MAY_CHANGE}
+
+
+def _is_known(value: Any, unique: Mapping[int, str]) -> bool:
+    """Whether an object is a sequence of transforms that are described one by one."""
+    return isinstance(value, Compose) and all(id(part) in unique for part in value.transforms)
+
+
+def _object(value: Any, key: str) -> Any:
+    """Describes one object."""
+    if isinstance(value, nn.Module) and any(True for _ in value.parameters()):
+        return describe_network(value)
+    if isinstance(value, Optimizer):
+        groups = [_without(group, "params") for group in value.param_groups]
+        return describe(groups[0] if len(groups) == 1 else groups, where=key)
+    return describe(_without(vars(value), "optimizer") if isinstance(value, LRScheduler) else value, where=key)
 
 
 def describe_network(network: nn.Module) -> dict[str, Any]:
@@ -91,20 +108,25 @@ def first_difference(before: Any, now: Any, where: str = "") -> tuple[str, Any, 
         ...     {"loss": {"kind": "Dice", "settings": {"batch": False}}})
         ('loss#batch', True, False)
     """
-    if before == now and _text(before) == _text(now):
-        return None
     if isinstance(before, dict) and isinstance(now, dict):
-        pairs = _pairs(before, now, where)
-    elif isinstance(before, list) and isinstance(now, list) and len(before) == len(now) > 0 and _holds_parts(before):
-        pairs = ((f"{where}#{n}", *pair) for n, pair in enumerate(zip(before, now, strict=True)))
-    else:
-        return where, before, now
-    return next(found for place, *pair in pairs if (found := first_difference(*pair, place)))
+        return _first(_pairs(before, now, where))
+    if isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
+        found = _first((f"{where}#{n}", *pair) for n, pair in enumerate(zip(before, now, strict=True)))
+        # A short list is told as a whole.
+        return found if found is None or _holds_parts(before) else (where, before, now)
+    # In Python, true equals 1.
+    same = before == now and isinstance(before, bool) == isinstance(now, bool)
+    return None if same else (where, before, now)
+
+
+def _first(pairs: Iterable[tuple[str, Any, Any]]) -> tuple[str, Any, Any] | None:
+    """The first difference of parts, given by their place and both values."""
+    return next((found for place, old, new in pairs if (found := first_difference(old, new, place))), None)
 
 
 def short_text(setting: Any) -> str:
     """Returns a setting in JSON for a message, at most 80 characters."""
-    text = setting if setting == ABSENT else _text(setting)
+    text = setting if setting == ABSENT else json.dumps(setting)
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
@@ -118,11 +140,6 @@ def _pairs(before: Mapping[str, Any], now: Mapping[str, Any], where: str) -> Ite
 
 def _holds_parts(values: list[Any]) -> bool:
     return any(isinstance(value, dict | list) for value in values)
-
-
-def _text(described: Any) -> str:
-    # In Python, true equals 1, and 1 equals 1.0.
-    return json.dumps(described, sort_keys=True)
 
 
 def _is_plain(value: Any) -> bool:

@@ -24,8 +24,8 @@ from monai.transforms import Compose, Lambdad, RandFlipd, ScaleIntensityd, Spaci
 from monai.utils import InterpolateMode
 
 import common
-from common.runtime.digests import describe, settings_digest
 from common.errors import ConfigError
+from common.runtime.digests import describe, settings_digest
 
 
 class Kind:
@@ -99,9 +99,9 @@ def leaves():
     return [
         None, True, 1, 2, 1.0, -0.0, 0.0, math.inf, -math.inf, math.nan, 10**400, "", "1", "None", 1j, 2j, b"", b"1",
         functools.partial(half, 1), functools.partial(half, 2), functools.partial(math.sqrt, 1),
-        functools.partial(half, value=1), Path("a"), Path("b"), "a", torch.device("cpu"), torch.device("cuda", 1), "cpu",
-        torch.float32, torch.float64, np.dtype("float32"), np.dtype("float64"), np.float32, np.float64, "float32",
-        slice(1), slice(2), slice(0, 1), {1}, {1, 2}, {"1"}, set(), {}, {1: 2}, {"1": 2}, {True: 2, "x": 1},
+        functools.partial(half, value=1), Path("a"), Path("b"), "a", torch.device("cpu"), torch.device("cuda", 1),
+        "cpu", torch.float32, torch.float64, np.dtype("float32"), np.dtype("float64"), np.float32, np.float64,
+        "float32", slice(1), slice(2), slice(0, 1), {1}, {1, 2}, {"1"}, set(), {}, {1: 2}, {"1": 2}, {True: 2, "x": 1},
         re.compile("a"), re.compile("a", re.IGNORECASE), Color.RED, Color.GREEN, Taste.RED, "RED", half, math.sqrt,
         twice, Kind, Slotted, Kind(1), Kind(2), Slotted(1), Slotted(2), Record(1), Record(2), Record(1, 2),
         Slotted(1).scale, Slotted(2).scale, len, np.mean, np.add, torch.sigmoid, torch.nn.functional.conv2d, [], [[]],
@@ -125,7 +125,9 @@ NESTED = st.recursive(
     HASHABLE | st.builds(slice, PLAIN) | st.sets(st.integers(), max_size=3) | st.builds(torch.tensor, st.floats()),
     lambda inner: (
         st.lists(inner, max_size=3)
-        | st.dictionaries(st.text(max_size=2) | st.integers() | st.sampled_from(["kind", "settings"]), inner, max_size=3)
+        | st.dictionaries(
+            st.text(max_size=2) | st.integers() | st.sampled_from(["kind", "settings"]), inner, max_size=3
+        )
         | st.builds(functools.partial, st.just(half), inner, value=inner)
         | st.builds(Kind, inner)
         | st.builds(Slotted, inner)
@@ -175,7 +177,8 @@ UNORDERED = """[{f"{n}", f"{n + 1}", f"{n + 2}", Path(f"{n}"), abs} for n in ran
 
 
 def test_digests_are_the_same_in_every_process(repository):
-    code = f"from pathlib import Path; from common.runtime.digests import settings_digest; print(settings_digest({UNORDERED}))"
+    code = "from pathlib import Path; from common.runtime.digests import settings_digest; "
+    code += f"print(settings_digest({UNORDERED}))"
     environment = os.environ | {"PYTHONHASHSEED": "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1"}
     command = [sys.executable, "-c", code]
     result = subprocess.run(command, cwd=repository, env=environment, capture_output=True, text=True, check=True)
