@@ -39,7 +39,7 @@ def archives(repository, tmp_path_factory):
     return folder
 
 
-@pytest.fixture(params=[pytest.param(name, marks=pytest.mark.xdist_group(f"archive-{name}")) for name in BUNDLES])
+@pytest.fixture(params=BUNDLES)
 def archive(request, archives, repository):
     """The archive of one bundle."""
     metadata = json.loads((repository / "bundles" / request.param / "configs" / "metadata.json").read_text())
