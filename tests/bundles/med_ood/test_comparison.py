@@ -135,7 +135,7 @@ class TestComparison:
             seeds=[0], overlays=["encoders.json"], variants={"vgg16": {"network_pair": "Unet-vgg16_bn"}},
             **(SHORT | {"norm": "batch"}),
         )  # fmt: skip
-        assert "network 'Unet-vgg16_bn' needs segmentation-models-pytorch" in str(error)
+        assert "network_pair 'Unet-vgg16_bn' needs segmentation-models-pytorch" in str(error)
 
     @pytest.mark.parametrize(("percentages", "words"), [([], "percentages is []"), ([0.5, 2], "from 0 to 1")])
     def test_impossible_percentages_are_named(self, fail_config, tmp_path, percentages, words):
