@@ -15,7 +15,7 @@ from pydicom.filereader import read_partial
 from pydicom.tag import Tag
 from pydicom.uid import MediaStorageDirectoryStorage
 
-from .dicom import UNREADABLE, quiet_pydicom, read_slice, uid_name
+from .dicom import UNREADABLE, check_inflated, quiet_pydicom, read_slice, uid_name
 
 logger = logging.getLogger(__name__)
 
@@ -210,6 +210,7 @@ def _read_header(path: str) -> tuple[Any, bool]:
     with open(path, "rb") as file:
         if file.read(132)[128:] != b"DICM":
             return None, False
+        check_inflated(path)
         file.seek(0)
         return read_partial(file, at_pixels, specific_tags=[Tag(name) for name in HEADER_TAGS]), has_pixels
 

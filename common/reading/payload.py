@@ -1,0 +1,145 @@
+"""The voxels of MetaImage and NRRD files, counted and their checksum verified: ITK fills what is damaged with zeros."""
+
+from __future__ import annotations
+
+import re
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import ImageError
+from .limits import damaged
+
+MAX_HEADER = 2**20
+"""Most bytes of a header in text."""
+
+CHUNK = 2**20
+"""Bytes that are read and decompressed at a time."""
+
+
+@dataclass(frozen=True)
+class Payload:
+    """Where the voxels of a file are.
+
+    Args:
+        file: The file that holds them.
+        start: Byte of the file at which they begin, at least 0.
+        codec: ``raw``, ``zlib`` (which includes gzip), or empty for text and for what only ITK knows.
+    """
+
+    file: Path
+    start: int
+    codec: str
+
+
+def check_payload(path: str | Path, size: int) -> None:
+    """Makes sure that a MetaImage or NRRD file holds as many bytes of voxels as its header declares, undamaged.
+
+    Of other formats nothing is checked.
+
+    Args:
+        path: The file.
+        size: Bytes that the header declares, decompressed.
+
+    Raises:
+        ImageError: when it holds fewer or more, its checksum does not agree, or the voxels lie in another folder. The
+            message goes on after the name of the image.
+    """
+    payload = find_payload(Path(path))
+    if payload is None or not payload.codec:
+        return
+    held = payload.file.stat().st_size - payload.start if payload.codec == "raw" else _inflated_size(payload, size)
+    if held < size:
+        raise damaged("it ends early")
+    if held > size:
+        raise ImageError("holds more than the voxels that its header declares; copy it again, or save it anew")
+
+
+def find_payload(path: Path) -> Payload | None:
+    """Returns where the voxels of a MetaImage or NRRD file are, ``None`` for other formats.
+
+    Raises:
+        ImageError: when the header cannot be read, or names a file outside the folder of the image.
+    """
+    with open(path, "rb") as file:
+        head = file.read(MAX_HEADER)
+    if head.startswith(b"NRRD0"):
+        return _nrrd_payload(path, head)
+    return _meta_payload(path, head) if path.suffix.lower() in (".mha", ".mhd") else None
+
+
+def _nrrd_payload(path: Path, head: bytes) -> Payload:
+    """As :func:`find_payload`, of NRRD: an empty line ends the header."""
+    end = re.search(rb"\r?\n\r?\n", head)
+    fields = _fields(head[: end.start()] if end else head, b":")
+    if any(fields.get(name, "0") not in ("0", "") for name in ("line skip", "lineskip", "byte skip", "byteskip")):
+        raise ImageError("skips a part of its data; save it anew as one .nrrd file")
+    encoding = fields.get("encoding", "").lower()
+    codec = {"raw": "raw", "gzip": "zlib", "gz": "zlib"}.get(encoding, "")
+    other = fields.get("data file") or fields.get("datafile")
+    if other:
+        return Payload(_beside(path, other), 0, codec)
+    if end is None:
+        raise damaged("its header does not end")
+    return Payload(path, end.end(), codec)
+
+
+def _meta_payload(path: Path, head: bytes) -> Payload:
+    """As :func:`find_payload`, of MetaImage: the line that names the file of the voxels ends the header."""
+    end = re.search(rb"^ElementDataFile\s*=[^\n]*(\n|$)", head, re.M)
+    if end is None:
+        raise damaged("its header does not end")
+    fields = _fields(head[: end.end()], b"=")
+    if fields.get("headersize", "0") != "0":
+        raise ImageError("skips a part of its data; save it anew as one .mha file")
+    codec = "zlib" if fields.get("compresseddata", "").lower() == "true" else "raw"
+    if fields.get("binarydata", "true").lower() == "false":
+        codec = ""
+    name = fields["elementdatafile"]
+    if name.upper() == "LOCAL":
+        return Payload(path, end.end(), codec)
+    return Payload(_beside(path, name), 0, codec)
+
+
+def _fields(text: bytes, separator: bytes) -> dict[str, str]:
+    """The lines ``name: value`` of a header, names in lower case."""
+    pairs = [line.partition(separator) for line in text.splitlines() if not line.startswith(b"#")]
+    return {
+        name.strip().decode("utf-8", "replace").lower(): value.strip(b" \t=").decode("utf-8", "replace")
+        for name, mark, value in pairs
+        if mark
+    }
+
+
+def _beside(path: Path, name: str) -> Path:
+    """The file of the voxels beside a header, which must lie in the very same folder."""
+    other = path.parent / name
+    inside = Path(name).name == name and "\\" not in name
+    if not inside or other.resolve().parent != path.parent.resolve():
+        raise ImageError("names a file of voxels outside its folder, or several; save it anew as one file")
+    if not other.is_file():
+        raise ImageError("names a file of voxels that does not exist; copy both, or save it anew as one file")
+    return other
+
+
+def _inflated_size(payload: Payload, limit: int) -> int:
+    """Bytes that a compressed stream holds, or a number above ``limit`` as soon as it holds more than that."""
+    # 32 more than the largest window: zlib and gzip are told apart by their first bytes.
+    stream = zlib.decompressobj(32 + zlib.MAX_WBITS)
+    held = 0
+    try:
+        with open(payload.file, "rb") as file:
+            file.seek(payload.start)
+            while not stream.eof:
+                chunk = stream.unconsumed_tail or file.read(CHUNK)
+                part = stream.decompress(chunk, CHUNK)
+                held += len(part)
+                if held > limit:
+                    return held
+                if not chunk and not part:
+                    raise damaged("it ends early")
+            if stream.unused_data or file.read(1):
+                return limit + 1
+    except zlib.error as error:
+        raise damaged("its compressed content is not what was written") from error
+    return held
