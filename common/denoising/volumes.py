@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
@@ -99,7 +100,9 @@ class VolumeWriter:
             OutputError: when a file cannot be written.
         """
         if self._name and self._planes:
-            volume = LoadScand("image")({"image": self.sources[self._name], "case": self._name})["image"]
+            # It has been read before, so that its size was accepted.
+            load = LoadScand("image", max_voxels=sys.maxsize)
+            volume = load({"image": self.sources[self._name], "case": self._name})["image"]
             for key, suffix, dtype in (("pred", "seg", np.uint8), (self.score_key, "anomaly", np.float32)):
                 planes = self._planes.get(key)
                 if planes:

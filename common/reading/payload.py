@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import zlib
 from dataclasses import dataclass
@@ -15,6 +16,12 @@ MAX_HEADER = 2**20
 
 CHUNK = 2**20
 """Bytes that are read and decompressed at a time."""
+
+
+GEOMETRY = (
+    "elementspacing", "elementsize", "offset", "origin", "position", "transformmatrix", "rotation", "orientation",
+)  # fmt: skip
+"""Fields of a MetaImage that say where it lies, in lower case."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +99,7 @@ def _meta_payload(path: Path, head: bytes) -> Payload:
     fields = _fields(head[: end.end()], b"=")
     if fields.get("headersize", "0") != "0":
         raise ImageError("skips a part of its data; save it anew as one .mha file")
+    _check_geometry(fields)
     codec = "zlib" if fields.get("compresseddata", "").lower() == "true" else "raw"
     if fields.get("binarydata", "true").lower() == "false":
         codec = ""
@@ -99,6 +107,17 @@ def _meta_payload(path: Path, head: bytes) -> Payload:
     if name.upper() == "LOCAL":
         return Payload(path, end.end(), codec)
     return Payload(_beside(path, name), 0, codec)
+
+
+def _check_geometry(fields: dict[str, str]) -> None:
+    """Raises when a number that places a MetaImage is none: ITK would take it for 0."""
+    for name in GEOMETRY:
+        try:
+            numbers = [float(number) for number in fields.get(name, "").split()]
+        except ValueError:
+            numbers = [math.nan]
+        if not all(map(math.isfinite, numbers)):
+            raise ImageError(f"has a geometry that is not finite ({name}); save it with valid numbers")
 
 
 def _fields(text: bytes, separator: bytes) -> dict[str, str]:
