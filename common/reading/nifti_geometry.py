@@ -126,6 +126,7 @@ def nifti_image(array: NDArray[Any], affine: NDArray[np.float64], geometry: str 
         image = nib.Nifti1Image(array, affine)
         image.set_sform(affine, code=1)
         image.set_qform(affine, code=1)
+        image.header.set_xyzt_units("mm")
         return image
     source = geometry_header(geometry)
     header = type(source)()

@@ -242,3 +242,21 @@ def test_header_without_a_sound_place_is_refused(write_nifti, load, fields, word
 def test_flat_image_needs_no_third_spacing(write_nifti, load, voxels):
     path = write_nifti(array=voxels[:, :, 0], pixdim=[0, 2, 3, 0, 0, 0, 0, 0])
     assert_allclose(np.linalg.norm(load(path).affine[:3, :3], axis=0), [2, 3, 1])
+
+
+@pytest.mark.parametrize("name", ["scan.mha", "scan.nrrd"])
+@pytest.mark.parametrize("affine", AFFINES.values(), ids=AFFINES)
+def test_mask_lies_where_itk_reads_a_scan_of_another_format(saved_mask, voxels, tmp_path, name, affine):
+    import itk
+
+    image = itk.image_from_array(np.ascontiguousarray(voxels.T))
+    lps = LPS @ affine
+    spacing = np.linalg.norm(lps[:3, :3], axis=0)
+    image.SetSpacing(spacing.tolist())
+    image.SetOrigin(lps[:3, 3].tolist())
+    image.SetDirection(itk.matrix_from_array(lps[:3, :3] / spacing))
+    itk.imwrite(image, str(tmp_path / name))
+    mask = saved_mask(str(tmp_path / name))
+    for reading in readings(mask):
+        assert_allclose(reading, itk_affine(str(tmp_path / name)), rtol=1e-5, atol=1e-5)
+    assert_consistent(mask)
