@@ -9,11 +9,13 @@ import fire
 
 from .archive import build_archives, install, sign, verify
 from .bench import run_benchmarks
-from .session import report_error
+from .runtime.knobs import write_knobs_pages
+from .runtime.session import report_error
 
 COMMANDS = {
     "bench": run_benchmarks,
     "install": install,
+    "knobs": write_knobs_pages,
     "sign": sign,
     "verify": verify,
     "zips": build_archives,

@@ -6,13 +6,31 @@ Every class is a :class:`BundleError` *and* the matching built-in, so that calle
 from __future__ import annotations
 
 
+def escaped(text: str) -> str:
+    r"""Returns a text as a terminal shows it: whatever it cannot print is written as an escape, such as ``\x1b``.
+
+    That holds for line breaks, for marks that turn the direction of writing, and for bytes of a file name that are no
+    UTF-8.
+
+    Args:
+        text: Any text.
+
+    Example:
+        >>> print(escaped("a\x1b[2J"))
+        a\x1b[2J
+    """
+    if text.isprintable():
+        return text
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
+
+
 def one_line(text: str) -> str:
     """Returns a text as one line that a terminal shows as it is: files may hold anything, messages quote them.
 
     Args:
         text: of a message.
     """
-    return "".join(letter if letter.isprintable() else "?" for letter in " ".join(text.split()))
+    return escaped(" ".join(text.split()))
 
 
 class BundleError(Exception):

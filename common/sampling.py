@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import Sampler
 
 from .errors import ConfigError, NotEnoughCasesError
-from .session import process_rank, world_size
+from .runtime.distributed import process_rank, world_size
 
 
 def task_probabilities(sizes: Sequence[int]) -> Tensor:

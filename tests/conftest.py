@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from tests.scheduling import GroupScheduling, order
+
 with warnings.catch_warnings():
     # Its first import makes torch warn, which must not fail whichever test comes first.
     warnings.simplefilter("ignore", DeprecationWarning)
@@ -35,6 +37,17 @@ def pytest_configure(config):
 
     for line in IGNORED_WARNINGS:
         config.addinivalue_line("filterwarnings", line)
+
+
+def pytest_collection_modifyitems(items):
+    """Long groups start first; without effect on which tests run."""
+    items.sort(key=lambda item: order(item.nodeid))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Distributes whole groups of tests where ``--dist loadgroup`` asks for it."""
+    return GroupScheduling(config, log) if config.getvalue("dist") == "loadgroup" else None
 
 
 @pytest.fixture(scope="session")

@@ -90,13 +90,18 @@ def run_config():
         files, config = _read(bundle, names)
         plain = {"device": "cpu"} | {key: _plain(value) for key, value in overrides.items()}
         settings = _settings(config, plain) if tiny else plain
-        hook = sys.excepthook
+        hook, handlers = (
+            sys.excepthook,
+            {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)},
+        )
         try:
             with importable(bundle):
                 # The bundle's logging.conf would take pytest's handlers away.
                 run(run_id=run_id, config_file=files, logging_file=False, **settings)
         finally:
             sys.excepthook = hook
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
             set_determinism(seed=None)
 
     return start

@@ -43,7 +43,7 @@ def execute(kind, program, *arguments):
             runpy.run_module(program, run_name="__main__", alter_sys=True)
         else:
             exec(compile(program, "<string>", "exec"), {"__name__": "__main__"})
-    except Exception:  # noqa: BLE001 - whatever the program raises
+    except (Exception, KeyboardInterrupt):  # noqa: BLE001 - whatever the program raises
         sys.excepthook(*sys.exc_info())
         sys.exit(1)
 

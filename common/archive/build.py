@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ..errors import MissingDataError
-from ..files import write_atomically
+from ..runtime.files import write_atomically
 from .manifest import NAME, Manifest
 from .verify import read_archive
 
@@ -24,7 +24,15 @@ FIXED_TIME = (1980, 1, 1, 0, 0, 0)
 LEFT_OUT = ("__pycache__", "output")
 
 TOOL = "bundle_tool.pyz"
-TOOL_FILES = ("__init__.py", "errors.py", "files.py", "hashing.py", "archive/*.py")
+TOOL_FILES = (
+    "__init__.py",
+    "bank_rules.py",
+    "errors.py",
+    "runtime/__init__.py",
+    "runtime/files.py",
+    "runtime/hashing.py",
+    "archive/*.py",
+)
 """What of the shared package the tool consists of: nothing that needs more than the standard library."""
 
 TOOL_MAIN = b"""import sys

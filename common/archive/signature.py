@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import MissingDataError, SignatureError
-from ..files import write_atomically
+from ..runtime.files import write_atomically
 
 logger = logging.getLogger(__name__)
 

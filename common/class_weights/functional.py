@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigError
-from ..session import sum_over_processes
+from ..metrics.masks import class_masks
+from ..runtime.distributed import sum_over_processes
 
 EPSILON = 1e-8
 """Smallest Dice, and what is added to both terms of the learning speed."""
@@ -36,12 +37,6 @@ class ClassStatistics(NamedTuple):
     overlap: Tensor
     confidence: Tensor
     pseudo: Tensor
-
-
-def class_masks(label: Tensor, num_classes: int) -> Tensor:
-    """Returns one boolean channel for each class, ``(B, C, H, W[, D])``, of class indices ``(B, 1, H, W[, D])``."""
-    classes = torch.arange(num_classes, device=label.device)
-    return label == classes.reshape(1, -1, *[1] * (label.ndim - 2))
 
 
 def most_probable(scores: Tensor) -> Tensor:

@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 from torch import Tensor, nn
 
-from ..confusion import Matrix, channel_indices, class_dices, class_ious, confusion_matrix
 from ..data.cases import Case, class_name
 from ..figures import draw_bars, draw_overlays, draw_scatter
-from ..files import write_json
-from ..handlers.recorder import telling_slice
-from ..weights import load_weights
+from ..figures.slices import telling_slice
+from ..metrics.confusion import Matrix, channel_indices, class_dices, class_ious, confusion_matrix
+from ..runtime.files import write_json
+from ..runtime.sparing import sparing
+from ..runtime.weights import load_weights
 from .heads import captured
 
 logger = logging.getLogger(__name__)
@@ -161,6 +162,7 @@ class FrameFigures:
             picture, shown = telling_slice(image, truth)
             seen.pictures.append((name, picture, shown, telling_slice(predicted, truth)[0]))
 
+    @sparing("the figures of the classes")
     def _draw(self, before: Seen, after: Seen) -> None:
         """All three figures."""
         total = np.sum(after.matrices, axis=0)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from ..errors import ConfigError
-from ..layers import find_layer
+from ..networks.layers import find_layer
 from .methods import find_method
 
 

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..cotraining import EMANetwork
+from ..engine.averaging import EMANetwork
+from ..engine.iteration import Terms, train_on_terms
 from ..errors import ConfigError
-from ..iteration import Terms, train_on_terms
-from ..spectral.digest import unwrap
+from ..runtime.distributed import unwrap
 from .heads import HeadedNetwork
 from .losses import byol_loss, positive_pairs, presence_loss, simclr_loss, supervised_contrastive_loss
 from .methods import find_method

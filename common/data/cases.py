@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
 from ..errors import MissingDataError
+from ..phantoms.volumes import PHANTOM_TASKS, phantom_dataset
 from .endoscopy import endoscopy_cases, is_endoscopy
-from .phantoms import PHANTOM_TASKS, phantom_dataset
+from .names import free_name, safe_name
 
 logger = logging.getLogger(__name__)
 
@@ -29,18 +30,47 @@ PERSONS = ("patient", "operation", "video")
 
 
 def case_name(path: str | Path) -> str:
-    """Returns the file name without ``.nii.gz`` or any other suffix."""
+    """Returns the file name without ``.nii.gz`` or any other suffix, made safe as :func:`safe_name` does."""
     name = Path(path).name
     name = name[:-3] if name.lower().endswith(".gz") else name
-    return name.rsplit(".", 1)[0]
+    return safe_name(name.rsplit(".", 1)[0])
 
 
-def free_name(name: str, taken: set[str]) -> str:
-    """Returns the name, with a number where it is taken; it is taken afterwards."""
-    numbered = (f"{name}_{number}" for number in count(2))
-    free = next(candidate for candidate in chain([name], numbered) if candidate not in taken)
-    taken.add(free)
-    return free
+def task_name(folder: str | Path) -> str:
+    """Returns what the data set of a folder is called: after the folder, made safe as :func:`safe_name` does."""
+    return safe_name(Path(folder).resolve().name)
+
+
+def read_listing(path: str | Path) -> dict[str, Any]:
+    """Returns the content of a ``dataset.json``.
+
+    Args:
+        path: Its path.
+
+    Raises:
+        MissingDataError: When it cannot be read, is no JSON, is nested too deeply, or holds no object.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise MissingDataError(
+            f"{path} cannot be read ({error.strerror}); make it readable, or copy the data set again"
+        ) from error
+    except RecursionError as error:
+        raise _no_listing(path, "brackets nested too deeply") from error
+    except ValueError as error:
+        raise _no_listing(path, f"{type(error).__name__}: {error}") from error
+    if not isinstance(content, dict):
+        raise _no_listing(path, f"it holds a {type(content).__name__}")
+    return content
+
+
+def _no_listing(path: str | Path, reason: str) -> MissingDataError:
+    """The error for a file that is no ``dataset.json``."""
+    return MissingDataError(
+        f"{path} is no Decathlon listing ({reason}); it needs a list 'training' of pairs 'image' and 'label', and "
+        "'labels' and 'modality' as {number: name}"
+    )
 
 
 def read_modality(description: dict[str, Any]) -> str | None:
@@ -53,7 +83,7 @@ def class_names(case: Mapping[str, Any]) -> dict[int, str]:
     """Returns label value -> name from the ``dataset.json`` above a case's label; empty where there is none."""
     listings = [folder / "dataset.json" for folder in Path(case["label"]).parents[:3]]
     for listing in filter(Path.is_file, listings):
-        labels = json.loads(listing.read_text(encoding="utf-8")).get("labels", {})
+        labels = read_listing(listing).get("labels", {})
         return {int(value): str(name) for value, name in labels.items()}
     return {}
 
@@ -97,12 +127,16 @@ def decathlon_cases(folder: str | Path) -> list[Case]:
     return cases
 
 
-def decathlon_scans(folder: str | Path, *, sections: Sequence[str] = ("training", "test")) -> list[Case]:
+def decathlon_scans(
+    folder: str | Path, *, sections: Sequence[str] = ("training", "test"), complete: bool = True
+) -> list[Case]:
     """Returns the cases of a Decathlon folder, or of videos in the layout of CholecSeg8k, labeled or not.
 
     Args:
         folder: holds ``dataset.json``, or a folder for each video, see :func:`endoscopy_cases`.
         sections: lists of ``dataset.json`` that are read, where they exist.
+        complete: Whether every listed file must exist. Without, a missing one is a case that fails when it is loaded,
+            so that the other cases of an inference or evaluation go on. Default: true.
 
     Raises:
         MissingDataError: when the folder, its ``dataset.json``, its lists or a file is missing, or not readable.
@@ -116,20 +150,16 @@ def decathlon_scans(folder: str | Path, *, sections: Sequence[str] = ("training"
         raise MissingDataError(
             f"dataset_dir {root} {reason}; expected is a Decathlon folder with dataset.json, imagesTr and labelsTr"
         )
+    description = read_listing(listing)
     try:
-        description = json.loads(listing.read_text(encoding="utf-8"))
         items = [item for section in sections for item in description.get(section, [])]
         cases = [_describe_item(item, description, root) for item in items]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise MissingDataError(
-            f"{listing} is no Decathlon listing ({type(error).__name__}: {error}); it needs a list 'training' of pairs "
-            "'image' and 'label', and 'labels' and 'modality' as {number: name}"
-        ) from error
+        raise _no_listing(listing, f"{type(error).__name__}: {error}") from error
     if not cases:
         raise MissingDataError(f"{listing} lists no case; its list {' or '.join(map(repr, sections))} is empty")
-    missing = [
-        case[key] for case in cases for key in ("image", "label") if key in case and not Path(case[key]).is_file()
-    ]
+    files = [case[key] for case in cases for key in ("image", "label") if key in case]
+    missing = [file for file in files if complete and not os.path.isfile(file)]
     if missing:
         raise MissingDataError(f"{listing} lists {len(missing)} file(s) that do not exist, the first is {missing[0]}")
     return cases
@@ -138,7 +168,7 @@ def decathlon_scans(folder: str | Path, *, sections: Sequence[str] = ("training"
 def _describe_item(item: Any, description: dict[str, Any], root: Path) -> Case:
     """A case from an item of a listing, which is a path or a dictionary, with what the listing says of all."""
     given = {"image": item} if isinstance(item, str) else item
-    case = {"image": str(root / given["image"]), "case": case_name(given["image"]), "task": root.resolve().name}
+    case = {"image": str(root / given["image"]), "case": case_name(given["image"]), "task": task_name(root)}
     if "label" in given:
         case["label"] = str(root / given["label"])
     more: Case = {key: given.get(key) for key in ("region", "slice", "phase")} | {
@@ -154,7 +184,7 @@ def name_folders(folders: Folders) -> list[tuple[str, str]]:
     """Returns every folder with the name of its task, which no other has."""
     taken: set[str] = set()
     listed = [folders] if isinstance(folders, str) else list(folders)
-    return [(folder, free_name(Path(folder).resolve().name, taken)) for folder in listed]
+    return [(folder, free_name(task_name(folder), taken)) for folder in listed]
 
 
 def labeled_cases(

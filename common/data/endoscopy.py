@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import MissingDataError
+from .names import safe_name
 
 FRAME, MASK = "_endo.png", "_endo_watershed_mask.png"
 """Endings of a frame and of the mask beside it."""
@@ -53,8 +54,12 @@ def _describe(path: Path, root: Path) -> dict[str, Any]:
     """A case from a frame."""
     video, *clip = path.relative_to(root).parts[:-1]
     stem = path.name.removesuffix(FRAME)
-    case: dict[str, Any] = {"image": str(path), "case": f"{clip[0] if clip else video}_{stem}", "patient": video}
-    case |= {"task": root.resolve().name, "modality": "RGB"}
+    case: dict[str, Any] = {
+        "image": str(path),
+        "case": safe_name(f"{clip[0] if clip else video}_{stem}"),
+        "patient": video,
+    }
+    case |= {"task": safe_name(root.resolve().name), "modality": "RGB"}
     mask = path.with_name(f"{stem}{MASK}")
     return (
         case | {"label": str(mask), "codes": list(CODES), "classes": list(range(len(CODES)))}

@@ -7,20 +7,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..dicom.series import series_name
+from ..dicom.tree import DicomTree, describe_tree, find_series
 from ..errors import MissingDataError
-from ..files import write_json
-from .cases import Case, Folders, case_name, decathlon_scans, free_name, labeled_cases
-from .dicom import series_name
-from .dicom_tree import DicomTree, describe_tree, find_series
+from ..phantoms.volumes import PHANTOM_TASKS, strange_tasks
+from ..runtime.files import write_json
+from ..runtime.sources import PICTURE_SUFFIXES, VOLUME_SUFFIXES
+from .cases import Case, Folders, case_name, decathlon_scans, labeled_cases, task_name
 from .endoscopy import is_endoscopy
-from .phantoms import PHANTOM_TASKS, strange_tasks
+from .names import free_name, safe_name
 from .split import select_cases
 
 LISTING = "dicom_series.json"
 """File of the results that tells which case is which DICOM series."""
-
-VOLUME_SUFFIXES = (".nii", ".nii.gz", ".mha", ".nrrd")
-PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 
 
 @dataclass(frozen=True)
@@ -43,21 +42,22 @@ def find_scans(folder: str | Path, *, spatial_dims: int = 3, name: str = "datase
     Raises:
         MissingDataError: when the folder does not exist or holds no scan.
     """
-    return _required(folder, _search(Path(folder), spatial_dims, name), spatial_dims, name).cases
+    found = _search(Path(folder), spatial_dims, name, complete=True)
+    return _required(folder, found, spatial_dims, name).cases
 
 
-def _search(root: Path, spatial_dims: int, name: str = "dataset_dir") -> _Found:
+def _search(root: Path, spatial_dims: int, name: str = "dataset_dir", *, complete: bool = False) -> _Found:
     """Everything usable in a folder, and what is not."""
     if not root.is_dir():
         raise MissingDataError(f"{name} {root} does not exist; give a folder of scans")
     if (root / "dataset.json").is_file() or is_endoscopy(root):
-        return _Found(decathlon_scans(root))
+        return _Found(decathlon_scans(root, complete=complete))
     suffixes = _suffixes(spatial_dims)
     files = [path for path in sorted(root.iterdir()) if path.is_file() and path.name.lower().endswith(suffixes)]
     tree = find_series(root, known=[str(path) for path in files])
     cases: list[Case] = [{"image": str(path), "case": case_name(path)} for path in files]
     cases += [{"image": item.files, "case": series_name(item.uid)} for item in tree.series]
-    return _Found([case | {"task": root.resolve().name} for case in unique_names(cases)], tree)
+    return _Found([case | {"task": task_name(root)} for case in unique_names(cases)], tree)
 
 
 def _required(folder: str | Path, found: _Found, spatial_dims: int, name: str = "dataset_dir") -> _Found:
@@ -176,10 +176,11 @@ def _folders(folders: Folders, spatial_dims: int, taken: set[str], *, in_distrib
     # Tasks are numbered among these folders alone, as in training, so that a split file names the same cases.
     tasks: set[str] = set()
     for folder in [folders] if isinstance(folders, str) else folders:
-        name = Path(folder).resolve().name
+        name = task_name(folder)
         description = {"group": free_name(name, taken), "in_distribution": in_distribution}
         description["task"] = free_name(name, tasks)
-        cases += [case | description for case in find_scans(folder, spatial_dims=spatial_dims)]
+        found = _required(folder, _search(Path(folder), spatial_dims), spatial_dims)
+        cases += [case | description for case in found.cases]
     return cases
 
 
@@ -204,6 +205,9 @@ def phantom_test_cases(
 
 
 def unique_names(cases: Sequence[Case]) -> list[Case]:
-    """Returns the cases with a number appended to names that occur before: no result overwrites another."""
+    """Returns the cases with safe names, and a number appended to one that occurs before.
+
+    So no result overwrites another, on file systems that ignore case neither, nor lies outside ``output_dir``.
+    """
     taken: set[str] = set()
-    return [case | {"case": free_name(str(case["case"]), taken)} for case in cases]
+    return [case | {"case": free_name(safe_name(str(case["case"])), taken)} for case in cases]

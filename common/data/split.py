@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from ..errors import ConfigError, MissingDataError, NotEnoughCasesError
-from ..files import write_json
+from ..phantoms.volumes import PHANTOM_TASKS
+from ..runtime.files import write_json
 from .cases import Case, Folders, case_name, labeled_cases
-from .phantoms import PHANTOM_TASKS
 
 
 def patient_of(case: Case) -> str:

@@ -5,11 +5,10 @@ from .curve import PixelCurve
 from .evaluation import PatientEvaluation
 from .foreground import erode_mask, foreground_mask
 from .head import load_body, replace_head
-from .learning_curve import LearningCurve
 from .loading import LoadSliced, ScaleByPercentiled, fit_size, foreground_percentiles
 from .localization import measure_scores
 from .loss import DenoisingLoss, NegativeDenoisingLoss, NegativeSegmentationLoss
-from .noise import RandCoarseNoised, add_noise, coarse_noise
+from .noise import RandCoarseNoised, add_in_foreground, coarse_noise
 from .score import AnomalyMapd, anomaly_score
 from .slice_datasets import HealthySlices, SliceDataset
 from .slices import draw_patients, known_slices, slice_cases
@@ -21,7 +20,6 @@ __all__ = [
     "Course",
     "DenoisingLoss",
     "HealthySlices",
-    "LearningCurve",
     "LoadSliced",
     "NegativeDenoisingLoss",
     "NegativeSegmentationLoss",
@@ -33,7 +31,7 @@ __all__ = [
     "SliceDataset",
     "StagedPretraining",
     "VolumeWriter",
-    "add_noise",
+    "add_in_foreground",
     "anomaly_score",
     "coarse_noise",
     "draw_patients",

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from ..errors import MissingDataError
-from ..files import write_csv, write_json
-from ..weights import load_weights
+from ..runtime.files import write_csv, write_json
+from ..runtime.weights import load_weights
 from .foreground import THRESHOLD
 from .gallery import draw_anomaly_maps
 from .localization import by_patient, localize_anomalies, measure_scores, network_scorer, score_patients

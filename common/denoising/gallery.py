@@ -11,13 +11,15 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ..figures import draw_maps
-from ..handlers.recorder import telling_slice
+from ..figures.slices import telling_slice
+from ..runtime.sparing import spared_picture
 from .foreground import THRESHOLD, foreground_mask
 from .localization import by_patient
 from .score import anomaly_score
 from .slice_datasets import PreparedSlice, SliceDataset
 
 
+@spared_picture
 @torch.no_grad()
 def draw_anomaly_maps(
     dataset: SliceDataset,

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigError, WeightsError
-from ..spectral.digest import unwrap
-from ..weights import read_checkpoint
+from ..runtime.distributed import unwrap
+from ..runtime.weights import read_checkpoint
 
 
 def replace_head(network: nn.Module, out_channels: int, *, head: str = "head", residual: bool = False) -> nn.Module:

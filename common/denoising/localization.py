@@ -13,9 +13,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ..confusion import Matrix, class_dices, confusion_matrix, mean_of_present
-from ..data.cases import Case, free_name
-from ..evaluation import summarize
+from ..data.cases import Case
+from ..data.names import free_name
+from ..metrics.confusion import Matrix, class_dices, confusion_matrix, mean_of_present
+from ..metrics.statistics import summarize
 from .components import remove_small_components
 from .curve import PixelCurve
 from .foreground import THRESHOLD

@@ -9,7 +9,7 @@ from monai.metrics import CumulativeIterationMetric
 from torch import Tensor, nn
 from torch.nn.functional import nll_loss
 
-from ..class_weights import class_masks
+from ..metrics.masks import class_masks
 from .foreground import THRESHOLD, foreground_mask
 
 

@@ -43,7 +43,7 @@ def coarse_noise(grid: Tensor, size: Sequence[int], shift: Sequence[int]) -> Ten
     return enlarged.roll(tuple(shift), dims=tuple(range(1, enlarged.ndim)))
 
 
-def add_noise(image: Tensor, noise: Tensor, *, threshold: float = THRESHOLD) -> Tensor:
+def add_in_foreground(image: Tensor, noise: Tensor, *, threshold: float = THRESHOLD) -> Tensor:
     """Returns an image with noise added in its foreground alone.
 
     Args:
@@ -112,5 +112,5 @@ class RandCoarseNoised(RandomizableTransform, MapTransform):
         for key in keys if self._do_transform else ():
             image: Tensor = noisy[key]
             noise = coarse_noise(self._grid.to(image.device), image.shape[1:], self._shift)
-            noisy[key] = add_noise(image, noise, threshold=self.threshold)
+            noisy[key] = add_in_foreground(image, noise, threshold=self.threshold)
         return noisy

@@ -13,7 +13,7 @@ from monai.networks.layers import median_filter
 from monai.transforms import InvertibleTransform, MapTransform
 from torch import Tensor, nn
 
-from ..weights import load_weights
+from ..runtime.weights import load_weights
 from .foreground import THRESHOLD, erode_mask, foreground_mask
 
 

@@ -16,12 +16,12 @@ from torch import Tensor
 
 from ..data.cases import Case, Folders, name_folders
 from ..data.scans import find_scans
-from ..describe import describe, settings_digest
 from ..errors import ConfigError, LabelError, MissingDataError, NotEnoughCasesError
 from ..reading import MAX_VOXELS
-from ..session import is_main_process
-from ..stages import cases_digest
-from ..weights import read_checkpoint, save_atomically
+from ..runtime.digests import describe, settings_digest
+from ..runtime.distributed import is_main_process
+from ..runtime.stages import cases_digest
+from ..runtime.weights import read_checkpoint, save_atomically
 from .loading import PERCENTILE
 from .slices import slice_cases
 

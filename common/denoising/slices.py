@@ -9,6 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from ..data.cases import Case
+from ..data.names import safe_name
 from ..data.split import patient_of
 from ..errors import BundleError, ConfigError, NotEnoughCasesError
 from ..reading import MAX_VOXELS
@@ -101,7 +102,7 @@ def _planes(case: Case, volume: Tensor, percentile: float, clear_border: bool) -
     shown = volume.flatten(0, -2).any(dim=0).nonzero().flatten().tolist()
     scale, name = _scale(list(volume.unbind(-1)), percentile, clear_border, scan_name(case)), str(case.get("case", ""))
     own = {"volume": name, "scale": scale}
-    return [case | own | {"case": f"{name}_s{plane:03d}", "plane": plane, "slice": plane} for plane in shown]
+    return [case | own | {"case": safe_name(f"{name}_s{plane:03d}"), "plane": plane, "slice": plane} for plane in shown]
 
 
 def known_slices(cases: Sequence[Case]) -> list[Case]:

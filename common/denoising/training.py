@@ -11,15 +11,16 @@ from typing import Any, Literal, get_args
 from ignite.engine import Engine
 from monai.handlers import CheckpointLoader
 
-from ..describe import settings_digest
 from ..errors import ConfigError
-from ..files import write_json
 from ..handlers import BestWeights, MovableWriter, TrainingCheckpoint
+from ..runtime.digests import settings_digest
+from ..runtime.distributed import is_main_process, unwrap, wait_for_all, world_size
+from ..runtime.files import write_json
+from ..runtime.options import read_flag
+from ..runtime.stages import Stages, cases_digest, file_digest
+from ..runtime.weights import load_weights, read_checkpoint, save_atomically
 from ..sampling import PatchSampler
-from ..session import is_main_process, read_flag, wait_for_all, world_size
-from ..spectral.digest import unwrap, weights_digest
-from ..stages import Stages, cases_digest, file_digest
-from ..weights import load_weights, read_checkpoint, save_atomically
+from ..spectral.digest import weights_digest
 from .foreground import THRESHOLD
 from .gallery import draw_anomaly_maps
 from .head import load_body_from
@@ -260,7 +261,7 @@ class StagedPretraining:
             "cases": cases_digest(dataset.data),
             "settings": settings_digest([*self._preparation(), self.min_size]),
         }
-        outputs = [self.pretrain_dir / REPORT, self.pretrain_dir / MAPS]
+        report_file = self.pretrain_dir / REPORT
 
         def work() -> None:
             if not is_main_process():
@@ -269,14 +270,16 @@ class StagedPretraining:
             load_weights(network, self.denoiser_file, device=device)
             settings: dict[str, Any] = {"threshold": self.threshold, "min_size": self.min_size}
             report = {"part": part} | localize_anomalies(dataset, network, device, **settings)
-            write_json(report, outputs[0])
-            draw_anomaly_maps(dataset, network, device, outputs[1], threshold=self.threshold)
+            write_json(report, report_file)
+            maps = self.pretrain_dir / MAPS
+            draw_anomaly_maps(dataset, network, device, maps, threshold=self.threshold)
             logger.info(
                 "denoiser alone, %s part: average precision %.4f (prevalence %.4f), best Dice %.4f (oracle threshold)",
                 part, report["average_precision"], report["prevalence"], report["best_dice"],
             )  # fmt: skip
 
-        self._step(stage, "localize", work, inputs, outputs)
+        # A picture that cannot be drawn is no reason to measure again.
+        self._step(stage, "localize", work, inputs, [report_file])
 
     def _finetune(self, labeled: Sequence[int], data: Mapping[str, str], origin: str) -> None:
         """Trains on labels, from the ``denoiser``, ``given`` weights or ``random`` ones."""

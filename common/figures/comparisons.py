@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..runtime.sparing import spared_picture
 from .sheet import open_sheet
 
 
+@spared_picture
 def draw_bars(
     labels: Sequence[str], bars: Mapping[str, Sequence[float]], path: str | Path, *, xlabel: str, ylabel: str
 ) -> None:
@@ -33,6 +35,7 @@ def draw_bars(
         axes[0, 0].legend(fontsize="small")
 
 
+@spared_picture
 def draw_scatter(panels: Mapping[str, NDArray[np.float64]], labels: Sequence[str], path: str | Path) -> None:
     """Draws points in the plane, a panel for each set of them, colored by their labels.
 
@@ -50,6 +53,7 @@ def draw_scatter(panels: Mapping[str, NDArray[np.float64]], labels: Sequence[str
         axes[0, -1].legend(title="classes shown", fontsize="x-small")
 
 
+@spared_picture
 def draw_table(header: Sequence[str], lines: Sequence[Sequence[Any]], path: str | Path) -> None:
     """Draws a table of figures between 0 and 1, colored by value.
 

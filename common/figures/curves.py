@@ -7,9 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
+from ..runtime.sparing import spared_picture
 from .sheet import open_sheet
 
 
+@spared_picture
 def draw_history(epochs: Sequence[Mapping[str, float]], metric: str, path: str | Path) -> None:
     """Draws the training loss and the validation metric over the epochs."""
     with open_sheet(path, columns=2) as axes:
@@ -20,6 +22,7 @@ def draw_history(epochs: Sequence[Mapping[str, float]], metric: str, path: str |
             axis.grid(alpha=0.3)
 
 
+@spared_picture
 def draw_curves(
     groups: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]], path: str | Path, *, xlabel: str, ylabel: str
 ) -> None:
@@ -40,6 +43,7 @@ def draw_curves(
             axis.grid(alpha=0.3)
 
 
+@spared_picture
 def draw_sweep(
     panels: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]],
     path: str | Path,
@@ -73,6 +77,7 @@ def draw_sweep(
         axes[0, -1].legend(fontsize="x-small")
 
 
+@spared_picture
 def draw_learning_curves(
     panels: Mapping[str, Mapping[str, Sequence[tuple[float, float, float]]]], path: str | Path, *, xlabel: str
 ) -> None:

@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ..runtime.sparing import spared_picture
 from .sheet import open_sheet
 
 
+@spared_picture
 def draw_signatures(groups: Mapping[str, NDArray[np.float64]], path: str | Path) -> None:
     """Draws the spectral signatures of every group: mean and range.
 
@@ -28,6 +30,7 @@ def draw_signatures(groups: Mapping[str, NDArray[np.float64]], path: str | Path)
         axes[0, 0].grid(alpha=0.3)
 
 
+@spared_picture
 def draw_scores(groups: Mapping[str, Sequence[float]], threshold: float, path: str | Path) -> None:
     """Draws a histogram of OODM for every group, with the threshold; higher means more abnormal.
 
@@ -48,6 +51,7 @@ def draw_scores(groups: Mapping[str, Sequence[float]], threshold: float, path: s
         axes[0, 0].legend(fontsize="small")
 
 
+@spared_picture
 def draw_roc(curves: Mapping[str, tuple[Sequence[float], Sequence[float], float]], path: str | Path) -> None:
     """Draws receiver operating characteristic curves.
 
@@ -63,6 +67,7 @@ def draw_roc(curves: Mapping[str, tuple[Sequence[float], Sequence[float], float]
         axes[0, 0].legend(fontsize="small", loc="lower right")
 
 
+@spared_picture
 def draw_reliability(bins: NDArray[np.float64], path: str | Path) -> None:
     """Draws the reliability diagram of predicted foreground probabilities.
 

@@ -10,10 +10,13 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
+from torch import Tensor
 
+from ..runtime.sparing import spared_picture
 from .sheet import open_sheet
 
 
+@spared_picture
 def draw_gallery(
     pictures: Sequence[tuple[NDArray[np.float32], NDArray[np.float32], str]], path: str | Path, *, columns: int = 4
 ) -> None:
@@ -45,6 +48,7 @@ def draw_slice(axis: Any, image: NDArray[np.float32]) -> None:
     axis.imshow((turned - low) / (high - low), origin="upper")
 
 
+@spared_picture
 def draw_side_by_side(
     rows: Sequence[tuple[str, NDArray[np.float32], Sequence[NDArray[np.float32]]]],
     titles: Sequence[str],
@@ -72,6 +76,7 @@ def draw_side_by_side(
                 axis.set_title(title, fontsize="x-small")
 
 
+@spared_picture
 def draw_overlays(
     rows: Sequence[tuple[str, NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]],
     classes: Sequence[str],
@@ -99,6 +104,7 @@ def draw_overlays(
         axes[0, 0].figure.legend(handles=colors, loc="outside lower center", ncols=4, fontsize="x-small")
 
 
+@spared_picture
 def draw_maps(
     rows: Sequence[tuple[str, NDArray[np.float32], NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]],
     path: str | Path,
@@ -124,3 +130,25 @@ def draw_maps(
                     axis.contour(truth.T > 0, levels=[0.5], colors="tab:cyan", linewidths=0.8)
             for axis, title in zip(line, (name, "reconstruction", "anomaly score"), strict=True):
                 axis.set_title(title, fontsize="x-small")
+
+
+def telling_slice(image: Tensor, segmentation: Tensor) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Returns the slice along the last axis that holds most foreground, the middle one without any.
+
+    Args:
+        image: ``(C, H, W[, D])``; the first channel is shown, or all three of a color picture.
+        segmentation: ``(1, H, W[, D])`` class indices; a picture's also without the first axis.
+
+    Returns:
+        Slice of the image, ``(H, W)`` or ``(H, W, 3)``, and of the segmentation, ``(H, W)``.
+    """
+    colors = image.ndim == 3 and len(image) == 3
+    shown = image.movedim(0, -1) if colors else image[0]
+    indices = segmentation[0] if segmentation.ndim == image.ndim else segmentation
+    picture, outline = (np.asarray(item.cpu(), dtype=np.float32) for item in (shown, indices))
+    if outline.ndim == 2:
+        return picture, outline
+    area = (outline > 0).sum(axis=(0, 1))
+    index = int(area.argmax()) if area.any() else picture.shape[-1] // 2
+    # Copies, so that the whole volume is not kept.
+    return picture[..., index].copy(), outline[..., index].copy()

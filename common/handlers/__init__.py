@@ -1,11 +1,9 @@
 """Handlers of the training and evaluation engines."""
 
 from .attach import Attach
-from .board import MovableWriter
+from .board import EpochBoardHandler, MovableWriter
 from .buffers import BroadcastBuffers
-from .census import ClassCensus
 from .checkpoint import BestWeights, TrainingCheckpoint
-from .class_weights import ClassWeightHistory
 from .history import TrainingHistory
 from .log import EpochStatsHandler
 from .recorder import CaseRecorder, OODReport
@@ -18,8 +16,7 @@ __all__ = [
     "BestWeights",
     "BroadcastBuffers",
     "CaseRecorder",
-    "ClassCensus",
-    "ClassWeightHistory",
+    "EpochBoardHandler",
     "EpochSeeder",
     "EpochStatsHandler",
     "LossTerms",

@@ -6,7 +6,7 @@ import torch.distributed as dist
 from ignite.engine import Engine, Events
 from torch import nn
 
-from ..session import world_size
+from ..runtime.distributed import world_size
 
 
 class BroadcastBuffers:

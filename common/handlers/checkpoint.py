@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,9 +12,11 @@ from ignite.engine import Engine, Events
 from torch import nn
 
 from ..errors import ConfigError, WeightsError, one_line
-from ..session import is_main_process, wait_for_all
-from ..spectral.digest import unwrap, weights_digest
-from ..weights import read_checkpoint, save_atomically
+from ..runtime.distributed import is_main_process, unwrap, wait_for_all
+from ..runtime.interrupts import Interrupted
+from ..runtime.weights import read_checkpoint, save_atomically
+from ..spectral.digest import weights_digest
+from .epochs import ends_epoch
 
 logger = logging.getLogger(__name__)
 
@@ -79,6 +82,9 @@ class BestWeights:
 class TrainingCheckpoint:
     """Writes a checkpoint after every epoch and, when asked, goes on from the last one.
 
+    It is written twice: when the epoch's training is done, and when validation and all else that follows is done as
+    well. A run that goes on from the first of the two begins with what follows, so that nothing is lost or different.
+
     Args:
         path: the file of the checkpoint.
         members: name -> object with ``state_dict`` and ``load_state_dict``: network, optimizer, handlers.
@@ -105,19 +111,42 @@ class TrainingCheckpoint:
     ) -> None:
         self.path, self.members, self.resume, self.interval = path, dict(members), resume, interval
         self.inputs, self.strict = inputs, strict
+        self._written = False
 
     def attach(self, engine: Engine) -> None:
-        """Attaches to a training engine."""
+        """Attaches to a training engine, after the handlers that change members at the end of an iteration."""
         engine.add_event_handler(Events.STARTED, self.load)
+        engine.add_event_handler(Events.ITERATION_COMPLETED(event_filter=ends_epoch), self.write_trained)
         engine.add_event_handler(Events.EPOCH_COMPLETED(every=self.interval), self)
+        engine.add_event_handler(Events.EXCEPTION_RAISED, self.advise)
 
     def __call__(self, engine: Engine) -> None:
-        """Writes the checkpoint on the main process; others take part where members gather their state from all."""
+        """Writes the checkpoint of an epoch and of all that follows its training."""
+        self._write(engine, {})
+
+    def write_trained(self, engine: Engine) -> None:
+        """Writes the checkpoint of an epoch's training, before validation, with the metrics of that training."""
+        if engine.state.epoch % self.interval == 0:
+            self._write(engine, {"trained": {name: float(value) for name, value in engine.state.metrics.items()}})
+
+    def _write(self, engine: Engine, more: Mapping[str, Any]) -> None:
+        """Writes on the main process; others take part where members gather their state from all."""
         states = self.states()
         if is_main_process():
-            progress: dict[str, Any] = {"epoch": engine.state.epoch, "iteration": engine.state.iteration}
+            progress: dict[str, Any] = {"epoch": engine.state.epoch, "iteration": engine.state.iteration, **more}
             progress |= {"inputs": self.inputs} if self.inputs else {}
             save_atomically(states | {"progress": progress}, self.path)
+        self._written = True
+
+    def advise(self, engine: Engine, error: BaseException) -> None:
+        """Lets an error go on; an interruption tells how to resume."""
+        if isinstance(error, Interrupted) and not error.advice:
+            error.advice = (
+                f"in epoch {engine.state.epoch}; the same command with --resume true goes on from {self.path}"
+                if self._written
+                else f"in epoch {engine.state.epoch}, before the first checkpoint; start the training again"
+            )
+        raise error
 
     def states(self) -> dict[str, Any]:
         """Returns the state of every member."""
@@ -151,7 +180,19 @@ class TrainingCheckpoint:
                 f"{self.path} is of another network or other settings ({reason}); resume with the options it was "
                 "trained with, or leave resume out"
             ) from error
-        logger.info("resumed from %s after epoch %d", self.path, engine.state.epoch)
+        self._written = True
+        trained = progress.get("trained")
+        logger.info(
+            "resumed from %s after %s %d",
+            self.path, "epoch" if trained is None else "the training of epoch", engine.state.epoch,
+        )  # fmt: skip
+        if trained is not None:
+            engine.state.metrics |= trained
+            with warnings.catch_warnings():
+                # The optimizer has stepped, in the run that was ended.
+                warnings.filterwarnings("ignore", r"Detected call of `lr_scheduler\.step\(\)`")
+                # Validation and the rest, which the checkpoint was too early for.
+                engine.fire_event(Events.EPOCH_COMPLETED)
 
 
 def _inner(member: Any) -> Any:

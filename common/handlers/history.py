@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from ignite.engine import Engine, Events
-from ignite.metrics import Average
 
 from ..figures import draw_history
-from ..files import write_json
-from ..session import is_main_process
+from ..runtime.distributed import is_main_process
+from ..runtime.files import write_json
+from .epochs import attach_mean
 from .schedule import iteration_loss
 
 
@@ -36,7 +36,7 @@ class TrainingHistory:
         """
         # Summed on the device: no iteration waits for it.
         device = self.optimizer.param_groups[0]["params"][0].device
-        Average(output_transform=iteration_loss, device=device).attach(engine, "train_loss")
+        attach_mean(engine, "train_loss", iteration_loss, device)
         self.evaluator.add_event_handler(Events.COMPLETED, self._count)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
         engine.add_event_handler(Events.COMPLETED, self.write)

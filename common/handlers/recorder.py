@@ -11,11 +11,11 @@ import numpy as np
 from ignite.engine import Engine, Events
 from monai.transforms import Orientation
 from numpy.typing import NDArray
-from torch import Tensor
 
 from ..errors import CasesFailedError
 from ..figures import draw_gallery
-from ..files import write_csv, write_json
+from ..figures.slices import telling_slice
+from ..runtime.files import write_csv, write_json
 from ..spectral import SignatureBank
 
 logger = logging.getLogger(__name__)
@@ -79,28 +79,6 @@ def verdict_text(row: dict[str, Any]) -> str:
         return f"no verdict: {result.get('reason', 'no signature was computed')}"
     word = "OUT OF DISTRIBUTION" if result["is_ood"] else "in distribution"
     return f"OODM {result['oodm']:.4f}, threshold {result['threshold']:.4f}: {word}"
-
-
-def telling_slice(image: Tensor, segmentation: Tensor) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Returns the slice along the last axis that holds most foreground, the middle one without any.
-
-    Args:
-        image: ``(C, H, W[, D])``; the first channel is shown, or all three of a color picture.
-        segmentation: ``(1, H, W[, D])`` class indices; a picture's also without the first axis.
-
-    Returns:
-        Slice of the image, ``(H, W)`` or ``(H, W, 3)``, and of the segmentation, ``(H, W)``.
-    """
-    colors = image.ndim == 3 and len(image) == 3
-    shown = image.movedim(0, -1) if colors else image[0]
-    indices = segmentation[0] if segmentation.ndim == image.ndim else segmentation
-    picture, outline = (np.asarray(item.cpu(), dtype=np.float32) for item in (shown, indices))
-    if outline.ndim == 2:
-        return picture, outline
-    area = (outline > 0).sum(axis=(0, 1))
-    index = int(area.argmax()) if area.any() else picture.shape[-1] // 2
-    # Copies, so that the whole volume is not kept.
-    return picture[..., index].copy(), outline[..., index].copy()
 
 
 class OODReport(CaseRecorder):

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from ignite.engine import Engine, Events
 
-from ..session import process_rank
+from ..runtime.distributed import process_rank
 
 
 class EpochSeeder:

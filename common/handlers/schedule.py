@@ -12,7 +12,7 @@ from ignite.engine import Engine, Events
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from ..session import world_size
+from ..runtime.distributed import world_size
 
 logger = logging.getLogger(__name__)
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import itemgetter
 
 import torch
 from ignite.engine import Engine
-from ignite.metrics import Average
+
+from .epochs import attach_mean
 
 
 class LossTerms:
@@ -25,4 +27,4 @@ class LossTerms:
     def attach(self, engine: Engine) -> None:
         """Attaches to a training engine, before the handlers that record or write its metrics."""
         for term in self.terms:
-            Average(lambda output, term=term: output[term], device=self.device).attach(engine, f"loss_{term}")
+            attach_mean(engine, f"loss_{term}", itemgetter(term), self.device)

@@ -6,7 +6,7 @@ from monai.utils import optional_import
 from torch import nn
 
 from ..errors import ConfigError, WeightsError
-from ..weights import read_checkpoint
+from ..runtime.weights import read_checkpoint
 
 PAIRS = (
     "Unet-vgg11_bn",

@@ -2,7 +2,6 @@
 
 from .comparison import BaselineComparison, FoldSummary
 from .counting import patch_signs
-from .experiment import Experiment
 from .loss import CombinedDiceLoss, prepare_patches
 from .mine import CandidateMiner
 from .patches import PatchDataset
@@ -16,7 +15,6 @@ __all__ = [
     "BaselineComparison",
     "CandidateMiner",
     "CombinedDiceLoss",
-    "Experiment",
     "FoldSummary",
     "PatchDataset",
     "StagedTraining",

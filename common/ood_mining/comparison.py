@@ -13,15 +13,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..confusion import Matrix, channel_indices, confusion_matrix, describe_matrices, pooled_iou
 from ..data.cases import Case, class_name
 from ..errors import MissingDataError
-from ..evaluation import summarize
 from ..figures import draw_bars, draw_side_by_side
-from ..files import write_csv, write_json
-from ..handlers.recorder import telling_slice
-from ..run_comparison import signed_rank
-from ..weights import load_weights
+from ..figures.slices import telling_slice
+from ..metrics.confusion import Matrix, channel_indices, confusion_matrix, describe_matrices, pooled_iou
+from ..metrics.statistics import signed_rank, summarize
+from ..runtime.files import write_csv, write_json
+from ..runtime.sparing import sparing
+from ..runtime.weights import load_weights
 
 logger = logging.getLogger(__name__)
 
@@ -150,6 +150,7 @@ class BaselineComparison:
             logger.info("%s: iou_pooled %.4f, miou_foreground %.4f, dsc_foreground %.4f", name, *figures)
         return report
 
+    @sparing("side_by_side.png")
     def _draw(self, shown: Mapping[str, Sequence[SegmentedCase]], count: int) -> None:
         """The first cases in rows: image, truth and both predictions, of a volume the slice with most truth."""
         rows = []

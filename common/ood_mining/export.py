@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from ..files import write_atomically
+from ..runtime.files import write_atomically
 
 
 def write_patch(image: Tensor, path: Path) -> Path:

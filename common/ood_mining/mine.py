@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ..figures import draw_gallery
-from ..files import write_csv, write_json
-from ..handlers.recorder import telling_slice
-from ..session import is_main_process, process_rank, wait_for_all, world_size
-from ..weights import load_weights
+from ..figures.slices import telling_slice
+from ..runtime.distributed import is_main_process, process_rank, wait_for_all, world_size
+from ..runtime.files import write_csv, write_json
+from ..runtime.sparing import sparing
+from ..runtime.weights import load_weights
 from .export import write_patch
 from .patches import PatchDataset
 from .proportion import (
@@ -220,6 +221,7 @@ class CandidateMiner:
         described = {"index": index, "kind": patch.kind, "case": patch.case, "start": start}
         return described | {"foreground": foreground, "score": score, "in_removed": in_removed, "kept": score > 0}
 
+    @sparing("ood_candidates.png")
     @torch.no_grad()
     def _draw(self, ranked: Sequence[int], scores: Sequence[float], path: Path) -> None:
         """Candidates from the most to the least confusing, with the outline of what is taken for foreground."""

@@ -12,13 +12,13 @@ from typing import Any, Literal, get_args
 from ignite.engine import Engine
 from monai.handlers import CheckpointLoader
 
-from ..describe import settings_digest
 from ..errors import ConfigError, NotEnoughCasesError
 from ..handlers import BestWeights, MovableWriter, TrainingCheckpoint, TrainingHistory
+from ..runtime.digests import settings_digest
+from ..runtime.distributed import unwrap, world_size
+from ..runtime.stages import Stages, cases_digest, file_digest
 from ..sampling import PatchSampler
-from ..session import world_size
-from ..spectral.digest import unwrap, weights_digest
-from ..stages import Stages, cases_digest, file_digest
+from ..spectral.digest import weights_digest
 from .mine import CANDIDATES, PROPORTION, SELECTED, CandidateMiner, read_selection
 
 logger = logging.getLogger(__name__)

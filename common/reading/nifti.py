@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import gzip
 import math
-import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+import os
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import nibabel as nib
-import numpy as np
 from monai.data import NibabelReader
 from nibabel.volumeutils import apply_read_scaling
 from numpy.typing import NDArray
 
 from ..errors import ImageError
+from ..runtime.sources import data_file
 from .limits import MAX_VOXELS, check_size, damaged
 from .nifti_geometry import Header, check_geometry, geometry_text, image_kind
+from .stream import CHUNK, DAMAGE, opened, read_exactly
 
 MAX_HEADER = 2**26
 """Most bytes in front of the voxels, header and extensions together."""
-
-CHUNK = 2**20
-"""Bytes that are passed over at a time."""
 
 SIZES: dict[int, type[Any]] = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
 """Size of the header in bytes, its first number -> its kind."""
@@ -66,7 +61,7 @@ class NiftiReader(NibabelReader):
 
 
 def read_nifti(path: str | Path, *, max_voxels: int = MAX_VOXELS) -> Any:
-    """Returns the nibabel image of a ``.nii`` or ``.nii.gz`` file, its voxels read and its checksum verified.
+    """Returns the nibabel image of a ``.nii``, ``.nii.gz`` or ``.hdr`` file, voxels read and checksum verified.
 
     The affine is that of the sform if its code is set, else of the qform, else that of the spacing alone, where
     nibabel has the first axis point to the left and the center of the image at the origin.
@@ -80,49 +75,43 @@ def read_nifti(path: str | Path, *, max_voxels: int = MAX_VOXELS) -> Any:
             valid. The message goes on after the name of the image.
         OSError: when the file cannot be opened.
     """
+    voxels = data_file(path)
+    pair = voxels is not None
     try:
-        with _opened(path) as stream:
-            header = _read_header(stream)
+        with opened(_header_path(path) if pair else path) as stream:
+            header = _read_header(stream, pair)
             check_size(header.get_data_shape(), max_voxels)
-            _check_numbers(header)
+            _check_numbers(header, pair)
             check_geometry(header)
-            array = _read_voxels(stream, header)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            array = None if pair else _read_voxels(stream, header)
+        if voxels is not None:
+            with opened(voxels) as stream:
+                array = _read_voxels(stream, header)
+    except DAMAGE as error:
         reason = "it ends early" if isinstance(error, EOFError) else "its compressed content is not what was written"
         raise damaged(reason) from error
     return image_kind(header)(array, header.get_best_affine(), header)
 
 
-@contextmanager
-def _opened(path: str | Path) -> Iterator[BinaryIO]:
-    """The content of a file, decompressed as it is read; a gzip stream checks its checksum when it comes to its end."""
-    compressed = str(path).lower().endswith(".gz")
-    with open(path, "rb") as file:
-        start = file.read(2)
-        if len(start) < 2:
-            raise EOFError
-        if (start == b"\x1f\x8b") != compressed:
-            raise damaged("it is not compressed by gzip" if compressed else "it is compressed, against its name")
-        file.seek(0)
-        if not compressed:
-            yield file
-            return
-        with gzip.GzipFile(fileobj=file) as stream:
-            yield stream  # type: ignore[misc]
+def _header_path(path: str | Path) -> str:
+    """The header of a pair of which one file is given."""
+    stem, suffix = os.path.splitext(path)
+    return stem + (".HDR" if suffix.isupper() else ".hdr")
 
 
-def _read_header(stream: BinaryIO) -> Header:
+def _read_header(stream: BinaryIO, pair: bool) -> Header:
     """The header of a file as it is written, without nibabel's corrections."""
     start = stream.read(4)
     sizes = {int.from_bytes(start, order) for order in ("little", "big")}  # type: ignore[arg-type]
     kind = next((SIZES[size] for size in sizes if size in SIZES), None)
     if kind is None or len(start) < 4:
         raise damaged("it is no NIfTI image")
-    rest = _read_exactly(stream, kind.template_dtype.itemsize - 4)
+    rest = read_exactly(stream, kind.template_dtype.itemsize - 4)
     header = kind(binaryblock=start + rest.tobytes(), check=False)
-    # The single-file kind is checked by its magic; of a pair, the voxels are elsewhere.
-    if header["magic"].item().rstrip(b"\0") != header.single_magic.rstrip(b"\0"):
-        raise ImageError("is no NIfTI image of one file; save image and header together as .nii or .nii.gz")
+    if header["magic"].item().rstrip(b"\0") != (header.pair_magic if pair else header.single_magic).rstrip(b"\0"):
+        raise ImageError(
+            f"is no NIfTI image in {'two files' if pair else 'one file'}, against its name; save it as .nii.gz"
+        )
     if not 1 <= int(header["dim"][0]) <= 7:
         raise ImageError(f"declares {int(header['dim'][0])} axes; accepted are 1 to 7: copy it again, or save it anew")
     # nibabel takes -1 for a sign of an old FreeSurfer file.
@@ -130,7 +119,7 @@ def _read_header(stream: BinaryIO) -> Header:
     return header
 
 
-def _check_numbers(header: Header) -> None:
+def _check_numbers(header: Header, pair: bool) -> None:
     """Raises when voxels are not one real number each, or their place in the file or their scale is not valid."""
     code = int(header["datatype"])
     if code not in nib.nifti1.data_type_codes.value_set("code"):
@@ -141,7 +130,8 @@ def _check_numbers(header: Header) -> None:
     if dtype.kind not in "iuf":
         raise ImageError("holds colors or single bits; save gray values")
     offset = float(header["vox_offset"])
-    if not (offset.is_integer() and header.single_vox_offset <= offset <= MAX_HEADER):
+    first = 0 if pair else header.single_vox_offset
+    if not (offset.is_integer() and first <= offset <= MAX_HEADER):
         raise ImageError(f"says that its voxels begin at byte {offset:g}, which cannot be; save it anew")
     slope, inter = float(header["scl_slope"]), float(header["scl_inter"])
     # NaN and 0 mean that numbers are not scaled.
@@ -153,24 +143,12 @@ def _read_voxels(stream: BinaryIO, header: Header) -> NDArray[Any]:
     """The scaled voxels, after which the stream must end."""
     skipped = stream.tell()
     while skipped < int(header["vox_offset"]):
-        skipped += len(_read_exactly(stream, min(CHUNK, int(header["vox_offset"]) - skipped)))
+        skipped += len(read_exactly(stream, min(CHUNK, int(header["vox_offset"]) - skipped)))
     shape, dtype = header.get_data_shape(), header.get_data_dtype()
-    content = _read_exactly(stream, math.prod(shape) * dtype.itemsize)
+    content = read_exactly(stream, math.prod(shape) * dtype.itemsize)
     # To be at the end also is what makes gzip compare checksum and length.
     if stream.read(1):
         raise ImageError(BEYOND)
     slope, inter = header.get_slope_inter()
     raw = content.view(dtype).reshape(shape, order="F")
     return apply_read_scaling(raw, 1.0 if slope is None else slope, 0.0 if inter is None else inter)
-
-
-def _read_exactly(stream: BinaryIO, number: int) -> NDArray[np.uint8]:
-    """So many bytes of a stream, in memory that is taken up as they come."""
-    content = np.empty(number, dtype=np.uint8)
-    view, done = memoryview(content), 0  # type: ignore[arg-type]
-    while done < number:
-        count = stream.readinto(view[done : done + CHUNK])  # type: ignore[attr-defined]
-        if not count:
-            raise EOFError
-        done += count
-    return content

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import ImageError
+from ..runtime.sources import META_SUFFIXES, named_file
 from .limits import damaged
 
 MAX_HEADER = 2**20
@@ -45,12 +47,12 @@ def check_payload(path: str | Path, size: int) -> None:
     Of other formats nothing is checked.
 
     Args:
-        path: The file.
+        path: The file, which ``check_source`` accepts: where its voxels lie is not judged here.
         size: Bytes that the header declares, decompressed.
 
     Raises:
-        ImageError: when it holds fewer or more, its checksum does not agree, or the voxels lie in another folder. The
-            message goes on after the name of the image.
+        ImageError: when it holds fewer or more, or its checksum does not agree. The message goes on after the name
+            of the image.
     """
     payload = find_payload(Path(path))
     if payload is None or not payload.codec:
@@ -66,13 +68,13 @@ def find_payload(path: Path) -> Payload | None:
     """Returns where the voxels of a MetaImage or NRRD file are, ``None`` for other formats.
 
     Raises:
-        ImageError: when the header cannot be read, or names a file outside the folder of the image.
+        ImageError: when the header cannot be read.
     """
     with open(path, "rb") as file:
         head = file.read(MAX_HEADER)
     if head.startswith(b"NRRD0"):
         return _nrrd_payload(path, head)
-    return _meta_payload(path, head) if path.suffix.lower() in (".mha", ".mhd") else None
+    return _meta_payload(path, head) if path.suffix.lower() in META_SUFFIXES else None
 
 
 def _nrrd_payload(path: Path, head: bytes) -> Payload:
@@ -83,9 +85,8 @@ def _nrrd_payload(path: Path, head: bytes) -> Payload:
         raise ImageError("skips a part of its data; save it anew as one .nrrd file")
     encoding = fields.get("encoding", "").lower()
     codec = {"raw": "raw", "gzip": "zlib", "gz": "zlib"}.get(encoding, "")
-    other = fields.get("data file") or fields.get("datafile")
-    if other:
-        return Payload(_beside(path, other), 0, codec)
+    if other := named_file(str(path), str(path)):
+        return Payload(path.parent / os.fsdecode(other), 0, codec)
     if end is None:
         raise damaged("its header does not end")
     return Payload(path, end.end(), codec)
@@ -103,10 +104,8 @@ def _meta_payload(path: Path, head: bytes) -> Payload:
     codec = "zlib" if fields.get("compresseddata", "").lower() == "true" else "raw"
     if fields.get("binarydata", "true").lower() == "false":
         codec = ""
-    name = fields["elementdatafile"]
-    if name.upper() == "LOCAL":
-        return Payload(path, end.end(), codec)
-    return Payload(_beside(path, name), 0, codec)
+    other = named_file(str(path), str(path))
+    return Payload(path.parent / os.fsdecode(other), 0, codec) if other else Payload(path, end.end(), codec)
 
 
 def _check_geometry(fields: dict[str, str]) -> None:
@@ -128,17 +127,6 @@ def _fields(text: bytes, separator: bytes) -> dict[str, str]:
         for name, mark, value in pairs
         if mark
     }
-
-
-def _beside(path: Path, name: str) -> Path:
-    """The file of the voxels beside a header, which must lie in the very same folder."""
-    other = path.parent / name
-    inside = Path(name).name == name and "\\" not in name
-    if not inside or other.resolve().parent != path.parent.resolve():
-        raise ImageError("names a file of voxels outside its folder, or several; save it anew as one file")
-    if not other.is_file():
-        raise ImageError("names a file of voxels that does not exist; copy both, or save it anew as one file")
-    return other
 
 
 def _inflated_size(payload: Payload, limit: int) -> int:

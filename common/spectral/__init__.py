@@ -2,14 +2,18 @@
 
 from .bank import BankSettings, SignatureBank
 from .digest import bank_settings, preprocessing_digest, weights_digest
+from .fitting import BankFitter
 from .inferer import SpectralInferer
 from .signature import GramAccumulator, spectral_signature
+from .verdict import SpectralVerdictd
 
 __all__ = [
+    "BankFitter",
     "BankSettings",
     "GramAccumulator",
     "SignatureBank",
     "SpectralInferer",
+    "SpectralVerdictd",
     "bank_settings",
     "preprocessing_digest",
     "spectral_signature",

@@ -10,14 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..describe import settings_digest
-from ..hashing import tensors_digest
-
-
-def unwrap(network: nn.Module) -> nn.Module:
-    """Returns the network inside ``DataParallel`` or ``DistributedDataParallel``, or the network itself."""
-    parallel = (nn.DataParallel, nn.parallel.DistributedDataParallel)
-    return network.module if isinstance(network, parallel) else network
+from ..runtime.digests import settings_digest
+from ..runtime.distributed import unwrap
+from ..runtime.hashing import tensors_digest
 
 
 def weights_digest(state_dict: Mapping[str, Tensor]) -> str:

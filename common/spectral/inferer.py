@@ -12,9 +12,10 @@ from monai.inferers import Inferer, sliding_window_inference
 from torch import Tensor, nn
 
 from ..errors import ConfigError, FeatureError
-from ..layers import find_layer
+from ..networks.layers import find_layer
+from ..runtime.distributed import unwrap
 from .cores import cells_in_core, fit_window, plan_cores
-from .digest import WeightsDigest, unwrap
+from .digest import WeightsDigest
 from .signature import GramAccumulator
 
 TOO_SMALL = "the image is too small for the network: it {}; use a scan that shows more, or a finer spacing"

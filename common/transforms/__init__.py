@@ -6,7 +6,6 @@ from .labels import ClassChannelsd, ClassIndicesd, DecodeMaskd, ForegroundChanne
 from .measure import MeasureSegmentationd
 from .save import SaveSegmentationd
 from .scan import CheckImaged, CheckLabeld, CropStranged, LoadScand
-from .verdict import SpectralVerdictd
 
 __all__ = [
     "CheckImaged",
@@ -21,7 +20,6 @@ __all__ = [
     "MeasureSegmentationd",
     "NormalizeByModalityd",
     "SaveSegmentationd",
-    "SpectralVerdictd",
     "random_appearance",
     "random_frame",
     "random_orientation",

@@ -15,10 +15,10 @@ from monai.data.utils import to_affine_nd
 from monai.transforms import SaveImaged
 from numpy.typing import NDArray
 
-from ..dicom_output import check_dicom_output, write_dicom
+from ..dicom.write import check_dicom_output, write_dicom
 from ..errors import BundleError, ConfigError
-from ..files import write_atomically
 from ..reading import forms_differ, geometry_header, nifti_image
+from ..runtime.files import write_atomically
 from .scan import scan_name
 
 logger = logging.getLogger(__name__)

@@ -13,9 +13,10 @@ from monai.transforms import CenterSpatialCrop, LoadImaged, MapTransform
 from PIL import Image
 from torch import Tensor
 
-from ..data.readers import choose_reader, is_series
 from ..errors import ConfigError, DicomError, ImageError, LabelError
 from ..reading import MAX_VOXELS, plain_reason
+from ..runtime.sources import check_source, readable_path
+from .readers import choose_reader, is_series
 
 PALETTE_SUFFIXES = (".png", ".tif", ".tiff")
 """Kinds of pictures that may hold a palette and are read as its numbers."""
@@ -79,8 +80,10 @@ class LoadScand(LoadImaged):
         loaded = dict(data)
         for key in self.key_iterator(loaded):
             source = loaded[key]
+            if not is_series(source):
+                check_source(source, f"{scan_name(data)}: {key} {source}")
             try:
-                image = self._loader(source, reader or choose_reader(source, self.max_voxels))
+                image = self._read(source, reader)
                 # MONAI Label sets the loader to return the metadata as well, which the image carries anyway.
                 loaded[key] = image[0] if isinstance(image, tuple) else image
             except DicomError:
@@ -93,6 +96,17 @@ class LoadScand(LoadImaged):
                     ) from None
                 raise ImageError(f"{scan_name(data)}: {key} {source} {plain_reason(error)}") from error
         return loaded
+
+    def _read(self, source: Any, reader: Any) -> Any:
+        """What the loader returns for a file that may be opened, or for a DICOM series."""
+        reader = reader or choose_reader(source, self.max_voxels)
+        if is_series(source):
+            return self._loader(source, reader)
+        with readable_path(source) as path:
+            image = self._loader(path, reader)
+        loaded = image[0] if isinstance(image, tuple) else image
+        loaded.meta["filename_or_obj"] = str(source)
+        return image
 
 
 class CheckImaged(MapTransform):

@@ -17,12 +17,9 @@ BUNDLES = sorted(path.parent for path in (Path(__file__).resolve().parents[2] / 
 
 
 def pytest_generate_tests(metafunc):
-    """Gives every test that asks for ``bundle`` each of them; those of one file and bundle stay on one worker."""
+    """Gives every test that asks for ``bundle`` each of them."""
     if "bundle" in metafunc.fixturenames:
-        file = Path(metafunc.definition.path).stem
-        marks = {path: pytest.mark.xdist_group(f"{file}-{path.name}") for path in BUNDLES}
-        params = [pytest.param(path, id=path.name, marks=marks[path]) for path in BUNDLES]
-        metafunc.parametrize("bundle", params, scope="session")
+        metafunc.parametrize("bundle", BUNDLES, ids=[path.name for path in BUNDLES], scope="session")
 
 
 @pytest.fixture(scope="session")
@@ -123,7 +120,7 @@ KILLED = """
 import os, runpy, signal, sys
 sys.path.insert(0, {bundle!r})
 from ignite.engine import Events
-from scripts.common.stages import Stages
+from scripts.common.runtime.stages import Stages
 
 def kill(*_args, **_settings):
     os.kill(os.getpid(), signal.SIGKILL)

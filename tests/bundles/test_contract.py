@@ -273,7 +273,7 @@ def test_shared_blocks_are_equal(configs):
     """What two files call by the same name is the same, unless the bundle declares ``shared:<id>``."""
     for first in STANDALONE:
         for second in STANDALONE:
-            common = configs[first].keys() & configs[second].keys() - SECTIONS - WORKFLOW
+            common = configs[first].keys() & configs[second].keys() - SECTIONS - WORKFLOW - {"_desc_"}
             different = [key for key in common if configs[first][key] != configs[second][key]]
             assert not [key for key in different if not excepted(configs, "shared", key)]
 
@@ -319,8 +319,8 @@ def test_bank_belongs_to_the_weights(bundle, judges, configs, bundle_importable)
     if not judges:
         pytest.skip("this bundle gives no verdict")
     with bundle_importable(bundle):
+        from scripts.common.runtime.weights import read_checkpoint
         from scripts.common.spectral import SignatureBank, bank_settings, weights_digest
-        from scripts.common.weights import read_checkpoint
 
         state = read_checkpoint(bundle / "models" / "model.pt")
         bank = SignatureBank.load(bundle / "models" / "signature_bank.npz")

@@ -2,11 +2,14 @@
 
 import csv
 import json
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from monai.engines import SupervisedEvaluator
 from sklearn.metrics import roc_auc_score
 
 WRITTEN = {"metrics.json", "checkpoint.pt", "split.json", "training.png", "models/model.pt"}
@@ -119,10 +122,15 @@ class TestTraining:
         first, second = tensors(tmp_path / "m" / "model.pt"), tensors(trained.models / "model.pt")
         assert any(not torch.equal(first[name], second[name]) for name in first)
 
-    def test_resumed_run_equals_an_uninterrupted_one(self, bundle, trained, dataset, run_config, tmp_path):
+    def test_resumed_run_equals_an_uninterrupted_one(self, bundle, trained, dataset, run_config, tmp_path, monkeypatch):
         settings = {"dataset_dir": dataset, "output_dir": tmp_path, "model_dir": tmp_path / "m", "max_epochs": 2}
-        # Stopped after the first of two epochs: schedules may depend on how many there are.
-        run_config(bundle, "train.json", **settings, **{"train#trainer#max_epochs": 1})
+        with monkeypatch.context() as patch:
+            # Ctrl-C in the first validation: what was trained until then must not be lost.
+            patch.setattr(SupervisedEvaluator, "_iteration", lambda *_: os.kill(os.getpid(), signal.SIGINT))
+            with pytest.raises(
+                KeyboardInterrupt, match=r"Ctrl-C: in epoch 1; .* --resume true goes on from .*point\.pt"
+            ):
+                run_config(bundle, "train.json", **settings)
         run_config(bundle, "train.json", **settings, resume=True)
         assert_same_models(tmp_path / "m", trained.models)
         first, second = (json.loads((path / "metrics.json").read_text()) for path in (tmp_path, trained.output))

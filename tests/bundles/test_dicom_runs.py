@@ -10,7 +10,7 @@ import numpy as np
 import pydicom
 import pytest
 
-from common.data.dicom import series_name
+from common.dicom.series import series_name
 
 BUNDLE = Path(__file__).resolve().parents[2] / "bundles" / "spectral_ood"
 # uid -> folder, and slices that are missing
@@ -22,8 +22,6 @@ SERIES = {
 }
 GAP, TRUNCATED = "1.2.3.2", "1.2.3.4"
 SECRETS = ("DOE", "JANE", "P4711")
-
-pytestmark = pytest.mark.xdist_group("dicom_runs")
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from common.data.dicom import series_name
+from common.dicom.series import series_name
 
 SERIES = series_name("1.2.826.0.1")
 COLUMNS = ["image", "oodm", "threshold", "is_ood", "error"]

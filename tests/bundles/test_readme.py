@@ -8,8 +8,8 @@ import shlex
 import pytest
 from fire.parser import DefaultParseValue
 
-from common.session import check_options
-from tests.running import has_key
+from common.runtime.knobs import PAGE, knobs_page, read_configs
+from common.runtime.options import check_options
 
 SECTIONS = ("not for clinical use", "citation", "when it fails", "monai label", "offline")
 
@@ -17,8 +17,8 @@ SECTIONS = ("not for clinical use", "citation", "when it fails", "monai label", 
 COMPARISONS = {"compare.json", "experiment.json", "learning_curve.json"}
 """Those of many trainings; one command of each kind is enough, as they differ in what these tests replace."""
 
-FIXED = {"is_main", "distributed", "spatial_dims", "in_channels", "divisor"}
-"""Keys that overlays set, or that go with the network."""
+OWN_MEANING = {"batch_size", "labeled_fraction", "max_epochs", "out_channels", "pretrain_epochs", "roi_size"}
+"""Options that a method gives a closer meaning."""
 
 
 @pytest.fixture
@@ -39,14 +39,6 @@ def bundle_arguments(command):
     return words[words.index("monai.bundle") + 1 :] if "monai.bundle" in words else []
 
 
-def table_keys(text):
-    """Names in the first column of the table of the section on knobs."""
-    section = re.search(r"^## Knobs\n(.*?)(?=^## |\Z)", text, re.M | re.S)
-    assert section, "no section called 'Knobs'"
-    first_cells = [line.split("|")[1] for line in section.group(1).splitlines() if line.startswith("|")][2:]
-    return [key for cell in first_cells for key in re.findall(r"`([^`]+)`", cell)]
-
-
 def test_pages_name_the_archive_of_this_version(readme, bundle, repository):
     version = json.loads((bundle / "configs" / "metadata.json").read_text(encoding="utf-8"))["version"]
     shared = [repository / "README.md", repository / "common" / "label_app" / "README.md"]
@@ -60,15 +52,23 @@ def test_readme_covers(readme, words):
     assert words in readme.lower()
 
 
-def test_every_knob_exists(overridable, readme, configs):
-    keys = table_keys(readme)
-    assert keys
+def test_knobs_page_equals_what_the_configs_say(bundle):
+    page = (bundle / PAGE).read_text(encoding="utf-8")
+    assert page == knobs_page(bundle), "write it again by: python -m common knobs"
 
-    known = [configs[name] for name in ("train", "inference", "evaluate")]
-    assert not [key for key in keys if not any(has_key(config, key) for config in known)]
-    assert not [key for key in overridable if key not in keys]
-    plain = {key for config in known for key, value in config.items() if not _refers(value)}
-    assert not sorted(plain - set(keys) - FIXED)
+
+def test_every_option_that_users_rely_on_has_words(overridable, configs):
+    assert not [key for key in overridable if key not in configs["train"]["_desc_"]]
+
+
+def test_siblings_say_the_same_of_the_same_option(all_bundles):
+    """What an option means is the same in every bundle that has it; where its effect differs, it is listed here."""
+    texts = {}
+    for folder in all_bundles:
+        for config in read_configs(folder).values():
+            for key, text in config.get("_desc_", {}).items():
+                texts.setdefault(key, set()).add(text)
+    assert {key for key, found in texts.items() if len(found) > 1} <= OWN_MEANING
 
 
 def test_every_option_of_a_command_exists(readme, bundle, bundle_importable, monkeypatch):
@@ -76,7 +76,7 @@ def test_every_option_of_a_command_exists(readme, bundle, bundle_importable, mon
     commands = [arguments for arguments in map(bundle_arguments, bash_commands(readme)) if arguments]
     assert len(commands) >= 3, "train, evaluate, infer"
     with bundle_importable(bundle):
-        from scripts.common.session import check_options
+        from scripts.common.runtime.options import check_options
 
         for arguments in commands:
             check_options(arguments)
@@ -135,11 +135,6 @@ def test_every_command_runs(readme, bundle, dataset, trained, run_config, monkey
         used |= {*names, comparison}
     assert "@" not in re.sub(r"`.*?`", "", readme), "a placeholder was left"
     assert used >= {"train.json", "inference.json", "evaluate.json"}
-
-
-def _refers(value):
-    """Whether a value of a config is an object, or made of others."""
-    return isinstance(value, dict) or any(str(item)[:1] in ("$", "@", "{") for item in _as_list(value))
 
 
 def _as_list(value):

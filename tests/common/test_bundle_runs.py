@@ -4,8 +4,8 @@ import sys
 import pytest
 from monai.utils import set_determinism
 
-from common.bundle_runs import bundle_config, require_options
 from common.errors import ConfigError
+from common.experiments.bundle_runs import bundle_config, require_options
 
 
 @pytest.fixture

@@ -9,13 +9,13 @@ from scipy.stats import spearmanr
 from torch import nn
 from torch.testing import assert_close
 
-from common.comparison import DetectorComparison, foreground_entropy, intensity_histogram, pca_mahalanobis
+from common.engine.inference_checks import InferencePreflight
 from common.errors import CasesFailedError, MissingDataError
+from common.experiments.detectors import DetectorComparison, foreground_entropy, intensity_histogram, pca_mahalanobis
 from common.networks import DenseSkipUNet
-from common.preflight import InferencePreflight
+from common.runtime.weights import save_atomically
 from common.spectral import SignatureBank, SpectralInferer, spectral_signature
 from common.spectral.distance import nearest_distance
-from common.weights import save_atomically
 
 
 def test_histogram_is_the_share_of_voxels_in_each_bin():

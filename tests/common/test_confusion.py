@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from common.confusion import (
+from common.metrics.confusion import (
     ConfusionMatrixd,
     all_background,
     class_dices,

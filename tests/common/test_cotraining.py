@@ -11,11 +11,12 @@ from torch import nn
 from torch.testing import assert_close
 
 from common.class_weights import make_class_weight
-from common.cotraining import TEACHINGS, CoTrainingStep, EMANetwork, GaussianRamp, cross_supervision, mean_teacher
-from common.double_mix import apply_mask, make_mixing
+from common.double_mix.losses import WeightedSegmentationLoss, weighted_cross_entropy
+from common.double_mix.mixing import apply_mask, make_mixing
+from common.double_mix.network import CoTrainedPair
+from common.double_mix.step import TEACHINGS, CoTrainingStep, GaussianRamp, cross_supervision, mean_teacher
+from common.engine.averaging import EMANetwork
 from common.errors import ConfigError
-from common.networks import CoTrainedPair
-from common.weighted_losses import WeightedSegmentationLoss, weighted_cross_entropy
 
 CLASSES = 3
 

@@ -8,9 +8,9 @@ from scipy.ndimage import convolve1d
 from scipy.stats import norm
 from torch.testing import assert_close
 
-from common import damage
-from common.damage import DAMAGES, MOVING, DamageScand
 from common.errors import ConfigError
+from common.transforms import damage
+from common.transforms.damage import DAMAGES, MOVING, DamageScand
 
 VOLUME, PICTURE = (1, 6, 5, 9), (2, 6, 9)
 

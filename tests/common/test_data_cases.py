@@ -1,12 +1,23 @@
 import json
 import re
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
-from common.data.cases import case_name, decathlon_cases, decathlon_scans, free_name, labeled_cases, weights_folder
+from common.data.cases import (
+    case_name,
+    class_names,
+    decathlon_cases,
+    decathlon_scans,
+    labeled_cases,
+    weights_folder,
+)
+from common.data.names import free_name
+from common.data.scans import evaluation_cases, find_scans, scans_to_segment
 from common.data.split import CaseSplit, select_cases, split_cases, training_cases, write_split
-from common.errors import BundleError, ConfigError, MissingDataError, NotEnoughCasesError
+from common.errors import BundleError, ConfigError, ImageError, MissingDataError, NotEnoughCasesError
+from common.transforms import LoadScand
 
 
 def make_cases(number=10, task="organ", per_patient=1):
@@ -58,7 +69,11 @@ def test_modality_is_read_from_the_listing(decathlon_folder, text, modality):
     [
         (None, "holds no dataset.json; expected is a Decathlon folder"),
         ("{", "is no Decathlon listing"),
-        ("[]", "it needs a list 'training'"),
+        ("[]", r"is no Decathlon listing \(it holds a list\); it needs a list 'training'"),
+        ("[" * 100_000, r"is no Decathlon listing \(brackets nested too deeply\); it needs a list 'training'"),
+        ('{"training": [' * 50_000, "brackets nested too deeply"),
+        ('{"labels": {"1' + "0" * 5000 + '": "x"}, "training": ["a"]}', "is no Decathlon listing"),
+        ('{"training": [1e999]}', "it needs a list 'training'"),
         ('{"training": 3}', "it needs a list 'training'"),
         ('{"training": [{"label": "b.nii.gz"}]}', "it needs a list 'training'"),
         ("{}", "lists no case; its list 'training' is empty"),
@@ -75,8 +90,49 @@ def test_unusable_listing_is_named(tmp_path, listing, text):
         (tmp_path / "dataset.json").write_text(listing)
     with pytest.raises(MissingDataError, match=text) as caught:
         decathlon_cases(tmp_path)
+    assert len(str(caught.value)) < 1000
     assert isinstance(caught.value, BundleError)
     assert isinstance(caught.value, FileNotFoundError)
+
+
+def test_listing_of_another_encoding_or_out_of_reach_is_named(tmp_path, monkeypatch):
+    (tmp_path / "dataset.json").write_bytes('{"name": "Müller"}'.encode("latin-1"))
+    with pytest.raises(MissingDataError, match=r"is no Decathlon listing \(UnicodeDecodeError"):
+        decathlon_cases(tmp_path)
+
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_text", refuse)
+    with pytest.raises(MissingDataError, match=r"dataset\.json cannot be read \(Permission denied\); make it readable"):
+        decathlon_cases(tmp_path)
+
+
+@pytest.mark.parametrize("listing", ["[" * 100_000, "[]", '{"labels": '])
+def test_class_names_of_a_broken_listing_are_one_line(decathlon_folder, listing):
+    (case, *_) = decathlon_cases(folder := decathlon_folder())
+    (folder / "dataset.json").write_text(listing)
+    with pytest.raises(MissingDataError, match="is no Decathlon listing"):
+        class_names(case)
+
+
+MISSING = ["absent.nii.gz", "", ".", "a\0b.nii.gz", "a" * 300 + ".nii.gz", "../absent.nii.gz"]
+
+
+@pytest.mark.parametrize("name", MISSING, ids=ascii)
+@pytest.mark.parametrize("key", ["image", "label"])
+def test_missing_file_is_a_case_for_inference_and_an_error_for_training(decathlon_folder, tmp_path, name, key):
+    entry = {"image": "./imagesTr/a.nii.gz", "label": "./labelsTr/a.nii.gz"} | {key: name}
+    whole = {"image": "./imagesTr/b.nii.gz", "label": "./labelsTr/b.nii.gz"}
+    folder = decathlon_folder(training=[entry, whole])
+    for refuse in (decathlon_cases, find_scans, lambda root: labeled_cases(str(root), tmp_path)):
+        with pytest.raises(MissingDataError, match=r"lists 1 file\(s\) that do not exist, the first is "):
+            refuse(folder)
+    cases = evaluation_cases(str(folder), None, str(tmp_path / "out"))
+    assert names(cases)[1] == "b"
+    assert names(scans_to_segment(str(folder), str(tmp_path / "out"))) == names(cases)
+    with pytest.raises(ImageError, match=r"cannot be read \(|holds no DICOM file"):
+        LoadScand(["image", "label"])(cases[0])
 
 
 def test_missing_folder_is_named(tmp_path):

@@ -17,10 +17,10 @@ from pydicom.uid import (
 )
 from torch.testing import assert_close
 
-from common.data import DicomSeriesReader, find_scans, scans_to_segment
-from common.data.dicom import series_name
+from common.data import find_scans, scans_to_segment
 from common.data.scans import unique_names
-from common.engines import CaseDataset, CaseEvaluator
+from common.dicom.series import DicomSeriesReader, series_name
+from common.engine.cases import CaseDataset, CaseEvaluator
 from common.errors import BundleError, DicomError, ImageError, MissingDataError
 from common.transforms import CheckImaged, LoadScand, NormalizeByModalityd
 

@@ -7,8 +7,8 @@ from monai.data import Dataset
 from torch.testing import assert_close
 
 from common.contrast import positive_pairs
-from common.data.pairs import PairBatchSampler, PairLoader, Partners
-from common.data.presence import PresenceReader, presence_table
+from common.contrast.loader import PairBatchSampler, PairLoader, Partners
+from common.contrast.presence import PresenceReader, presence_table
 from common.errors import ConfigError, NotEnoughCasesError
 
 
@@ -120,11 +120,11 @@ class TestSampler:
 
     def test_ranks_share_an_epoch(self, monkeypatch):
         cases = skewed()
-        for module in ("common.data.pairs", "common.sampling"):
+        for module in ("common.contrast.loader", "common.sampling"):
             monkeypatch.setattr(f"{module}.world_size", lambda: 2)
         drawn = []
         for rank in range(2):
-            for module in ("common.data.pairs", "common.sampling"):
+            for module in ("common.contrast.loader", "common.sampling"):
                 monkeypatch.setattr(f"{module}.process_rank", lambda rank=rank: rank)
             drawn.append(list(make_sampler(cases, samples_per_epoch=320)[0]))
         assert [len(batches) for batches in drawn] == [10, 10]

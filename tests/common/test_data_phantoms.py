@@ -5,9 +5,9 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from common.data.cases import decathlon_cases
-from common.data.phantoms import IMBALANCED_TASKS, PHANTOM_TASKS, TASKS, phantom_dataset, phantom_scan
 from common.data.scans import phantom_test_cases
 from common.errors import ConfigError
+from common.phantoms.volumes import IMBALANCED_TASKS, PHANTOM_TASKS, TASKS, phantom_dataset, phantom_scan
 from common.transforms import CheckImaged, CheckLabeld, LoadScand
 
 BOTH = pytest.mark.parametrize("spatial_dims", [2, 3])

@@ -6,9 +6,9 @@ from numpy.testing import assert_array_equal
 from PIL import Image
 
 from common.data.cases import decathlon_cases
-from common.data.phantoms import PHANTOM_TASKS, TASKS, phantom_dataset, strange_tasks
-from common.data.pictures import FRAME_TASKS, PICTURE_TASKS, picture_phantom
 from common.data.scans import phantom_test_cases
+from common.phantoms.pictures import FRAME_TASKS, PICTURE_TASKS, picture_phantom
+from common.phantoms.volumes import PHANTOM_TASKS, TASKS, phantom_dataset, strange_tasks
 from common.transforms import CheckImaged, CheckLabeld, LoadScand
 
 EVERY = pytest.mark.parametrize("task", PICTURE_TASKS)

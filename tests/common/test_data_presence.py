@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from common.data.classwise import ClasswiseSplit, draw_frames
-from common.data.presence import PresenceReader, frames_to_learn, presence_table, read_presence
+from common.contrast.presence import PresenceReader, frames_to_learn, presence_table, read_presence
+from common.contrast.split import ClasswiseSplit, draw_frames
 from common.errors import ConfigError, LabelError, MissingDataError
 
 

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common.data.phantoms import PHANTOM_TASKS, TASKS
 from common.data.scans import evaluation_cases, find_scans, phantom_test_cases, scans_to_segment, unique_names
 from common.data.split import training_cases
 from common.errors import MissingDataError
+from common.phantoms.volumes import PHANTOM_TASKS, TASKS
 
 STRANGE_TASKS = [task for task in TASKS if task not in PHANTOM_TASKS]
 

@@ -10,17 +10,10 @@ from scipy.stats import chisquare
 from torch.testing import assert_close
 
 from common import sampling
-from common.data import (
-    HalvesLoader,
-    HalvesSampler,
-    SemiSupervisedSplit,
-    cases_to_learn,
-    draw_labeled,
-    halves,
-    unlabeled_cases,
-)
-from common.data.halves import collate_halves
+from common.data import SemiSupervisedSplit, cases_to_learn, draw_labeled, unlabeled_cases
 from common.data.split import write_split
+from common.double_mix import loader as halves
+from common.double_mix.loader import HalvesLoader, HalvesSampler, collate_halves
 from common.errors import ConfigError, MissingDataError, NotEnoughCasesError
 
 

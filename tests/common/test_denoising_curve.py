@@ -8,8 +8,8 @@ import torch
 from sklearn.metrics import average_precision_score
 
 from common.denoising import PixelCurve, measure_scores
-from common.denoising.curve_report import PRETRAINED, SCRATCH, Outcome, tabulate, write_report
 from common.denoising.localization import PatientScores, binary_dice
+from common.experiments.learning_report import PRETRAINED, SCRATCH, Outcome, tabulate, write_report
 
 
 def pixels(number=5000, seed=0, share=0.05):

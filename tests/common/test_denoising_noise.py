@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from common.denoising import RandCoarseNoised, add_noise, coarse_noise, foreground_mask
+from common.denoising import RandCoarseNoised, add_in_foreground, coarse_noise, foreground_mask
 from common.errors import ConfigError
 
 
@@ -122,7 +122,7 @@ def test_the_input_is_left_alone():
 
 def test_all_zero_slices_stay_zero():
     assert not draw(torch.zeros(3, 20, 20)).any()
-    assert not add_noise(torch.zeros(1, 4, 4), torch.ones(1, 4, 4)).any()
+    assert not add_in_foreground(torch.zeros(1, 4, 4), torch.ones(1, 4, 4)).any()
 
 
 def test_foreground_is_the_sum_of_channels():

@@ -4,7 +4,7 @@ import torch
 from monai.losses import DiceCELoss
 from monai.transforms import Compose, RandFlipd, ScaleIntensityd
 
-from common.describe import describe, settings_digest
+from common.runtime.digests import describe, settings_digest
 
 
 class Kind:

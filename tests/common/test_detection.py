@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from scipy.stats import rankdata
 
-from common.detection import detection_metrics, detection_report, spearman
+from common.metrics.detection import detection_metrics, detection_report
+from common.metrics.statistics import spearman
 
 
 def auc_by_pairs(known, strange):

@@ -5,7 +5,7 @@ import torch
 from scipy.stats import chisquare
 from torch.testing import assert_close
 
-from common.double_mix import (
+from common.double_mix.mixing import (
     MIXINGS,
     apply_mask,
     choose_classes,

@@ -5,7 +5,7 @@ from monai.data import DataLoader
 from monai.inferers import SimpleInferer
 from torch import nn
 
-from common.engines import CaseDataset, CaseEvaluator
+from common.engine.cases import CaseDataset, CaseEvaluator
 from common.errors import ImageError, OutputError
 
 CASES = [{"image": float(k), "case": f"c{k}", "task": "t", "other": k, "in_distribution": k < 4} for k in range(5)]

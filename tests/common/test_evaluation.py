@@ -8,20 +8,13 @@ import pytest
 import torch
 from scipy.stats import rankdata
 
-from common.detection import detection_report
+from common.engine.evaluation import UNDEFINED, CaseMean, Evaluation, case_mean, rank_correlation, segmentation_report
 from common.errors import CasesFailedError
-from common.evaluation import (
-    UNDEFINED,
-    CaseMean,
-    Evaluation,
-    case_mean,
-    rank_correlation,
-    segmentation_report,
-    summarize,
-)
 from common.handlers import CaseRecorder
+from common.metrics.detection import detection_report
+from common.metrics.segmentation import METRICS
+from common.metrics.statistics import summarize
 from common.spectral import SignatureBank
-from common.transforms.measure import METRICS
 
 NAN = math.nan
 BANK = SignatureBank.fit(np.eye(4)[:3] + np.arange(12).reshape(3, 4) / 10)
@@ -248,7 +241,7 @@ def test_only_failed_cases_still_leave_a_report(evaluate, tmp_path):
 
 def test_known_and_strange_folders_of_one_name_both_show_in_the_histogram(evaluate, monkeypatch):
     drawn = {}
-    monkeypatch.setattr("common.evaluation.draw_scores", lambda scores, *_: drawn.update(scores))
+    monkeypatch.setattr("common.engine.evaluation.draw_scores", lambda scores, *_: drawn.update(scores))
     described = {True: 0.1, False: 5.0}
     evaluate(
         [

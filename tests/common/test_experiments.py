@@ -7,9 +7,9 @@ import math
 import pytest
 from scipy.stats import wilcoxon
 
-from common import experiments
 from common.errors import ConfigError
-from common.experiments import MethodComparison, mean_scores, tabulate
+from common.experiments import methods
+from common.experiments.methods import MethodComparison, mean_scores, tabulate
 
 CASES = [f"c{index}" for index in range(8)]
 
@@ -80,7 +80,7 @@ def comparison(monkeypatch, tmp_path):
         per_class = {"1": {"iou": level}, "2": {"iou": None if level < 0.65 else 0.3}}
         (folder / "metrics.json").write_text(json.dumps({"test_set": {"per_class": per_class}}))
 
-    monkeypatch.setattr(experiments.monai.bundle, "run", run)
+    monkeypatch.setattr(methods.monai.bundle, "run", run)
 
     def make(**settings):
         given = {

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from common.errors import BundleError, OutputError
-from common.files import check_writable, write_atomically, write_json
+from common.runtime.files import check_writable, write_atomically, write_json
 
 
 def write_half(path, error):

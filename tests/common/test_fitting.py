@@ -4,12 +4,18 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from common import fitting
 from common.errors import FeatureError, MissingDataError, NotEnoughCasesError, OutputError
-from common.fitting import BankFitter, compute_signatures
-from common.spectral import SignatureBank, SpectralInferer, preprocessing_digest, spectral_signature, weights_digest
+from common.runtime.weights import save_atomically
+from common.spectral import (
+    SignatureBank,
+    SpectralInferer,
+    fitting,
+    preprocessing_digest,
+    spectral_signature,
+    weights_digest,
+)
+from common.spectral.fitting import BankFitter, compute_signatures
 from common.transforms import NormalizeByModalityd
-from common.weights import save_atomically
 
 CPU = torch.device("cpu")
 CASES = [{"image": k} for k in range(5)]

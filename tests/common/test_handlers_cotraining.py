@@ -10,8 +10,9 @@ from torch.testing import assert_close
 
 from common.class_weights import distribution_weight, make_class_weight
 from common.data.cases import class_name
-from common.handlers import ClassCensus, ClassWeightHistory, EpochSeeder
-from common.handlers.census import count_classes
+from common.double_mix.census import ClassCensus, count_classes
+from common.double_mix.history import ClassWeightHistory
+from common.handlers import EpochSeeder
 
 
 def labeled(*labels, **data):
@@ -105,7 +106,7 @@ class TestWeightHistory:
         read_picture(tmp_path / "class_weights.png")
 
     def test_only_the_main_process_draws(self, tmp_path, monkeypatch):
-        monkeypatch.setattr("common.handlers.class_weights.is_main_process", lambda: False)
+        monkeypatch.setattr("common.double_mix.history.is_main_process", lambda: False)
         history = SimpleNamespace(epochs=[{"epoch": 1, "weight_a/0": 1.0}])
         ClassWeightHistory(SimpleNamespace(), ["none", "none"], history, str(tmp_path)).write(None)
         assert list(tmp_path.iterdir()) == []

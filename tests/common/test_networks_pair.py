@@ -5,7 +5,8 @@ import torch
 from monai.networks.nets import UNet, VNet
 from torch.testing import assert_close
 
-from common.networks import CoTrainedPair, DenseSkipUNet
+from common.double_mix.network import CoTrainedPair
+from common.networks import DenseSkipUNet
 
 UNET = {"spatial_dims": 2, "in_channels": 1, "out_channels": 3, "channels": (4, 8), "strides": (2,)}
 MEMBERS = [

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from common.confusion import all_background, describe_matrices
 from common.errors import ConfigError, MissingDataError
-from common.ood_mining import BaselineComparison, Experiment
+from common.experiments.mining_grid import Experiment, Run
+from common.experiments.mining_report import BASELINE, CONSTANT, Outcome, tabulate, write_report
+from common.metrics.confusion import all_background, describe_matrices
+from common.ood_mining import BaselineComparison
 from common.ood_mining.comparison import flatten_measures, segment_cases, summarize_measures
-from common.ood_mining.experiment import Run
-from common.ood_mining.experiment_report import BASELINE, CONSTANT, Outcome, tabulate, write_report
 from common.ood_mining.export import write_patch
 
 

@@ -7,6 +7,9 @@ from torch import nn
 from torch.testing import assert_close
 
 from common.data import CaseSplit
+from common.double_mix.checks import CoTrainingPreflight
+from common.engine.inference_checks import InferencePreflight
+from common.engine.training_checks import TrainingPreflight
 from common.errors import (
     BankError,
     BankMismatchError,
@@ -16,13 +19,11 @@ from common.errors import (
     OutputError,
     WeightsError,
 )
-from common.files import check_writable
-from common.preflight import InferencePreflight
+from common.runtime.files import check_writable
+from common.runtime.weights import save_atomically
 from common.spectral import SignatureBank, SpectralInferer, bank_settings, weights_digest
 from common.spectral.bank import REFIT_COMMAND
-from common.training import CoTrainingPreflight, TrainingPreflight
 from common.transforms import NormalizeByModalityd
-from common.weights import save_atomically
 
 
 def make_network(seed=0, width=3):
@@ -171,7 +172,7 @@ def test_training_run_starts_with_the_split_on_disk(tmp_path):
 
 
 def test_only_the_main_process_writes_the_split(tmp_path, monkeypatch):
-    monkeypatch.setattr("common.training.is_main_process", lambda: False)
+    monkeypatch.setattr("common.engine.training_checks.is_main_process", lambda: False)
     training_preflight(tmp_path).run()
     assert list((tmp_path / "out").iterdir()) == []
 

@@ -9,8 +9,9 @@ from monai.data import MetaTensor
 from monai.transforms import Orientation
 
 from common.errors import CasesFailedError, MissingDataError, OutputError
+from common.figures.slices import telling_slice
 from common.handlers import Attach, CaseRecorder, OODReport
-from common.handlers.recorder import telling_slice, verdict_text
+from common.handlers.recorder import verdict_text
 from common.spectral import SignatureBank
 
 KNOWN = {"oodm": 0.1, "threshold": 0.25, "is_ood": False, "reason": None}

@@ -6,7 +6,8 @@ import pytest
 from scipy.stats import wilcoxon
 
 from common.errors import MissingDataError
-from common.run_comparison import RunComparison, class_shares, compare_scores, read_scores, signed_rank
+from common.experiments.runs import RunComparison, class_shares, compare_scores, read_scores
+from common.metrics.statistics import signed_rank
 
 COLUMNS = ["case", "in_distribution", "channel", "share", "dsc", "assd"]
 

@@ -1,6 +1,7 @@
 import json
 import random
 import re
+import signal
 import sys
 from importlib.util import find_spec
 
@@ -9,20 +10,13 @@ import pytest
 import torch
 from monai.utils import set_determinism
 
-from common import session
 from common.errors import BundleError, ConfigError, ImageError
-from common.session import (
-    check_options,
-    end_session,
-    error_line,
-    find_bundle_error,
-    is_cuda,
-    is_main_process,
-    process_rank,
-    report_error,
-    start_session,
-    world_size,
-)
+from common.runtime import distributed as session
+from common.runtime.distributed import is_cuda, is_main_process, process_rank, world_size
+from common.runtime.interrupts import NAMES, Interrupts
+from common.runtime.options import check_options
+from common.runtime.reasons import error_line, find_bundle_error
+from common.runtime.session import end_session, report_error, start_session
 
 
 @pytest.fixture
@@ -108,7 +102,7 @@ def test_false_that_would_count_as_true_is_refused(configs, option):
 
 def test_configs_are_read_as_monai_reads_them(configs, monkeypatch):
     files = {"train.yaml": {"max_epochs": 3}, "multi_gpu.json": {"backend": "nccl"}}
-    monkeypatch.setattr("common.session.ConfigParser.load_config_file", files.__getitem__)
+    monkeypatch.setattr("common.runtime.options.ConfigParser.load_config_file", files.__getitem__)
     check_options(["run", *YAML, "--max_epochs", "5", "--backend", "gloo"])
     with pytest.raises(ConfigError, match="did you mean --backend"):
         check_options(["run", *YAML, "--backends", "gloo"])
@@ -187,7 +181,10 @@ def test_other_errors_are_reported_in_full(capsys):
 def command_line(monkeypatch):
     """Restores what a session changes."""
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    handlers = {number: signal.getsignal(number) for number in NAMES}
     yield lambda *arguments: monkeypatch.setattr(sys, "argv", ["monai.bundle", *arguments])
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
     set_determinism(seed=None)
 
 
@@ -201,6 +198,7 @@ def test_session_makes_every_generator_start_from_the_seed(command_line):
     assert draw(1) == draw(1)
     assert all(a != b for a, b in zip(draw(1), draw(2), strict=True))
     assert sys.excepthook is report_error
+    assert all(isinstance(signal.getsignal(number), Interrupts) for number in NAMES)
 
 
 @pytest.fixture

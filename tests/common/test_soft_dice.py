@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from common.soft_dice import SoftDice, soft_dice
+from common.metrics.soft_dice import SoftDice, soft_dice
 
 
 def test_values_equal_a_loop_over_images_and_classes():

@@ -6,9 +6,10 @@ from monai.data import MetaTensor
 from monai.transforms import Compose, Orientationd, ScaleIntensityRanged, Spacingd
 from torch import nn
 
+from common.runtime.distributed import unwrap
 from common.spectral import digest as digest_module
 from common.spectral import preprocessing_digest, weights_digest
-from common.spectral.digest import WeightsDigest, unwrap
+from common.spectral.digest import WeightsDigest
 
 
 def state(**changes):

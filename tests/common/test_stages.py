@@ -6,15 +6,15 @@ import time
 import pytest
 
 from common.errors import MissingDataError
-from common.stages import Stages, cases_digest, file_digest
+from common.runtime.stages import Stages, cases_digest, file_digest
 
 NAMES = ("first", "second", "third")
 # Every stage reads the output of the one before, writes its own in two steps, and waits in between for a while.
 PROGRAM = """
 import hashlib, sys, time
 from pathlib import Path
-from common.files import write_atomically
-from common.stages import Stages, file_digest
+from common.runtime.files import write_atomically
+from common.runtime.stages import Stages, file_digest
 
 folder, wait_in = Path(sys.argv[1]), sys.argv[2]
 stages, before = Stages(folder / "stages"), folder / "input.txt"

@@ -6,9 +6,9 @@ from monai.data import MetaTensor
 from torch.testing import assert_close
 
 from common.errors import ConfigError, LabelError
+from common.metrics.segmentation import measure_segmentation
 from common.transforms import ClassChannelsd, ClassIndicesd, MeasureSegmentationd, random_orientation
 from common.transforms.labels import class_indices
-from common.transforms.measure import measure_segmentation
 
 
 def label_of(*values):

@@ -15,7 +15,8 @@ from torch import nn
 from common.errors import OutputError
 from common.spectral import SignatureBank, SpectralInferer, bank_settings, preprocessing_digest, weights_digest
 from common.spectral.bank import REFIT_COMMAND
-from common.transforms import LoadScand, NormalizeByModalityd, SaveSegmentationd, SpectralVerdictd
+from common.spectral.verdict import SpectralVerdictd
+from common.transforms import LoadScand, NormalizeByModalityd, SaveSegmentationd
 
 AFFINE = np.array([[0, 2.0, 0, 5], [1.5, 0, 0, -3], [0, 0, -3, 7], [0, 0, 0, 1]])
 
@@ -149,9 +150,7 @@ def read_banks(judged, monkeypatch):
     """One judge for several scans, and the files that it has read."""
     read = []
     load = SignatureBank.load
-    monkeypatch.setattr(
-        "common.transforms.verdict.SignatureBank.load", lambda path: read.append(str(path)) or load(path)
-    )
+    monkeypatch.setattr("common.spectral.verdict.SignatureBank.load", lambda path: read.append(str(path)) or load(path))
     inferer = SpectralInferer((8, 8), ["features"])
     verdict = SpectralVerdictd("pred", str(judged.folder / "bank.npz"), inferer, [NormalizeByModalityd("image", "MR")])
 

@@ -9,6 +9,7 @@ from monai.data import MetaTensor
 from torch.testing import assert_close
 
 from common.errors import ConfigError, LabelError
+from common.metrics.segmentation import measure_segmentation
 from common.transforms import (
     ForegroundChannelsd,
     LabelMapd,
@@ -16,7 +17,6 @@ from common.transforms import (
     NormalizeByModalityd,
     random_orientation,
 )
-from common.transforms.measure import measure_segmentation
 
 VALUES = torch.tensor([[-3000.0, -1000.0, -500.0], [0.0, 250.0, 4000.0]])[None]
 AS_CT = torch.tensor([[0.0, 0.0, 0.25], [0.5, 0.625, 1.0]])[None]

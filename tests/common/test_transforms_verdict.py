@@ -5,7 +5,7 @@ import torch
 from monai.transforms import Orientationd, allow_missing_keys_mode
 
 from common.spectral import SignatureBank, SpectralInferer, bank_settings
-from common.transforms import SpectralVerdictd
+from common.spectral.verdict import SpectralVerdictd
 
 
 def test_verdict_stands_while_another_thread_inverts_the_transforms(tmp_path):

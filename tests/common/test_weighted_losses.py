@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from common.weighted_losses import WeightedDiceLoss, WeightedSegmentationLoss, weighted_cross_entropy
+from common.double_mix.losses import WeightedDiceLoss, WeightedSegmentationLoss, weighted_cross_entropy
 
 
 def random_case(seed=0, classes=3, shape=(4, 3, 5)):

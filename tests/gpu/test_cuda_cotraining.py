@@ -5,15 +5,16 @@ import torch
 from torch.testing import assert_close
 
 from common.class_weights import CLASS_WEIGHTS, class_statistics, make_class_weight
-from common.cotraining import CoTrainingStep, EMANetwork, GaussianRamp
-from common.double_mix import MIXINGS, make_mixing
-from common.networks import CoTrainedPair, DenseSkipUNet
-from common.weighted_losses import WeightedSegmentationLoss
+from common.double_mix.losses import WeightedSegmentationLoss
+from common.double_mix.mixing import MIXINGS, make_mixing
+from common.double_mix.network import CoTrainedPair
+from common.double_mix.step import CoTrainingStep, GaussianRamp
+from common.engine.averaging import EMANetwork
+from common.networks import DenseSkipUNet
 
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
-    pytest.mark.xdist_group("gpu"),
 ]
 CLASSES, WARM_UP, STEPS = 4, 3, 5
 

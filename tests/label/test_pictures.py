@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from common.data.phantoms import phantom_dataset
+from common.phantoms.volumes import phantom_dataset
 from common.spectral import SignatureBank
 
 pytestmark = [pytest.mark.label, pytest.mark.slow]

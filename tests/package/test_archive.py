@@ -26,7 +26,7 @@ root, runs = Path(sys.argv[1]), json.loads(sys.argv[2])
 for name, settings in runs.items():
     monai.bundle.run(config_file=str(root / "configs" / f"{name}.json"), **settings)
 used = {name: module.__file__ for name, module in sys.modules.items() if name.split(".")[0] in ("scripts", "common")}
-assert "scripts.common.session" in used, used
+assert "scripts.common.runtime.distributed" in used, used
 assert all(Path(file).is_relative_to(root / "scripts") for file in used.values()), used
 """
 
@@ -39,7 +39,7 @@ def archives(repository, tmp_path_factory):
     return folder
 
 
-@pytest.fixture(params=[pytest.param(name, marks=pytest.mark.xdist_group(f"archive-{name}")) for name in BUNDLES])
+@pytest.fixture(params=BUNDLES)
 def archive(request, archives, repository):
     """The archive of one bundle."""
     metadata = json.loads((repository / "bundles" / request.param / "configs" / "metadata.json").read_text())

@@ -7,7 +7,6 @@ import torch
 
 from tests.bundles.med_ood.cells import BUNDLE, SHORT, SIZES
 
-pytestmark = pytest.mark.xdist_group("med_ood")
 STAGES = ("baseline", "mine", "combine")
 STEPS = ("baseline", "mine", "select", "combine")
 WRITTEN = ("ood_candidates.csv", "ood_selected.json", "proportion.json")

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from common.contrast import ContrastivePreflight, weak_frames
-from common.data.presence import PresenceReader
+from common.contrast.checks import ContrastivePreflight, weak_frames
+from common.contrast.presence import PresenceReader
 from common.errors import NotEnoughCasesError
 
 

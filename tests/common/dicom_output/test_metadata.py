@@ -2,7 +2,7 @@
 
 import pytest
 
-from common.dicom_output import describe_bundle
+from common.dicom.describe import describe_bundle
 from common.errors import ConfigError, MissingDataError
 
 

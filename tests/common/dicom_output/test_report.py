@@ -2,7 +2,7 @@
 
 import pytest
 
-from common.dicom_output import BundleDescription, Segment, series_description, verdict_text
+from common.dicom.describe import BundleDescription, Segment, series_description, verdict_sentence
 
 INSIDE = {"oodm": 0.012345678901234567, "threshold": 0.0456, "is_ood": False, "reason": None}
 OUTSIDE = {"oodm": 1.5, "threshold": 0.0456, "is_ood": True, "reason": None}
@@ -32,7 +32,7 @@ def test_report_holds_the_verdict_digit_by_digit(load_series, save, random_label
     assert content["Out-of-distribution measure (OODM)"] == result["oodm"]
     assert content["Threshold of the OODM"] == result["threshold"]
     assert content["Out of distribution"] == answer
-    assert content["Conclusion"].startswith(f"{verdict_text(result)}. The OODM ")
+    assert content["Conclusion"].startswith(f"{verdict_sentence(result)}. The OODM ")
     assert content["Comment"] == "Research software. Not for clinical use."
     assert content["Algorithm Name"] == "Toy segmentation (toy_ood)"
     assert content["Algorithm Version"] == "0.1.0"
@@ -77,7 +77,7 @@ def bundle_called(name, version="0.1.0"):
     ],
 )
 def test_long_names_give_way_to_the_verdict(name, text):
-    verdict = verdict_text({"oodm": 1.234, "threshold": 0.0456, "is_ood": True})
+    verdict = verdict_sentence({"oodm": 1.234, "threshold": 0.0456, "is_ood": True})
     assert series_description(bundle_called(name), verdict) == text
 
 
@@ -85,7 +85,7 @@ def test_long_names_give_way_to_the_verdict(name, text):
 @pytest.mark.parametrize("is_ood", [True, False, None])
 def test_series_description_never_cuts_the_verdict(number, is_ood):
     for length in (*range(1, 70), 300):
-        verdict = verdict_text({"oodm": number, "threshold": number, "is_ood": is_ood})
+        verdict = verdict_sentence({"oodm": number, "threshold": number, "is_ood": is_ood})
         for version in ("0.1.0", "1.22.333-beta+build.7777"):
             text = series_description(bundle_called(("n\u00e4me\\" * length)[:length], version), verdict)
             assert text.endswith(f": {verdict}")

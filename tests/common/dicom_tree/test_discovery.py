@@ -17,8 +17,10 @@ from pydicom.uid import (
 )
 from torch.testing import assert_close
 
-from common.data import DicomSeries, Skipped, dicom_tree, find_scans, find_series, scans_to_segment
-from common.data.dicom import series_name
+from common.data import find_scans, scans_to_segment
+from common.dicom import tree as dicom_tree
+from common.dicom.series import series_name
+from common.dicom.tree import DicomSeries, Skipped, find_series
 from common.errors import DicomError, MissingDataError, OutputError
 
 

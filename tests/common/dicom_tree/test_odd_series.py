@@ -9,7 +9,7 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEGLosslessSV1, MRImageStorage, SecondaryCaptureImageStorage
 
 from common.data import find_scans, scans_to_segment
-from common.data.dicom import series_name
+from common.dicom.series import series_name
 from common.errors import DicomError, ImageError
 
 

@@ -12,8 +12,8 @@ from pydicom import dcmread
 from pydicom.encaps import encapsulate
 from pydicom.uid import ComprehensiveSRStorage, JPEGLosslessSV1, RLELossless
 
-from common.data import DicomSeriesReader, find_scans, scans_to_segment
-from common.data.dicom import SLICE_TAGS, read_slice
+from common.data import find_scans, scans_to_segment
+from common.dicom.series import SLICE_TAGS, DicomSeriesReader, read_slice
 from common.errors import DicomError, ImageError
 
 SECRETS = ("DOE", "JANE", "P4711", "19600102", "A0815", "1960DOE", "Invalid value")

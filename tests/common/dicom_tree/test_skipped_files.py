@@ -19,7 +19,7 @@ from pydicom.uid import (
 )
 
 from common.data import scans_to_segment
-from common.data.dicom import series_name
+from common.dicom.series import series_name
 
 NO_GEOMETRY = "image without ImagePositionPatient and ImageOrientationPatient"
 TRUNCATED = "no pixel data (CT Image); the file may be truncated: copy it again"

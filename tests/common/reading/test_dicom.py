@@ -9,8 +9,8 @@ from numpy.testing import assert_array_equal
 from pydicom import dcmread
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
-from common.data import DicomSeriesReader, find_scans
-from common.data.dicom import series_name
+from common.data import find_scans
+from common.dicom.series import DicomSeriesReader, series_name
 from common.errors import DicomError
 
 
@@ -129,7 +129,7 @@ def test_deflated_file_is_not_inflated_without_end(series, load, tmp_path, monke
     inflated = zlib.decompress(content[start:], -zlib.MAX_WBITS)
     packer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
     path.write_bytes(content[:start] + packer.compress(inflated + bytes(30_000_000)) + packer.flush())
-    monkeypatch.setattr("common.data.dicom.MAX_INFLATED", 10_000_000)
+    monkeypatch.setattr("common.dicom.series.MAX_INFLATED", 10_000_000)
     with pytest.raises(DicomError, match="a deflated file holds more than 10000000 bytes; export the series again"):
         load(folder)
     files = find_scans(folder)[0]["image"]

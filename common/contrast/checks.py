@@ -1,0 +1,110 @@
+"""What a training with class-wise pairs checks before it starts."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from ..data.cases import Case, class_name
+from ..engine.training_checks import TrainingPreflight
+from ..errors import NotEnoughCasesError
+from .loader import Partners
+from .methods import find_method
+from .presence import PresenceReader, frames_to_learn, presence_table
+
+logger = logging.getLogger(__name__)
+
+
+def weak_frames(cases: Sequence[Case], presence: PresenceReader, *, method: str) -> list[Case]:
+    """Returns the frames without masks that a method learns from, annotated with their classes.
+
+    Args:
+        cases: frames without masks.
+        presence: tells their classes.
+        method: name of the method.
+    """
+    chosen = find_method(method)
+    return frames_to_learn(cases, presence, needed=chosen.needs_presence, used=chosen.learns_without_masks)
+
+
+class ContrastivePreflight(TrainingPreflight):
+    """Also tells what the frames say of their classes, and warns where no pair can be made.
+
+    Args:
+        labeled: training frames whose masks are used.
+        unlabeled: training frames whose masks, if any, are not.
+        val_cases: validation cases.
+        used: those of the unlabeled frames that the method learns from.
+        presence: tells the classes of frames.
+        num_classes: C, background included.
+        method: name of the method.
+        classify_all: whether frames with masks are classified as well.
+        foreground_labels: data set -> classes that count, in order.
+        **settings: those of :class:`TrainingPreflight`.
+    """
+
+    def __init__(
+        self,
+        labeled: Sequence[Any],
+        unlabeled: Sequence[Any],
+        val_cases: Sequence[Any],
+        *,
+        used: Sequence[Any],
+        presence: PresenceReader,
+        num_classes: int,
+        method: str,
+        classify_all: bool = False,
+        foreground_labels: Mapping[str, Any] | None = None,
+        **settings: Any,
+    ) -> None:
+        super().__init__([*labeled, *unlabeled], val_cases, foreground_labels=foreground_labels, **settings)
+        self.labeled, self.unlabeled, self.used = labeled, unlabeled, used
+        self.presence, self.num_classes = presence, num_classes
+        self.method, self.classify_all = find_method(method), classify_all
+
+    def _check_sources(self) -> None:
+        """Raises as the base does, and without masks; warns of what cannot be learned."""
+        super()._check_sources()
+        if not self.labeled:
+            raise NotEnoughCasesError("no frame with a mask to train on; add cases to dataset_dir")
+        cases = self.presence.annotate([*self.labeled, *self.used])
+        table, phase = presence_table(cases, self.num_classes)
+        kinds = len(torch.unique(table, dim=0))
+        logger.info(
+            "%d frames with masks, %d with their classes alone; %d sets of classes, %d frames with a phase",
+            len(self.labeled), len(self.used), kinds, int((phase >= 0).sum()),
+        )  # fmt: skip
+        for index in (table[: len(self.labeled)].sum(dim=0) == 0).nonzero().flatten().tolist():
+            logger.warning(
+                "class %s never occurs in the frames with masks (%d), so it cannot be segmented: mark a frame of it or "
+                "raise labeled_fraction",
+                class_name([*self.labeled, *self.val_cases], index + 1, self.foreground_labels), len(self.labeled),
+            )  # fmt: skip
+        if self.method.classifies and not self.used and not self.classify_all:
+            logger.warning("every frame has a mask, so the classification learns nothing: set classify_all")
+        if self.method.pairs == "classes":
+            self._check_pairs(Partners(table, phase, len(self.labeled)), len(cases))
+
+    @staticmethod
+    def _check_pairs(partners: Partners, count: int) -> None:
+        """Warns of frames that have no positive."""
+        lonely = len(partners.lonely())
+        if lonely == count:
+            logger.warning(
+                "no two of the %d training frames show the same set of classes in the same phase, so no pair can be "
+                "made and the contrastive term is 0: add frames, or set method to classification or unet",
+                count,
+            )
+        elif lonely:
+            logger.warning(
+                "%d of %d training frames show a set of classes (in a phase) that no other shows: they have no "
+                "positive pair and count as negatives alone",
+                lonely, count,
+            )  # fmt: skip
+
+    def _parts(self) -> dict[str, Sequence[Any]]:
+        """The cases of the run; frames without masks also where nothing is learned from them."""
+        return super()._parts() | {"train": self.labeled, "unlabeled": self.unlabeled}

@@ -1,0 +1,159 @@
+"""Which classes a frame shows, without saying where: from the listing, from a table, or from its mask."""
+
+from __future__ import annotations
+
+import csv
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..data.cases import Case, case_name
+from ..errors import LabelError, MissingDataError
+
+logger = logging.getLogger(__name__)
+
+NO_PHASE = -1
+"""Number that stands for a phase that is not known."""
+
+
+class PresenceReader:
+    """Tells which foreground classes every case shows.
+
+    The table comes first, then ``classes`` of the listing (``dataset.json``), then the mask itself. The phase of the
+    operation comes from the table or the listing.
+
+    Args:
+        num_classes: C, background included.
+        presence_file: CSV with the columns ``image`` (name of the case or its file), ``classes`` (label values between
+            spaces or semicolons; none where only background is seen) and, optionally, ``phase``.
+        foreground_labels: data set (``task`` of a case) -> label values of the classes that count, in order.
+        reader: loads the ``label`` of a case as class indices, checked against its ``image``.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        presence_file: str | None = None,
+        foreground_labels: Mapping[str, Sequence[int]] | None = None,
+        reader: Callable[..., Any] | None = None,
+    ) -> None:
+        self.num_classes, self.foreground_labels = num_classes, dict(foreground_labels or {})
+        self.reader = reader
+        self.table = read_presence(presence_file) if presence_file else {}
+        self._read: dict[str, list[int]] = {}
+
+    def annotate(self, cases: Sequence[Case]) -> list[Case]:
+        """Returns the cases with ``present``, the sorted class indices, and ``phase``, where these are known.
+
+        Raises:
+            LabelError: when a class is named that the network has not.
+        """
+        return [case if "present" in case else self._describe(case) for case in cases]
+
+    def _describe(self, case: Case) -> Case:
+        """One case with what is known of it."""
+        names = (str(case.get("case", "")), Path(str(case["image"])).name)
+        row = next((self.table[name] for name in names if name in self.table), {})
+        described = case | ({"phase": row["phase"]} if row.get("phase") else {})
+        values = row.get("classes", case.get("listed"))
+        if values is not None:
+            return described | {"present": self._indices(values, case)}
+        if "label" in case and self.reader is not None:
+            path = str(case["label"])
+            if path not in self._read:
+                label = torch.as_tensor(self.reader(dict(case))["label"])
+                self._read[path] = sorted(int(value) for value in label.unique().tolist() if value)
+            return described | {"present": self._read[path]}
+        return described
+
+    def _indices(self, values: Sequence[int], case: Case) -> list[int]:
+        """Class indices of label values; background is none."""
+        named = self.foreground_labels.get(str(case.get("task", "")))
+        if named is not None:
+            return sorted(number for number, value in enumerate(named, start=1) if value in values)
+        beyond = [value for value in values if not 0 <= value < self.num_classes]
+        if beyond:
+            raise LabelError(
+                f"case {case.get('case', '')!r} is said to show class {beyond[0]}, but out_channels is "
+                f"{self.num_classes}, that is, 0 to {self.num_classes - 1}; raise it, or name the values that count in "
+                "foreground_labels"
+            )
+        return sorted({int(value) for value in values} - {0})
+
+
+def read_presence(path: str | Path) -> dict[str, dict[str, Any]]:
+    """Returns the rows of a table of classes: name of a case or file -> ``classes`` and, where given, ``phase``.
+
+    Args:
+        path: CSV, see :class:`PresenceReader`.
+
+    Raises:
+        MissingDataError: when the file does not exist or has not the columns.
+        LabelError: when a class is no whole number.
+    """
+    if not Path(path).is_file():
+        raise MissingDataError(f"presence_file {path} does not exist; give a CSV with the columns image and classes")
+    rows: dict[str, dict[str, Any]] = {}
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        table = csv.DictReader(file)
+        if not {"image", "classes"} <= set(table.fieldnames or ()):
+            raise MissingDataError(
+                f"presence_file {path} has the columns {list(table.fieldnames or ())}; it needs image and classes, and "
+                "may have phase"
+            )
+        for row in table:
+            try:
+                classes = [int(value) for value in (row["classes"] or "").replace(";", " ").split()]
+            except ValueError as error:
+                raise LabelError(
+                    f"presence_file {path} says of {row['image']!r} classes {row['classes']!r}; accepted are label "
+                    "values as whole numbers between spaces or semicolons"
+                ) from error
+            entry = {"classes": classes, "phase": (row.get("phase") or "").strip()}
+            rows[row["image"]] = rows[case_name(row["image"])] = entry
+    return rows
+
+
+def presence_table(cases: Sequence[Case], num_classes: int) -> tuple[Tensor, Tensor]:
+    """Returns which classes every case shows, and the number of its phase.
+
+    Args:
+        cases: annotated; a case that tells nothing counts as one that shows no class.
+        num_classes: C, background included.
+
+    Returns:
+        ``(N, C - 1)`` float32 of zeros and ones, and ``(N,)`` int64, -1 where no phase is given.
+    """
+    table = torch.zeros(len(cases), num_classes - 1)
+    names = sorted({str(case["phase"]) for case in cases if "phase" in case})
+    numbers = {name: number for number, name in enumerate(names)}
+    for row, case in zip(table, cases, strict=True):
+        row[[index - 1 for index in case.get("present", ())]] = 1
+    phases = [numbers[str(case["phase"])] if "phase" in case else NO_PHASE for case in cases]
+    return table, torch.tensor(phases, dtype=torch.long)
+
+
+def frames_to_learn(cases: Sequence[Case], presence: PresenceReader, *, needed: bool, used: bool) -> list[Case]:
+    """Returns the frames without masks that training uses, annotated.
+
+    Args:
+        cases: frames without masks.
+        presence: tells their classes.
+        needed: whether a frame must tell its classes; those that do not are left out with a warning.
+        used: whether such frames are used at all.
+    """
+    annotated = presence.annotate(cases) if used else []
+    chosen = [case for case in annotated if "present" in case or not needed]
+    if len(chosen) < len(annotated):
+        missing = next(case for case in annotated if "present" not in case)
+        logger.warning(
+            "%d of %d frames without a mask do not tell their classes and are left out, the first is case %r: name "
+            "their classes in dataset.json or presence_file",
+            len(annotated) - len(chosen), len(annotated), missing.get("case", ""),
+        )  # fmt: skip
+    return chosen

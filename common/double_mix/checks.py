@@ -1,0 +1,66 @@
+"""Checks, before training, that two networks can train each other."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from ..engine.training_checks import TrainingPreflight
+from ..errors import NotEnoughCasesError
+
+logger = logging.getLogger(__name__)
+
+
+class CoTrainingPreflight(TrainingPreflight):
+    """Also finds what would keep two networks from training each other.
+
+    Args:
+        labeled: training cases whose labels are used.
+        unlabeled: training cases whose labels, if any, are not.
+        val_cases: validation cases.
+        batch_size: labeled and unlabeled patches together.
+        teaching: name of the way to learn from unlabeled cases; with ``none`` and without mixing none are needed.
+        mixing: name of the mixing.
+        **settings: those of :class:`TrainingPreflight`.
+    """
+
+    def __init__(
+        self,
+        labeled: Sequence[Any],
+        unlabeled: Sequence[Any],
+        val_cases: Sequence[Any],
+        *,
+        batch_size: int,
+        teaching: str,
+        mixing: str,
+        **settings: Any,
+    ) -> None:
+        super().__init__([*labeled, *unlabeled], val_cases, **settings)
+        self.labeled, self.unlabeled = labeled, unlabeled
+        self.batch_size, self.needs_unlabeled = batch_size, not teaching == mixing == "none"
+
+    def _check_sources(self) -> None:
+        """Raises as the base does, and when a batch has too few cases to draw from."""
+        super()._check_sources()
+        half = self.batch_size // 2
+        if self.needs_unlabeled and not self.unlabeled:
+            self._check_unlabeled()
+        if len(self.labeled) < half:
+            raise NotEnoughCasesError(
+                f"{len(self.labeled)} labeled case(s), but half of a batch of {self.batch_size} needs {half}; raise "
+                "labeled_fraction, add labeled cases or lower batch_size"
+            )
+
+    def _check_unlabeled(self) -> None:
+        """Raises where a drawn split leaves no unlabeled case; lists set from outside cannot name any."""
+        found = f"no unlabeled case is left beside {len(self.labeled)} labeled one(s)"
+        if self.split is not None and self.split.drawn:
+            raise NotEnoughCasesError(
+                f"{found}; lower labeled_fraction, give unlabeled_dir, or lay configs/supervised.json over train.json"
+            )
+        logger.warning("%s; these are learned from without their labels as well; unlabeled_dir names others", found)
+
+    def _parts(self) -> dict[str, Sequence[Any]]:
+        """The cases of the run; unlabeled ones also where nothing is learned from them."""
+        return super()._parts() | {"train": self.labeled, "unlabeled": self.unlabeled}

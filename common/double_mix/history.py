@@ -1,0 +1,63 @@
+"""Class weights and terms of the loss over the epochs: metrics of the training engine, and a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ignite.engine import Engine, Events
+
+from ..figures import draw_curves
+from ..handlers.terms import LossTerms
+from ..runtime.distributed import is_main_process
+from .step import CoTrainingStep
+
+
+class ClassWeightHistory:
+    """Adds the terms of the loss and the class weights to the metrics of every epoch, and draws the weights.
+
+    The metrics are ``loss_<term>`` and ``weight_<a or b>/<class>``; handlers attached later (TensorBoard, the history)
+    find them.
+
+    Args:
+        step: the iteration of the engine.
+        names: names of the weights of A and B, for the picture.
+        history: has ``epochs``, a list of the metrics of each epoch.
+        output_dir: folder of ``class_weights.png``.
+    """
+
+    def __init__(self, step: CoTrainingStep, names: Sequence[str], history: Any, output_dir: str) -> None:
+        self.step, self.names, self.history = step, tuple(names), history
+        self.output_dir = Path(output_dir)
+
+    def attach(self, engine: Engine) -> None:
+        """Attaches to a training engine, before the handlers that record or write its metrics."""
+        LossTerms(self.step.terms, self.step.class_weights[0].weight.device).attach(engine)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+        engine.add_event_handler(Events.COMPLETED, self.write)
+
+    def __call__(self, engine: Engine) -> None:
+        """Reads the weights after an epoch."""
+        for network, weight in zip("ab", self.step.class_weights, strict=True):
+            values = enumerate(weight.weight.tolist())
+            engine.state.metrics |= {f"weight_{network}/{index}": value for index, value in values}
+
+    def write(self, _engine: Engine) -> None:
+        """Draws the weights of both networks over the epochs, on the main process only."""
+        if not is_main_process() or not self.history.epochs:
+            return
+        groups = {
+            f"network {network.upper()}: {name}": _curves(self.history.epochs, f"weight_{network}/")
+            for network, name in zip("ab", self.names, strict=True)
+        }
+        draw_curves(groups, self.output_dir / "class_weights.png", xlabel="epoch", ylabel="class weight")
+
+
+def _curves(epochs: Sequence[Mapping[str, float]], prefix: str) -> dict[str, list[tuple[float, float]]]:
+    """Class -> points of its weight over the epochs."""
+    keys = [key for key in epochs[-1] if key.startswith(prefix)]
+    return {
+        f"class {key.removeprefix(prefix)}": [(epoch["epoch"], epoch[key]) for epoch in epochs if key in epoch]
+        for key in keys
+    }

@@ -1,0 +1,275 @@
+"""Mixing of labeled images with unlabeled ones and their pseudo labels: Double-Mix, and what it is compared with.
+
+Double-Mix (Zhang et al., *Double-Mix Pseudo-Label Framework*, IJCARS) pastes whole classes of the pseudo label into the
+labeled image, drawn with the class weights of the network that learns from the mix. What is drawn at random is drawn
+first, in numbers that do not depend on the images, and applied afterwards: so nothing waits for the device, and the
+mix of a batch is the mix of its elements.
+"""
+
+from __future__ import annotations
+
+import warnings
+from functools import partial
+from typing import Literal, Protocol, get_args
+
+import torch
+from monai.transforms import CutOut
+from torch import Tensor
+
+from ..errors import ConfigError
+from ..metrics.masks import class_masks
+
+Draw = Literal["replacement", "bernoulli"]
+Mixed = tuple[Tensor, Tensor, Tensor]
+
+
+class Mixing(Protocol):
+    """What every mixing is called with; see :func:`double_mix`."""
+
+    def __call__(
+        self,
+        image_u: Tensor,
+        pseudo_u: Tensor,
+        image_l: Tensor,
+        label_l: Tensor,
+        weight: Tensor,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> Mixed:
+        """Returns image, label and mask."""
+
+
+def present_classes(label: Tensor, num_classes: int) -> Tensor:
+    """Returns which classes each image holds, ``(B, C)`` bool, of class indices ``(B, 1, H, W[, D])``."""
+    return class_masks(label, num_classes).flatten(2).any(dim=2)
+
+
+def draw_classes(present: Tensor, weight: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+    """Returns C draws with replacement for each image, among the classes it holds, with the weights as probabilities.
+
+    Where every class present has weight 0, all present ones are equally likely.
+
+    Args:
+        present: ``(B, C)`` bool, at least one true in each row.
+        weight: ``(C,)``, not negative; its scale does not matter.
+        generator: of the draw.
+
+    Returns:
+        ``(B, C)`` class indices; of a row, as many count as classes are present.
+    """
+    probability = weight.to(present.device).double() * present
+    probability = torch.where(probability.sum(dim=1, keepdim=True) > 0, probability, present.double())
+    size = present.shape[1]
+    # A race of exponential clocks: the first to ring is drawn, with a probability proportional to its rate.
+    clocks = -torch.log1p(-_uniform((len(present), size, size), present.device, generator))
+    rates = probability.unsqueeze(1)
+    return torch.where(rates > 0, clocks / rates, torch.inf).argmin(dim=2)
+
+
+def choose_classes(
+    present: Tensor, weight: Tensor, *, generator: torch.Generator | None = None, draw: Draw = "replacement"
+) -> Tensor:
+    """Returns the classes that each image gives away, ``(B, C)`` bool.
+
+    Args:
+        present: ``(B, C)`` bool.
+        weight: ``(C,)``, not negative; at most 1 for ``bernoulli``.
+        generator: of the draw.
+        draw: ``replacement`` draws as often as classes are present and merges duplicates; ``bernoulli`` takes each
+            class with a probability of its weight, so perhaps none, but one of the present ones, all equally likely,
+            where all of these have weight 0.
+    """
+    if draw == "bernoulli":
+        numbers = _uniform(tuple(present.shape), present.device, generator)
+        likely = present & (weight.to(present.device) > 0)
+        first = torch.where(present, numbers, torch.inf).argmin(dim=1, keepdim=True)
+        one = present & torch.zeros_like(present).scatter_(1, first, value=True)
+        return torch.where(likely.any(dim=1, keepdim=True), likely & (numbers < weight.to(present.device)), one)
+    drawn = draw_classes(present, weight, generator=generator)
+    order = torch.arange(present.shape[1], device=present.device)
+    # Drawing for the largest possible number and dropping the rest waits for nothing.
+    counts = order < present.sum(dim=1, keepdim=True)
+    return ((drawn.unsqueeze(2) == order) & counts.unsqueeze(2)).any(dim=1)
+
+
+def mask_of_classes(label: Tensor, chosen: Tensor) -> Tensor:
+    """Returns the voxels of the chosen classes, a bool of the shape of ``label``.
+
+    Args:
+        label: class indices, ``(B, 1, H, W[, D])``.
+        chosen: ``(B, C)`` bool.
+    """
+    return chosen.gather(1, label.flatten(1).long()).reshape(label.shape)
+
+
+def apply_mask(image_u: Tensor, pseudo_u: Tensor, image_l: Tensor, label_l: Tensor, mask: Tensor) -> Mixed:
+    """Returns the unlabeled image and its pseudo label inside the mask, the labeled ones outside, and the mask.
+
+    ``x^m = x^u * M + x^l * (1 - M)`` and ``y^m = y^u * M + y^l * (1 - M)``.
+    """
+    return torch.where(mask, image_u, image_l), torch.where(mask, pseudo_u, label_l.to(pseudo_u.dtype)), mask
+
+
+def double_mix(
+    image_u: Tensor,
+    pseudo_u: Tensor,
+    image_l: Tensor,
+    label_l: Tensor,
+    weight: Tensor,
+    *,
+    generator: torch.Generator | None = None,
+    draw: Draw = "replacement",
+) -> Mixed:
+    """Pastes the voxels of drawn classes of the unlabeled images into the labeled ones.
+
+    Args:
+        image_u: unlabeled images, ``(B, n, H, W[, D])``.
+        pseudo_u: their pseudo labels, class indices ``(B, 1, H, W[, D])`` or ``(B, H, W[, D])``.
+        image_l: labeled images, of the shape of ``image_u``.
+        label_l: their labels, of the shape of ``pseudo_u``.
+        weight: ``(C,)``, not negative: how likely each class is drawn.
+        generator: of the draw; one on the CPU draws the same for every device. Torch's own where none is given.
+        draw: see :func:`choose_classes`.
+
+    Returns:
+        Mixed images, mixed labels, and the mask of what came from the unlabeled images, a bool of the labels' shape.
+
+    Raises:
+        ConfigError: when shapes differ.
+
+    Example:
+        >>> image_u, image_l = torch.ones(1, 1, 2, 2), torch.zeros(1, 1, 2, 2)
+        >>> pseudo_u = torch.tensor([[[[0, 1], [0, 1]]]])
+        >>> image, label, mask = double_mix(image_u, pseudo_u, image_l, pseudo_u * 0, torch.tensor([0.0, 1.0]))
+        >>> image[0, 0]
+        tensor([[0., 1.], [0., 1.]])
+    """
+    if pseudo_u.ndim == image_u.ndim - 1:
+        parts = image_u, pseudo_u.unsqueeze(1), image_l, label_l.unsqueeze(1)
+        image, label, mask = double_mix(*parts, weight, generator=generator, draw=draw)
+        return image, label.squeeze(1), mask.squeeze(1)
+    _check_shapes(image_u, pseudo_u, image_l, label_l)
+    present = present_classes(pseudo_u, len(weight))
+    chosen = choose_classes(present, weight, generator=generator, draw=draw)
+    return apply_mask(image_u, pseudo_u, image_l, label_l, mask_of_classes(pseudo_u, chosen))
+
+
+def class_mix(
+    image_u: Tensor,
+    pseudo_u: Tensor,
+    image_l: Tensor,
+    label_l: Tensor,
+    weight: Tensor,
+    *,
+    generator: torch.Generator | None = None,
+) -> Mixed:
+    """ClassMix (Olsson et al., WACV 2021): half of the classes present, rounded down, all alike.
+
+    Arguments are those of :func:`double_mix`; of ``weight`` only the length counts.
+    """
+    _check_shapes(image_u, pseudo_u, image_l, label_l)
+    present = present_classes(pseudo_u, len(weight))
+    lots = torch.where(present, _uniform(tuple(present.shape), present.device, generator), torch.inf)
+    chosen = lots.argsort(dim=1).argsort(dim=1) < present.sum(dim=1, keepdim=True) // 2
+    return apply_mask(image_u, pseudo_u, image_l, label_l, mask_of_classes(pseudo_u, chosen))
+
+
+def cut_mix(
+    image_u: Tensor,
+    pseudo_u: Tensor,
+    image_l: Tensor,
+    label_l: Tensor,
+    weight: Tensor,
+    *,
+    generator: torch.Generator | None = None,
+) -> Mixed:
+    """CutMix (Yun et al., ICCV 2019): a box of the unlabeled image in the labeled one.
+
+    Arguments are those of :func:`double_mix`; the weights do not count.
+    """
+    _check_shapes(image_u, pseudo_u, image_l, label_l)
+    return apply_mask(image_u, pseudo_u, image_l, label_l, random_boxes(pseudo_u, generator))
+
+
+def cut_out(
+    image_u: Tensor,
+    pseudo_u: Tensor,
+    image_l: Tensor,
+    label_l: Tensor,
+    weight: Tensor,
+    *,
+    generator: torch.Generator | None = None,
+) -> Mixed:
+    """CutOut (DeVries and Taylor, 2017): the unlabeled image without a box, which is empty and background.
+
+    Arguments are those of :func:`double_mix`; neither the weights nor the labeled images count.
+    """
+    _check_shapes(image_u, pseudo_u, image_l, label_l)
+    empty = torch.zeros_like(image_u), torch.zeros_like(label_l)
+    return apply_mask(image_u, pseudo_u, *empty, ~random_boxes(pseudo_u, generator))
+
+
+def random_boxes(label: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Returns a random box for each image, a bool of the shape of ``label``, as MONAI's ``CutOut`` draws it.
+
+    Its sides are the image's times the square root of a number from [0, 1]; all boxes of a batch start at one corner.
+
+    Args:
+        label: ``(B, 1, H, W[, D])``; only its shape and device count.
+        generator: of the draw, on the CPU; MONAI draws by numpy, which is seeded from it.
+    """
+    transform = CutOut(batch_size=len(label))
+    transform.set_random_state(seed=int(torch.randint(2**31 - 1, (1,), generator=generator)))
+    with warnings.catch_warnings():
+        # MONAI 1.6.1 indexes by a list, which torch 2.13 still takes for a tuple, with a warning.
+        warnings.simplefilter("ignore", UserWarning)
+        kept = transform(torch.ones(label.shape, device=label.device))
+    return torch.as_tensor(kept) == 0
+
+
+MIXINGS: dict[str, Mixing | None] = {
+    "none": None,
+    "CutMix": cut_mix,
+    "CutOut": cut_out,
+    "ClassMix": class_mix,
+    "Double-Mix": double_mix,
+}
+"""Name of a mixing -> its function; what ``mixing`` accepts."""
+
+
+def make_mixing(name: str, draw: Draw = "replacement") -> Mixing | None:
+    """Returns the mixing of that name, ``None`` for none.
+
+    Args:
+        name: one of ``MIXINGS``.
+        draw: of Double-Mix, see :func:`choose_classes`.
+
+    Raises:
+        ConfigError: when there is no such mixing or draw.
+    """
+    if name not in MIXINGS:
+        raise ConfigError(f"mixing {name!r} does not exist; accepted are {', '.join(MIXINGS)}")
+    if draw not in get_args(Draw):
+        raise ConfigError(f"draw is {draw!r}; accepted are {' and '.join(get_args(Draw))}")
+    mixing = MIXINGS[name]
+    return partial(double_mix, draw=draw) if mixing is double_mix else mixing
+
+
+def _uniform(shape: tuple[int, ...], device: torch.device, generator: torch.Generator | None) -> Tensor:
+    """Numbers from [0, 1), float64; of a generator on the CPU they are sent on without waiting."""
+    source = device if generator is None else generator.device
+    numbers = torch.rand(shape, dtype=torch.float64, device=source, generator=generator)
+    if source.type == device.type:
+        return numbers
+    return numbers.pin_memory().to(device, non_blocking=True)
+
+
+def _check_shapes(image_u: Tensor, pseudo_u: Tensor, image_l: Tensor, label_l: Tensor) -> None:
+    """Raises when the two sides, or images and labels, do not fit."""
+    places = {tuple(item.shape[:1] + item.shape[2:]) for item in (image_u, pseudo_u, image_l, label_l)}
+    if len(places) > 1 or image_u.shape[1] != image_l.shape[1] or pseudo_u.shape[1] != label_l.shape[1]:
+        shapes = [tuple(item.shape) for item in (image_u, pseudo_u, image_l, label_l)]
+        raise ConfigError(
+            f"unlabeled image and pseudo label {shapes[:2]}, labeled image and label {shapes[2:]}: both sides must "
+            "have equal shapes, and one channel of class indices"
+        )

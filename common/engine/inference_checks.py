@@ -1,0 +1,66 @@
+"""What a run that segments checks before anything is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..runtime.files import check_writable
+from ..runtime.weights import load_weights
+from ..spectral import SignatureBank, SpectralInferer, bank_settings
+
+
+class InferencePreflight:
+    """Loads the weights and makes sure that the signature bank belongs to them and results can be written.
+
+    Args:
+        network: receives the weights.
+        weights_file: the weights.
+        bank_file: the signature bank.
+        inferer: whose settings the bank must share.
+        image_transforms: what prepares an image after loading; the bank must have been fitted with the same.
+        output_dir: must be writable.
+        device: where tensors are read to.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        weights_file: str,
+        bank_file: str,
+        inferer: SpectralInferer,
+        image_transforms: Sequence[Any],
+        output_dir: str,
+        device: str | torch.device,
+    ) -> None:
+        self.network, self.weights_file, self.bank_file = network, weights_file, bank_file
+        self.inferer, self.image_transforms = inferer, image_transforms
+        self.output_dir, self.device = output_dir, device
+
+    def load(self) -> None:
+        """Loads the weights and makes sure that results can be written.
+
+        Raises:
+            OutputError: when ``output_dir`` cannot be written.
+            MissingDataError: when the weights are missing.
+            WeightsError: when the weights belong to another network.
+        """
+        check_writable(self.output_dir)
+        load_weights(self.network, self.weights_file, device=self.device)
+
+    def run(self) -> SignatureBank:
+        """Returns the bank, which belongs to the network.
+
+        Raises:
+            MissingDataError: when weights or bank are missing.
+            BankError: when the bank is unreadable or was fitted with other weights or settings.
+        """
+        self.load()
+        bank = SignatureBank.load(self.bank_file)
+        # The inferer remembers the digest, so that the first scan does not compute it again.
+        digest = self.inferer.weights_digest(self.network)
+        bank.check(**bank_settings(self.inferer, self.image_transforms, digest))
+        return bank

@@ -1,0 +1,105 @@
+"""What a training run checks before it starts."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..data import CaseSplit, name_cases, write_split
+from ..errors import ConfigError, NotEnoughCasesError
+from ..runtime.digests import settings_digest
+from ..runtime.distributed import is_main_process
+from ..runtime.files import check_writable
+from ..spectral.distance import Distance
+
+logger = logging.getLogger(__name__)
+
+
+def run_digest(cases: Mapping[str, Sequence[Any]], settings: Mapping[str, Any]) -> str:
+    """Returns the SHA-256, in hexadecimal, of what a run that is resumed must share with the one that it goes on with.
+
+    Args:
+        cases: part -> cases, of which the names count, in order; so a data set may be moved in between.
+        settings: key -> value; not ``max_epochs``, since a run may be made longer.
+    """
+    return settings_digest({"cases": name_cases(cases), "settings": settings})
+
+
+class TrainingPreflight:
+    """Finds, before hours are spent, what would make a training run fail at its end.
+
+    Args:
+        train_cases: training cases.
+        val_cases: validation cases.
+        max_epochs: epochs of the run.
+        val_interval: epochs between validations; without one no weights are saved.
+        distance: of the signature bank, which needs two cases, or three for the Mahalanobis distance.
+        output_dir: where ``split.json`` is written, which tells the cases of this run.
+        save_dir: where weights and bank will be written.
+        split: where the cases come from, unless they were set from outside.
+        foreground_labels: data set -> classes that count; each must be one of the training cases'.
+    """
+
+    def __init__(
+        self,
+        train_cases: Sequence[Any],
+        val_cases: Sequence[Any],
+        *,
+        max_epochs: int,
+        val_interval: int,
+        distance: Distance,
+        output_dir: str,
+        save_dir: str,
+        split: CaseSplit | None = None,
+        foreground_labels: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.train_cases, self.val_cases = train_cases, val_cases
+        self.max_epochs, self.val_interval = max_epochs, val_interval
+        self.distance, self.folders = distance, (output_dir, save_dir)
+        self.split, self.foreground_labels = split, dict(foreground_labels or {})
+
+    def run(self) -> None:
+        """Checks everything.
+
+        Raises:
+            NotEnoughCasesError: when no threshold could be fitted, or there is nothing to validate on.
+            ConfigError: when no validation would take place.
+            OutputError: when a folder cannot be written.
+        """
+        needed = 2 if self.distance == "nearest" else 3
+        if len(self.train_cases) < needed or not self.val_cases:
+            raise NotEnoughCasesError(
+                f"{len(self.train_cases)} training and {len(self.val_cases)} validation case(s): the signature bank's "
+                f"threshold needs at least {needed} to train on, and one to validate on; add cases to dataset_dir"
+            )
+        if not 0 < self.val_interval <= self.max_epochs:
+            raise ConfigError(
+                f"val_interval is {self.val_interval} with max_epochs {self.max_epochs}: no validation would take "
+                "place and no weights be saved; accepted is 1 to max_epochs"
+            )
+        self._check_sources()
+        for folder in self.folders:
+            check_writable(folder)
+        if is_main_process():
+            write_split(self._parts(), Path(self.folders[0]) / "split.json")
+
+    def _parts(self) -> dict[str, Sequence[Any]]:
+        """The cases of the run: part -> cases."""
+        parts = {"train": self.train_cases, "val": self.val_cases}
+        if self.split is not None and self.split.drawn:
+            parts["test"] = self.split.part("test")
+        return parts
+
+    def _check_sources(self) -> None:
+        """Raises when given data are mixed with phantoms, or ``foreground_labels`` names another data set."""
+        if len({bool(case.get("phantom")) for case in [*self.train_cases, *self.val_cases]}) > 1:
+            raise ConfigError(
+                "training cases are given but validation cases are phantoms, or the other way round; give both (in "
+                "MONAI Label: val_split above 0)"
+            )
+        tasks = {str(case.get("task", "")) for case in self.train_cases}
+        strange = sorted(set(self.foreground_labels) - tasks)
+        if strange:
+            raise ConfigError(f"foreground_labels names {strange}; the data sets are {sorted(tasks)}")

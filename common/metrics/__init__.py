@@ -1,0 +1,1 @@
+"""Measures segmentations and detectors."""

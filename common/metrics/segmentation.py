@@ -1,0 +1,61 @@
+"""Measures a segmentation against its ground truth, channel by channel."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from monai.metrics import compute_average_surface_distance, compute_dice, compute_hausdorff_distance
+from torch import Tensor
+
+from ..calibration import boundary_band, calibration_bins, errors_from_bins
+
+METRICS = ("dsc", "hd95", "assd", "ece", "mce")
+
+
+def measure_segmentation(
+    y_pred: Tensor,
+    y: Tensor,
+    spacing: Sequence[float],
+    *,
+    segmentation: Tensor | None = None,
+    threshold: float = 0.5,
+    width: float = 10,
+    num_bins: int = 10,
+) -> tuple[dict[str, float], Tensor]:
+    """Returns the metrics of one structure in one case.
+
+    Karimi and Gholipour 2023: DSC, HD95 and ASSD of the thresholded prediction, ECE and MCE of the probabilities in the
+    band around the ground truth's surface.
+
+    Args:
+        y_pred: Predicted probability of the structure, ``(H, W[, D])`` in [0, 1].
+        y: Ground truth, ``(H, W[, D])``, zero or one.
+        spacing: Size of a voxel along each axis, in mm, above 0.
+        segmentation: Predicted structure, ``(H, W[, D])``, nonzero inside; by default where ``y_pred`` is above
+            ``threshold``.
+        threshold: Probability above which a voxel is foreground, in [0, 1]; 0.5 by default.
+        width: Half width of the band of ECE and MCE, in voxels; 10 in the paper.
+        num_bins: Number of equal bins of ECE and MCE; 10 by default.
+
+    Returns:
+        ``dsc`` in [0, 1], ``hd95`` and ``assd`` in mm, ``ece`` and ``mce`` in [0, 1]; NaN where a metric does not exist
+        (no ground truth; no prediction, for the distances). Then the calibration bins ``(3, num_bins)``.
+
+    Raises:
+        ConfigError: when shapes differ or a probability lies outside [0, 1].
+    """
+    predicted = (y_pred > threshold if segmentation is None else segmentation > 0)[None, None]
+    truth = (y > 0)[None, None]
+    bins = calibration_bins(y_pred.float(), y.float(), num_bins=num_bins, mask=boundary_band(y, width))
+    ece, mce = errors_from_bins(bins)
+    distances = (math.nan, math.nan)
+    if bool(truth.any()) and bool(predicted.any()):
+        settings: dict[str, Any] = {"include_background": True, "spacing": [float(size) for size in spacing]}
+        distances = (
+            float(compute_hausdorff_distance(predicted, truth, percentile=95, **settings)),
+            float(compute_average_surface_distance(predicted, truth, symmetric=True, **settings)),
+        )
+    dsc = float(compute_dice(predicted, truth, ignore_empty=True))
+    return dict(zip(METRICS, (dsc, *distances, ece, mce), strict=True)), bins

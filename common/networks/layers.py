@@ -1,0 +1,25 @@
+"""Layers of any network, by their names."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from ..errors import ConfigError
+
+
+def find_layer(network: nn.Module, name: str, *, setting: str) -> nn.Module:
+    """Returns the submodule of that name.
+
+    Args:
+        network: any network.
+        name: as ``named_modules`` gives it.
+        setting: what a message calls the list of names.
+
+    Raises:
+        ConfigError: when there is none, with the names that there are.
+    """
+    try:
+        return network.get_submodule(name)
+    except AttributeError as error:
+        names = ", ".join(child for child, _ in network.named_modules() if child and child.count(".") <= 1)
+        raise ConfigError(f"{setting} names {name!r}, which the network has not; it has: {names}") from error

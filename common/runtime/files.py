@@ -1,0 +1,121 @@
+"""Writing files so that nothing is ever half written."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import re
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from ..errors import OutputError
+
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+"""How a cell begins that a spreadsheet computes; the last four are the wide forms of the first."""
+
+NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?|[+-](inf|nan)")
+"""A text that is a number and no formula."""
+
+
+def check_writable(folder: str | Path) -> None:
+    """Makes sure that a folder exists and can be written.
+
+    Raises:
+        OutputError: when it cannot.
+    """
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OutputError(
+            f"cannot write to {folder}: {error.strerror}; choose another output_dir or model_dir"
+        ) from error
+
+
+@contextmanager
+def write_atomically(path: str | Path) -> Iterator[Path]:
+    """Gives a temporary path beside ``path`` and renames it to ``path`` when the block ends without an error.
+
+    The temporary name keeps the suffixes, by which writers choose a format. Folders are created as needed.
+
+    Args:
+        path: where the file shall be.
+
+    Raises:
+        OutputError: when the file cannot be written (disk full, folder not writable); nothing is left behind.
+    """
+    target = Path(path)
+    temporary = target.with_name(f".{os.getpid()}.{target.name}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        os.replace(temporary, target)
+    except OSError as error:
+        raise OutputError(
+            f"cannot write {target}: {error.strerror or error}; free space or choose another output_dir"
+        ) from error
+    finally:
+        # Where the folder is a file, there is nothing to remove either.
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def write_json(content: Any, path: str | Path) -> None:
+    """Writes ``content`` as JSON; NaN and infinity, which JSON has not, become null.
+
+    Raises:
+        OutputError: when the file cannot be written.
+    """
+    with write_atomically(path) as temporary:
+        temporary.write_text(json.dumps(_plain(content), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def write_csv(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], path: str | Path) -> None:
+    """Writes rows as CSV with a line of column names; what a row holds beside the columns is left out.
+
+    A text that a spreadsheet would compute is marked as text, see :func:`csv_cell`. Bytes of a file name that are no
+    UTF-8 are written as escapes.
+
+    Raises:
+        OutputError: when the file cannot be written.
+    """
+    with (
+        write_atomically(path) as temporary,
+        open(temporary, "w", newline="", encoding="utf-8", errors="backslashreplace") as file,
+    ):
+        writer = csv.DictWriter(file, columns, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows({key: csv_cell(value) for key, value in row.items()} for row in rows)
+
+
+def csv_cell(value: Any) -> Any:
+    """Returns what a cell of a CSV holds: a text that begins as a formula gets an apostrophe, numbers stay numbers.
+
+    Spreadsheets compute a cell that begins with ``=``, ``+``, ``-`` or ``@`` when the file is opened, and drop a tab or
+    a line break before it; names of files can be such texts.
+
+    Args:
+        value: Of the cell.
+
+    Example:
+        >>> csv_cell("=1+1"), csv_cell("-1.5"), csv_cell(-1.5)
+        ("'=1+1", '-1.5', -1.5)
+    """
+    if not isinstance(value, str) or not value.startswith(FORMULA) or NUMBER.fullmatch(value):
+        return value
+    return f"'{value}"
+
+
+def _plain(content: Any) -> Any:
+    """The content with ``None`` for numbers that are not finite."""
+    if isinstance(content, Mapping):
+        return {key: _plain(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_plain(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content

@@ -1,0 +1,36 @@
+"""What a run logs, so that no name of a file can forge a line of the log or steer the terminal that shows it."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from ..errors import escaped
+
+
+class PrintableRecord(logging.LogRecord):
+    """A record whose message is one line that a terminal shows as it is, see :func:`common.errors.escaped`."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.exc_info:
+            # Formatters take a traceback from here before they make one of their own.
+            self.exc_text = escaped_lines(logging.Formatter().formatException(self.exc_info))  # type: ignore[arg-type]
+
+    def getMessage(self) -> str:
+        """Returns the message with its arguments, escaped."""
+        return escaped(super().getMessage())
+
+
+def escape_logs() -> None:
+    """Makes every record of this process printable, whichever library logs it and whichever handler writes it."""
+    logging.setLogRecordFactory(PrintableRecord)
+
+
+def escaped_lines(text: str) -> str:
+    """Returns a text of several lines, each as a terminal shows it.
+
+    Args:
+        text: Such as a traceback.
+    """
+    return "\n".join(escaped(line) for line in text.split("\n"))

@@ -1,0 +1,120 @@
+"""Checks the options of the command line, which MONAI passes on unchecked."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from typing import Any
+
+from monai.bundle import ConfigParser
+
+from ..errors import ConfigError
+from .knobs import WORDS
+
+RUNNER_OPTIONS = frozenset(
+    {
+        "args_file",
+        "config_file",
+        "experiment_name",
+        "final_id",
+        "init_id",
+        "logging_file",
+        "meta_file",
+        "run_id",
+        "run_name",
+        "tracking",
+        "tracking_uri",
+        "workflow_name",
+        "workflow_type",
+    }
+)
+"""Options of ``python -m monai.bundle run`` itself."""
+
+
+READ_AS_TEXT = ("pretrained",)
+"""Flags whose component understands them as a text too, see :func:`read_flag`."""
+
+
+def read_flag(value: bool | str, name: str) -> bool:
+    """Returns what a flag means that a command line may have given as a text, such as ``false``.
+
+    Args:
+        value: the flag; of a text, case does not matter.
+        name: of the flag, for the error.
+
+    Raises:
+        ConfigError: when the text is neither ``true`` nor ``false``.
+
+    Example:
+        >>> read_flag("false", "pretrained"), read_flag(True, "pretrained")
+        (False, True)
+    """
+    if isinstance(value, bool):
+        return value
+    if value.lower() not in ("true", "false"):
+        raise ConfigError(f"{name} is {value!r}; accepted are true and false")
+    return value.lower() == "true"
+
+
+def check_options(arguments: Sequence[str]) -> None:
+    """Makes sure that every ``--key`` of ``monai.bundle run`` exists in its config files; MONAI lets others pass.
+
+    The same for the value of a flag: MONAI takes ``false``, unlike ``False``, for a text, which would count as true.
+
+    Args:
+        arguments: of the command line, without the program. Anything but ``monai.bundle run`` passes.
+
+    Raises:
+        ConfigError: naming the unknown key and the most similar one that exists, or the flag.
+    """
+    options = {argument[2:].split("=", 1)[0]: index for index, argument in enumerate(arguments) if argument[:2] == "--"}
+    if "run" not in arguments[:1] or "config_file" not in options:
+        return
+    config = _read_configs(arguments, options["config_file"])
+    for option, index in options.items():
+        text = _value(arguments, index)
+        wrong = isinstance(config.get(option), bool) and text.lower() in ("false", "no", "off") and text != "False"
+        if wrong and option not in READ_AS_TEXT:
+            raise ConfigError(f"--{option} {text} is a text, which would count as true; write --{option} False")
+        if option in RUNNER_OPTIONS or has_option(config, option):
+            continue
+        near = difflib.get_close_matches(option, [str(key) for key in config if key != WORDS], n=1)
+        hint = f"; did you mean --{near[0]}?" if near else ""
+        raise ConfigError(f"unknown option --{option}: no such key in the config files{hint}")
+
+
+def _value(arguments: Sequence[str], index: int) -> str:
+    """The text that the option at this place is set to; empty without."""
+    return arguments[index].partition("=")[2] or "".join(arguments[index + 1 : index + 2])
+
+
+def _read_configs(arguments: Sequence[str], index: int) -> dict[str, Any]:
+    """All config files of the command line, laid over one another."""
+    text = _value(arguments, index)
+    files = [part.strip(" '\"") for part in text.strip("[]").split(",")]
+    config: dict[str, Any] = {}
+    for file in files:
+        # Keys of nested overlays, such as train#x, exist in the file they are laid over.
+        config |= ConfigParser.load_config_file(file)
+    return config
+
+
+def has_option(config: Any, option: str) -> bool:
+    """Returns whether a config has the (nested) key, or a component that may take a further argument of that name."""
+    key = option.lstrip("+").replace("::", "#")
+    if WORDS in key.split("#"):
+        return False
+    if key in config:
+        # Overlays name nested keys as a whole.
+        return True
+    for part in key.split("#"):
+        if isinstance(config, list):
+            if not part.isdigit() or int(part) >= len(config):
+                return False
+            config = config[int(part)]
+        elif isinstance(config, dict) and part in config:
+            config = config[part]
+        else:
+            # Components take optional arguments that their config does not spell out, and _disabled_.
+            return isinstance(config, dict) and ("_target_" in config or part.startswith("_"))
+    return True

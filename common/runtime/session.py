@@ -1,0 +1,70 @@
+"""Starts and ends a run of the command line: determinism, readable errors, checked options, process groups."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from traceback import format_exception
+from types import TracebackType
+
+import torch
+import torch.distributed as dist
+from monai.utils import set_determinism
+
+from ..errors import one_line
+from .distributed import is_cuda, is_main_process
+from .interrupts import Interrupted, watch_signals
+from .logs import escape_logs, escaped_lines
+from .options import check_options
+from .reasons import find_bundle_error
+
+
+def start_session(seed: int, *, distributed: bool = False, device: str | torch.device = "cpu") -> None:
+    """Makes a run reproducible, its errors and its log readable and its options checked.
+
+    Args:
+        seed: of every random number generator.
+        distributed: whether to join the process group that ``torchrun`` describes.
+        device: of this process, which decides how processes talk to one another.
+
+    Raises:
+        ConfigError: when the command line sets a key that no config file has.
+    """
+    sys.excepthook = report_error
+    watch_signals()
+    escape_logs()
+    check_options(sys.argv[1:])
+    if distributed and not dist.is_initialized():
+        if is_cuda(device):
+            torch.cuda.set_device(device)
+        dist.init_process_group("nccl" if is_cuda(device) and dist.is_nccl_available() else "gloo")
+        if not is_main_process():
+            logging.getLogger().setLevel(logging.WARNING)
+    set_determinism(seed=seed)
+
+
+def end_session() -> None:
+    """Leaves the process group, if there is one."""
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def report_error(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+    """Prints one line for an error of ours or an interruption, and the whole traceback for any other.
+
+    The exit status is 1, after Ctrl-C 130 and after SIGTERM 143. With the environment variable ``BUNDLE_TRACEBACK``
+    set, the traceback is printed for every error.
+
+    Raises:
+        SystemExit: After an interruption, whose exit status Python would not know.
+    """
+    if isinstance(error, Interrupted):
+        if is_main_process():
+            sys.stderr.write(f"{one_line(str(error))}\n")
+        raise SystemExit(error.status)
+    own = find_bundle_error(error)
+    if own is None or os.environ.get("BUNDLE_TRACEBACK"):
+        sys.stderr.write(escaped_lines("".join(format_exception(kind, error, traceback))))
+    else:
+        sys.stderr.write(f"error: {one_line(str(own))}\n")

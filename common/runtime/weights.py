@@ -1,0 +1,114 @@
+"""Network weights on disk: tensors only, complete or absent, and clear words when they do not fit."""
+
+from __future__ import annotations
+
+import pickle
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.handlers import CheckpointLoader
+from torch import nn
+
+from ..errors import MissingDataError, WeightsError, one_line
+from .distributed import unwrap
+from .files import write_atomically
+
+
+def save_atomically(content: Mapping[str, Any], path: str | Path) -> None:
+    """Writes a state dictionary so that a reader finds the old file or the whole new one.
+
+    The same content gives the same bytes, under whatever name and whoever writes it.
+
+    Args:
+        content: Names and tensors, or, in a checkpoint, plain values.
+        path: Where the file shall be.
+
+    Raises:
+        OutputError: when it cannot be written.
+    """
+    # Torch calls the records in a file after its name, and that of a temporary file is another every time.
+    with write_atomically(path) as temporary, open(temporary, "wb") as file:
+        try:
+            torch.save(dict(content), file)
+        except RuntimeError as error:  # torch's writer reports a full disk so
+            raise OSError(str(error)) from error
+
+
+def read_checkpoint(path: str | Path, *, device: str | torch.device = "cpu") -> dict[str, Any]:
+    """Returns what a file written by :func:`save_atomically` holds, unpickling tensors and plain values only.
+
+    Raises:
+        MissingDataError: when there is no such file.
+        WeightsError: when it is truncated or holds something else.
+    """
+    if not Path(path).is_file():
+        raise MissingDataError(f"no weights at {path}; train first, or set model_dir to the folder that holds model.pt")
+    try:
+        with warnings.catch_warnings():
+            # What torch warns of here, other formats and protocols, is refused below.
+            warnings.simplefilter("ignore", UserWarning)
+            content = torch.load(path, map_location=device, weights_only=True)
+    except _UNREADABLE as error:
+        # Not chained: torch advises to load such a file in a way that runs what is in it.
+        raise WeightsError(
+            f"{path} cannot be read as weights ({_reason(error)}); copy it again or train anew"
+        ) from None
+    if not isinstance(content, dict):
+        raise WeightsError(f"{path} holds {type(content).__name__}, expected a state dictionary; train anew")
+    return content
+
+
+_UNREADABLE = (
+    pickle.UnpicklingError, RuntimeError, EOFError, OSError, LookupError, ValueError, TypeError, AttributeError,
+    AssertionError, OverflowError,
+)  # fmt: skip
+"""What torch raises for damaged and foreign files."""
+
+
+def _reason(error: BaseException) -> str:
+    """Why a file cannot be read, in words of ours where torch's are advice or a riddle."""
+    text = one_line((str(error).splitlines() or [""])[0])
+    if isinstance(error, pickle.UnpicklingError) or "weights_only" in text:
+        return "it is damaged, or holds more than tensors and plain values, which might run code and is never loaded"
+    # These tell of the file system, of the device and of missing parts.
+    return text if isinstance(error, RuntimeError | OSError) and text else "it is truncated or damaged"
+
+
+def load_weights(network: nn.Module, path: str | Path, *, device: str | torch.device = "cpu") -> None:
+    """Loads ``path`` into ``network``, every tensor or none.
+
+    Raises:
+        MissingDataError: when there is no such file.
+        WeightsError: when it is unreadable or belongs to another network.
+    """
+    state, target = read_checkpoint(path, device=device), unwrap(network)
+    own = target.state_dict()
+    strange = [name for name in state if name not in own] + [name for name in own if name not in state]
+    strange += [name for name in state if name in own and getattr(state[name], "shape", None) != own[name].shape]
+    if strange:
+        raise WeightsError(
+            f"{path} belongs to another network: {len(strange)} tensor(s) differ, the first is {strange[0]!r}; "
+            "use the network_def it was trained with, or train anew"
+        )
+    target.load_state_dict(state)
+
+
+class WeightsCheckpointLoader(CheckpointLoader):
+    """MONAI's ``CheckpointLoader`` for one network, with one clear line when the weights do not fit.
+
+    Args:
+        path: the weights.
+        network: what they are loaded into.
+        device: where tensors are read to.
+    """
+
+    def __init__(self, path: str, network: nn.Module, device: str | torch.device = "cpu") -> None:
+        super().__init__(load_path=path, load_dict={"model": network}, map_location=device)
+        self.path, self.network, self.device = path, network, device
+
+    def __call__(self, engine: Any) -> None:
+        """Loads the weights; ``engine`` is not touched."""
+        load_weights(self.network, self.path, device=self.device)

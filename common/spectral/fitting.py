@@ -1,0 +1,124 @@
+"""Fitting the signature bank of a trained network to its training cases."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from monai.data import DataLoader, Dataset
+from torch import nn
+
+from ..errors import FeatureError, NotEnoughCasesError
+from ..runtime.distributed import is_main_process, process_rank, wait_for_all, world_size
+from ..runtime.weights import load_weights
+from ..transforms.scan import scan_name
+from .bank import SignatureBank
+from .digest import bank_settings
+from .distance import Array, Distance
+from .inferer import SpectralInferer
+
+logger = logging.getLogger(__name__)
+
+
+def compute_signatures(
+    cases: Sequence[dict[str, Any]],
+    transform: Callable[..., Any],
+    network: nn.Module,
+    inferer: SpectralInferer,
+    device: torch.device,
+) -> tuple[Array, str]:
+    """Returns the spectral signatures of cases, shared out over all processes, and the digest of the weights.
+
+    Args:
+        cases: the cases; every process gives the same list.
+        transform: loads and prepares a case, without randomness.
+        network: in evaluation mode afterwards.
+        inferer: computes signatures.
+        device: where the network runs.
+
+    Returns:
+        ``(K, D)`` float64, the same on every process, and the SHA-256 of the weights.
+
+    Raises:
+        FeatureError: naming a case whose features have no signature.
+        NotEnoughCasesError: without any case.
+    """
+    if not cases:
+        raise NotEnoughCasesError("no training case: a signature bank needs at least two; add cases to dataset_dir")
+    network.to(device).eval()
+    mine = list(cases)[process_rank() :: world_size()]
+    rows: list[Array] = []
+    digest = inferer.weights_digest(network)
+    for number, case in enumerate(DataLoader(Dataset(mine, transform), batch_size=1, num_workers=0), start=1):
+        try:
+            with torch.no_grad():
+                rows.append(inferer(case["image"].to(device), network)["signature"].numpy())
+        except FeatureError as error:
+            raise FeatureError(f"{scan_name(mine[number - 1])}: {error}") from error
+        if number % 20 == 0 or number == len(mine):
+            logger.info("spectral signatures: %d of %d cases", number, len(mine))
+    if world_size() > 1:
+        gathered: list[Any] = [None] * world_size()
+        dist.all_gather_object(gathered, rows)
+        rows = [row for part in gathered for row in part]
+    return np.concatenate(rows), digest
+
+
+class BankFitter:
+    """Computes the signatures of the training cases with the best weights and writes the bank bound to them.
+
+    Args:
+        data: training cases.
+        transform: loads and prepares a case, without randomness.
+        image_transforms: the part of it that prepares an image after loading; the bank is bound to its settings.
+        network: the network.
+        inferer: computes signatures.
+        device: where the network runs.
+        weights_file: the best weights; the bank is bound to them.
+        bank_file: where the bank goes.
+        c: the paper's C of the threshold.
+        distance: ``nearest`` or ``mahalanobis``.
+    """
+
+    def __init__(
+        self,
+        data: Sequence[dict[str, Any]],
+        transform: Callable[..., Any],
+        image_transforms: Sequence[Any],
+        network: nn.Module,
+        inferer: SpectralInferer,
+        device: torch.device,
+        weights_file: str,
+        bank_file: str,
+        *,
+        c: float = 2.5,
+        distance: Distance = "nearest",
+    ) -> None:
+        self.data, self.transform, self.image_transforms = data, transform, image_transforms
+        self.network, self.inferer, self.device = network, inferer, device
+        self.weights_file, self.bank_file = weights_file, bank_file
+        self.c, self.distance = c, distance
+
+    def run(self) -> SignatureBank:
+        """Fits the bank; the main process writes it.
+
+        Raises:
+            NotEnoughCasesError: when there are too few distinct training cases for a threshold.
+            OutputError: when the bank cannot be written.
+        """
+        wait_for_all()
+        load_weights(self.network, self.weights_file, device=self.device)
+        signatures, digest = compute_signatures(self.data, self.transform, self.network, self.inferer, self.device)
+        settings = bank_settings(self.inferer, self.image_transforms, digest)
+        bank = SignatureBank.fit(signatures, c=self.c, distance=self.distance, **settings)
+        if is_main_process():
+            bank.save(self.bank_file)
+            logger.info(
+                "signature bank of %d cases, threshold %.4f, written to %s",
+                len(bank.signatures), bank.threshold, self.bank_file,
+            )  # fmt: skip
+        return bank

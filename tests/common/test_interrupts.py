@@ -1,0 +1,110 @@
+import os
+import signal
+import sys
+import threading
+
+import pytest
+
+from common.runtime.interrupts import NAMES, Interrupted, Interrupts, undisturbed, watch_signals
+from common.runtime.session import report_error
+
+SIGNALS = sorted(NAMES)
+
+
+@pytest.fixture(autouse=True)
+def as_before():
+    """Gives this process its own handlers back."""
+    before = {number: signal.getsignal(number) for number in NAMES}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def raise_here(number):
+    os.kill(os.getpid(), number)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_signal_ends_what_runs_but_is_no_failure_of_a_case(number):
+    watch_signals()
+    with pytest.raises(Interrupted) as caught:
+        raise_here(number)
+    assert caught.value.status == 128 + number
+    assert not isinstance(caught.value, Exception)
+
+
+def held(number, done, error=None):
+    """Two blocks that belong together, in the inner of which a signal comes."""
+    with undisturbed():
+        with undisturbed():
+            raise_here(number)
+            done.append("inner")
+        done.append("outer")
+        if error:
+            raise error
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_what_belongs_together_is_finished_first(number):
+    watch_signals()
+    done = []
+    with pytest.raises(Interrupted):
+        held(number, done)
+    assert done == ["inner", "outer"]
+    with undisturbed():
+        done.append("again")
+    assert done[-1] == "again"
+
+
+def test_error_inside_goes_on_and_the_signal_is_not_forgotten():
+    watch_signals()
+    with pytest.raises(ValueError, match="own"):
+        held(signal.SIGTERM, [], ValueError("own"))
+    with pytest.raises(Interrupted, match="SIGTERM"), undisturbed():
+        pass
+
+
+def test_without_a_watch_nothing_is_kept_waiting():
+    assert not isinstance(signal.getsignal(signal.SIGINT), Interrupts)
+    done = []
+    with pytest.raises(KeyboardInterrupt):
+        held(signal.SIGINT, done)
+    assert done == []
+
+
+def test_ignored_signals_stay_ignored():
+    # A job that a shell starts in the background must not end by Ctrl-C meant for another.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    watch_signals()
+    raise_here(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+
+
+def test_other_threads_change_nothing():
+    before = signal.getsignal(signal.SIGINT)
+    thread = threading.Thread(target=watch_signals)
+    thread.start()
+    thread.join()
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.parametrize(("number", "line"), [(signal.SIGINT, "ended by Ctrl-C"), (signal.SIGTERM, "ended by SIGTERM")])
+def test_program_ends_with_one_line_and_the_status_of_the_signal(number, line, capsys):
+    error = Interrupted(number)
+    with pytest.raises(SystemExit) as caught:
+        report_error(Interrupted, error, None)
+    assert caught.value.code == error.status
+    assert capsys.readouterr().err == f"{line}\n"
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_interpreter_ends_with_that_status(run_python, number, tmp_path):
+    folder = next(path for path in sys.path if os.path.isdir(os.path.join(path, "common")))
+    code = (
+        f"import sys; sys.path.insert(0, {folder!r}); import os\n"
+        f"from common.runtime.session import start_session\n"
+        f"start_session(0); os.kill(os.getpid(), {int(number)}); print('went on')"
+    )
+    result = run_python(["-c", code], cwd=tmp_path)
+    assert (result.returncode, result.stdout) == (128 + number, "")
+    assert result.stderr == f"ended by {NAMES[number]}\n"
