@@ -102,4 +102,4 @@ def plain_reason(error: BaseException) -> str:
         return "cannot be read (it does not exist); check its path"
     if isinstance(error, MemoryError):
         return "cannot be read (not enough memory); lower max_voxels to refuse such images early"
-    return str(damaged((error.strerror if isinstance(error, OSError) else None) or type(error).__name__))
+    return str(damaged((error.strerror if isinstance(error, OSError) else None) or "it holds no whole image"))
