@@ -25,6 +25,8 @@ def is_series(source: Any) -> bool:
 def choose_reader(source: Any, max_voxels: int = MAX_VOXELS) -> ImageReader:
     """Returns a new reader for an image, by the kind of its source and by its suffix.
 
+    MONAI 1.6.1 would take a picture for what has ``.png`` anywhere in its name, and nibabel for ``.nii`` alone.
+
     Args:
         source: The path of a file, or the folder or list of files of a DICOM series.
         max_voxels: Most voxels that an image may declare. Default 500 million.

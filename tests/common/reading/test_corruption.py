@@ -87,7 +87,7 @@ def test_file_that_is_too_short_or_too_long_is_refused(write_nifti, write_itk, l
 @pytest.mark.parametrize("content", [b"", b"\x1f", b"garbage", b"garbage" * 99, b"\x1f\x8b" + bytes(400), bytes(999)])
 def test_file_of_another_content_is_refused_in_plain_words(tmp_path, load, name, content):
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(ImageError, match=r"copy it again|does not name its data file in a line") as caught:
+    with pytest.raises(ImageError, match=r"copy it again|no line 'ElementDataFile") as caught:
         load(str(tmp_path / name))
     assert not [word for word in ("Traceback", "ITK ERROR", "itk::", "site-packages") if word in str(caught.value)]
 
