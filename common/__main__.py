@@ -8,10 +8,12 @@ import sys
 import fire
 
 from .archive import build_archives, install, sign, verify
+from .runtime.json_format import format_configs
 from .runtime.knobs import write_knobs_pages
 from .runtime.session import report_error
 
 COMMANDS = {
+    "format": format_configs,
     "install": install,
     "knobs": write_knobs_pages,
     "sign": sign,

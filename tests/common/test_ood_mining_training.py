@@ -84,7 +84,9 @@ def make(cases, tmp_path, caplog):
             train_data_loader=DataLoader(dataset, batch_size=2, sampler=sampler), loss_function=CombinedDiceLoss(),
             prepare_batch=prepare_patches, decollate=False, train_handlers=[*every, history, rate_change, checkpoint],
         )  # fmt: skip
-        chosen = {key: settings.pop(key) for key in ("fraction", "target", "exact") if key in settings}
+        chosen = {
+            key: settings.pop(key) for key in ("ood_fraction", "target_ratio", "exact_fraction") if key in settings
+        }
         miner = CandidateMiner(dataset, network, "cpu", seed=seed, **chosen)
         training = StagedTraining(
             trainer, sampler, best, history, checkpoint, board, miner, cases[3:], output_dir=str(folder),
@@ -266,7 +268,7 @@ class TestStages:
     @pytest.mark.parametrize(
         ("change", "repeated"),
         [
-            ({"fraction": 0.3}, [2, 3]),
+            ({"ood_fraction": 0.3}, [2, 3]),
             ({"only_ood": True}, [3]),
             ({"epochs": 3}, [0, 3]),
             ({"rate": 0.01}, [0, 1, 2, 3]),
@@ -278,10 +280,10 @@ class TestStages:
     def test_changed_input_repeats_what_depends_on_it(self, make, caplog, change, repeated):
         make(ood_fraction=1.0).run()
         stages(caplog)
-        make(**({"fraction": 1.0} | change)).run()
+        make(**({"ood_fraction": 1.0} | change)).run()
         found = stages(caplog)
         assert [found[index] for index in repeated] == [STARTED[index] for index in repeated]
-        if change.keys() <= {"fraction", "only_ood"}:
+        if change.keys() <= {"ood_fraction", "only_ood"}:
             assert [line for line in found if "skipped" in line] == SKIPPED[: repeated[0]]
 
     def test_changed_data_repeat_everything(self, make, cases, caplog):

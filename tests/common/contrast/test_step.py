@@ -162,7 +162,7 @@ class TestTwoSteps:
         ]
         for names in changed[:2]:
             assert {name.split(".")[1] for name in names if name.startswith("network.")} == set(LAYERS)
-            assert {name.split(".")[0] for name in names} == {"network", "brains", "classifier"}
+            assert {name.split(".")[0] for name in names} == {"network", "heads", "classifier"}
         for names in changed[2:]:
             parts = {name.split(".")[1] for name in names}
             assert all(name.startswith("network.") for name in names)
