@@ -4,6 +4,7 @@ from .attach import Attach
 from .board import EpochBoardHandler, MovableWriter
 from .buffers import BroadcastBuffers
 from .checkpoint import BestWeights, TrainingCheckpoint
+from .gallery import EvaluationGallery
 from .history import TrainingHistory
 from .log import EpochStatsHandler
 from .recorder import CaseRecorder, OODReport
@@ -19,6 +20,7 @@ __all__ = [
     "EpochBoardHandler",
     "EpochSeeder",
     "EpochStatsHandler",
+    "EvaluationGallery",
     "LossTerms",
     "MovableWriter",
     "OODReport",
