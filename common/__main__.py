@@ -9,6 +9,7 @@ import fire
 
 from .archive import build_archives, install, sign, verify
 from .bench import run_benchmarks
+from .experiments.report import write_report
 from .runtime.knobs import write_knobs_pages
 from .runtime.session import report_error
 
@@ -16,6 +17,7 @@ COMMANDS = {
     "bench": run_benchmarks,
     "install": install,
     "knobs": write_knobs_pages,
+    "report": write_report,
     "sign": sign,
     "verify": verify,
     "zips": build_archives,

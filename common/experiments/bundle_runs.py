@@ -18,6 +18,7 @@ from monai.bundle import ConfigParser
 from ..errors import ConfigError, MissingDataError
 from ..runtime.digests import settings_digest
 from ..runtime.files import write_json
+from ..runtime.knobs import WORDS, plain_keys
 from ..runtime.options import has_option
 from ..runtime.stages import file_digest
 from .plan import Run
@@ -109,9 +110,10 @@ class Bundle:
     def decisive_settings(self, run: Run) -> dict[str, Any]:
         """Returns every setting that decides over the result of a run, paths of data included."""
         files = [self.files(name, run.overlays) for name in ("evaluate", "train")]
-        plain = {key: value for names in files for key, value in _read(names[:1]).items() if _is_plain(value)}
+        configs = [_read(names[:1]) for names in files]
+        plain = {key: config[key] for config in configs for key in plain_keys(config)}
         decisive = plain | _read(files[1][1:]) | dict(run.settings)
-        left_out = UNIMPORTANT | self.shared.keys()
+        left_out = {WORDS, *UNIMPORTANT, *self.shared}
         off = (None, False)
         return {k: v for k, v in decisive.items() if k not in left_out and not any(v is value for value in off)}
 
@@ -231,12 +233,6 @@ def _takes(config: Mapping[str, Any], laid: Mapping[str, Any], option: str) -> b
     if inner and outer in laid:
         return inner.split("#")[0] in laid[outer]
     return outer in config
-
-
-def _is_plain(value: Any) -> bool:
-    """Whether a value of a config is no component and no expression."""
-    texts = [item for item in (value if isinstance(value, list) else [value]) if isinstance(item, str)]
-    return not isinstance(value, dict) and not any(text[:1] in ("$", "@") for text in texts)
 
 
 def _uniform(value: Any) -> Any:

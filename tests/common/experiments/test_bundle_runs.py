@@ -12,7 +12,8 @@ from common.experiments.bundle_runs import Bundle, BundleJob
 from common.experiments.plan import Run
 
 TRAIN = {
-    "bundle_root": "somewhere", "output_dir": "$@bundle_root + '/output'", "model_dir": "x", "pretrain_dir": "@output_dir",
+    "bundle_root": "somewhere",
+    "output_dir": "$@bundle_root + '/output'", "model_dir": "x", "pretrain_dir": "@output_dir",
     "dataset_dir": None, "max_epochs": 3, "seed": 0, "resume": False, "device": "cpu", "num_workers": 0, "rate": 0.1,
     "off": None, "network_def": {"_target_": "BasicUNet", "features": [1, 2]}, "inferer": {"_target_": "x"},
 }  # fmt: skip

@@ -39,7 +39,9 @@ def experiment(tmp_path):
 @pytest.fixture
 def calls(tmp_path):
     """How often something was trained below a folder."""
-    return lambda place="out": sum(len(file.read_text().splitlines()) for file in (tmp_path / place).rglob("calls.jsonl"))
+    return lambda place="out": sum(
+        len(file.read_text().splitlines()) for file in (tmp_path / place).rglob("calls.jsonl")
+    )
 
 
 def read(path):
@@ -74,7 +76,9 @@ def test_committed_rows_are_reused_elsewhere(experiment, calls, tmp_path):
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "data").rename(tmp_path / "elsewhere" / "scans")
     moved = data_sets(str(tmp_path / "elsewhere" / "scans"))
-    again = experiment("other", datasets=moved, arms={"slow": [], "faster": [{"rate": 0.5}], "new": [{"rate": 0.7}]}).run()
+    again = experiment(
+        "other", datasets=moved, arms={"slow": [], "faster": [{"rate": 0.5}], "new": [{"rate": 0.7}]}
+    ).run()
     assert calls("other") == 2, "the new arm alone"
     assert {row["dataset"] for row in again} == {"scans"}
     renamed = [row | {"dataset": "scans", "arm": row["arm"].replace("fast", "faster")} for row in rows]
@@ -112,7 +116,9 @@ def test_arms_that_say_the_same_are_one_run(experiment, calls):
 
 def test_failed_runs_are_told_at_the_end_and_done_again(experiment, calls, tmp_path):
     arms = {"slow": [], "broken": [{"rate": -1.0}]}
-    with pytest.raises(RunsFailedError, match=r"2 of 4 run\(s\) failed, the others are complete; the first: .*broken.*below 0"):
+    with pytest.raises(
+        RunsFailedError, match=r"2 of 4 run\(s\) failed, the others are complete; the first: .*broken.*below 0"
+    ):
         experiment(arms=arms).run()
     assert {row["arm"] for row in read(tmp_path / "out" / "trial.csv")} == {"slow"}
     assert (tmp_path / "out" / "report" / "tables.md").is_file()
@@ -131,12 +137,16 @@ def test_run_that_ended_after_its_experiment_was_killed_is_taken_over(experiment
 
 def test_runs_are_named_and_share_folders(experiment, tmp_path):
     experiment(shared={"pretrain_dir": ["rate"]}).run()
-    names = {folder.name.rsplit("_", 2)[0] for folder in (tmp_path / "out").iterdir() if (folder / "run.json").is_file()}
+    names = {
+        folder.name.rsplit("_", 2)[0] for folder in (tmp_path / "out").iterdir() if (folder / "run.json").is_file()
+    }
     assert names == {f"data_{arm}_seed_{seed}" for arm in ("slow", "fast") for seed in (0, 1)}
 
 
 def test_options_are_checked_before_anything_is_trained(experiment, calls):
-    with pytest.raises(ConfigError, match="arm 'typo' sets 'rat', which is no option of train.json; did you mean 'rate'"):
+    with pytest.raises(
+        ConfigError, match=r"arm 'typo' sets 'rat', which is no option of train.json; did you mean 'rate'"
+    ):
         experiment(arms={"slow": [], "typo": [{"rat": 1}]}).run()
     with pytest.raises(ConfigError, match="reference is 'slow'; accepted are the arms x"):
         experiment(arms={"x": []})
@@ -147,6 +157,8 @@ def test_data_sets_are_named_by_their_folders():
     assert data_sets() == {"phantoms": {}}
     assert data_sets("some/heads") == {"heads": {"dataset_dir": "some/heads"}}
     assert data_sets(["x/a", "b"]) == {"a+b": {"dataset_dir": ["x/a", "b"]}}
-    assert data_sets(None, {"n": {"dataset_dir": "d", "out_channels": 4}}) == {"n": {"dataset_dir": "d", "out_channels": 4}}
+    assert data_sets(None, {"n": {"dataset_dir": "d", "out_channels": 4}}) == {
+        "n": {"dataset_dir": "d", "out_channels": 4}
+    }
     with pytest.raises(ConfigError, match="dataset_dir and datasets are both given; give one"):
         data_sets("a", {"b": {}})

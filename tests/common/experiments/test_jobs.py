@@ -66,7 +66,8 @@ def test_failures_are_told_and_the_others_go_on(job, times, tmp_path, caplog):
             raise MissingDataError("no measures in it")
 
     fine = job("fine", STAMP)
-    own = "from common.errors import LabelError\ntry:\n  raise LabelError('a label')\nexcept LabelError as e:\n  raise RuntimeError('x') from e"
+    own = "from common.errors import LabelError\ntry:\n  raise LabelError('a label')\n"
+    own += "except LabelError as error:\n  raise RuntimeError('x') from error"
     failing = [
         job("own", own), job("other", partial(int, "x")), job("killed", partial(signal.raise_signal, signal.SIGKILL)),
         job("empty", "pass"),

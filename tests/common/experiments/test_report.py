@@ -71,7 +71,9 @@ def test_patient_counts_once_with_the_mean_over_seeds(write):
 def test_folds_hold_different_patients_of_one_seed(write):
     """Every patient is tested once: three in each fold."""
     half = PATIENTS[3:]
-    second = [row | {"case": half[int(row["case"][1])]} if row["case"] else row for row in rows_of("a", 0, BASE[3:], fold="1")]
+    second = [
+        row | {"case": half[int(row["case"][1])]} if row["case"] else row for row in rows_of("a", 0, BASE[3:], fold="1")
+    ]
     (line,) = summarize_rows(load_rows(write(rows_of("a", 0, BASE[:3], fold="0"), second)), "a").to_dict("records")
     assert (line["n"], line["runs"], line["sd_of_seeds"]) == (6, 2, 0)
     assert line["mean"] == pytest.approx(sum(BASE) / 6)
@@ -105,7 +107,9 @@ def test_arms_are_tested_at_the_same_dose_and_the_reference_at_its_first(write):
 
 def test_measures_of_the_whole_test_set_have_no_patients(write):
     run = [row for row in rows_of("a", 0, BASE, metric="ap") if not row["case"]]
-    (line,) = summarize_rows(load_rows(write(run, [row | {"seed": "1", "value": "0.7"} for row in run])), "a").to_dict("records")
+    (line,) = summarize_rows(load_rows(write(run, [row | {"seed": "1", "value": "0.7"} for row in run])), "a").to_dict(
+        "records"
+    )
     assert line["whole"] == pytest.approx((0.49 + 0.7) / 2)
     assert (line["n"], line["runs"]) == (0, 2)
     assert math.isnan(line["mean"])
@@ -147,7 +151,7 @@ def test_dose_has_a_curve_and_a_column(write, tmp_path, read_picture):
 
 
 def test_what_a_report_cannot_be_made_of_is_named(write, tmp_path):
-    with pytest.raises(MissingDataError, match="no rows at .*none.csv; give the CSV that an experiment wrote"):
+    with pytest.raises(MissingDataError, match=r"no rows at .*none.csv; give the CSV that an experiment wrote"):
         write_report(tmp_path / "none.csv")
     with pytest.raises(MissingDataError, match=r"trial.csv has no rows; give the CSV"):
         write_report(write())
