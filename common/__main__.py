@@ -8,13 +8,11 @@ import sys
 import fire
 
 from .archive import build_archives, install, sign, verify
-from .bench import run_benchmarks
 from .experiments.report import write_report
 from .runtime.knobs import write_knobs_pages
 from .runtime.session import report_error
 
 COMMANDS = {
-    "bench": run_benchmarks,
     "install": install,
     "knobs": write_knobs_pages,
     "report": write_report,

@@ -9,7 +9,9 @@ from __future__ import annotations
 import io
 import pickle
 import re
+import struct
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from math import prod
@@ -42,6 +44,7 @@ MAX_PICKLE = 2**22
 MAX_DIMS = 64
 """Most dimensions of a tensor; torch itself allows no more."""
 
+_DEVICE = re.compile(r"(cpu|cuda|mps|xpu)(:\d{1,3})?")
 _STORAGE = re.compile(r"data/\d{1,9}")
 _NOTES = {
     ".data/serialization_id": rb"\d{1,64}",
@@ -53,12 +56,12 @@ _NOTES = {
 """What torch notes beside the tensors: name of the record -> its content."""
 
 _OPCODES = (
-    pickle.PROTO, pickle.STOP, pickle.MARK, pickle.GLOBAL, pickle.BINPERSID, pickle.NONE, pickle.NEWTRUE,
+    pickle.STOP, pickle.MARK, pickle.GLOBAL, pickle.BINPERSID, pickle.NONE, pickle.NEWTRUE,
     pickle.NEWFALSE, pickle.BININT, pickle.BININT1, pickle.BININT2, pickle.LONG1, pickle.BINUNICODE, pickle.EMPTY_DICT,
     pickle.EMPTY_TUPLE, pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3, pickle.BINPUT, pickle.LONG_BINPUT,
     pickle.BINGET, pickle.LONG_BINGET,
 )  # fmt: skip
-"""What torch writes into the pickle of a dictionary of tensors, beside the four that are replaced below."""
+"""What torch writes into the pickle of a dictionary of tensors, beside those that are replaced below."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +79,10 @@ class _Tensor:
     stride: tuple[int, ...]
 
 
-def _rebuild_tensor(storage: Any, offset: Any, shape: Any, stride: Any, *_: Any) -> _Tensor:
-    """Stands in for torch's function of that name; hooks and gradients do not count."""
+def _rebuild_tensor(storage: Any, offset: Any, shape: Any, stride: Any, gradient: Any, hooks: Any) -> _Tensor:
+    """Stands in for torch's function of that name; whether there is a gradient does not count."""
+    if type(gradient) is not bool or not (hooks is None or (type(hooks) is OrderedDict and not hooks)):
+        raise pickle.UnpicklingError("a tensor has hooks")
     numbers = (offset, *shape, *stride)
     if not isinstance(storage, _Storage) or len(shape) != len(stride) or len(shape) > MAX_DIMS:
         raise pickle.UnpicklingError("a tensor has no storage or no shape")
@@ -90,6 +95,7 @@ class _TensorUnpickler(pickle._Unpickler):  # type: ignore[name-defined]  # the 
     """Reads names, shapes and places of tensors; refuses whatever else a pickle may ask for."""
 
     stack: list[Any]
+    read: Callable[[int], bytes]
 
     def load(self) -> Any:
         """Returns what the pickle holds.
@@ -123,12 +129,17 @@ class _TensorUnpickler(pickle._Unpickler):  # type: ignore[name-defined]  # the 
             UnpicklingError: when it is no storage that torch writes.
         """
         # Nothing is hashed or printed before its type is known: a deeply nested key would crash the interpreter.
-        if not all(isinstance(part, str) for part in pid[:3]):
+        if not all(isinstance(part, str) for part in pid[:4]):
             raise pickle.UnpicklingError("it names an unknown storage")
-        kind, storage, key, _, count = pid
-        if kind != "storage" or storage not in STORAGES or type(count) is not int:
+        kind, storage, key, device, count = pid
+        if kind != "storage" or storage not in STORAGES or type(count) is not int or not _DEVICE.fullmatch(device):
             raise pickle.UnpicklingError("it names an unknown storage")
         return _Storage(storage, key, count)
+
+    def _check_protocol(self) -> None:
+        """Refuses protocols that torch does not write: it would read them otherwise, or not at all."""
+        if self.read(1) != b"\2":
+            raise pickle.UnpicklingError("it is not of protocol 2")
 
     def _call(self) -> None:
         """Calls one of the two functions there are."""
@@ -163,6 +174,7 @@ class _TensorUnpickler(pickle._Unpickler):  # type: ignore[name-defined]  # the 
 
     dispatch: ClassVar[dict[int, Any]] = {
         **{code: pickle._Unpickler.dispatch[code] for code in b"".join(_OPCODES)},  # type: ignore[attr-defined]
+        pickle.PROTO[0]: _check_protocol,
         pickle.REDUCE[0]: _call,
         pickle.SETITEM[0]: _set_item,
         pickle.SETITEMS[0]: _set_items,
@@ -199,6 +211,8 @@ def state_digest(content: bytes, where: str) -> str:
 DAMAGED = (
     pickle.UnpicklingError,
     BadZipFile,
+    struct.error,
+    OverflowError,
     EOFError,
     LookupError,
     StopIteration,

@@ -211,7 +211,7 @@ def test_broken_scans_do_not_stop_the_others(infer_on, make_scan, tmp_path):
         "infinite": "3 NaN or infinite voxels",
         "constant": "every voxel is 4",
         "truncated": "copy it again",
-        "garbage": "cannot be read",
+        "garbage": "is no NRRD file",
     }
     for name, words in expected.items():
         assert reasons[name].startswith(f"case '{name}': "), reasons[name]

@@ -4,18 +4,18 @@ import itertools
 import json
 import re
 import shlex
+import shutil
 
 import pytest
 from fire.parser import DefaultParseValue
 
 from common.runtime.knobs import PAGE, knobs_page, read_configs
-from common.runtime.options import check_options
 
 SECTIONS = ("not for clinical use", "citation", "when it fails", "monai label", "offline")
 
 
-COMPARISONS = {"compare.json", "experiment.json", "learning_curve.json"}
-"""Those of many trainings; one command of each kind is enough, as they differ in what these tests replace."""
+COMPARISONS = (["compare.json"], ["evaluate.json", "experiment.json"], ["evaluate.json", "learning_curve.json"])
+"""Those of many trainings, which tests of each bundle run."""
 
 OWN_MEANING = {"batch_size", "labeled_fraction", "max_epochs", "out_channels", "pretrain_epochs", "roi_size"}
 """Options that a method gives a closer meaning."""
@@ -92,49 +92,41 @@ def test_commands_on_the_same_data_or_weights_name_the_same_classes(readme):
     assert not {place: classes for place, classes in found.items() if len(classes) > 1}
 
 
-def test_every_command_runs(readme, bundle, dataset, trained, run_config, monkeypatch, tmp_path):
-    """In one process and with tiny settings; what it reads and writes is replaced."""
-    monkeypatch.chdir(bundle)
-    used = set()
-    for arguments in filter(None, map(bundle_arguments, bash_commands(readme))):
-        if arguments[0] != "run" or "multi_gpu" in " ".join(arguments):
-            continue
-        check_options(arguments)
+def commands_to_run(text):
+    """Run, configs and options of the commands of a page: of those of the same run, the one with the most options."""
+    found = {}
+    for arguments in filter(None, map(bundle_arguments, bash_commands(text))):
         values = dict(itertools.pairwise(arguments))
         options = {key[2:]: DefaultParseValue(value) for key, value in values.items() if key.startswith("--")}
-        names = [re.sub(r".*configs/", "", name) for name in _as_list(options.pop("config_file"))]
-        # One size and number of classes for all, since the weights and bank of one command are the next one's.
-        options = {key: value for key, value in options.items() if key not in ("roi_size", "out_channels")}
-        comparison = (*names, arguments[1]) if set(names) & COMPARISONS else None
-        if comparison and comparison in used:
-            continue
-        run_id = arguments[1] if not arguments[1].startswith("--") else "run"
-        replaced = {"dataset_dir": dataset, "ood_dir": dataset, "split_file": None, "damages": []}
-        replaced |= {"initial_weights": None, "foreground_labels": None, "samples_per_epoch": 2, "val_interval": 1}
-        # Of voxels of 4 x 4 x 10 mm the tiny scans would have a handful.
-        replaced |= {"spacing": None}
-        # The tiny scans are no DICOM series, for which test_dicom_output has its own run.
-        replaced |= {"output_format": "nifti"}
-        # Of four cases, four folds leave two to train on; what is compared are the weights and figures of these tests.
-        replaced |= {"num_folds": 4, "processes": 1, "percentages": [1.0], "fold_dirs": [str(tmp_path / "out")]}
-        replaced |= {"num_labeled_patients": 1}
-        replaced |= {"baseline_file": trained.output / "baseline" / "model.pt"}
-        # Comparisons of methods take every share of labels with every seed, co-training a batch of labeled cases.
-        replaced |= {"seeds": [0], "labeled_fractions": [0.5], "batch_size": 2}
-        settings = {key: replaced.get(key, value) for key, value in options.items()}
+        names = [re.sub(r".*configs/", "", name) for name in _as_list(options.pop("config_file", ()))]
+        run_id = "run" if arguments[1].startswith("--") else arguments[1]
+        if arguments[0] == "run" and "multi_gpu_train.json" not in names and names not in COMPARISONS:
+            found.setdefault((run_id, *names), []).append(options)
+    return [(run_id, names, max(found[run_id, *names], key=len)) for run_id, *names in found]
+
+
+def test_every_kind_of_command_runs(readme, bundle, dataset, trained, run_config, monkeypatch, tmp_path):
+    """In one process and with tiny settings; what it reads and writes is replaced."""
+    monkeypatch.chdir(bundle)
+    # One size and number of classes for all, since the weights and bank of one command are the next one's.
+    left_out = {"roi_size", "out_channels"}
+    # Of voxels of 4 x 4 x 10 mm the tiny scans would have a handful, and they are no DICOM series.
+    replaced = {"spacing": None, "output_format": "nifti", "dataset_dir": dataset, "ood_dir": dataset, "damages": []}
+    replaced |= {"initial_weights": None, "foreground_labels": None, "samples_per_epoch": 2, "val_interval": 1}
+    # A checkpoint to resume from would be that of the user's own run.
+    replaced |= {"split_file": None, "resume": False, "max_epochs": 1, "batch_size": 2, "num_labeled_patients": 1}
+    # Of four cases, four folds leave two to train on.
+    replaced |= {"num_folds": 4, "fold_dirs": [str(tmp_path / "out")]}
+    replaced |= {"baseline_file": trained.output / "baseline" / "model.pt"}
+    models = shutil.copytree(trained.models, tmp_path / "models")
+    commands = commands_to_run(readme)
+    for run_id, names, options in commands:
+        settings = {key: replaced.get(key, value) for key, value in options.items() if key not in left_out}
         # Without data a command makes phantoms, many for judging; other tests run that.
-        settings |= {"dataset_dir": dataset, "output_dir": tmp_path / "out", "model_dir": trained.models}
-        # A checkpoint to resume from would be that of the user's own run.
-        settings |= {key: value for key, value in {"max_epochs": 1, "resume": False}.items() if key in options}
-        if "learning_curve.json" in names:
-            settings |= {"num_folds": 4, "counts": [0, 1], "max_epochs": 1, "val_interval": 1, "samples_per_epoch": 4}
-        if "experiment.json" in names:
-            settings |= {"num_folds": 4, "seeds": [0], "variants": {"all": {"ood_fraction": 1.0}}}
-            settings |= {"samples_per_epoch": 4}
+        settings |= {"dataset_dir": dataset, "output_dir": tmp_path / "out", "model_dir": models}
         run_config(bundle, names, run_id, **settings)
-        used |= {*names, comparison}
+    assert {name for _, names, _ in commands for name in names} >= {"train.json", "inference.json", "evaluate.json"}
     assert "@" not in re.sub(r"`.*?`", "", readme), "a placeholder was left"
-    assert used >= {"train.json", "inference.json", "evaluate.json"}
 
 
 def _as_list(value):
