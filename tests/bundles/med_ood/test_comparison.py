@@ -44,7 +44,8 @@ def experiment(run_config, pictures, tmp_path_factory):
     """Two arms on a fold, which share baseline and scores."""
     output = tmp_path_factory.mktemp("experiment")
     run_config(
-        BUNDLE, "experiment.json", dataset_dir=pictures, output_dir=output, num_folds=2, seeds=[0], one_fold_per_seed=True,
+        BUNDLE, "experiment.json", dataset_dir=pictures, output_dir=output, seeds=[0], num_folds=2,
+        one_fold_per_seed=True,
         arms={"baseline": [{"ood_fraction": 0.0}], "all": [{"ood_fraction": 1.0}]}, settings=FEW,
     )  # fmt: skip
     return output
