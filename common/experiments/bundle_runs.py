@@ -20,26 +20,11 @@ from ..runtime.digests import settings_digest
 from ..runtime.files import write_json
 from ..runtime.knobs import WORDS, plain_keys
 from ..runtime.options import has_option
+from ..runtime.run_settings import PLACES
 from ..runtime.stages import file_digest
 from .plan import Run
 
 RECORD, ATTEMPT, EVALUATION, CHECKPOINT = "run.json", "attempt.json", "evaluation", "checkpoint.pt"
-
-UNIMPORTANT = frozenset(
-    {
-        "bundle_root",
-        "cache_dir",
-        "cache_rate",
-        "device",
-        "distributed",
-        "is_main",
-        "model_dir",
-        "num_workers",
-        "output_dir",
-        "resume",
-    }
-)
-"""Options that say where and how a run is done, and change nothing in its result."""
 
 DATA = ("_dir", "_file", "_weights")
 """Ends of the names of options whose value is a file or folder; its content counts, not its place."""
@@ -113,7 +98,7 @@ class Bundle:
         configs = [_read(names[:1]) for names in files]
         plain = {key: config[key] for config in configs for key in plain_keys(config)}
         decisive = plain | _read(files[1][1:]) | dict(run.settings)
-        left_out = {WORDS, *UNIMPORTANT, *self.shared}
+        left_out = {WORDS, *PLACES, *self.shared}
         off = (None, False)
         return {k: v for k, v in decisive.items() if k not in left_out and not any(v is value for value in off)}
 

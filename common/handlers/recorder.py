@@ -16,6 +16,7 @@ from ..errors import CasesFailedError
 from ..figures import draw_gallery
 from ..figures.slices import telling_slice
 from ..runtime.files import write_csv, write_json
+from ..runtime.listing import skipped_note
 from ..spectral import SignatureBank
 
 logger = logging.getLogger(__name__)
@@ -134,7 +135,8 @@ class OODReport(CaseRecorder):
         shown = (self.slices[True] + self.slices[False])[: self.pictures]
         if shown:
             draw_gallery(shown, self.output_dir / "gallery.png")
-        logger.info("verdicts on %d scan(s) written to %s", len(lines), self.output_dir / "ood_report.csv")
+        report, note = self.output_dir / "ood_report.csv", skipped_note(self.output_dir)
+        logger.info("verdicts on %d scan(s) written to %s%s", len(lines), report, note)
         self.raise_if_failed(self.output_dir / "ood_report.csv")
 
     def _line(self, row: dict[str, Any]) -> dict[str, Any]:
