@@ -34,10 +34,13 @@ class SaveSliced(SaveSegmentationd):
         output_dir: folder of the results.
         spatial_dims: 3 writes NIfTI, 2 writes PNG.
         score_key: key of the anomaly score; a case without one has no map.
+        report: See :class:`SaveSegmentationd`.
     """
 
-    def __init__(self, keys: Any, output_dir: str, spatial_dims: int = 2, score_key: str = "anomaly") -> None:
-        super().__init__(keys, output_dir=output_dir, spatial_dims=spatial_dims)
+    def __init__(
+        self, keys: Any, output_dir: str, spatial_dims: int = 2, score_key: str = "anomaly", report: Any = None
+    ) -> None:
+        super().__init__(keys, output_dir=output_dir, spatial_dims=spatial_dims, report=report)
         self.score_key = score_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -102,7 +105,8 @@ class VolumeWriter:
         """
         if self._name and self._planes:
             volume = LoadScand("image")({"image": self.sources[self._name], "case": self._name})["image"]
-            for key, suffix, dtype in (("pred", "seg", np.uint8), (self.score_key, "anomaly", np.float32)):
+            # The segmentation comes last: where it is, a run that resumes takes the volume as done.
+            for key, suffix, dtype in ((self.score_key, "anomaly", np.float32), ("pred", "seg", np.uint8)):
                 planes = self._planes.get(key)
                 if planes:
                     stack = stack_planes(planes, volume)

@@ -6,7 +6,8 @@ from .buffers import BroadcastBuffers
 from .checkpoint import BestWeights, TrainingCheckpoint
 from .history import TrainingHistory
 from .log import EpochStatsHandler
-from .recorder import CaseRecorder, OODReport
+from .recorder import CaseRecorder
+from .report import OODReport
 from .reproducibility import EpochSeeder
 from .schedule import PlateauSchedule
 from .terms import LossTerms

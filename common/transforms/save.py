@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Hashable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -35,6 +36,8 @@ class SaveSegmentationd(SaveImaged):
         spatial_dims: 3 writes NIfTI, 2 writes PNG.
         output_format: ``nifti``, or ``dicom_seg`` for DICOM beside the NIfTI, which needs the package highdicom.
         metadata_file: the bundle's ``configs/metadata.json``, after which DICOM files name segments and bundle.
+        report: Its ``announce`` is called with the case's name and verdict when a segmentation is complete, before it
+            appears; where that fails, it does not.
 
     Raises:
         ConfigError: when the format is unknown, or ``dicom_seg`` impossible.
@@ -47,12 +50,13 @@ class SaveSegmentationd(SaveImaged):
         spatial_dims: int = 3,
         output_format: OutputFormat = "nifti",
         metadata_file: str | None = None,
+        report: Any = None,
     ) -> None:
         super().__init__(keys, output_dir=output_dir, print_log=False)
         if output_format not in get_args(OutputFormat):
             raise ConfigError(f"output_format is {output_format!r}; accepted are {', '.join(get_args(OutputFormat))}")
         self.output_dir = Path(output_dir)
-        self.spatial_dims = spatial_dims
+        self.spatial_dims, self.report = spatial_dims, report
         self.bundle = check_dicom_output(spatial_dims, metadata_file) if output_format == "dicom_seg" else None
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -67,7 +71,7 @@ class SaveSegmentationd(SaveImaged):
         case = str(data["case"])
         stem, name = self.output_dir / case / case, scan_name(data)
         for key in self.key_iterator(saved):
-            self._write_image(data[key], stem)
+            self._write_image(data[key], stem, data.get("result") or {})
             if self.bundle is None:
                 continue
             try:
@@ -78,13 +82,14 @@ class SaveSegmentationd(SaveImaged):
                 logger.error("%s", saved["error"])
         return saved
 
-    def _write_image(self, segmentation: MetaTensor, stem: Path) -> None:
-        """Writes one segmentation as NIfTI or PNG."""
+    def _write_image(self, segmentation: MetaTensor, stem: Path, result: Mapping[str, Any]) -> None:
+        """Writes one segmentation as NIfTI or PNG, after its verdict."""
         suffix, writer_class = (".nii.gz", NibabelWriter) if self.spatial_dims == 3 else (".png", PILWriter)
         # A picture holds class indices as they are, not stretched to the range of gray values.
         settings = {} if self.spatial_dims == 3 else {"scale": None}
         writer = writer_class(output_dtype=np.uint8, **settings)
         writer.set_data_array(segmentation, channel_dim=0)
         writer.set_metadata(segmentation.meta, resample=True)
-        with write_atomically(stem.with_name(f"{stem.name}_seg{suffix}")) as temporary:
+        announce = None if self.report is None else partial(self.report.announce, stem.name, result)
+        with write_atomically(stem.with_name(f"{stem.name}_seg{suffix}"), announce=announce) as temporary:
             writer.write(str(temporary))
