@@ -25,7 +25,7 @@ demo: setup ## train on phantom scans, fit the signature bank, judge known and s
 	@echo "figures: $(DEMO)/evaluation/*.png"
 
 test: setup ## the whole test suite
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
 
 test-gpu: setup ## the tests that need a CUDA device
 	$(BIN)/python -m pytest -m gpu tests/gpu
@@ -39,8 +39,12 @@ test-label: export MONAILABEL_PYTHON := $(CURDIR)/.venv-label/bin/python
 test-label: setup .venv-label/ready ## the tests with the real server of MONAI Label
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests/label
 
-.venv-encoders/ready: requirements-encoders.txt requirements.txt
+PACKAGES := python -c "import sysconfig; print(sysconfig.get_path('purelib'))"
+
+# Beside the packages of .venv, which are not installed twice.
+.venv-encoders/ready: .venv/ready requirements-encoders.txt
 	$(PYTHON) -m venv .venv-encoders
+	$(BIN)/$(PACKAGES) > "$$(.venv-encoders/bin/$(PACKAGES))/shared.pth"
 	.venv-encoders/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-encoders.txt
 	touch $@
 
@@ -70,7 +74,7 @@ zips: setup ## dist/<bundle>_v<version>.zip and dist/SHA256SUMS
 	$(BIN)/python -m common zips
 
 bench: setup ## the benchmarks: ratios within one run
-	$(BIN)/python -m common bench
+	$(BIN)/python -m tests.benchmarks
 
 clean: ## remove what the other targets made
 	rm -rf .venv .venv-label .venv-encoders dist bundles/*/output .pytest_cache .mypy_cache .ruff_cache

@@ -8,12 +8,12 @@ import sys
 import fire
 
 from .archive import build_archives, install, sign, verify
-from .bench import run_benchmarks
+from .runtime.knobs import write_knobs_pages
 from .runtime.session import report_error
 
 COMMANDS = {
-    "bench": run_benchmarks,
     "install": install,
+    "knobs": write_knobs_pages,
     "sign": sign,
     "verify": verify,
     "zips": build_archives,

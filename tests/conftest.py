@@ -8,6 +8,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
+
+from tests.scheduling import GroupScheduling, order
 
 with warnings.catch_warnings():
     # Its first import makes torch warn, which must not fail whichever test comes first.
@@ -32,9 +35,31 @@ IGNORED_WARNINGS = (
 
 def pytest_configure(config):
     torch.set_num_threads(1)
+    bound_properties()
 
     for line in IGNORED_WARNINGS:
         config.addinivalue_line("filterwarnings", line)
+
+
+def pytest_collection_modifyitems(items):
+    """Long groups start first; without effect on which tests run."""
+    items.sort(key=lambda item: order(item.nodeid))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Distributes whole groups of tests where ``--dist loadgroup`` asks for it."""
+    return GroupScheduling(config, log) if config.getvalue("dist") == "loadgroup" else None
+
+
+def bound_properties():
+    """Properties are tried on the same examples every time, on so many that a test takes a few seconds at most."""
+    # A fixture stays the same for all examples of a test, which is what tests here want of their folders.
+    allowed = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    settings.register_profile(
+        "bounded", derandomize=True, database=None, deadline=None, max_examples=200, suppress_health_check=allowed
+    )
+    settings.load_profile("bounded")
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Weights and signature banks read as bytes: nothing in them is trusted, unpickled as it asks, or run.
+"""Weights read as bytes: nothing in them is trusted, unpickled as it asks, or run.
 
 ``torch.save`` writes a zip file with a pickle of the tensors' names, shapes and places, and their bytes beside it. The
 pickle is read by an unpickler that knows three functions, all harmless stand-ins of ours; everything else is refused.
@@ -6,21 +6,22 @@ pickle is read by an unpickler that knows three functions, all harmless stand-in
 
 from __future__ import annotations
 
-import ast
 import io
 import pickle
 import re
-import zipfile
-import zlib
+import struct
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from math import prod
 from typing import Any, ClassVar, NoReturn
+from zipfile import BadZipFile
 
 from ..errors import ArchiveError
 from ..runtime.hashing import tensors_digest
-from .structure import MAX_BYTES, ends_with_record
+from .layout import TORCH, Form, read_entries, unpack
+from .structure import MAX_BYTES
 
 STORAGES = {
     "BFloat16Storage": ("torch.bfloat16", 2),
@@ -43,24 +44,31 @@ MAX_PICKLE = 2**22
 MAX_DIMS = 64
 """Most dimensions of a tensor; torch itself allows no more."""
 
-MAX_HEADER = 10_000
-"""Most bytes of the header of an array, as for numpy itself."""
-
-_PLAIN_TYPE = re.compile(r"[<|=][biufU]\d{1,4}")
+_DEVICE = re.compile(r"(cpu|cuda|mps|xpu)(:\d{1,3})?")
+_STORAGE = re.compile(r"data/\d{1,9}")
+_NOTES = {
+    ".data/serialization_id": rb"\d{1,64}",
+    ".format_version": rb"\d{1,4}",
+    ".storage_alignment": rb"\d{1,6}",
+    "byteorder": rb"little",
+    "version": rb"\d{1,4}\n",
+}
+"""What torch notes beside the tensors: name of the record -> its content."""
 
 _OPCODES = (
-    pickle.PROTO, pickle.STOP, pickle.MARK, pickle.GLOBAL, pickle.BINPERSID, pickle.NONE, pickle.NEWTRUE,
+    pickle.STOP, pickle.MARK, pickle.GLOBAL, pickle.BINPERSID, pickle.NONE, pickle.NEWTRUE,
     pickle.NEWFALSE, pickle.BININT, pickle.BININT1, pickle.BININT2, pickle.LONG1, pickle.BINUNICODE, pickle.EMPTY_DICT,
     pickle.EMPTY_TUPLE, pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3, pickle.BINPUT, pickle.LONG_BINPUT,
     pickle.BINGET, pickle.LONG_BINGET,
 )  # fmt: skip
-"""What torch writes into the pickle of a dictionary of tensors, beside the four that are replaced below."""
+"""What torch writes into the pickle of a dictionary of tensors, beside those that are replaced below."""
 
 
 @dataclass(frozen=True)
 class _Storage:
     kind: str
     key: str
+    count: int
 
 
 @dataclass(frozen=True)
@@ -71,8 +79,10 @@ class _Tensor:
     stride: tuple[int, ...]
 
 
-def _rebuild_tensor(storage: Any, offset: Any, shape: Any, stride: Any, *_: Any) -> _Tensor:
-    """Stands in for torch's function of that name; hooks and gradients do not count."""
+def _rebuild_tensor(storage: Any, offset: Any, shape: Any, stride: Any, gradient: Any, hooks: Any) -> _Tensor:
+    """Stands in for torch's function of that name; whether there is a gradient does not count."""
+    if type(gradient) is not bool or not (hooks is None or (type(hooks) is OrderedDict and not hooks)):
+        raise pickle.UnpicklingError("a tensor has hooks")
     numbers = (offset, *shape, *stride)
     if not isinstance(storage, _Storage) or len(shape) != len(stride) or len(shape) > MAX_DIMS:
         raise pickle.UnpicklingError("a tensor has no storage or no shape")
@@ -85,6 +95,7 @@ class _TensorUnpickler(pickle._Unpickler):  # type: ignore[name-defined]  # the 
     """Reads names, shapes and places of tensors; refuses whatever else a pickle may ask for."""
 
     stack: list[Any]
+    read: Callable[[int], bytes]
 
     def load(self) -> Any:
         """Returns what the pickle holds.
@@ -118,12 +129,17 @@ class _TensorUnpickler(pickle._Unpickler):  # type: ignore[name-defined]  # the 
             UnpicklingError: when it is no storage that torch writes.
         """
         # Nothing is hashed or printed before its type is known: a deeply nested key would crash the interpreter.
-        if not all(isinstance(part, str) for part in pid[:3]):
+        if not all(isinstance(part, str) for part in pid[:4]):
             raise pickle.UnpicklingError("it names an unknown storage")
-        kind, storage, key = pid[:3]
-        if kind != "storage" or storage not in STORAGES or not key.isalnum():
+        kind, storage, key, device, count = pid
+        if kind != "storage" or storage not in STORAGES or type(count) is not int or not _DEVICE.fullmatch(device):
             raise pickle.UnpicklingError("it names an unknown storage")
-        return _Storage(storage, key)
+        return _Storage(storage, key, count)
+
+    def _check_protocol(self) -> None:
+        """Refuses protocols that torch does not write: it would read them otherwise, or not at all."""
+        if self.read(1) != b"\2":
+            raise pickle.UnpicklingError("it is not of protocol 2")
 
     def _call(self) -> None:
         """Calls one of the two functions there are."""
@@ -158,6 +174,7 @@ class _TensorUnpickler(pickle._Unpickler):  # type: ignore[name-defined]  # the 
 
     dispatch: ClassVar[dict[int, Any]] = {
         **{code: pickle._Unpickler.dispatch[code] for code in b"".join(_OPCODES)},  # type: ignore[attr-defined]
+        pickle.PROTO[0]: _check_protocol,
         pickle.REDUCE[0]: _call,
         pickle.SETITEM[0]: _set_item,
         pickle.SETITEMS[0]: _set_items,
@@ -176,53 +193,26 @@ def state_digest(content: bytes, where: str) -> str:
         ArchiveError: when it holds anything but tensors, or is damaged.
     """
     try:
-        files = _read_stored(content)
-        prefix = next(name for name in files if name.endswith("/data.pkl")).removesuffix("data.pkl")
-        if files.get(f"{prefix}byteorder", b"little") != b"little" or len(files[f"{prefix}data.pkl"]) > MAX_PICKLE:
-            _refuse(where, "its byte order or size is not accepted")
-        state = _TensorUnpickler(io.BytesIO(files[f"{prefix}data.pkl"])).load()
-        if type(state) not in (dict, OrderedDict) or not all(type(kept) is _Tensor for kept in state.values()):
-            _refuse(where, "it holds more than names and tensors")
+        pickled, storages = _read_records(content)
+        state = _unpickle(pickled)
         # Tensors may share their bytes; a file in which many do would be hashed for hours.
         if sum(prod(kept.shape) * STORAGES[kept.storage.kind][1] for kept in state.values()) > MAX_BYTES:
-            _refuse(where, f"its tensors are of more than {MAX_BYTES} bytes")
-        storages = {name.removeprefix(f"{prefix}data/"): data for name, data in files.items()}
+            raise ValueError(f"its tensors are of more than {MAX_BYTES} bytes")
+        if storages.keys() != {kept.storage.key for kept in state.values()}:
+            raise ValueError("it holds bytes that belong to no tensor")
         return tensors_digest(
             (name, STORAGES[kept.storage.kind][0], kept.shape, partial(_row_major, kept, storages[kept.storage.key]))
             for name, kept in state.items()
         )
-    except ArchiveError:
-        raise
-    except _DAMAGED as error:
-        _refuse(where, str(error) or type(error).__name__, error)
+    except DAMAGED as error:
+        refuse(where, str(error) or type(error).__name__, error)
 
 
-def bank_weights_digest(content: bytes, where: str) -> str:
-    """Returns the digest of the weights that a signature bank was fitted to.
-
-    Args:
-        content: of the bank's ``.npz`` file.
-        where: what a message calls the file.
-
-    Raises:
-        ArchiveError: when it holds pickled objects, has no such digest, or is damaged.
-    """
-    try:
-        arrays = {name: _array(data) for name, data in _read_stored(content).items()}
-        kind, data = arrays["weights_digest.npy"]
-        if kind != "<U64":
-            _refuse(where, "its digest of the weights is no text of 64 characters")
-        return data.decode("utf-32-le")
-    except ArchiveError:
-        raise
-    except _DAMAGED as error:
-        _refuse(where, str(error) or type(error).__name__, error)
-
-
-_DAMAGED = (
+DAMAGED = (
     pickle.UnpicklingError,
-    zipfile.BadZipFile,
-    zlib.error,
+    BadZipFile,
+    struct.error,
+    OverflowError,
     EOFError,
     LookupError,
     StopIteration,
@@ -238,43 +228,69 @@ _DAMAGED = (
 """What reading damaged or hostile bytes may raise."""
 
 
-def _refuse(where: str, reason: str, cause: BaseException | None = None) -> NoReturn:
+def refuse(where: str, reason: str, cause: BaseException | None = None) -> NoReturn:
+    """Refuses a file of weights or a bank.
+
+    Args:
+        where: What the message calls the file.
+        reason: What is wrong with it.
+        cause: The error that told so.
+
+    Raises:
+        ArchiveError: always.
+    """
     text = " ".join(reason.split())
     raise ArchiveError(f"{where} holds more than tensors or is damaged ({text}); do not load it") from cause
 
 
-def _read_stored(content: bytes) -> dict[str, bytes]:
-    """All files of a zip file that compresses nothing and repeats no name, as torch and numpy write them."""
-    with zipfile.ZipFile(io.BytesIO(content)) as file:
-        entries = file.infolist()
-        if not ends_with_record(file, content) or min((entry.header_offset for entry in entries), default=0):
-            # Python's zip reader forgives what others do not: torch would read other bytes than these.
-            raise ValueError("it holds data before or after the zip file")
-        if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-            raise ValueError("it is compressed")
-        if len({entry.filename for entry in entries}) != len(entries) or sum(e.file_size for e in entries) > MAX_BYTES:
-            raise ValueError("a name is there twice, or it is too large")
-        return {entry.filename: file.read(entry) for entry in entries}
+def read_stored(content: bytes, form: Form) -> dict[str, bytes]:
+    """Returns all files of a zip file as torch or numpy write it: name -> content.
+
+    Args:
+        content: Of the zip file.
+        form: The program that must have written it.
+
+    Raises:
+        BadZipFile: when that program would not have written it.
+        ValueError: when a name is there twice, or the files are too large.
+    """
+    entries = read_entries(content, form)
+    if len({entry.name for entry in entries}) != len(entries) or sum(entry.size for entry in entries) > MAX_BYTES:
+        raise ValueError("a name is there twice, or it is too large")
+    return {entry.name: unpack(content, entry, form) for entry in entries}
 
 
-def _array(content: bytes) -> tuple[str, bytes]:
-    """Type and bytes of an array in numpy's format; one of objects, which would be a pickle, is refused."""
-    if content[:6] != b"\x93NUMPY" or content[6] not in (1, 2):
-        raise ValueError("a file in it is no array")
-    width = 2 if content[6] == 1 else 4
-    length = int.from_bytes(content[8 : 8 + width], "little")
-    if length > MAX_HEADER:
-        raise ValueError(f"an array in it has a header of {length} bytes")
-    start = 8 + width + length
-    kind = ast.literal_eval(content[8 + width : start].decode("latin-1"))["descr"]
-    if not isinstance(kind, str) or not _PLAIN_TYPE.fullmatch(kind):
-        raise ValueError(f"an array in it is of type {kind!r}")
-    return kind, content[start:]
+def _read_records(content: bytes) -> tuple[bytes, dict[str, bytes]]:
+    """The pickle in a file that torch wrote, and the bytes of its storages; it holds nothing else."""
+    files = read_stored(content, TORCH)
+    prefix = next(iter(files), "").partition("/")[0]
+    records = {name.removeprefix(f"{prefix}/"): data for name, data in files.items()}
+    pickled = records.pop("data.pkl")
+    storages = {name.removeprefix("data/"): data for name, data in records.items() if _STORAGE.fullmatch(name)}
+    for name in records.keys() - {f"data/{key}" for key in storages}:
+        if name not in _NOTES or not re.fullmatch(_NOTES[name], records[name]):
+            raise ValueError(f"it holds {name!r}, which weights have no use for")
+    if len(pickled) > MAX_PICKLE:
+        raise ValueError("its pickle is too large")
+    return pickled, storages
+
+
+def _unpickle(pickled: bytes) -> dict[str, _Tensor]:
+    """Names and places of tensors, when a pickle holds nothing else, not even behind its end."""
+    stream = io.BytesIO(pickled)
+    state = _TensorUnpickler(stream).load()
+    if type(state) not in (dict, OrderedDict) or not all(type(kept) is _Tensor for kept in state.values()):
+        raise pickle.UnpicklingError("it holds more than names and tensors")
+    if stream.read(1):
+        raise pickle.UnpicklingError("bytes follow its pickle")
+    return state
 
 
 def _row_major(tensor: _Tensor, storage: bytes) -> bytes:
     """The tensor's elements, which must lie in row-major order."""
     size, count = STORAGES[tensor.storage.kind][1], prod(tensor.shape)
+    if tensor.storage.count * size != len(storage):
+        raise ValueError("a tensor's bytes are more or fewer than it says")
     if (tensor.offset + count) * size > len(storage):
         raise ValueError("a tensor reaches beyond its bytes")
     row_major = [prod(tensor.shape[axis + 1 :]) for axis in range(len(tensor.shape))]

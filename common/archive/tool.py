@@ -5,14 +5,17 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from ..errors import BundleError, one_line
+from .signature import sign
 from .verify import install, verify
+
+COMMANDS: Mapping[str, Callable[..., None]] = {"install": install, "sign": sign, "verify": verify}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs ``verify`` or ``install`` and returns the exit status.
+    """Runs ``verify``, ``install`` or ``sign`` and returns the exit status.
 
     Args:
         arguments: of the command line, without the program; those of this process by default.
@@ -21,10 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = vars(_parser().parse_args(arguments))
     command = options.pop("command")
     try:
-        if command == "install":
-            install(**options)
-        else:
-            verify(**options)
+        COMMANDS[command](**options)
     except BundleError as error:
         sys.stderr.write(f"error: {one_line(str(error))}\n")
         return 1
@@ -32,16 +32,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="bundle_tool", description="Checks and installs archives of bundles.")
+    parser = argparse.ArgumentParser(
+        prog="bundle_tool", description="Checks and installs archives of bundles, and signs those that are passed on."
+    )
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, text in (("verify", "check an archive"), ("install", "check an archive, then unpack it")):
-        command = commands.add_parser(name, help=text)
+    texts = {"verify": "check an archive", "install": "check an archive, then unpack it", "sign": "sign an archive"}
+    added = {name: commands.add_parser(name, help=text) for name, text in texts.items()}
+    for command in added.values():
         command.add_argument("file", help="the archive, a .zip file")
-        command.add_argument("--public-key", help="PEM file; the signature beside the archive must be by its owner")
-        command.add_argument(
+    for name in ("verify", "install"):
+        added[name].add_argument("--public-key", help="PEM file; the signature beside the archive must be by its owner")
+        added[name].add_argument(
             "--ignore-versions", action="store_true", help="packages may be missing or of other versions"
         )
-    command.add_argument("--into", required=True, help="folder in which the bundle's own folder is made")
-    command.add_argument("--folder", help="name of the bundle's folder in place of its own")
-    command.add_argument("--replace", action="store_true", help="replace a folder of that name")
+    added["install"].add_argument("--into", required=True, help="folder in which the bundle's own folder is made")
+    added["install"].add_argument("--folder", help="name of the bundle's folder in place of its own")
+    added["install"].add_argument("--replace", action="store_true", help="replace a folder of that name")
+    added["sign"].add_argument("--private-key", required=True, help="PEM file of an Ed25519 key without a passphrase")
     return parser

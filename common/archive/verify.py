@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import ArchiveError, MissingDataError, OutputError
+from .bank import bank_weights_digest
+from .kinds import check_kind
 from .manifest import NAME, Manifest
 from .signature import check_signature
-from .structure import MAX_BYTES, open_zip, read_entry
-from .tensors import bank_weights_digest, state_digest
+from .structure import MAX_BYTES, read_files
+from .tensors import state_digest
 from .versions import check_versions
 
 logger = logging.getLogger(__name__)
@@ -54,8 +56,8 @@ class Archive:
 def read_archive(file: str, *, public_key: str | None = None, ignore_versions: bool = False) -> Archive:
     """Returns the content of an archive after checking all of it.
 
-    The order: signature (with a key), form of the zip file, manifest, digest of every file, required files, pickles,
-    whether the bank belongs to the weights, versions of packages.
+    The order: signature (with a key), form of the zip file, manifest, digest of every file, required files, whether
+    every file is what its name says, weights, bank, whether it belongs to the weights, versions of packages.
 
     Args:
         file: the archive.
@@ -77,11 +79,12 @@ def read_archive(file: str, *, public_key: str | None = None, ignore_versions: b
     # An empty name, as of a shell variable that is not set, must not pass for no wish to check.
     if public_key is not None:
         check_signature(content, str(file), str(public_key))
-    with open_zip(content, path.name) as archive:
-        entries = archive.infolist()
-        top = entries[0].filename.split("/")[0]
-        files = {entry.filename.removeprefix(f"{top}/"): read_entry(archive, entry, path.name) for entry in entries}
+    named = read_files(content, path.name)
+    top = next(iter(named)).split("/")[0]
+    files = {name.removeprefix(f"{top}/"): data for name, data in named.items()}
     manifest = _check_manifest(files, top, path.name)
+    for name, data in files.items():
+        check_kind(name, data, path.name)
     _check_tensors(files, path.name)
     if not ignore_versions:
         check_versions(manifest.requires, path.name)
@@ -180,13 +183,9 @@ def _check_manifest(files: Mapping[str, bytes], top: str, where: str) -> Manifes
 
 
 def _check_tensors(files: Mapping[str, bytes], where: str) -> None:
-    """Refuses pickles other than tensors, and a bank of other weights."""
+    """Refuses weights and banks that hold more than numbers, and a bank of other weights."""
     digests = {path: state_digest(files[path], f"{where}: {path}") for path in files if path.endswith(".pt")}
     banks = {path: bank_weights_digest(files[path], f"{where}: {path}") for path in files if path.endswith(".npz")}
-    for path, content in files.items():
-        # Protocols 2 to 5; older ones are text, which nothing in a bundle unpickles.
-        if path not in digests and content[:1] == b"\x80" and content[1:2] in b"\2\3\4\5":
-            raise ArchiveError(f"{where}: {path} is a pickle, which may hold anything; do not load it")
     if banks["models/signature_bank.npz"] != digests["models/model.pt"]:
         raise ArchiveError(
             f"{where}: the signature bank was fitted to other weights than models/model.pt; its verdicts would mean "

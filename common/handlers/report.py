@@ -178,6 +178,8 @@ class OODReport(CaseRecorder):
             raise ImageError(f"the segmentation has shape {tuple(parts[1].shape)}, the scan {tuple(parts[0].shape)}")
         if parts[0].ndim == 4:
             parts = [Orientation("RAS", labels=None)(part) for part in parts]
+            # Scanners pad volumes with slices of zeros, which tell nothing whatever was found there.
+            parts[1] = parts[1] * (parts[0].amax((0, 1, 2)) > parts[0].amin((0, 1, 2)))
         judged = (row.get("result") or {}).get("is_ood")
         verdict = {None: "no verdict", True: "OUT OF DISTRIBUTION", False: "in distribution"}[judged]
         return *telling_slice(*parts), f"{row['case']}\n{verdict}"

@@ -9,6 +9,7 @@ from typing import Any
 from monai.bundle import ConfigParser
 
 from ..errors import ConfigError
+from .knobs import WORDS
 
 RUNNER_OPTIONS = frozenset(
     {
@@ -77,7 +78,7 @@ def check_options(arguments: Sequence[str]) -> None:
             raise ConfigError(f"--{option} {text} is a text, which would count as true; write --{option} False")
         if option in RUNNER_OPTIONS or has_option(config, option):
             continue
-        near = difflib.get_close_matches(option, [str(key) for key in config], n=1)
+        near = difflib.get_close_matches(option, [str(key) for key in config if key != WORDS], n=1)
         hint = f"; did you mean --{near[0]}?" if near else ""
         raise ConfigError(f"unknown option --{option}: no such key in the config files{hint}")
 
@@ -101,6 +102,8 @@ def _read_configs(arguments: Sequence[str], index: int) -> dict[str, Any]:
 def has_option(config: Any, option: str) -> bool:
     """Returns whether a config has the (nested) key, or a component that may take a further argument of that name."""
     key = option.lstrip("+").replace("::", "#")
+    if WORDS in key.split("#"):
+        return False
     if key in config:
         # Overlays name nested keys as a whole.
         return True
@@ -112,6 +115,6 @@ def has_option(config: Any, option: str) -> bool:
         elif isinstance(config, dict) and part in config:
             config = config[part]
         else:
-            # Components take optional arguments that their config does not spell out, and _disabled_ and the like.
+            # Components take optional arguments that their config does not spell out, and _disabled_.
             return isinstance(config, dict) and ("_target_" in config or part.startswith("_"))
     return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 from monai.handlers import CheckpointLoader
 from torch import nn
 
-from ..errors import MissingDataError, WeightsError
+from ..errors import MissingDataError, WeightsError, one_line
 from .distributed import unwrap
 from .files import write_atomically
 
@@ -19,12 +20,19 @@ from .files import write_atomically
 def save_atomically(content: Mapping[str, Any], path: str | Path) -> None:
     """Writes a state dictionary so that a reader finds the old file or the whole new one.
 
+    The same content gives the same bytes, under whatever name and whoever writes it.
+
+    Args:
+        content: Names and tensors, or, in a checkpoint, plain values.
+        path: Where the file shall be.
+
     Raises:
         OutputError: when it cannot be written.
     """
-    with write_atomically(path) as temporary:
+    # Torch calls the records in a file after its name, and that of a temporary file is another every time.
+    with write_atomically(path) as temporary, open(temporary, "wb") as file:
         try:
-            torch.save(dict(content), temporary)
+            torch.save(dict(content), file)
         except RuntimeError as error:  # torch's writer reports a full disk so
             raise OSError(str(error)) from error
 
@@ -39,13 +47,34 @@ def read_checkpoint(path: str | Path, *, device: str | torch.device = "cpu") -> 
     if not Path(path).is_file():
         raise MissingDataError(f"no weights at {path}; train first, or set model_dir to the folder that holds model.pt")
     try:
-        content = torch.load(path, map_location=device, weights_only=True)
-    except (RuntimeError, EOFError, OSError, KeyError, ValueError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0] if str(error) else "unexpected end"
-        raise WeightsError(f"{path} cannot be read as weights ({reason}); copy it again or train anew") from error
+        with warnings.catch_warnings():
+            # What torch warns of here, other formats and protocols, is refused below.
+            warnings.simplefilter("ignore", UserWarning)
+            content = torch.load(path, map_location=device, weights_only=True)
+    except _UNREADABLE as error:
+        # Not chained: torch advises to load such a file in a way that runs what is in it.
+        raise WeightsError(
+            f"{path} cannot be read as weights ({_reason(error)}); copy it again or train anew"
+        ) from None
     if not isinstance(content, dict):
         raise WeightsError(f"{path} holds {type(content).__name__}, expected a state dictionary; train anew")
     return content
+
+
+_UNREADABLE = (
+    pickle.UnpicklingError, RuntimeError, EOFError, OSError, LookupError, ValueError, TypeError, AttributeError,
+    AssertionError, OverflowError,
+)  # fmt: skip
+"""What torch raises for damaged and foreign files."""
+
+
+def _reason(error: BaseException) -> str:
+    """Why a file cannot be read, in words of ours where torch's are advice or a riddle."""
+    text = one_line((str(error).splitlines() or [""])[0])
+    if isinstance(error, pickle.UnpicklingError) or "weights_only" in text:
+        return "it is damaged, or holds more than tensors and plain values, which might run code and is never loaded"
+    # These tell of the file system, of the device and of missing parts.
+    return text if isinstance(error, RuntimeError | OSError) and text else "it is truncated or damaged"
 
 
 def load_weights(network: nn.Module, path: str | Path, *, device: str | torch.device = "cpu") -> None:

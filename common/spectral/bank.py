@@ -11,6 +11,7 @@ from zipfile import BadZipFile
 import numpy as np
 from torch import Tensor
 
+from ..bank_rules import check_norms, implied_threshold
 from ..errors import BankError, BankMismatchError, ConfigError, MissingDataError, NotEnoughCasesError
 from ..runtime.files import write_atomically
 from .distance import Array, Distance, distance_to, leave_one_out
@@ -79,12 +80,13 @@ class SignatureBank:
 
         Args:
             signatures: ``(K, D)``, one row for each training case; exact duplicates are dropped.
-            c: how many standard deviations above the mean leave-one-out OODM the threshold lies.
+            c: how many standard deviations above the mean leave-one-out OODM the threshold lies, 0 to 10.
             **settings: see :class:`BankSettings`.
 
         Raises:
             NotEnoughCasesError: with fewer than two distinct signatures (three for the Mahalanobis distance).
-            BankError: when a signature is not finite.
+            BankError: when a signature is not finite, or so large that a distance is not.
+            ConfigError: when ``c`` is out of its range.
         """
         chosen = BankSettings(**settings)
         rows = (
@@ -100,7 +102,7 @@ class SignatureBank:
                 f"{chosen.distance!r}; add training cases to dataset_dir"
             )
         loo = leave_one_out(unique, chosen.distance)
-        return cls(unique, loo, float(loo.mean() + c * loo.std()), float(c), chosen)
+        return cls(unique, loo, implied_threshold(loo.tolist(), c), float(c), chosen)
 
     def oodm(self, signature: Tensor | Array) -> float:
         """Returns the out-of-distribution measure of a signature; higher means more abnormal.
@@ -179,8 +181,11 @@ class SignatureBank:
     def _from_content(cls, content: dict[str, Any]) -> SignatureBank:
         """Builds a bank from the arrays of its file and makes sure that they fit together."""
         needed = {*_NUMBERS, "version", *(field.name for field in fields(BankSettings))}
-        if needed - content.keys() or int(content["version"]) != VERSION:
+        if needed != content.keys() or int(content["version"]) != VERSION:
             raise BankError(f"this is no signature bank of version {VERSION}")
+        if any(content[name].dtype != np.float64 for name in _NUMBERS):
+            raise BankError("its numbers are not of double precision")
+        check_norms(content["signatures"].tolist(), content["layers"].size)
         settings = {field.name: content[field.name].tolist() for field in fields(BankSettings)}
         settings |= {name: tuple(settings[name]) for name in ("layers", "roi_size")}
         bank = cls.fit(content["signatures"], c=float(content["c"]), **settings)

@@ -13,16 +13,17 @@ import torch
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
+from tests.running import REPRESENTATIVES
+
 BUNDLES = sorted(path.parent for path in (Path(__file__).resolve().parents[2] / "bundles").glob("*/configs"))
 
 
 def pytest_generate_tests(metafunc):
-    """Gives every test that asks for ``bundle`` each of them; those of one file and bundle stay on one worker."""
+    """Gives every test that asks for ``bundle`` each of them, or the two that represent volumes and pictures."""
     if "bundle" in metafunc.fixturenames:
-        file = Path(metafunc.definition.path).stem
-        marks = {path: pytest.mark.xdist_group(f"{file}-{path.name}") for path in BUNDLES}
-        params = [pytest.param(path, id=path.name, marks=marks[path]) for path in BUNDLES]
-        metafunc.parametrize("bundle", params, scope="session")
+        two = metafunc.definition.get_closest_marker("two_bundles")
+        chosen = [path for path in BUNDLES if path.name in REPRESENTATIVES or not two]
+        metafunc.parametrize("bundle", chosen, ids=[path.name for path in chosen], scope="session")
 
 
 @pytest.fixture(scope="session")

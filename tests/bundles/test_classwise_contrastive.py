@@ -12,7 +12,6 @@ from monai.bundle import ConfigParser
 from PIL import Image
 
 BUNDLE = Path(__file__).resolve().parents[2] / "bundles" / "classwise_contrastive"
-pytestmark = pytest.mark.xdist_group("classwise_contrastive")
 METHODS = ["unet", "simclr", "byol", "classification", "contrastive", "both"]
 TERMS = {
     "unet": set(),

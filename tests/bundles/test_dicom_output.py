@@ -154,7 +154,6 @@ def test_unknown_format_is_refused(bundle, configs, fail_config, dataset, traine
 
 @pytest.mark.real_data
 @pytest.mark.skipif(not DATA.is_dir(), reason="MEDICAL_DATA_DIR names no folder of real scans")
-@pytest.mark.xdist_group("real_data")
 def test_real_series_gets_a_segmentation_that_overlays_its_nifti(run_config, tmp_path):
     run_config(
         BUNDLE, "inference.json", tiny=False, dataset_dir=DATA / "dicom", output_dir=tmp_path, output_format="dicom_seg"

@@ -23,8 +23,6 @@ SERIES = {
 GAP, TRUNCATED = "1.2.3.2", "1.2.3.4"
 SECRETS = ("DOE", "JANE", "P4711")
 
-pytestmark = pytest.mark.xdist_group("dicom_runs")
-
 
 @pytest.fixture(scope="module")
 def exported(make_scan, write_series, tmp_path_factory):

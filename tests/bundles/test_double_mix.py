@@ -13,7 +13,6 @@ from monai.bundle import ConfigParser
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 BUNDLE = Path(__file__).resolve().parents[2] / "bundles" / "double_mix"
-pytestmark = pytest.mark.xdist_group("double_mix")
 OVERLAYS = ["supervised", "cps", "dhc", "mean_teacher"]
 PARTS = {"image": "imagesTr", "label": "labelsTr"}
 KINDS = {

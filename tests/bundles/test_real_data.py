@@ -17,7 +17,6 @@ NUMBER = 6
 pytestmark = [
     pytest.mark.real_data,
     pytest.mark.skipif(not DATA.is_dir(), reason="MEDICAL_DATA_DIR names no folder of real scans"),
-    pytest.mark.xdist_group("real_data"),
 ]
 
 

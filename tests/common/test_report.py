@@ -338,6 +338,16 @@ def test_slice_shows_scan_and_mask_as_they_are_written_and_in_ras(tmp_path, bank
         np.testing.assert_array_equal(outline, mask.get_fdata()[..., place])
 
 
+def test_slice_that_is_empty_in_the_scan_is_not_shown(tmp_path, bank_file, save_nifti, shown):
+    image = np.random.default_rng(0).random((6, 5, 4)).astype(np.float32)
+    image[..., 3] = 5
+    Inference(tmp_path / "out", bank_file, [{"case": "a", "image": save_nifti(tmp_path / "a.nii.gz", image)}]).run()
+    ((picture, outline, _),) = shown.pop()
+    place = (image[..., :3] > 0.7).sum(axis=(0, 1)).argmax()
+    np.testing.assert_array_equal(picture, image[..., place])
+    np.testing.assert_array_equal(outline, image[..., place] > 0.7)
+
+
 @pytest.mark.parametrize("broken", ["load", "turn", "draw", "mask"])
 def test_no_picture_can_cost_the_report(tmp_path, bank_file, scans, monkeypatch, caplog, broken):
     def fail(*_, **__):

@@ -98,6 +98,8 @@ def test_tensors_and_rows_of_tensors_are_accepted():
         ([[1.0, 0.0]] * 3, {}, NotEnoughCasesError, "1 distinct training case"),
         (LINE[:2], {"distance": "mahalanobis"}, NotEnoughCasesError, "at least 3 with distance='mahalanobis'"),
         ([[np.nan, 0.0], [1.0, 0.0]], {}, BankError, "NaN or infinite"),
+        (LINE, {"c": 10.5}, ConfigError, r"c is 10\.5; accepted are 0 to 10, the paper has 2\.5: set threshold_c"),
+        ([[0.0], [1e200]] * np.ones((1, 2)), {}, BankError, "negative or not finite: no threshold follows"),
         (LINE, {"distance": "cosine"}, ConfigError, "'cosine'; accepted are nearest and mahalanobis"),
     ],
 )
@@ -216,6 +218,16 @@ def test_pickled_objects_are_never_loaded(tmp_path):
         ({"signatures": unit_rows(1)}, NO_BANK),
         ({"version": "x"}, NO_BANK),
         ({"leave_one_out": np.zeros(6)}, NO_BANK),
+        ({"threshold": 1e9}, r"threshold 1000000000\.0 does not follow from its signatures"),
+        ({"threshold": np.inf}, "does not follow from its signatures"),
+        ({"c": 1e9, "threshold": 1e9}, r"c is 1000000000\.0; accepted are 0 to 10"),
+        ({"c": -1.0}, r"c is -1\.0; accepted are 0 to 10"),
+        ({"c": np.nan}, "c is nan; accepted are 0 to 10"),
+        ({"layers": ["a"], "signatures": 2.0 * unit_rows()}, r"longer than those of 1 layer\(s\), of norm 1 each"),
+        ({"signatures": 1e200 * unit_rows()}, "negative or not finite: no threshold follows"),
+        ({"signatures": unit_rows().astype(np.float32)}, "not of double precision"),
+        ({"signatures": unit_rows().astype(complex)}, "not of double precision"),
+        ({"more": np.zeros(3)}, "no signature bank of version 1"),
     ],
 )
 def test_edited_bank_is_refused(tmp_path, changes, text):

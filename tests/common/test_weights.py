@@ -1,3 +1,8 @@
+import os
+import pickle
+import traceback
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -73,10 +78,77 @@ def test_other_files_are_no_weights(path, content):
         load_weights(network(), path)
 
 
-def test_objects_are_never_unpickled(path):
-    torch.save({"a": nn.Linear(1, 1)}, path)
-    with pytest.raises(WeightsError, match="cannot be read as weights"):
+class Harmful:
+    def __reduce__(self):
+        return (os.getcwd, ())
+
+
+def torch_script(path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.jit.save(torch.jit.script(nn.Linear(1, 1)), path)
+
+
+HOSTILE = {
+    "network": lambda path: torch.save({"a": nn.Linear(1, 1)}, path),
+    "function": lambda path: torch.save(Harmful(), path),
+    "old format": lambda path: torch.save({"a": Harmful()}, path, _use_new_zipfile_serialization=False),
+    "TorchScript": torch_script,
+    **{
+        f"pickle of protocol {protocol}": lambda path, protocol=protocol: path.write_bytes(
+            pickle.dumps(Harmful(), protocol)
+        )
+        for protocol in range(6)
+    },
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_objects_are_never_unpickled_and_nobody_is_advised_to(path, kind):
+    HOSTILE[kind](path)
+    with pytest.raises(WeightsError) as caught:
         read_checkpoint(path)
+    assert str(caught.value) == (
+        f"{path} cannot be read as weights (it is damaged, or holds more than tensors and plain values, which might "
+        "run code and is never loaded); copy it again or train anew"
+    )
+    told = "".join(traceback.format_exception(caught.value))
+    assert "weights_only" not in told.split("WeightsError: ")[1]
+    assert "Re-running" not in told, "not in the chain either"
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_weights_with_any_damage_are_read_or_refused(path, zipped):
+    torch.save({"w": torch.zeros(30)}, path, _use_new_zipfile_serialization=zipped)
+    whole, rng = path.read_bytes(), np.random.default_rng(0)
+    texts = []
+    for _ in range(300):
+        damaged = np.frombuffer(whole, np.uint8).copy()
+        damaged[rng.integers(len(whole), size=2)] ^= np.uint8(1) << rng.integers(8, size=2).astype(np.uint8)
+        path.write_bytes(damaged.tobytes())
+        try:
+            read_checkpoint(path)
+        except WeightsError as error:
+            texts.append(str(error))
+    assert len(texts) > 50
+    assert all(text.isprintable() and "weights_only" not in text for text in texts)
+    assert all(text.endswith("; copy it again or train anew") for text in texts)
+
+
+def test_same_weights_give_the_same_bytes_under_any_name(tmp_path, monkeypatch):
+    files = [tmp_path / name for name in ("model.pt", "denoiser.pt", "other/checkpoint.pt")]
+    for number, file in enumerate(files):
+        monkeypatch.setattr(os, "getpid", lambda number=number: 10**number)
+        save_atomically({"network": network(0).state_dict(), "progress": {"epoch": 1}}, file)
+    first, *others = (file.read_bytes() for file in files)
+    assert [content == first for content in others] == [True, True]
+    save_atomically({"network": network(1).state_dict(), "progress": {"epoch": 1}}, files[1])
+    assert files[1].read_bytes() != first
+
+
+def test_weights_that_are_read_and_written_again_keep_their_bytes(path):
+    save_atomically(read_checkpoint(path), path.with_name("copy.pt"))
+    assert path.with_name("copy.pt").read_bytes() == path.read_bytes()
 
 
 def test_file_that_holds_no_dictionary_is_refused(path):
@@ -104,8 +176,8 @@ def test_weights_of_another_network_change_nothing(path, state, count, first):
 
 
 def test_weights_that_cannot_be_written_are_an_output_error(tmp_path, monkeypatch):
-    def full_disk(content, path):
-        path.write_bytes(b"half")
+    def full_disk(content, file):
+        file.write(b"half")
         raise RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed")
 
     monkeypatch.setattr(torch, "save", full_disk)

@@ -22,7 +22,6 @@ pytestmark = [
     pytest.mark.skipif(
         not INSTALLED and not NEEDED, reason="segmentation-models-pytorch is not installed: make test-encoders does"
     ),
-    pytest.mark.xdist_group("encoders"),
     # The package and those that it needs, while they are imported.
     pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning"),
 ]

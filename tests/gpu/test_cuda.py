@@ -12,7 +12,6 @@ BUNDLES = sorted(path.parent for path in (Path(__file__).resolve().parents[2] / 
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
-    pytest.mark.xdist_group("gpu"),
 ]
 WARM_UP, STEPS = 3, 5
 

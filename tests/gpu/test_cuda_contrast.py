@@ -11,7 +11,6 @@ from common.contrast import METHODS, ContrastiveStep, HeadedNetwork, positive_pa
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
-    pytest.mark.xdist_group("gpu"),
 ]
 LAYERS = ["conv_0", "down_1", "down_2", "down_3", "down_4"]
 CLASSES, WARM_UP, STEPS = 4, 3, 5

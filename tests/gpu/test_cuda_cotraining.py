@@ -15,7 +15,6 @@ from common.networks import DenseSkipUNet
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
-    pytest.mark.xdist_group("gpu"),
 ]
 CLASSES, WARM_UP, STEPS = 4, 3, 5
 

@@ -7,8 +7,6 @@ from PIL import Image
 
 from tests.bundles.denoising_pretrain.spots import PATIENTS, SHORT, SLICES, write_slices, write_volumes
 
-pytestmark = pytest.mark.xdist_group("denoising_pretrain")
-
 
 @pytest.fixture(scope="module")
 def volumes(tmp_path_factory):

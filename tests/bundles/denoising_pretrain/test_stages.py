@@ -4,7 +4,6 @@ import pytest
 
 from tests.bundles.denoising_pretrain.spots import SHORT, SLICES, assert_same_weights
 
-pytestmark = pytest.mark.xdist_group("denoising_pretrain")
 STAGES = ("pretrain", "localize", "finetune")
 
 

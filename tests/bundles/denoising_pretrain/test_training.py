@@ -7,8 +7,6 @@ import torch
 
 from tests.bundles.denoising_pretrain.spots import weights, write_slices
 
-pytestmark = pytest.mark.xdist_group("denoising_pretrain")
-
 
 @pytest.fixture
 def ill(tmp_path):

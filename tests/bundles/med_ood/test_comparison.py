@@ -7,8 +7,6 @@ import pytest
 
 from tests.bundles.med_ood.cells import BUNDLE, FEW, SHORT, SIZES, draw
 
-pytestmark = pytest.mark.xdist_group("med_ood")
-
 
 @pytest.fixture(scope="module")
 def evaluated(trained, pictures, run_config, tmp_path_factory):

@@ -9,8 +9,6 @@ from PIL import Image
 
 from tests.bundles.med_ood.cells import BUNDLE, SIZES, draw, write_pictures
 
-pytestmark = pytest.mark.xdist_group("med_ood")
-
 
 class TestOptions:
     @pytest.mark.parametrize(

@@ -1,19 +1,18 @@
-"""Zip files that somebody broke, by accident or on purpose: each is refused and leaves nothing behind."""
+"""Archives that somebody broke, by accident or on purpose: each is refused and leaves nothing behind."""
 
 import io
 import stat
-import struct
 import zipfile
 
 import pytest
 
 from common.archive import read_archive, structure
-from common.archive.build import _zip
+from common.archive.build import FIXED_TIME, _zip
 from common.errors import MissingDataError
 
 
-def entry(name, mode=stat.S_IFREG | 0o644, content=b"x", method=zipfile.ZIP_STORED):
-    info = zipfile.ZipInfo(name)
+def entry(name, mode=0o644, content=b"x", method=zipfile.ZIP_DEFLATED):
+    info = zipfile.ZipInfo(name, FIXED_TIME)
     info.filename = info.orig_filename = name
     info.external_attr = mode << 16
     info.compress_type = method
@@ -35,17 +34,34 @@ ENTRIES = {
     "drive of another system": (entry("C:\\evil.txt"), "is not accepted"),
     "backslash": (entry("organ\\..\\evil.py"), "is not accepted"),
     "hidden file": (entry("organ/.profile.txt"), "is not accepted"),
-    "letter that looks like another": (entry("organ/configs/inf\u0435rence.json"), "is not accepted"),
+    "letter that looks like another": (entry("organ/configs/inf\u0435rence.json"), "is 2048, expected is 0"),
+    "accent": (entry("organ/caf\u00e9.txt"), "is 2048, expected is 0"),
     "line break in a name": (entry("organ/a\nb.txt"), "is not accepted"),
+    "escape sequence in a name": (entry("organ/a\x1b[2J.txt"), "is not accepted"),
+    "zero in a name": (entry("organ/a.txt\0.txt"), "is not accepted"),
+    "dot at the end": (entry("organ/train.json."), "is not accepted"),
+    "dot at the end of a folder": (entry("organ/configs./train.json"), "is not accepted"),
+    "space at the end": (entry("organ/train.json "), "is not accepted"),
+    "stream of a file": (entry("organ/train.json:hidden.txt"), "is not accepted"),
+    "short name of another file": (entry("organ/TRAIN~1.txt"), "is not accepted"),
+    "empty part of a path": (entry("organ//a.txt"), "is not accepted"),
     "folder entry": (entry("organ/empty/"), "is not accepted"),
-    "symbolic link": (entry("organ/link.txt", stat.S_IFLNK | 0o777, b"/etc/passwd"), "link.txt is a link or a device"),
-    "device": (entry("organ/device.txt", stat.S_IFCHR | 0o600), "device.txt is a link or a device"),
+    "symbolic link": (
+        entry("organ/link.txt", stat.S_IFLNK | 0o777, b"/etc/passwd"),
+        "attributes (link, folder or device among them) of 'organ/link.txt'",
+    ),
+    "device": (
+        entry("organ/device.txt", stat.S_IFCHR | 0o600),
+        "attributes (link, folder or device among them) of 'organ/device.txt'",
+    ),
     "second top folder": (entry("other/a.txt"), "holds ['organ', 'other'] at its top"),
     "file beside the folder": (entry("a.txt"), "at its top; accepted is one folder"),
     "file that is a folder elsewhere": (entry("organ/configs/train.json/a.txt"), "is a file and a folder at once"),
     "library": (entry("organ/scripts/fast.so"), "fast.so is of a kind that bundles do not have"),
     "pickle by name": (entry("organ/models/model.pkl"), "model.pkl is of a kind that bundles do not have"),
-    "unusual compression": (entry("organ/a.txt", method=zipfile.ZIP_BZIP2), "compressed by method 12"),
+    "program": (entry("organ/a.txt", 0o755), "attributes (link, folder or device among them) of 'organ/a.txt'"),
+    "unusual compression": (entry("organ/a.txt", method=zipfile.ZIP_BZIP2), "expected is 788"),
+    "no compression": (entry("organ/a.txt", method=zipfile.ZIP_STORED), "compression method of 'organ/a.txt' is 0"),
     "bomb": (
         entry("organ/a.txt", content=bytes(10**6), method=zipfile.ZIP_DEFLATED),
         "to 1000000 bytes; at most 200 times as many are accepted: it is a bomb",
@@ -73,6 +89,23 @@ def test_name_repeated_for_file_systems_that_ignore_case_is_refused(files, refus
     assert REPEATED in refuse(with_entries(files, entry("organ/license.txt"), entry("organ/LICENSE.txt")))
 
 
+def test_folder_in_two_spellings_is_refused(files, refuse):
+    added = with_entries(files, entry("organ/Configs/more.json"))
+    assert "the folder organ/Configs is there in two spellings" in refuse(added)
+
+
+@pytest.mark.parametrize("device", ["con", "PRN", "Aux", "nul", "COM1", "lpt9", "com0"])
+def test_name_that_windows_takes_for_a_device_is_refused(files, refuse, device):
+    for name in (f"{device}.txt", f"{device}.tar.txt", f"{device}/a.txt"):
+        assert "Windows takes it for a device: rename the file" in refuse(with_entries(files, entry(f"organ/{name}")))
+
+
+@pytest.mark.parametrize("name", ["console.txt", "com10.txt", "con_1.txt", "a.con.txt", "nullable/a.txt"])
+def test_name_that_only_looks_like_a_device_is_accepted(name):
+    content = with_entries({}, entry(f"organ/{name}"))
+    assert structure.read_files(content, "organ.zip") == {f"organ/{name}": b"x"}
+
+
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.9, 0.999])
 def test_truncated_archive_is_refused(files, refuse, share):
     content = _zip(files)
@@ -85,56 +118,12 @@ def test_anything_else_is_refused(refuse):
     assert "is an empty zip file" in refuse(_zip({}))
 
 
-@pytest.mark.parametrize(
-    ("before", "after", "text"),
-    [
-        (b"#!/bin/sh\n", b"", "overlaps another file or follows hidden data"),
-        (b"PK\3\4", b"", "overlaps another file or follows hidden data"),
-        (b"", b"trailing", "holds data after its last file"),
-    ],
-)
-def test_data_around_the_archive_are_refused(files, refuse, before, after, text):
-    assert text in refuse(before + _zip(files) + after)
-
-
-def test_comment_of_the_archive_is_refused(files, refuse):
-    buffer = io.BytesIO(_zip(files))
-    with zipfile.ZipFile(buffer, "a") as archive:
-        archive.comment = b"hidden"
-    assert "holds data after its last file" in refuse(buffer.getvalue())
-
-
-def test_comment_of_an_entry_is_refused(files, refuse):
-    info, content = entry("organ/a.txt")
-    info.comment = b"hidden"
-    assert "follows hidden data" in refuse(with_entries(files, (info, content)))
-
-
 def test_entry_listed_twice_is_refused(files, refuse):
     buffer = io.BytesIO(_zip(files))
     with zipfile.ZipFile(buffer, "a") as archive:
         archive.filelist.append(archive.filelist[0])
         archive._didModify = True
-    assert REPEATED in refuse(buffer.getvalue())
-
-
-def test_entries_that_share_their_bytes_are_refused(files, refuse):
-    """The bomb that repeats one compressed block under many names."""
-    content = bytearray(_zip(files | {"organ/a.txt": b"x" * 50, "organ/b.txt": b"x" * 50}))
-    # The directory's place of the second file becomes that of the first.
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        first, second = (archive.getinfo(f"organ/{name}.txt") for name in "ab")
-        position = content.index(b"organ/b.txt", archive.start_dir) - 4
-    assert content[position : position + 4] == struct.pack("<L", second.header_offset)
-    content[position : position + 4] = struct.pack("<L", first.header_offset)
-    assert "overlaps another file or follows hidden data" in refuse(bytes(content))
-
-
-def test_encrypted_file_is_refused(files, refuse):
-    content = bytearray(_zip(files))
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        content[archive.start_dir + 8] |= 1
-    assert "is encrypted" in refuse(bytes(content))
+    assert "is no complete zip file" in refuse(buffer.getvalue())
 
 
 def test_too_much_is_refused(files, refuse, monkeypatch):
@@ -150,7 +139,7 @@ def test_damaged_content_is_refused(files, refuse):
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         info = archive.getinfo("organ/models/model.pt")
     content[info.header_offset + 30 + len(info.filename) + info.compress_size // 2] ^= 0xFF
-    assert "model.pt is damaged" in refuse(bytes(content))
+    assert "is no complete zip file" in refuse(bytes(content))
 
 
 def test_missing_archive_is_named(tmp_path):

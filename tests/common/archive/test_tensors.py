@@ -1,8 +1,9 @@
-"""Weights and banks, read without torch: digests are those of the tensors, anything but tensors is refused."""
+"""Weights, read without torch: digests are those of the tensors, anything but tensors is refused."""
 
 import io
 import pickle
 import re
+import warnings
 import zipfile
 
 import numpy as np
@@ -10,9 +11,10 @@ import pytest
 import torch
 
 from common.archive import tensors
-from common.archive.tensors import bank_weights_digest, state_digest
+from common.archive.tensors import state_digest
 from common.errors import ArchiveError
 from common.spectral import SignatureBank, weights_digest
+from tests.common.archive.hostile import Evil, weights_of
 
 TYPES = [
     torch.float64,
@@ -71,23 +73,14 @@ def test_tensor_beyond_its_bytes_is_refused():
         files = {name: whole.read(name) for name in whole.namelist()}
     pickled = next(name for name in files if name.endswith("data.pkl"))
     # The shape: BININT1 3, TUPLE1.
-    files[pickled] = files[pickled].replace(b"K\x03\x85", b"K\x04\x85")
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as changed:
-        for name, data in files.items():
-            changed.writestr(name, data)
+    changed = files[pickled].replace(b"K\x03\x85", b"K\x04\x85")
     with pytest.raises(ArchiveError, match="a tensor reaches beyond its bytes"):
-        state_digest(buffer.getvalue(), "weights")
+        state_digest(zipped(changed, **{"data/0": bytes(12)}), "weights")
 
 
 def test_digest_of_a_network_is_that_of_its_state():
     network = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.BatchNorm2d(2))
     assert digest_of(network.state_dict()) == weights_digest(network.state_dict())
-
-
-class Evil:
-    def __reduce__(self):
-        return (eval, ("1 + 1",))
 
 
 def arrays(**content):
@@ -96,24 +89,14 @@ def arrays(**content):
     return buffer.getvalue()
 
 
+def zipped(data, **records):
+    """A file of weights around the bytes of a pickle, of one storage unless told."""
+    return weights_of(**{"data.pkl": data} | (records or {"data/0": bytes(8)}))
+
+
 def huge_memo():
     """A pickle of few bytes for which the C unpickler asks for gigabytes."""
-    data = b"\x80\x02}r\xff\xff\xff\x7f."
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as file:
-        file.writestr("model/data.pkl", data)
-        file.writestr("model/byteorder", b"little")
-    return buffer.getvalue()
-
-
-def zipped(data):
-    """A file of weights around the bytes of a pickle."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as file:
-        file.writestr("model/data.pkl", data)
-        file.writestr("model/byteorder", b"little")
-        file.writestr("model/data/0", bytes(8))
-    return buffer.getvalue()
+    return zipped(b"\x80\x02}r\xff\xff\xff\x7f.", byteorder=b"little")
 
 
 def tensor_pickle(shape, stride=b"(t"):
@@ -124,43 +107,67 @@ def tensor_pickle(shape, stride=b"(t"):
     )
 
 
-def header(text):
-    """An array in numpy's format with a header of any kind."""
-    array = b"\x93NUMPY\x02\0" + len(text).to_bytes(4, "little") + text
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as file:
-        file.writestr("weights_digest.npy", array)
-    return buffer.getvalue()
-
-
 DEEP = b")" + b"\x85" * 300_000
-MODEL, BANK = "models/model.pt", "models/signature_bank.npz"
+MODEL = "models/model.pt"
 
+TWO = tensor_pickle(b"K\x02\x85", b"K\x01\x85")
 HOSTILE = {
-    "deep key of a dictionary": (
-        MODEL,
-        zipped(b"\x80\x02}" + DEEP + b"K\x01s."),
-        "it holds more than names and tensors",
-    ),
-    "deep name of a storage": (MODEL, zipped(b"\x80\x02" + DEEP + b"Q."), "it names an unknown storage"),
-    "deep argument": (MODEL, zipped(b"\x80\x02ccollections\nOrderedDict\n" + DEEP + b"R."), "it calls what it may not"),
-    "million dimensions": (MODEL, zipped(tensor_pickle(b"(" + b"K\x01" * 100_000 + b"t")), "no storage or no shape"),
-    "negative size": (MODEL, zipped(tensor_pickle(b"J\xff\xff\xff\xff\x85", b"K\x01\x85")), "whole numbers from 0"),
-    "size that is a truth": (MODEL, zipped(tensor_pickle(b"\x88\x85", b"K\x01\x85")), "whole numbers from 0"),
-    "endless header": (BANK, header(b"-" * 200_000), "has a header of 200000 bytes"),
-    "header that is no type": (BANK, header(b"-" * 9_000), "do not load it"),
-    "objects behind a number": (BANK, header(b"{'descr': '<i4,O'}"), "is of type '<i4,O'"),
-    "zip file behind another": (MODEL, zipped(b"\x80\x02}.") + saved({"w": torch.ones(2)}), "data before or after"),
-    "zip file behind a pickle": (MODEL, pickle.dumps(1) + saved({"w": torch.ones(2)}), "data before or after"),
-    "bank behind another": (BANK, arrays(a=np.zeros(1)) + arrays(b=np.zeros(1)), "data before or after"),
+    "deep key of a dictionary": (zipped(b"\x80\x02}" + DEEP + b"K\x01s."), "it holds more than names and tensors"),
+    "deep name of a storage": (zipped(b"\x80\x02" + DEEP + b"Q."), "it names an unknown storage"),
+    "deep argument": (zipped(b"\x80\x02ccollections\nOrderedDict\n" + DEEP + b"R."), "it calls what it may not"),
+    "million dimensions": (zipped(tensor_pickle(b"(" + b"K\x01" * 100_000 + b"t")), "no storage or no shape"),
+    "negative size": (zipped(tensor_pickle(b"J\xff\xff\xff\xff\x85", b"K\x01\x85")), "whole numbers from 0"),
+    "size that is a truth": (zipped(tensor_pickle(b"\x88\x85", b"K\x01\x85")), "whole numbers from 0"),
+    "zip file behind another": (zipped(b"\x80\x02}.") + saved({"w": torch.ones(2)}), "expected is b'PK"),
+    "zip file behind a pickle": (pickle.dumps(1) + saved({"w": torch.ones(2)}), "expected is"),
+    "bytes behind the pickle": (zipped(TWO + b"\0"), "bytes follow its pickle"),
+    "pickle behind the pickle": (zipped(TWO + pickle.dumps(1)), "bytes follow its pickle"),
+    "other protocol": (zipped(TWO.replace(b"\x80\2", b"\x80\3")), "it is not of protocol 2"),
+    "device that no torch has": (zipped(TWO.replace(b"cpu", b"bpu")), "it names an unknown storage"),
+    "pickle cut within a length": (zipped(TWO[:7]), "do not load it"),
+    "hooks": (zipped(TWO.replace(b"\x89Nt", b"\x89K\x01t")), "a tensor has hooks"),
+    "more arguments": (zipped(TWO.replace(b"\x89Nt", b"\x89NNt")), "do not load it"),
+    "second pickle": (zipped(TWO, **{"data/0": bytes(8), "extra.pkl": TWO}), "it holds 'extra.pkl'"),
+    "pickle deeper down": (zipped(TWO, **{"data/0": bytes(8), "more/data.pkl": TWO}), "it holds 'more/data.pkl'"),
+    "program of TorchScript": (zipped(TWO, **{"data/0": bytes(8), "code/a.py": b""}), "it holds 'code/a.py'"),
+    "constants of TorchScript": (zipped(TWO, **{"data/0": bytes(8), "constants.pkl": b""}), "holds 'constants.pkl'"),
+    "debugging of TorchScript": (zipped(TWO, **{"data/0": bytes(8), "code/a.py.debug_pkl": b""}), "debug_pkl'"),
+    "tensor of nobody": (zipped(TWO, **{"data/0": bytes(8), "data/1": bytes(8)}), "belong to no tensor"),
+    "tensor without its bytes": (zipped(TWO, byteorder=b"little"), "belong to no tensor"),
+    "bytes behind a tensor": (zipped(TWO, **{"data/0": bytes(12)}), "more or fewer than it says"),
+    "bytes that lack": (zipped(TWO, **{"data/0": bytes(4)}), "more or fewer than it says"),
+    "other order of bytes": (zipped(TWO, **{"data/0": bytes(8), "byteorder": b"big"}), "it holds 'byteorder'"),
+    "notes that are none": (zipped(TWO, **{"data/0": bytes(8), ".format_version": TWO}), "it holds '.format_version'"),
+    "no pickle": (arrays(w=np.zeros(2)), "expected is"),
 }
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_file_made_to_break_its_reader_is_refused(kind):
-    name, content, text = HOSTILE[kind]
-    with pytest.raises(ArchiveError, match=re.escape(text)):
-        {MODEL: state_digest, BANK: bank_weights_digest}[name](content, name)
+    content, text = HOSTILE[kind]
+    with pytest.raises(ArchiveError, match=re.escape(text)) as caught:
+        state_digest(content, "model.pt")
+    assert "\n" not in str(caught.value)
+
+
+def test_program_of_torch_script_is_refused():
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.jit.save(torch.jit.script(torch.nn.Linear(1, 1)), buffer)
+    with pytest.raises(ArchiveError, match=r"of 'archive/code/__torch__/.*' is 20, expected is 0"):
+        state_digest(buffer.getvalue(), "model.pt")
+
+
+def test_two_folders_in_the_weights_are_refused():
+    """Torch reads the first; others may read the second."""
+    content = saved({"w": torch.ones(2)})
+    with zipfile.ZipFile(io.BytesIO(content)) as whole:
+        name = whole.namelist()[-1]
+    changed = content.replace(name.encode(), name.replace("archive", "another").encode())
+    assert changed.count(b"another/") == 2
+    with pytest.raises(ArchiveError, match=r"it holds 'another/\.data/serialization_id'"):
+        state_digest(changed, "model.pt")
 
 
 def test_weights_pickled_by_hand_are_read():
@@ -171,32 +178,20 @@ def test_weights_pickled_by_hand_are_read():
 
 PICKLES = {
     "code in the weights": ("models/model.pt", lambda: saved({"w": torch.zeros(2), "x": Evil()}), "__builtin__.eval"),
-    "bare pickle as weights": ("models/model.pt", lambda: pickle.dumps(Evil()), "not a zip file"),
+    "bare pickle as weights": ("models/model.pt", lambda: pickle.dumps(Evil()), "does not end with the end record"),
     "old format of torch": (
         "models/model.pt",
         lambda: saved({"w": torch.zeros(2)}, _use_new_zipfile_serialization=False),
-        "not a zip file",
+        "does not end with the end record",
     ),
     "network in place of its weights": ("models/model.pt", lambda: saved(torch.nn.Linear(1, 1)), "it asks for"),
     "numbers among the weights": ("models/model.pt", lambda: saved({"w": 1.0}), "it holds more than names and tensors"),
     "pickle that fills the memory": ("models/model.pt", huge_memo, "other weights"),
-    "objects in the bank": (
-        "models/signature_bank.npz",
-        lambda: arrays(weights_digest=np.asarray("x" * 64), signatures=np.asarray([Evil()], dtype=object)),
-        "an array in it is of type '|O'",
-    ),
-    "bank without a digest": (
-        "models/signature_bank.npz",
-        lambda: arrays(signatures=np.zeros(3)),
-        "weights_digest.npy",
-    ),
-    "bank that is no archive": ("models/signature_bank.npz", lambda: b"none", "not a zip file"),
     "dictionary with a state": (
         MODEL,
-        lambda: zipped(b"\x80\x02ccollections\nOrderedDict\n)R}X\x01\0\0\0aK\x05sb."),
+        lambda: zipped(b"\x80\x02ccollections\nOrderedDict\n)R}X\x01\0\0\0aK\x05sb.", byteorder=b"little"),
         "the signature bank was fitted to other weights",
     ),
-    "pickle by another name": ("docs/split.json", lambda: pickle.dumps(Evil()), "docs/split.json is a pickle"),
 }
 
 

@@ -2,9 +2,11 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from common.archive import build, build_tool, sign
 from common.archive.tool import main
 
 
@@ -24,8 +26,64 @@ def test_what_a_hostile_file_says_cannot_drive_the_terminal(tmp_path, capsys):
     (tmp_path / "a\x1b[2K.zip").write_bytes(b"none")
     assert main(["verify", str(tmp_path / "a\x1b[2K.zip")]) == 1
     error = capsys.readouterr().err
-    assert "a?[2K.zip is no complete zip file" in error
+    assert r"a\x1b[2K.zip is no complete zip file" in error
     assert error.rstrip("\n").isprintable()
+
+
+@pytest.fixture
+def lone_tool(repository, environment, tmp_path, monkeypatch):
+    """Runs ``bundle_tool.pyz`` in an empty folder, where nothing else of this repository is."""
+    # Archives of these tests get a smaller package; the tool is made of the whole one.
+    with monkeypatch.context() as patch:
+        patch.setattr(build, "PACKAGE", repository / "common")
+        tool = build_tool(tmp_path / "tool")
+    folder = tmp_path / "empty"
+    folder.mkdir()
+
+    def run(*arguments):
+        command = [sys.executable, "-I", tool, *map(str, arguments)]
+        return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+    return run
+
+
+def test_tool_alone_signs_what_it_then_accepts(archive, lone_tool, write_keys, tmp_path):
+    private, public = write_keys(tmp_path / "keys")
+    check = ("verify", archive, "--public-key", public, "--ignore-versions")
+    unsigned = lone_tool(*check)
+    assert (unsigned.returncode, unsigned.stderr.count("\n")) == (1, 1)
+    assert "no signature" in unsigned.stderr
+    signed = lone_tool("sign", archive, "--private-key", private)
+    assert (signed.returncode, signed.stderr) == (0, "")
+    assert (
+        signed.stdout == f"{archive}.sig written; give it away beside the archive, and the public key by another way\n"
+    )
+    written = Path(f"{archive}.sig").read_bytes()
+    sign(archive, private)
+    assert Path(f"{archive}.sig").read_bytes() == written, "as in a checkout"
+    accepted = lone_tool(*check)
+    assert accepted.returncode == 0, accepted.stderr
+    assert f"signed by the owner of {public}" in accepted.stdout
+    assert list((tmp_path / "empty").iterdir()) == []
+
+
+def test_tool_refuses_to_sign_in_one_line_and_leaves_nothing(archive, write_keys, tmp_path, capsys):
+    private, public = write_keys(tmp_path / "keys")
+    for file, key, text in [
+        (archive, public, "is no usable private key"),
+        (archive, str(tmp_path / "none.pem"), "none.pem cannot be read"),
+        (str(tmp_path / "none.zip"), private, "archive"),
+    ]:
+        before = sorted(tmp_path.rglob("*"))
+        assert main(["sign", file, "--private-key", key]) == 1
+        error = capsys.readouterr().err
+        assert error.startswith("error: ")
+        assert text in error
+        assert error.count("\n") == 1
+        assert sorted(tmp_path.rglob("*")) == before
+    with pytest.raises(SystemExit, match="2"):
+        main(["sign", archive])
+    assert "--private-key" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,10 @@ from __future__ import annotations
 import logging
 import resource
 import statistics
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -21,9 +19,10 @@ import torch
 from monai.bundle import ConfigParser
 from monai.engines import SupervisedTrainer
 
-from .networks import DenseSkipUNet
-from .ood_mining import score_batches
-from .spectral import SpectralInferer
+from common.networks import DenseSkipUNet
+from common.ood_mining import score_batches
+from common.spectral import SpectralInferer
+from tests.running import importable
 
 logger = logging.getLogger(__name__)
 
@@ -103,26 +102,13 @@ def bench_training(bundle: str, steps: int = 12, repeats: int = 5, **settings: A
         repeats: pairs of epochs.
         **settings: of ``train.json``.
     """
-    with tempfile.TemporaryDirectory() as folder, _importable(bundle):
+    with tempfile.TemporaryDirectory() as folder, importable(bundle):
         trainer, plain = (
             _epoch(bundle, Path(folder) / name, steps, settings, plain=name == "plain") for name in ("own", "plain")
         )
         ratio, ratios = paired_ratio(plain, trainer, repeats=repeats)
     logger.info("throughput ratios: %s", [round(value, 3) for value in ratios])
     return {"training throughput, bundle / plain trainer": ratio}
-
-
-@contextmanager
-def _importable(bundle: str) -> Iterator[None]:
-    """Makes the bundle's ``scripts`` the ones that its configs find while the block runs."""
-    before = list(sys.path)
-    sys.path.insert(0, bundle)
-    try:
-        yield
-    finally:
-        sys.path[:] = before
-        for name in [name for name in sys.modules if name.partition(".")[0] == "scripts"]:
-            del sys.modules[name]
 
 
 def _epoch(bundle: str, output_dir: Path, steps: int, settings: Mapping[str, Any], *, plain: bool) -> Callable[[], Any]:
@@ -156,7 +142,7 @@ def bench_step(bundle: str, *, size: int = 48, batch_size: int = 4, repeats: int
         batch_size: labeled and unlabeled patches together.
         repeats: pairs of steps.
     """
-    with tempfile.TemporaryDirectory() as folder, _importable(bundle):
+    with tempfile.TemporaryDirectory() as folder, importable(bundle):
         parser = ConfigParser()
         parser.read_config(f"{bundle}/configs/train.json")
         parser.update({"output_dir": folder})
@@ -203,7 +189,7 @@ def bench_heads(
         batch_size: frames, half of them with masks.
         repeats: pairs of steps.
     """
-    with tempfile.TemporaryDirectory() as folder, _importable(bundle):
+    with tempfile.TemporaryDirectory() as folder, importable(bundle):
         steps = []
         for method in ("both", "unet"):
             parser = ConfigParser()
@@ -240,7 +226,7 @@ def bench_mining(bundle: str, *, phantoms: int = 12, repeats: int = 5) -> dict[s
         phantoms: pictures whose patches are scored.
         repeats: pairs of passes over all of them.
     """
-    with tempfile.TemporaryDirectory() as folder, _importable(bundle):
+    with tempfile.TemporaryDirectory() as folder, importable(bundle):
         parser = ConfigParser()
         parser.read_config(f"{bundle}/configs/train.json")
         parser.update({"output_dir": folder, "phantom_cases": phantoms})
@@ -275,27 +261,3 @@ def _wait(device: torch.device) -> None:
     """Returns when the device has done what it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize()
-
-
-def run_benchmarks(bundles: str = "bundles", size: int = 256, repeats: int = 2) -> None:
-    """Prints the table of ratios.
-
-    Args:
-        bundles: folder of the bundles.
-        size: voxels along each axis of the volume that is segmented.
-        repeats: pairs of segmentations.
-    """
-    figures: dict[str, float] = {}
-    for bundle in sorted(path for path in Path(bundles).iterdir() if (path / "configs" / "train.json").is_file()):
-        measured = bench_training(str(bundle))
-        config = ConfigParser.load_config_file(bundle / "configs" / "train.json")
-        if "ema" in config["train"]:
-            measured |= bench_step(str(bundle))
-        if "headed" in config:
-            measured |= bench_heads(str(bundle))
-        if "miner" in config:
-            measured |= bench_mining(str(bundle))
-        figures |= {f"{bundle.name}: {name}": value for name, value in measured.items()}
-    figures |= bench_inference(size, repeats=repeats)
-    for name, value in figures.items():
-        logger.info("%-70s %8.3f", name, value)

@@ -1,0 +1,147 @@
+"""Signature banks, read without numpy: a bank whose threshold does not follow from its numbers is refused."""
+
+import io
+import re
+import zipfile
+
+import numpy as np
+import pytest
+
+from common.archive.bank import FIELDS, bank_weights_digest
+from common.errors import ArchiveError
+from common.spectral import SignatureBank
+
+DIGEST = "ab" * 32
+
+
+def unit_rows(count=6, width=5):
+    rows = np.random.default_rng(0).standard_normal((count, width))
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+@pytest.fixture
+def content(tmp_path):
+    """Arrays of a sound bank."""
+    SignatureBank.fit(unit_rows(), weights_digest=DIGEST, layers=("a",)).save(tmp_path / "bank.npz")
+    with np.load(tmp_path / "bank.npz") as archive:
+        return {name: archive[name] for name in archive.files}
+
+
+def written(content):
+    buffer = io.BytesIO()
+    np.savez(buffer, **content)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("distance", ["nearest", "mahalanobis"])
+@pytest.mark.parametrize("c", [0.0, 2.5, 10.0])
+def test_sound_bank_tells_its_weights(tmp_path, distance, c):
+    SignatureBank.fit(unit_rows(), c=c, distance=distance, weights_digest=DIGEST, layers=("a",)).save(
+        tmp_path / "b.npz"
+    )
+    assert bank_weights_digest((tmp_path / "b.npz").read_bytes(), "bank") == DIGEST
+
+
+def test_fields_are_those_that_a_bank_has(content):
+    assert content.keys() == FIELDS
+
+
+FOLLOWS = "does not follow from its distances"
+CHANGES = {
+    "threshold": ({"threshold": 1e9}, FOLLOWS),
+    "threshold a little above": ({"threshold": lambda old: old * 1.00001}, FOLLOWS),
+    "threshold below": ({"threshold": lambda old: old / 2}, FOLLOWS),
+    "threshold of no number": ({"threshold": np.nan}, FOLLOWS),
+    "endless threshold": ({"threshold": np.inf}, FOLLOWS),
+    "other c": ({"c": 3.0}, FOLLOWS),
+    "huge c": ({"c": 1e9, "threshold": lambda old: old * 1e9}, "c is 1000000000.0; accepted are 0 to 10"),
+    "negative c": ({"c": -1.0}, "accepted are 0 to 10"),
+    "c of no number": ({"c": np.nan}, "accepted are 0 to 10"),
+    "distances": ({"leave_one_out": lambda old: np.full_like(old, 0.3), "threshold": 0.3}, "from its signatures"),
+    "negative distance": ({"leave_one_out": lambda old: -old}, "negative or not finite"),
+    "endless distance": ({"leave_one_out": lambda old: old * np.inf}, "negative or not finite"),
+    "fewer distances": ({"leave_one_out": lambda old: old[1:]}, "6 signatures of length 5 and 5 distances"),
+    "one signature": ({"leave_one_out": lambda old: old[:1], "signatures": lambda old: old[:1]}, "1 signatures"),
+    "no signature": ({"leave_one_out": np.zeros(0), "signatures": np.zeros((0, 5))}, "0 signatures"),
+    "empty signatures": ({"signatures": np.zeros((6, 0))}, "6 signatures of length 0 and 6 distances"),
+    "signature far away": ({"signatures": lambda old: np.vstack([old[:-1], old[-1:] * 1e9])}, "longer than those of 1"),
+    "signature of no number": ({"signatures": lambda old: old * np.nan}, "longer than those of 1"),
+    "coarse numbers": ({"signatures": lambda old: old.astype(np.float32)}, "has to hold numbers"),
+    "numbers in a cube": ({"signatures": lambda old: old[None]}, "is of shape (1, 6, 5)"),
+    "other order of elements": ({"signatures": np.asfortranarray}, "not in row-major order"),
+    "objects": ({"layers": np.array([{}], dtype=object)}, "is of type '|O'"),
+    "fields": ({"threshold": np.zeros((), dtype=[("a", "<f8")])}, "is of type [('a', '<f8')]"),
+    "complex numbers": ({"threshold": np.zeros((), dtype=complex)}, "is of type '<c16'"),
+    "digest that is no text": ({"weights_digest": np.zeros(3)}, "has to hold a text"),
+    "two digests": ({"weights_digest": np.asarray([DIGEST, DIGEST])}, "has to hold a text"),
+    "another array": ({"more": np.zeros(3)}, "it has other arrays than a bank, ['more']"),
+}
+
+
+@pytest.mark.parametrize("kind", CHANGES)
+def test_bank_that_contradicts_itself_is_refused(content, kind):
+    changes, text = CHANGES[kind]
+    changed = {name: value(content[name]) if callable(value) else np.asarray(value) for name, value in changes.items()}
+    with pytest.raises(ArchiveError, match=re.escape(text)) as caught:
+        bank_weights_digest(written(content | changed), "organ.zip: bank")
+    assert str(caught.value).startswith("organ.zip: bank holds more than tensors or is damaged")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", sorted(FIELDS))
+def test_bank_that_lacks_an_array_is_refused(content, name):
+    del content[name]
+    with pytest.raises(ArchiveError, match=rf"other arrays than a bank, \['{name}'\]"):
+        bank_weights_digest(written(content), "bank")
+
+
+def with_array(raw):
+    """A file in which the threshold is an array of such bytes."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as file, file.open("threshold.npy", "w", force_zip64=True) as member:
+        member.write(raw)
+    return buffer.getvalue()
+
+
+def array(header, data=b"", version=b"\2\0"):
+    text = header.encode()
+    return b"\x93NUMPY" + version + len(text).to_bytes(4, "little") + text + data
+
+
+SHAPE = "{'descr': '<f8', 'fortran_order': False, 'shape': %s}"
+
+
+@pytest.mark.parametrize(
+    ("raw", "text"),
+    [
+        (b"none", "a file in it is no array"),
+        (array(SHAPE % "()", bytes(8), version=b"\3\0"), "a file in it is no array"),
+        (array("-" * 200_000), "has a header of 200000 bytes"),
+        (array("-" * 9_000), "do not load it"),
+        (array("{'descr': '<i4,O'}"), "do not load it"),
+        (array(SHAPE.replace("<f8", "<i4,O") % "()"), "is of type '<i4,O'"),
+        (array(SHAPE % "()", bytes(9)), "more or fewer bytes than it says"),
+        (array(SHAPE % "()", bytes(7)), "more or fewer bytes than it says"),
+        (array(SHAPE % "[3]", bytes(24)), "not in row-major order"),
+        (array(SHAPE % "(-1,)"), "is of shape (-1,)"),
+        (array(SHAPE % "(True,)", bytes(8)), "is of shape (True,)"),
+        (array(SHAPE % "(2147483648, 0)"), "is of shape (2147483648, 0)"),
+    ],
+)
+def test_array_made_to_break_its_reader_is_refused(raw, text):
+    with pytest.raises(ArchiveError, match=re.escape(text)):
+        bank_weights_digest(with_array(raw), "bank")
+
+
+def test_bank_that_is_no_archive_is_refused(content):
+    whole = written(content)
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **content)
+    for raw in (b"none", whole + whole, whole[1:], buffer.getvalue()):
+        with pytest.raises(ArchiveError, match="do not load it"):
+            bank_weights_digest(raw, "bank")
+
+
+def test_bank_of_a_huge_threshold_is_refused_in_an_archive(files, sealed, refuse, content):
+    bank = written(content | {"threshold": np.asarray(1e9)})
+    assert "threshold 1e+09 does not follow" in refuse(sealed(files | {"organ/models/signature_bank.npz": bank}))

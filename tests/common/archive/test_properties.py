@@ -1,0 +1,132 @@
+"""Whatever happens to the bytes of an archive: it is refused in one line, or nothing of its content has changed."""
+
+import io
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from common.archive import read_archive
+from common.archive.build import _zip
+from common.archive.tensors import state_digest
+from common.errors import ArchiveError, WeightsError
+from common.runtime.weights import read_checkpoint
+from common.spectral import SignatureBank, weights_digest
+from tests.common.archive.hostile import weights_of
+
+PLACES = st.integers(0, 2**20)
+EDITS = st.one_of(
+    st.tuples(st.just("flip"), PLACES, st.integers(1, 255)),
+    st.tuples(st.just("insert"), PLACES, st.binary(min_size=1, max_size=40)),
+    st.tuples(st.just("overwrite"), PLACES, st.binary(min_size=1, max_size=8)),
+    st.tuples(st.just("remove"), PLACES, st.integers(1, 100)),
+    st.tuples(st.just("repeat"), PLACES, st.integers(1, 100)),
+    st.tuples(st.just("swap"), PLACES, PLACES),
+    st.tuples(st.just("truncate"), PLACES, st.none()),
+)
+
+
+def edited(content, edits):
+    """The bytes after all edits; places wrap around."""
+    for kind, place, value in edits:
+        if not content:
+            break
+        place %= len(content)
+        head, tail = content[:place], content[place:]
+        if kind == "flip":
+            content = head + bytes([tail[0] ^ value]) + tail[1:]
+        elif kind == "insert":
+            content = head + value + tail
+        elif kind == "overwrite":
+            content = head + value + tail[len(value) :]
+        elif kind == "remove":
+            content = head + tail[value:]
+        elif kind == "repeat":
+            content = head + tail[:value] + tail
+        elif kind == "swap":
+            first, second = sorted((place, value % len(content)))
+            parts = content[:first], content[first:second], content[second:]
+            content = parts[0] + parts[2] + parts[1]
+        else:
+            content = head
+    return content
+
+
+@pytest.fixture
+def check(tmp_path):
+    """Reads an archive of given bytes: its files, or none when it is refused in one line; nothing is written."""
+    file = tmp_path / "received" / "organ.zip"
+    file.parent.mkdir()
+
+    def start(content):
+        file.write_bytes(content)
+        try:
+            files = read_archive(str(file), ignore_versions=True).files
+        except ArchiveError as error:
+            files, text = None, str(error)
+        else:
+            text = "organ.zip"
+        assert text.startswith("organ.zip")
+        assert "\n" not in text
+        assert list(file.parent.iterdir()) == [file]
+        assert file.read_bytes() == content
+        return files
+
+    return start
+
+
+@given(edits=st.lists(EDITS, min_size=1, max_size=3))
+@example(edits=[("flip", 0, 0)])
+def test_edited_archive_is_refused_or_holds_the_same(archive, files, check, edits):
+    read = check(edited(Path(archive).read_bytes(), edits))
+    assert read is None or {f"organ/{name}": content for name, content in read.items()} == files
+
+
+@given(edits=st.lists(EDITS, min_size=1, max_size=3))
+@example(edits=[("flip", 0, 0)])
+@pytest.mark.parametrize("name", ["model.pt", "signature_bank.npz"])
+def test_edited_weights_or_bank_are_refused_or_mean_the_same(files, sealed, check, name, edits, tmp_path):
+    """With a manifest that agrees; torch and numpy find in what is accepted what they found before."""
+    path = f"organ/models/{name}"
+    changed = edited(files[path], edits)
+    if check(sealed(files | {path: changed})) is None:
+        return
+    if name == "model.pt":
+        states = [
+            torch.load(io.BytesIO(content), map_location="cpu", weights_only=True) for content in (files[path], changed)
+        ]
+        torch.testing.assert_close(*states, rtol=0, atol=0)
+    else:
+        (tmp_path / "bank.npz").write_bytes(changed)
+        bank = SignatureBank.load(tmp_path / "bank.npz")
+        assert (bank.threshold, bank.c) == (pytest.approx(2**0.5), 2.5)
+
+
+@given(edits=st.lists(EDITS, min_size=1, max_size=2))
+def test_edited_manifest_is_refused_or_says_the_same(archive, files, check, edits):
+    changed = edited(files["organ/manifest.json"], edits)
+    read = check(_zip(files | {"organ/manifest.json": changed}))
+    assert read is None or {f"organ/{name}": content for name, content in read.items()} == files | {
+        "organ/manifest.json": changed
+    }
+
+
+@given(edits=st.lists(EDITS, min_size=1, max_size=3))
+@example(edits=[("flip", 0, 0)])
+def test_edited_pickle_of_weights_is_refused_or_read_as_torch_reads_it(edits, tmp_path):
+    """In a file that is sound otherwise."""
+    buffer = io.BytesIO()
+    torch.save({"a.weight": torch.arange(6.0).reshape(2, 3), "a.bias": torch.ones(2, dtype=torch.int16)}, buffer)
+    with zipfile.ZipFile(buffer) as file:
+        records = {name: file.read(f"archive/{name}") for name in ("data.pkl", "data/0", "data/1")}
+    content = weights_of(**records | {"data.pkl": edited(records["data.pkl"], edits)})
+    try:
+        digest = state_digest(content, "model.pt")
+        (tmp_path / "model.pt").write_bytes(content)
+        state = read_checkpoint(tmp_path / "model.pt")
+    except (ArchiveError, WeightsError):
+        return
+    assert digest == weights_digest(state)
