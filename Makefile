@@ -76,7 +76,10 @@ zips: setup ## dist/<bundle>_v<version>.zip and dist/SHA256SUMS
 bench: setup ## the benchmarks: ratios within one run
 	$(BIN)/python -m tests.benchmarks
 
+mutants: setup ## how many small changes of the code the tests notice, of a random sample
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.mutants
+
 clean: ## remove what the other targets made
 	rm -rf .venv .venv-label .venv-encoders dist bundles/*/output .pytest_cache .mypy_cache .ruff_cache
 
-.PHONY: help setup demo test test-gpu test-label test-encoders check format format-check lint types verify zips bench clean
+.PHONY: help setup demo test test-gpu test-label test-encoders check format format-check lint types verify zips bench mutants clean

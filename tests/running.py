@@ -1,6 +1,7 @@
 """The ways to run a bundle: in the process of the tests, and by the command line."""
 
 import json
+import logging
 import multiprocessing
 import os
 import runpy
@@ -106,12 +107,14 @@ def run_config():
             sys.excepthook,
             {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)},
         )
+        records = logging.getLogRecordFactory()
         try:
             with importable(bundle, known.setdefault(bundle, {})):
                 # The bundle's logging.conf would take pytest's handlers away.
                 run(run_id=run_id, config_file=files, logging_file=False, **settings)
         finally:
             sys.excepthook = hook
+            logging.setLogRecordFactory(records)
             for number, handler in handlers.items():
                 signal.signal(number, handler)
             set_determinism(seed=None)

@@ -29,11 +29,16 @@ PERSONS = ("patient", "operation", "video")
 """Keys of an item that tell whom it shows; the first that there is."""
 
 
-def case_name(path: str | Path) -> str:
-    """Returns the file name without ``.nii.gz`` or any other suffix, made safe as :func:`safe_name` does."""
+def file_stem(path: str | Path) -> str:
+    """Returns the file name without ``.nii.gz`` or any other suffix."""
     name = Path(path).name
     name = name[:-3] if name.lower().endswith(".gz") else name
-    return safe_name(name.rsplit(".", 1)[0])
+    return name.rsplit(".", 1)[0]
+
+
+def case_name(path: str | Path) -> str:
+    """Returns the name of the case of a file: that without its suffix, made safe as :func:`safe_name` does."""
+    return safe_name(file_stem(path))
 
 
 def task_name(folder: str | Path) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import ConfigError, MissingDataError
 from .cases import Case, Folders, decathlon_scans, labeled_cases, name_folders
-from .scans import find_scans, unique_names
+from .folders import find_scans, unique_names
 from .split import CaseSplit, patient_of, select_cases, split_cases
 
 

@@ -15,7 +15,7 @@ from monai.transforms import Randomizable
 from torch import Tensor
 
 from ..data.cases import Case, Folders, name_folders
-from ..data.scans import find_scans
+from ..data.folders import find_scans
 from ..errors import ConfigError, LabelError, MissingDataError, NotEnoughCasesError
 from ..runtime.digests import describe, settings_digest
 from ..runtime.distributed import is_main_process

@@ -5,8 +5,8 @@ from __future__ import annotations
 import filecmp
 import logging
 import os
-from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from pydicom.filereader import read_partial
 from pydicom.tag import Tag
 from pydicom.uid import MediaStorageDirectoryStorage
 
+from ..runtime.listing import NO_FILE, Skipped, describe_path, walk_files
 from .series import UNREADABLE, quiet_pydicom, read_slice, uid_name
 
 logger = logging.getLogger(__name__)
@@ -25,7 +26,6 @@ PROGRESS_EVERY = 5000
 NOT_DICOM = "not DICOM"
 EMPTY = "empty file; it may be truncated: copy it again"
 COPY = "copy of another file"
-LINK = "link to a folder, which is not followed"
 NO_HEADER = "header cannot be read; the file may be truncated: copy it again"
 NO_GEOMETRY = "image without ImagePositionPatient and ImageOrientationPatient"
 NO_SERIES = "image without SeriesInstanceUID"
@@ -51,25 +51,12 @@ class DicomSeries:
 
 
 @dataclass(frozen=True)
-class Skipped:
-    """A file that is no slice of a series, and why."""
-
-    file: str
-    reason: str
-
-
-@dataclass(frozen=True)
 class DicomTree:
-    """What a folder tree holds."""
+    """What a folder tree holds: series, other files with the reason why they are none, and whether any is DICOM."""
 
     series: list[DicomSeries] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
-
-    @property
-    def reasons(self) -> str:
-        """How many files were skipped for which reason, the most frequent first; empty when none was."""
-        counts = Counter(item.reason for item in self.skipped)
-        return ", ".join(f"{number} x {reason}" for reason, number in counts.most_common())
+    is_dicom: bool = False
 
 
 @dataclass(frozen=True)
@@ -107,71 +94,64 @@ def find_series(folder: str | Path, *, known: Collection[str] = ()) -> DicomTree
         known: files that are scans of another format, which are not searched.
 
     Returns:
-        The series, and what was skipped. Where no file is DICOM, other files are not listed.
+        The series, and what was skipped.
     """
     objects: list[_Object] = []
     unseen: list[Skipped] = []
     number_slices = 0
-    for number, path in enumerate(_walk(Path(folder), set(known), unseen), 1):
+    others = set(known)
+    searched = (path for path in walk_files(folder, unseen) if path not in others)
+    for number, path in enumerate(searched, 1):
         objects.append(_inspect(path))
         number_slices += not objects[-1].reason
         if number % PROGRESS_EVERY == 0:
             logger.info("searching for DICOM: %d files, %d slices so far", number, number_slices)
-    if not any(item.is_dicom for item in objects):
-        objects = [item for item in objects if item.reason not in (NOT_DICOM, EMPTY)]
     slices, skipped = _group(sorted(objects, key=lambda item: item.file))
     series = []
     for uid, members in slices.items():
         intact = next((item for item in members if not item.reason), members[0])
         series.append(DicomSeries(uid, intact.study, intact.modality, [item.file for item in members]))
-    tree = DicomTree(series, sorted([*unseen, *skipped], key=lambda item: item.file))
-    if series or tree.skipped:
-        number = sum(len(item.files) for item in series)
-        logger.info("%d DICOM series of %d files; skipped: %s", len(series), number, tree.reasons or "nothing")
-    return tree
+    is_dicom = any(item.is_dicom for item in objects)
+    if is_dicom:
+        logger.info("%d DICOM series of %d files", len(series), sum(len(item.files) for item in series))
+    return DicomTree(series, sorted([*unseen, *skipped], key=lambda item: item.file), is_dicom)
 
 
-def describe_tree(tree: DicomTree, names: Sequence[str], root: str | Path) -> dict[str, list[dict[str, Any]]]:
+def describe_tree(
+    tree: DicomTree, names: Sequence[str], root: str | Path, *, list_paths: bool = False
+) -> dict[str, list[dict[str, Any]]]:
     """Returns the content of ``dicom_series.json``: which case is which series, and what was skipped.
 
     Args:
         tree: what was found.
         names: of the cases, in the order of the series.
         root: folder that paths are relative to.
+        list_paths: Whether paths are shown, which may name patients; otherwise digests, see :func:`describe_path`.
+            Default: false.
     """
+
+    def described(path: str) -> str:
+        return describe_path(path, root, shown=list_paths)
+
     series = [
         {
             "case": name,
             "series_instance_uid": item.uid,
             "study_instance_uid": item.study,
             "modality": item.modality,
-            "folder": os.path.relpath(os.path.commonpath([os.path.dirname(file) for file in item.files]), root),
+            "folder": described(os.path.commonpath([os.path.dirname(file) for file in item.files])),
             "files": len(item.files),
         }
         for name, item in zip(names, tree.series, strict=True)
     ]
-    skipped = [{"file": os.path.relpath(item.file, root), "reason": item.reason} for item in tree.skipped]
-    return {"series": series, "skipped": skipped}
-
-
-def _walk(folder: Path, known: set[str], unseen: list[Skipped]) -> Iterator[str]:
-    """All files of a tree; folders that are not entered are added to ``unseen``."""
-
-    def remember(error: OSError) -> None:
-        unseen.append(Skipped(str(error.filename), f"folder cannot be read ({error.strerror})"))
-
-    for place, folders, files in os.walk(folder, onerror=remember):
-        inside = [Path(place, name) for name in folders]
-        unseen += [Skipped(str(path), LINK) for path in inside if path.is_symlink()]
-        paths = [str(Path(place, name)) for name in files]
-        yield from (path for path in paths if path not in known)
+    return {"series": series, "skipped": [{"file": described(i.file), "reason": i.reason} for i in tree.skipped]}
 
 
 def _inspect(path: str) -> _Object:
     """What one file is, from its header alone."""
     if not os.path.isfile(path):
         # A device or a pipe could be waited for forever.
-        return _Object(path, "no regular file, or a link to a missing one")
+        return _Object(path, NO_FILE)
     item = _Object(path)
     try:
         quiet_pydicom()

@@ -20,6 +20,7 @@ from ..metrics.detection import detection_report
 from ..metrics.segmentation import METRICS
 from ..metrics.statistics import spearman, summarize
 from ..runtime.files import write_csv, write_json
+from ..runtime.listing import skipped_note
 from ..runtime.sparing import sparing
 from ..spectral import SignatureBank
 from .inference_checks import InferencePreflight
@@ -226,4 +227,4 @@ class Evaluation:
             numbers = {name: f"{value:.3f}" for name, value in figures.items() if isinstance(value, float)}
             logger.info("detection, %s: %s", folder, numbers)
         logger.info("false alarms: %s", report["false_alarms"])
-        logger.info("results written to %s", self.output_dir)
+        logger.info("results written to %s%s", self.output_dir, skipped_note(self.output_dir))

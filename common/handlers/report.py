@@ -15,6 +15,7 @@ from ..figures import draw_gallery
 from ..figures.slices import telling_slice
 from ..runtime.files import fingerprint
 from ..runtime.interrupts import Interrupted, undisturbed
+from ..runtime.listing import skipped_note
 from ..runtime.sparing import sparing
 from ..runtime.stages import file_digest
 from ..spectral import SignatureBank
@@ -156,7 +157,8 @@ class OODReport(CaseRecorder):
         shown = self._pictures()
         if shown:
             draw_gallery(shown, self.output_dir / "gallery.png")
-        logger.info("verdicts on %d scan(s) written to %s", len(self.rows), self.output_dir / TABLE)
+        note = skipped_note(self.output_dir)
+        logger.info("verdicts on %d scan(s) written to %s%s", len(self.rows), self.output_dir / TABLE, note)
         self.raise_if_failed(self.output_dir / TABLE)
 
     def _pictures(self) -> list[tuple[Any, Any, str]]:

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ..data.cases import Case, Folders
-from ..data.scans import find_scans
+from ..data.folders import find_scans
 from ..errors import ConfigError, LabelError
 from .counting import patch_signs
 from .removal import Fill, remove_foreground

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import torch
 from monai.config import KeysCollection
-from monai.data import NibabelReader
+from monai.data import ImageReader, ITKReader, NibabelReader, PILReader
 from monai.transforms import CenterSpatialCrop, LoadImaged, MapTransform
 from PIL import Image
 from torch import Tensor
 
 from ..dicom.series import DicomSeriesReader
 from ..errors import BundleError, ImageError, LabelError
-from ..runtime.sources import NIBABEL_SUFFIXES, check_source, readable_path
+from ..runtime.sources import NIBABEL_SUFFIXES, PICTURE_SUFFIXES, check_source, readable_path
 
 PALETTE_SUFFIXES = (".png", ".tif", ".tiff")
 """Kinds of pictures that may hold a palette and are read as its numbers."""
@@ -56,6 +56,20 @@ def check_palette(path: Any, name: str) -> None:
 def is_series(source: Any) -> bool:
     """Returns whether an image's source is a DICOM series: a folder or a list of files."""
     return isinstance(source, list | tuple) or (isinstance(source, str | Path) and os.path.isdir(source))
+
+
+def file_reader(path: str | Path) -> ImageReader:
+    """Returns the reader of a file by its ending.
+
+    MONAI 1.6.1 would take a picture for what has ``.png`` anywhere in its name, and nibabel for ``.nii`` alone.
+
+    Args:
+        path: Of an image.
+    """
+    name = str(path).lower()
+    if name.endswith(NIBABEL_SUFFIXES):
+        return NibabelReader()
+    return PILReader() if name.endswith(PICTURE_SUFFIXES) else ITKReader()
 
 
 class LoadScand(LoadImaged):
@@ -107,11 +121,8 @@ class LoadScand(LoadImaged):
         """What the loader returns for a file, once that may be opened."""
         source = data[key]
         check_source(source, f"{scan_name(data)}: {key} {source}")
-        if str(source).lower().endswith(NIBABEL_SUFFIXES):
-            # MONAI knows it as a reader of .nii alone.
-            reader = reader or NibabelReader()
         with readable_path(source) as path:
-            image = self._loader(path, reader)
+            image = self._loader(path, reader or file_reader(source))
         loaded = image[0] if isinstance(image, tuple) else image
         loaded.meta["filename_or_obj"] = str(source)
         return image

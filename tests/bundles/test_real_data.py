@@ -60,7 +60,7 @@ def test_other_organs_are_stranger_than_any_hippocampus(evaluated):
 
 
 def test_dicom_series_is_segmented_with_a_verdict(run_config, tmp_path):
-    run_config(BUNDLE, "inference.json", tiny=False, dataset_dir=DATA / "dicom", output_dir=tmp_path)
+    run_config(BUNDLE, "inference.json", tiny=False, dataset_dir=DATA / "dicom", output_dir=tmp_path, list_paths=True)
     (row,) = json.loads((tmp_path / "ood_report.json").read_text(encoding="utf-8"))["rows"]
     (series,) = json.loads((tmp_path / "dicom_series.json").read_text(encoding="utf-8"))["series"]
     assert (row["image"], series["folder"], series["files"]) == (series["case"], "hippocampus_crop", 32)

@@ -13,8 +13,9 @@ from common.data.cases import (
     labeled_cases,
     weights_folder,
 )
+from common.data.folders import find_scans
 from common.data.names import free_name
-from common.data.scans import evaluation_cases, find_scans, scans_to_segment
+from common.data.scans import evaluation_cases, scans_to_segment
 from common.data.split import CaseSplit, select_cases, split_cases, training_cases, write_split
 from common.errors import BundleError, ConfigError, ImageError, MissingDataError, NotEnoughCasesError
 from common.transforms import LoadScand

@@ -18,7 +18,7 @@ from pydicom.uid import (
 from torch.testing import assert_close
 
 from common.data import find_scans, scans_to_segment
-from common.data.scans import unique_names
+from common.data.folders import unique_names
 from common.dicom.series import DicomSeriesReader, series_name
 from common.engine.cases import CaseDataset, CaseEvaluator
 from common.errors import BundleError, DicomError, ImageError, MissingDataError

@@ -5,8 +5,8 @@ import unicodedata
 import pytest
 
 from common.data.cases import case_name
+from common.data.folders import unique_names
 from common.data.names import MAX_BYTES, folded, free_name, safe_name
-from common.data.scans import unique_names
 
 ORDINARY = [
     "brain_001", "x.y", "scan 7", "a-b+c=d", "=1+1", "-5", "(copy) [2] {x}", "Müller", "Mu\u0308ller",

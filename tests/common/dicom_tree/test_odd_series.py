@@ -169,7 +169,7 @@ STRAYS = {
 def test_damaged_first_or_last_slice_fails_the_series_beside_it(export, listing, load, tmp_path, spoil, text, name):
     export.slices()
     spoil(export, Path(export.image(name, 17, series=export.GOOD)))
-    good, other = scans_to_segment(str(export.root), str(tmp_path / "out"))
+    good, other = scans_to_segment(str(export.root), str(tmp_path / "out"), list_paths=True)
     with pytest.raises(DicomError, match=re.escape(f"{series_name(export.GOOD)}: {text}")):
         load(good)
     assert load(other).shape == (1, 6, 4, 4)

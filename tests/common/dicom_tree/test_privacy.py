@@ -1,5 +1,6 @@
 """Nothing that tells who the patient is leaves tags or names of files and folders."""
 
+import hashlib
 import json
 import logging
 import os
@@ -12,7 +13,7 @@ from pydicom import dcmread
 from pydicom.encaps import encapsulate
 from pydicom.uid import ComprehensiveSRStorage, JPEGLosslessSV1, RLELossless
 
-from common.data import find_scans, scans_to_segment
+from common.data import evaluation_cases, find_scans, scans_to_segment
 from common.dicom.series import SLICE_TAGS, DicomSeriesReader, read_slice
 from common.errors import DicomError, ImageError
 
@@ -101,11 +102,30 @@ def test_neither_logs_nor_names_nor_errors_tell(named, listing, load, tmp_path, 
     captured = capfd.readouterr()
     assert secrets_in("".join([*texts, caplog.text, captured.out, captured.err])) == []
     assert secrets_in("".join(path.name for path in (tmp_path / "out").rglob("*"))) == []
+    for file in (tmp_path / "out").iterdir():
+        assert secrets_in(file.read_text(encoding="utf-8")) == []
     content = listing(tmp_path / "out")
-    # The listing is where a user learns which folder a name stands for.
+    path = hashlib.sha256(f"{FOLDER}/JANE".encode()).hexdigest()[:16]
+    assert content["series"][0]["folder"] == f"path_{path}", "who knows the folder finds its series"
+    assert len({item["file"] for item in content["skipped"]}) == len(content["skipped"])
+
+
+def test_names_are_listed_where_they_are_asked_for(named, listing, tmp_path):
+    spoil(named, "report")
+    scans_to_segment(str(named.root), str(tmp_path / "out"), list_paths=True)
+    content = listing(tmp_path / "out")
     assert content["series"][0]["folder"] == f"{FOLDER}/JANE"
+    assert [item["file"] for item in content["skipped"]] == [f"{FOLDER}/JANE/DOE"]
     hidden = [{key: value for key, value in item.items() if key != "folder"} for item in content["series"]]
     assert secrets_in(json.dumps([hidden, [item["reason"] for item in content["skipped"]]])) == []
+
+
+def test_evaluation_lists_no_name_either(named, tmp_path):
+    spoil(named, "report")
+    evaluation_cases(str(named.root), None, str(tmp_path / "out"))
+    (file,) = (tmp_path / "out").iterdir()
+    assert json.loads(file.read_text(encoding="utf-8"))["skipped"][0]["reason"] == "no pixel data (Comprehensive SR)"
+    assert secrets_in(file.read_text(encoding="utf-8")) == []
 
 
 def test_threads_do_not_make_one_another_speak(named, caplog, recwarn):
