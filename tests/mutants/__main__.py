@@ -150,6 +150,7 @@ def measure(packages, number, seed, limit, processes):
         for package, _, _, status in judge([(*job[:2], None) for job in first], slots, 10 * limit):
             assert status == 0, f"the tests of {package} fail without any mutant: {status}"
         for package, module, told, status in judge(sample(packages, number, seed), slots, limit):
+            assert status < 3, f"pytest could not run the tests of {package}: {status}"
             counts[package].append(status != 0)
             survivors += [f"{module} {told}"] if status == 0 else []
             logger.info("%s %s %s", "killed  " if status else "SURVIVED", module, told)
