@@ -14,6 +14,7 @@ from monai.transforms import Compose, MapTransform, Orientation, Resized, Spatia
 from torch import Tensor
 
 from ..errors import ConfigError
+from ..reading import MAX_VOXELS
 from ..transforms.scan import CheckLabeld, LoadScand
 
 PERCENTILE = 99.0
@@ -115,10 +116,11 @@ class LoadSliced(LoadScand):
     Args:
         keys: keys of the paths.
         allow_missing_keys: whether a case may lack a key.
+        max_voxels: most voxels that a file may declare, see :class:`LoadScand`.
     """
 
-    def __init__(self, keys: KeysCollection, allow_missing_keys: bool = False) -> None:
-        super().__init__(keys, allow_missing_keys)
+    def __init__(self, keys: KeysCollection, allow_missing_keys: bool = False, max_voxels: int = MAX_VOXELS) -> None:
+        super().__init__(keys, allow_missing_keys, max_voxels)
         self._last: tuple[str, dict[Hashable, Any]] = ("", {})
 
     def __call__(self, data: Mapping[Hashable, Any], reader: Any = None) -> dict[Hashable, Any]:

@@ -17,6 +17,7 @@ from torch import Tensor
 from ..data.cases import Case, Folders, name_folders
 from ..data.folders import find_scans
 from ..errors import ConfigError, LabelError, MissingDataError, NotEnoughCasesError
+from ..reading import MAX_VOXELS
 from ..runtime.digests import describe, settings_digest
 from ..runtime.distributed import is_main_process
 from ..runtime.stages import cases_digest
@@ -53,6 +54,7 @@ class SliceDataset(Dataset):
         spatial_dims: 2 or 3.
         percentile: see :func:`slice_cases`.
         clear_border: see :func:`slice_cases`.
+        max_voxels: see :func:`slice_cases`.
         cache_dir: folder where prepared slices are kept for further runs on the same files with the same settings; none
             are by default.
     """
@@ -67,17 +69,20 @@ class SliceDataset(Dataset):
         spatial_dims: int = 2,
         percentile: float = PERCENTILE,
         clear_border: bool = False,
+        max_voxels: int = MAX_VOXELS,
         cache_dir: str | None = None,
     ) -> None:
         super().__init__(data, transform)
         self.cache_dir = cache_dir
         self.load, self.prepare = load, prepare
-        self.spatial_dims, self.percentile, self.clear_border = spatial_dims, percentile, clear_border
-
-    @property
-    def slicing(self) -> dict[str, Any]:
-        """Settings of :func:`slice_cases`."""
-        return {"spatial_dims": self.spatial_dims, "percentile": self.percentile, "clear_border": self.clear_border}
+        self.spatial_dims = spatial_dims
+        # What slice_cases is called with.
+        self.slicing: dict[str, Any] = {
+            "spatial_dims": spatial_dims,
+            "percentile": percentile,
+            "clear_border": clear_border,
+            "max_voxels": max_voxels,
+        }
 
     @cached_property
     def slices(self) -> list[Case]:

@@ -12,6 +12,7 @@ from ..data.cases import Case
 from ..data.names import safe_name
 from ..data.split import patient_of
 from ..errors import BundleError, ConfigError, NotEnoughCasesError
+from ..reading import MAX_VOXELS
 from ..transforms.scan import LoadScand, scan_name
 from .loading import PERCENTILE, foreground_percentiles, subtract_border, to_ras
 
@@ -32,6 +33,7 @@ def slice_cases(
     percentile: float = PERCENTILE,
     clear_border: bool = False,
     drop_empty: bool = True,
+    max_voxels: int = MAX_VOXELS,
 ) -> list[Case]:
     """Returns slices: every volume among the cases is replaced by its axial slices, and each knows its scan's scale.
 
@@ -45,6 +47,7 @@ def slice_cases(
         percentile: of the scale.
         clear_border: whether the scale is that of slices after :func:`subtract_border`.
         drop_empty: whether pictures that are zero everywhere are left out; such slices of volumes always are.
+        max_voxels: most voxels that a file may declare, see :class:`LoadScand`.
     """
     if spatial_dims != 2:
         return list(cases)
@@ -55,7 +58,7 @@ def slice_cases(
             members.setdefault(person_of(case), []).append(number)
     empty = 0
     for numbers in members.values():
-        images = {number: _read(cases[number]) for number in numbers}
+        images = {number: _read(cases[number], max_voxels) for number in numbers}
         pictures = {n: image for n, image in images.items() if image is not None and image.ndim == 3}
         scale = _scale(list(pictures.values()), percentile, clear_border, scan_name(cases[numbers[0]]))
         for number, image in images.items():
@@ -73,10 +76,11 @@ def slice_cases(
     return [case for number in range(len(cases)) for case in slices[number]]
 
 
-def _read(case: Case) -> Tensor | None:
+def _read(case: Case, max_voxels: int) -> Tensor | None:
     """The image of a case, none where it cannot be read."""
     try:
-        image = LoadScand("image")({key: case[key] for key in ("image", "case") if key in case})["image"]
+        load = LoadScand("image", max_voxels=max_voxels)
+        image = load({key: case[key] for key in ("image", "case") if key in case})["image"]
     except BundleError:
         return None
     return to_ras(image) if image.ndim == 4 else image

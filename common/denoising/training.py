@@ -12,9 +12,9 @@ from ignite.engine import Engine
 from monai.handlers import CheckpointLoader
 
 from ..errors import ConfigError
-from ..handlers import BestWeights, MovableWriter, TrainingCheckpoint
+from ..handlers import BestWeights, MovableWriter, TrainingCheckpoint, training_settings
 from ..runtime.digests import settings_digest
-from ..runtime.distributed import is_main_process, unwrap, wait_for_all, world_size
+from ..runtime.distributed import is_main_process, unwrap, wait_for_all
 from ..runtime.files import write_json
 from ..runtime.options import read_flag
 from ..runtime.stages import Stages, cases_digest, file_digest
@@ -45,7 +45,7 @@ class Course:
         best: writes the best weights.
         checkpoint: what it goes on from.
         board: TensorBoard events.
-        handlers: of the trainer; those that load weights decide over its start.
+        handlers: of the trainer; they decide over its start, its seeds and its validation.
     """
 
     trainer: Engine
@@ -63,21 +63,19 @@ class Course:
     def inputs(self) -> dict[str, str]:
         """Digests of all that decides over it, beside the data."""
         states = self.checkpoint.states()
-        loader: Any = self.trainer.data_loader  # type: ignore[attr-defined]
         network = states.pop("network")
-        described = {
-            "members": states,
-            "network": str(unwrap(self.best.network)),
-            "loss": self.trainer.loss_function,  # type: ignore[attr-defined]
-            "transform": loader.dataset.transform,
-            "sampling": [self.sampler.seed, self.sampler.total, loader.batch_size, world_size()],
-        }
+        described = training_settings(self.trainer, self.handlers) | {"members": states}
         weights = [weights_digest(network), *map(file_digest, self.given_weights)]
         return {
             "settings": settings_digest(described),
             "initial weights": settings_digest(weights),
             "length": str(self.trainer.state.max_epochs),
         }
+
+    def check_resumed(self) -> None:
+        """Raises when it shall go on from a checkpoint of another run."""
+        if self.checkpoint.resume and Path(self.checkpoint.path).is_file():
+            self.checkpoint.check()
 
     def run(self, inputs: Mapping[str, str], indices: Sequence[int], *, resume: bool) -> None:
         """Trains on the slices of these numbers.
@@ -135,8 +133,6 @@ class StagedPretraining:
         threshold: of the foreground.
         min_component_size: voxels of the smallest component of the localization report.
         seed: of the draw of patients.
-        settings: further settings that decide over a training. The device is none, nor the precision that follows from
-            it: a denoiser that was trained on a GPU is fine-tuned anywhere.
     """
 
     def __init__(
@@ -158,7 +154,6 @@ class StagedPretraining:
         threshold: float = THRESHOLD,
         min_component_size: int = 20,
         seed: int = 0,
-        settings: Mapping[str, Any] | None = None,
     ) -> None:
         self.pretrain, self.finetune, self.bank = pretrain, finetune, bank
         self.healthy, self.healthy_val = healthy, healthy_val
@@ -167,7 +162,6 @@ class StagedPretraining:
         self.pretrained = read_flag(pretrained, "pretrained")
         self.number, self.seed = num_labeled_patients, seed
         self.head, self.threshold, self.min_size = head, threshold, min_component_size
-        self.settings = dict(settings or {})
         self.denoiser_file = Path(pretrain.best.path)
         self.weights_file = Path(finetune.best.path)
         self.resume = finetune.checkpoint.resume
@@ -200,7 +194,6 @@ class StagedPretraining:
             "training data": cases_digest(self.dataset.data),
             "validation data": cases_digest(self.val_dataset.data),
             "preparation": settings_digest(self._preparation()),
-            "options": settings_digest(self.settings),
         }
         given = self.finetune.given_weights if labeled and stage in (None, "finetune") else []
         if given:
@@ -221,11 +214,12 @@ class StagedPretraining:
         work: Callable[[], None],
         inputs: Mapping[str, str],
         outputs: Sequence[Path],
+        before: Callable[[], None] | None = None,
     ) -> None:
         """Runs a stage of the pre-training, or makes sure that it is done."""
         stages = self._stages(self.pretrain_dir)
         if stage in (None, name):
-            stages.run(name, work, inputs=inputs, outputs=outputs)
+            stages.run(name, work, inputs=inputs, outputs=outputs, before=before)
         elif stage is not None and STAGES.index(stage) > STAGES.index(name):
             stages.require(name, inputs=inputs, outputs=outputs)
 
@@ -249,7 +243,7 @@ class StagedPretraining:
             )  # fmt: skip
             self.pretrain.run(inputs, range(len(self.healthy)), resume=self.resume)
 
-        self._step(stage, "pretrain", work, inputs, [self.denoiser_file])
+        self._step(stage, "pretrain", work, inputs, [self.denoiser_file], self.pretrain.check_resumed)
 
     def _localize(self, stage: Stage | None) -> None:
         if stage == "pretrain":
@@ -306,7 +300,9 @@ class StagedPretraining:
             begun = not pretrained or Path(self.finetune.checkpoint.path).is_file()
             self.finetune.run(inputs, labeled, resume=self.resume and begun)
 
-        self._stages(self.output_dir).run("finetune", work, inputs=inputs, outputs=[self.weights_file])
+        self._stages(self.output_dir).run(
+            "finetune", work, inputs=inputs, outputs=[self.weights_file], before=self.finetune.check_resumed
+        )
         if self.bank is not None:
             self.bank.run()
 

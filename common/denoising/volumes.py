@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,10 @@ import numpy as np
 import torch
 from ignite.engine import Engine, Events
 from monai.data import MetaTensor
-from monai.data.utils import to_affine_nd
 from monai.transforms import Orientation
 from torch import Tensor
 
-from ..runtime.files import write_atomically
-from ..transforms.save import SaveSegmentationd
+from ..transforms.save import SaveSegmentationd, write_volume
 from ..transforms.scan import LoadScand
 from .loading import to_ras
 
@@ -101,7 +100,9 @@ class VolumeWriter:
             OutputError: when a file cannot be written.
         """
         if self._name and self._planes:
-            volume = LoadScand("image")({"image": self.sources[self._name], "case": self._name})["image"]
+            # It has been read before, so that its size was accepted.
+            load = LoadScand("image", max_voxels=sys.maxsize)
+            volume = load({"image": self.sources[self._name], "case": self._name})["image"]
             for key, suffix, dtype in (("pred", "seg", np.uint8), (self.score_key, "anomaly", np.float32)):
                 planes = self._planes.get(key)
                 if planes:
@@ -124,6 +125,7 @@ def stack_planes(planes: Mapping[int, Tensor], volume: MetaTensor) -> MetaTensor
         stack[0, ..., plane] = values
     back = Orientation("".join(nib.aff2axcodes(np.asarray(volume.affine))), labels=None)
     restored: MetaTensor = back(MetaTensor(stack, affine=turned.affine))
+    restored.meta["nifti_geometry"] = volume.meta.get("nifti_geometry", "")
     return restored
 
 
@@ -133,7 +135,7 @@ def write_map(values: Any, path: Path, dtype: Any) -> None:
     Raises:
         OutputError: when the file cannot be written.
     """
-    affine = to_affine_nd(3, getattr(values, "affine", np.eye(3)))
     array = torch.as_tensor(values)[0].cpu().numpy().astype(dtype)
-    with write_atomically(path) as temporary:
-        nib.save(nib.Nifti1Image(array, np.asarray(affine, dtype=float)), temporary)
+    # Of a picture only the axes have a place in space, and these its metadata may tell otherwise than its file.
+    geometry = getattr(values, "meta", {}).get("nifti_geometry", "") if array.ndim == 3 else ""
+    write_volume(array, getattr(values, "affine", np.eye(3)), path, geometry)

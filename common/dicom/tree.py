@@ -16,7 +16,7 @@ from pydicom.tag import Tag
 from pydicom.uid import MediaStorageDirectoryStorage
 
 from ..runtime.listing import NO_FILE, Skipped, describe_path, walk_files
-from .series import UNREADABLE, quiet_pydicom, read_slice, uid_name
+from .series import UNREADABLE, check_inflated, quiet_pydicom, read_slice, uid_name
 
 logger = logging.getLogger(__name__)
 
@@ -190,6 +190,7 @@ def _read_header(path: str) -> tuple[Any, bool]:
     with open(path, "rb") as file:
         if file.read(132)[128:] != b"DICM":
             return None, False
+        check_inflated(path)
         file.seek(0)
         return read_partial(file, at_pixels, specific_tags=[Tag(name) for name in HEADER_TAGS]), has_pixels
 

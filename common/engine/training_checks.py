@@ -7,24 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..data import CaseSplit, name_cases, write_split
+from ..data import CaseSplit, write_split
 from ..errors import ConfigError, NotEnoughCasesError
-from ..runtime.digests import settings_digest
 from ..runtime.distributed import is_main_process
 from ..runtime.files import check_writable
 from ..spectral.distance import Distance
 
 logger = logging.getLogger(__name__)
-
-
-def run_digest(cases: Mapping[str, Sequence[Any]], settings: Mapping[str, Any]) -> str:
-    """Returns the SHA-256, in hexadecimal, of what a run that is resumed must share with the one that it goes on with.
-
-    Args:
-        cases: part -> cases, of which the names count, in order; so a data set may be moved in between.
-        settings: key -> value; not ``max_epochs``, since a run may be made longer.
-    """
-    return settings_digest({"cases": name_cases(cases), "settings": settings})
 
 
 class TrainingPreflight:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import warnings
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 from ignite.engine import Engine, Events
@@ -14,6 +16,7 @@ from torch import nn
 from ..errors import ConfigError, WeightsError, one_line
 from ..runtime.distributed import is_main_process, unwrap, wait_for_all
 from ..runtime.interrupts import Interrupted
+from ..runtime.run_settings import config_settings, first_difference, object_settings, short_text
 from ..runtime.weights import read_checkpoint, save_atomically
 from ..spectral.digest import weights_digest
 from .epochs import ends_epoch
@@ -90,12 +93,13 @@ class TrainingCheckpoint:
         members: name -> object with ``state_dict`` and ``load_state_dict``: network, optimizer, handlers.
         resume: whether to go on from ``path``.
         interval: epochs between checkpoints.
-        inputs: digest of what decides over the run beside its length; a checkpoint of other inputs is not gone on from.
-        strict: whether such a checkpoint is an error; otherwise training starts anew.
+        config: id -> what the config parser has made of it so far, as the expression ``$__local_refs`` gives it. What
+            decides over the training is derived from it, see :mod:`~..runtime.run_settings`; nothing by default.
+        inputs: digest of what the training goes out from, of stages before it; with other inputs it starts anew.
 
     Raises:
         MissingDataError: at the start, when it shall resume and there is no checkpoint.
-        ConfigError: at the start, when it shall resume and the checkpoint is of other inputs.
+        ConfigError: at the start, when it shall resume and the checkpoint is of another run: other settings or cases.
         WeightsError: at the start, when it shall resume and the checkpoint does not fit.
     """
 
@@ -106,15 +110,19 @@ class TrainingCheckpoint:
         *,
         resume: bool = False,
         interval: int = 1,
+        config: Mapping[str, Any] | None = None,
         inputs: str = "",
-        strict: bool = False,
     ) -> None:
         self.path, self.members, self.resume, self.interval = path, dict(members), resume, interval
-        self.inputs, self.strict = inputs, strict
+        self.config: Mapping[str, Any] = {} if config is None else config
+        self.inputs = inputs
+        self._objects: dict[str, Any] = {}
         self._written = False
 
     def attach(self, engine: Engine) -> None:
         """Attaches to a training engine, after the handlers that change members at the end of an iteration."""
+        # Before anything is used: transforms and schedules keep what they did last.
+        self._objects = object_settings(self.config)
         engine.add_event_handler(Events.STARTED, self.load)
         engine.add_event_handler(Events.ITERATION_COMPLETED(event_filter=ends_epoch), self.write_trained)
         engine.add_event_handler(Events.EPOCH_COMPLETED(every=self.interval), self)
@@ -134,7 +142,7 @@ class TrainingCheckpoint:
         states = self.states()
         if is_main_process():
             progress: dict[str, Any] = {"epoch": engine.state.epoch, "iteration": engine.state.iteration, **more}
-            progress |= {"inputs": self.inputs} if self.inputs else {}
+            progress |= {"inputs": self.inputs, "settings": self.settings}
             save_atomically(states | {"progress": progress}, self.path)
         self._written = True
 
@@ -147,6 +155,31 @@ class TrainingCheckpoint:
                 else f"in epoch {engine.state.epoch}, before the first checkpoint; start the training again"
             )
         raise error
+
+    @cached_property
+    def settings(self) -> str:
+        """What decides over the training, as the text of JSON."""
+        return json.dumps(config_settings(self.config) | self._objects)
+
+    def check(self) -> dict[str, Any]:
+        """Returns the content of the checkpoint, of which it makes sure that it is of a run like this one.
+
+        Raises:
+            MissingDataError: when there is no checkpoint.
+            ConfigError: naming the first setting that differs, with both values.
+        """
+        content = read_checkpoint(self.path)
+        recorded = content.get("progress", {}).get("settings")
+        if recorded is None:
+            raise ConfigError(f"{self.path} does not tell its settings (an older version wrote it); leave resume out")
+        found = first_difference(json.loads(recorded), json.loads(self.settings))
+        if found:
+            name, before, now = found
+            raise ConfigError(
+                f"{name} is {short_text(now)}, but {self.path} was trained with {short_text(before)}; resume with "
+                "the options it was trained with, or leave resume out"
+            )
+        return content
 
     def states(self) -> dict[str, Any]:
         """Returns the state of every member."""
@@ -161,13 +194,9 @@ class TrainingCheckpoint:
         """Restores every member and the engine's progress, where the run shall go on from a checkpoint."""
         if not self.resume:
             return
-        states = read_checkpoint(self.path)
-        progress = states.get("progress", {})
-        if progress.get("inputs", "") != self.inputs:
-            if self.strict:
-                raise ConfigError(
-                    f"{self.path} is of another run (other cases or settings); repeat its options, or leave resume out"
-                )
+        states = self.check()
+        progress = states["progress"]
+        if progress["inputs"] != self.inputs:
             logger.warning("%s is of other inputs than this run's: training starts anew", self.path)
             return
         try:

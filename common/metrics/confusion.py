@@ -17,6 +17,8 @@ from monai.transforms import MapTransform
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..errors import LabelError
+
 Matrix = NDArray[np.int64]
 
 
@@ -25,11 +27,26 @@ def confusion_matrix(predicted: Tensor, truth: Tensor, num_classes: int) -> Matr
 
     Args:
         predicted: class indices, any shape.
-        truth: class indices of the same shape.
+        truth: class indices of as many pixels.
         num_classes: C, background included.
+
+    Raises:
+        LabelError: when the numbers of pixels differ, or an index is not from 0 to C - 1.
     """
-    pairs = truth.flatten().long() * num_classes + predicted.flatten().long()
-    counts = torch.bincount(pairs, minlength=num_classes**2)
+    indices = {"predicted": predicted.flatten().long(), "truth": truth.flatten().long()}
+    if predicted.numel() != truth.numel():
+        raise LabelError(
+            f"predicted is of shape {tuple(predicted.shape)}, truth of {tuple(truth.shape)}; give the same"
+        )
+    for name, values in indices.items():
+        # Beyond the range, a pixel would be counted for another pair of classes.
+        low, high = (int(value) for value in values.aminmax()) if len(values) else (0, 0)
+        if low < 0 or high >= num_classes:
+            raise LabelError(
+                f"{name} holds class {low if low < 0 else high}; accepted are 0 to {num_classes - 1}, for num_classes "
+                f"{num_classes}"
+            )
+    counts = torch.bincount(indices["truth"] * num_classes + indices["predicted"], minlength=num_classes**2)
     return np.asarray(counts.cpu(), dtype=np.int64).reshape(num_classes, num_classes)
 
 

@@ -6,6 +6,7 @@ import copy
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -13,9 +14,8 @@ from ignite.engine import Engine
 from monai.handlers import CheckpointLoader
 
 from ..errors import ConfigError, NotEnoughCasesError
-from ..handlers import BestWeights, MovableWriter, TrainingCheckpoint, TrainingHistory
+from ..handlers import BestWeights, MovableWriter, TrainingCheckpoint, TrainingHistory, training_settings
 from ..runtime.digests import settings_digest
-from ..runtime.distributed import unwrap, world_size
 from ..runtime.stages import Stages, cases_digest, file_digest
 from ..sampling import PatchSampler
 from ..spectral.digest import weights_digest
@@ -36,6 +36,7 @@ class _Step:
     work: Callable[[], None]
     inputs: Mapping[str, str]
     outputs: Sequence[Path]
+    before: Callable[[], None] | None = None
 
 
 class StagedTraining:
@@ -65,9 +66,7 @@ class StagedTraining:
         candidates_dir: folder of the scores, ``baseline_dir`` by default; trainings on different selections may share
             one.
         only_ood: train on the selected patches alone, the paper's Table 4.
-        handlers: of the trainer; those that load weights decide over its start.
-        settings: further settings that decide over a training. The device is none, nor the precision that follows from
-            it: what was trained on a GPU may be gone on with anywhere.
+        handlers: of the trainer; they decide over its start, its seeds and its validation.
     """
 
     def __init__(
@@ -86,12 +85,11 @@ class StagedTraining:
         candidates_dir: str | None = None,
         only_ood: bool = False,
         handlers: Sequence[Any] = (),
-        settings: Mapping[str, Any] | None = None,
     ) -> None:
         self.trainer, self.sampler, self.miner, self.dataset = trainer, sampler, miner, miner.dataset
         self.best, self.history, self.checkpoint, self.board = best, history, checkpoint, board
         self.val_cases, self.only_ood = val_cases, only_ood
-        self.handlers, self.settings = handlers, dict(settings or {})
+        self.handlers = handlers
         self.output_dir, self.baseline_dir = Path(output_dir), Path(baseline_dir or output_dir)
         self.candidates_dir = Path(candidates_dir or self.baseline_dir)
         self.weights_file, self.resume = Path(best.path), checkpoint.resume
@@ -123,7 +121,7 @@ class StagedTraining:
         for name in STAGES[: len(STAGES) if stage is None else STAGES.index(stage) + 1]:
             for step in self._steps(name):
                 if stage in (None, name):
-                    step.stages.run(step.name, step.work, inputs=step.inputs, outputs=step.outputs)
+                    step.stages.run(step.name, step.work, inputs=step.inputs, outputs=step.outputs, before=step.before)
                 else:
                     step.stages.require(step.name, inputs=step.inputs, outputs=step.outputs)
 
@@ -133,7 +131,8 @@ class StagedTraining:
         training, mining, own = (Stages(folder / "stages") for folder in folders)
         candidates, selected = self.candidates_dir / CANDIDATES, self.output_dir / SELECTED
         if stage == "baseline":
-            yield _Step("baseline", training, self._train_baseline, self._inputs, [self.baseline_file])
+            check = partial(self._check_resumed, self.baseline_file.parent)
+            yield _Step("baseline", training, self._train_baseline, self._inputs, [self.baseline_file], check)
         if stage == "mine":
             scoring = self._scoring_inputs()
             yield _Step("mine", mining, self._score, scoring, [candidates])
@@ -142,19 +141,15 @@ class StagedTraining:
         if stage == "combine":
             inputs = self._inputs | self._scoring_inputs() | {"selection": file_digest(selected)}
             inputs |= {"only_ood": str(self.only_ood)}
-            yield _Step("combine", own, lambda: self._train_combined(inputs), inputs, [self.weights_file])
+            check, work = partial(self._check_resumed, self.output_dir), partial(self._train_combined, inputs)
+            yield _Step("combine", own, work, inputs, [self.weights_file], check)
 
     def _training_inputs(self) -> dict[str, str]:
         """Digests of all that decides over the baseline."""
-        dataset, trainer = self.dataset, self.trainer
-        loader: Any = trainer.data_loader  # type: ignore[attr-defined]
-        described = {
-            "settings": self.settings,
+        dataset = self.dataset
+        described = training_settings(self.trainer, self.handlers) | {
             "members": {name: state for name, state in self._initial.items() if name != "network"},
-            "network": str(unwrap(self.miner.network)),
-            "loss": trainer.loss_function,  # type: ignore[attr-defined]
-            "patches": [dataset.load, dataset.prepare, dataset.transform, dataset.patch_size],
-            "sampling": [self.sampler.seed, self.sampler.total, loader.batch_size, world_size()],
+            "patches": [dataset.load, dataset.prepare, dataset.patch_size],
         }
         loaders = [handler for handler in self.handlers if isinstance(handler, CheckpointLoader)]
         weights = [weights_digest(self._initial["network"]), *(file_digest(item.load_path) for item in loaders)]
@@ -163,7 +158,7 @@ class StagedTraining:
             "validation data": cases_digest(self.val_cases),
             "settings": settings_digest(described),
             "initial weights": settings_digest(weights),
-            "length": str(trainer.state.max_epochs),
+            "length": str(self.trainer.state.max_epochs),
         }
 
     def _scoring_inputs(self) -> dict[str, str]:
@@ -176,6 +171,12 @@ class StagedTraining:
             "patches": settings_digest([*cut, dataset.fill, dataset.seed]),
             "baseline": file_digest(self.baseline_file),
         }
+
+    def _check_resumed(self, folder: Path) -> None:
+        """Raises when a training shall go on in a folder that holds the checkpoint of another run."""
+        self.checkpoint.path = str(folder / "checkpoint.pt")
+        if self.resume and Path(self.checkpoint.path).is_file():
+            self.checkpoint.check()
 
     def _train_baseline(self) -> None:
         self._train(range(self.dataset.num_known), self.baseline_file.parent, self.baseline_file, self._inputs)

@@ -62,7 +62,7 @@ def data_file(path: str | Path, where: str = "") -> str | None:
     if source.lower().endswith(PAIR_SUFFIXES):
         return _pair(source, where)
     if source.lower().endswith((*META_SUFFIXES, *NRRD_SUFFIXES)):
-        name = _named_file(source, where)
+        name = named_file(source, where)
         return None if name is None else _beside(source, name, where)
     return None
 
@@ -95,8 +95,16 @@ def _pair(path: str, where: str) -> str:
     return _beside(path, os.path.basename(stem) + (".IMG" if suffix.isupper() else ".img"), where)
 
 
-def _named_file(path: str, where: str) -> bytes | None:
-    """What a MetaImage or NRRD header names as the file of its voxels; ``None`` for itself."""
+def named_file(path: str, where: str) -> bytes | None:
+    """Returns what a MetaImage or NRRD header names as the file of its voxels, unchecked; ``None`` for itself.
+
+    Args:
+        path: Of the header.
+        where: What a message calls it.
+
+    Raises:
+        ImageError: When it names several files, or none in the way of its format.
+    """
     start = _read_start(path, where)
     if path.lower().endswith(NRRD_SUFFIXES):
         if not start.startswith(b"NRRD"):

@@ -62,7 +62,13 @@ class Stages:
         self.folder = Path(folder)
 
     def run(
-        self, name: str, work: Callable[[], Any], *, inputs: Mapping[str, str], outputs: Sequence[str | Path]
+        self,
+        name: str,
+        work: Callable[[], Any],
+        *,
+        inputs: Mapping[str, str],
+        outputs: Sequence[str | Path],
+        before: Callable[[], Any] | None = None,
     ) -> bool:
         """Does the work of a stage, unless it is done; called by every process of a distributed run.
 
@@ -71,6 +77,7 @@ class Stages:
             work: writes every output, atomically.
             inputs: name -> digest of all that the output depends on: data, weights, settings.
             outputs: files that the stage writes.
+            before: called when there is work to do, before anything of an earlier run is given up; may refuse it.
 
         Returns:
             Whether the work was done now.
@@ -87,6 +94,10 @@ class Stages:
             return False
         logger.info("stage %s: starts (%s)", name, ", ".join(changed))
         start = time.perf_counter()
+        if before is not None:
+            before()
+            # Every process has agreed before one of them removes the record.
+            wait_for_all()
         if is_main_process():
             self._record(name).unlink(missing_ok=True)
         work()

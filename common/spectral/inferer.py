@@ -18,6 +18,8 @@ from .cores import cells_in_core, fit_window, plan_cores
 from .digest import WeightsDigest
 from .signature import GramAccumulator
 
+TOO_SMALL = "the image is too small for the network: it {}; use a scan that shows more, or a finer spacing"
+
 Precision = Literal["float32", "bfloat16", "float16"]
 
 
@@ -87,6 +89,8 @@ class SpectrumCollector:
         silent = [layer for layer in chosen if (0, layer) not in self.grams]
         if silent:
             raise ConfigError(f"feature_layers names {silent}, which the network holds but does not run; choose others")
+        if not all(self.grams[image, layer].num_voxels for image in range(batch_size) for layer in chosen):
+            raise FeatureError(TOO_SMALL.format("has no place in the feature layers"))
         rows = [
             torch.cat([self.grams[image, layer].signature(per_voxel) for layer in chosen])
             for image in range(batch_size)
@@ -168,9 +172,10 @@ class SpectralInferer(Inferer):
 
         Raises:
             ConfigError: when a layer does not exist or the window does not fit the image's number of axes.
-            FeatureError: when a feature map has no signature, being zero or not finite.
+            FeatureError: when the image is too small, or a feature map has no signature, being zero or not finite.
         """
         if not self.with_signature:
+            self._check_extent(inputs.shape[2:], network)
             with self._autocast(inputs):
                 return self._segment(inputs, lambda windows: network(windows, *args, **kwargs))
         logits, collector = self.collect(inputs, network, *args, **kwargs)
@@ -189,6 +194,7 @@ class SpectralInferer(Inferer):
         Args and errors are those of a call.
         """
         size = inputs.shape[2:]
+        self._check_extent(size, network)
         collector = SpectrumCollector(self.layers, size, fit_window(size, self.roi_size, self.divisor), self.overlap)
 
         def predictor(windows: Tensor, coordinates: Sequence[Sequence[slice]]) -> Tensor:
@@ -199,6 +205,12 @@ class SpectralInferer(Inferer):
             logits = self._segment(inputs, predictor, with_coord=True)
         # A MetaTensor inside a dictionary breaks MONAI's decollation.
         return logits.as_tensor() if hasattr(logits, "as_tensor") else logits, collector
+
+    def _check_extent(self, size: Sequence[int], network: nn.Module) -> None:
+        """Raises when an image is one voxel at the network's coarsest scale, which has no variance to divide by."""
+        normalized = any(isinstance(module, nn.modules.instancenorm._InstanceNorm) for module in network.modules())
+        if normalized and max(size) <= self.divisor:
+            raise FeatureError(TOO_SMALL.format(f"is no larger than {self.divisor} voxels along any axis"))
 
     def _autocast(self, inputs: Tensor) -> torch.autocast:
         """The floating type of ``precision``, whatever the caller's is."""

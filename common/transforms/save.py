@@ -7,19 +7,29 @@ from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import nibabel as nib
 import numpy as np
 from monai.config import KeysCollection
 from monai.data import MetaTensor, NibabelWriter, PILWriter
+from monai.data.utils import to_affine_nd
 from monai.transforms import SaveImaged
+from numpy.typing import NDArray
 
 from ..dicom.write import check_dicom_output, write_dicom
 from ..errors import BundleError, ConfigError
+from ..reading import forms_differ, geometry_header, nifti_image
 from ..runtime.files import write_atomically
 from .scan import scan_name
 
 logger = logging.getLogger(__name__)
 
 OutputFormat = Literal["nifti", "dicom_seg"]
+
+FORMS_DIFFER = (
+    "sform, qform and spacing of the scan disagree; its mask lies where the sform puts the scan, as nibabel reads it, "
+    "but programs built on ITK may show the scan elsewhere"
+)
+"""Warning of a scan of which a viewer may not agree with its mask."""
 
 
 class SaveSegmentationd(SaveImaged):
@@ -67,7 +77,7 @@ class SaveSegmentationd(SaveImaged):
         case = str(data["case"])
         stem, name = self.output_dir / case / case, scan_name(data)
         for key in self.key_iterator(saved):
-            self._write_image(data[key], stem)
+            self._write_image(data[key], stem, name)
             if self.bundle is None:
                 continue
             try:
@@ -78,13 +88,40 @@ class SaveSegmentationd(SaveImaged):
                 logger.error("%s", saved["error"])
         return saved
 
-    def _write_image(self, segmentation: MetaTensor, stem: Path) -> None:
+    def _write_image(self, segmentation: MetaTensor, stem: Path, name: str) -> None:
         """Writes one segmentation as NIfTI or PNG."""
         suffix, writer_class = (".nii.gz", NibabelWriter) if self.spatial_dims == 3 else (".png", PILWriter)
         # A picture holds class indices as they are, not stretched to the range of gray values.
         settings = {} if self.spatial_dims == 3 else {"scale": None}
         writer = writer_class(output_dtype=np.uint8, **settings)
         writer.set_data_array(segmentation, channel_dim=0)
+        # Where transforms were not inverted, this resamples to the original geometry.
         writer.set_metadata(segmentation.meta, resample=True)
-        with write_atomically(stem.with_name(f"{stem.name}_seg{suffix}")) as temporary:
+        path = stem.with_name(f"{stem.name}_seg{suffix}")
+        if self.spatial_dims == 3:
+            meta = segmentation.meta
+            # The affine after the inverse of a flip may be off by its last bit.
+            affine = meta.get("original_affine", writer.affine)
+            write_volume(np.asarray(writer.data_obj, dtype=np.uint8), affine, path, meta.get("nifti_geometry", ""))
+            if meta.get("nifti_geometry") and forms_differ(geometry_header(meta["nifti_geometry"])):
+                logger.warning("%s: %s", name, FORMS_DIFFER)
+            return
+        with write_atomically(path) as temporary:
             writer.write(str(temporary))
+
+
+def write_volume(array: NDArray[Any], affine: Any, path: Path, geometry: str = "") -> None:
+    """Writes an array as NIfTI in the place of the image it was made of.
+
+    Args:
+        array: ``(H, W[, D])``.
+        affine: ``(3, 3)`` or ``(4, 4)``, from its voxels to mm; not used with ``geometry``.
+        path: of the file.
+        geometry: ``nifti_geometry`` of the image's metadata; by default the image was no NIfTI.
+
+    Raises:
+        OutputError: when the file cannot be written.
+    """
+    image = nifti_image(array, np.asarray(to_affine_nd(3, np.asarray(affine, dtype=np.float64))), geometry)
+    with write_atomically(path) as temporary:
+        nib.save(image, temporary)

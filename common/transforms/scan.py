@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,14 +9,14 @@ from typing import Any
 import numpy as np
 import torch
 from monai.config import KeysCollection
-from monai.data import ImageReader, ITKReader, NibabelReader, PILReader
 from monai.transforms import CenterSpatialCrop, LoadImaged, MapTransform
 from PIL import Image
 from torch import Tensor
 
-from ..dicom.series import DicomSeriesReader
-from ..errors import BundleError, ImageError, LabelError
-from ..runtime.sources import NIBABEL_SUFFIXES, PICTURE_SUFFIXES, check_source, readable_path
+from ..errors import ConfigError, DicomError, ImageError, LabelError
+from ..reading import MAX_VOXELS, plain_reason
+from ..runtime.sources import check_source, readable_path
+from .readers import choose_reader, is_series
 
 PALETTE_SUFFIXES = (".png", ".tif", ".tiff")
 """Kinds of pictures that may hold a palette and are read as its numbers."""
@@ -53,76 +52,58 @@ def check_palette(path: Any, name: str) -> None:
                 raise ImageError(f"{name}: the picture has a palette of colors; save it as RGB or as gray values")
 
 
-def is_series(source: Any) -> bool:
-    """Returns whether an image's source is a DICOM series: a folder or a list of files."""
-    return isinstance(source, list | tuple) or (isinstance(source, str | Path) and os.path.isdir(source))
-
-
-def file_reader(path: str | Path) -> ImageReader:
-    """Returns the reader of a file by its ending.
-
-    MONAI 1.6.1 would take a picture for what has ``.png`` anywhere in its name, and nibabel for ``.nii`` alone.
-
-    Args:
-        path: Of an image.
-    """
-    name = str(path).lower()
-    if name.endswith(NIBABEL_SUFFIXES):
-        return NibabelReader()
-    return PILReader() if name.endswith(PICTURE_SUFFIXES) else ITKReader()
-
-
 class LoadScand(LoadImaged):
     """Loads images and labels, channel first: NIfTI, MHA, NRRD and pictures by their suffix, and DICOM series.
 
-    A folder or a list of files is a DICOM series. What cannot be read is reported in one line that names the case.
+    A folder or a list of files is a DICOM series. What cannot be read is reported in one line that names the case. The
+    geometry is that of the file: nothing in it is corrected.
 
     Args:
         keys: keys of the paths.
         allow_missing_keys: whether a case may lack a key, as unlabeled cases do.
+        max_voxels: most voxels that a file may declare, at least 1; one that declares more is not read. Default 500
+            million.
     """
 
-    def __init__(self, keys: KeysCollection, allow_missing_keys: bool = False) -> None:
+    def __init__(self, keys: KeysCollection, allow_missing_keys: bool = False, max_voxels: int = MAX_VOXELS) -> None:
         super().__init__(keys, ensure_channel_first=True, image_only=True, allow_missing_keys=allow_missing_keys)
+        if not isinstance(max_voxels, int) or max_voxels < 1:
+            raise ConfigError(f"max_voxels is {max_voxels!r}; accepted are whole numbers from 1")
+        self.max_voxels = max_voxels
 
     def __call__(self, data: Mapping[Hashable, Any], reader: Any = None) -> dict[Hashable, Any]:
         """Returns ``data`` with every path replaced by a ``(C, H, W[, D])`` float32 ``MetaTensor``.
 
         Raises:
-            ImageError: when a file cannot be read.
+            ImageError: when a file cannot be read, declares more than ``max_voxels``, or has no valid geometry.
         """
         loaded = dict(data)
         for key in self.key_iterator(loaded):
             source = loaded[key]
-            series = is_series(source)
+            if not is_series(source):
+                check_source(source, f"{scan_name(data)}: {key} {source}")
             try:
-                image = self._read_series(source, reader) if series else self._read_file(data, key, reader)
+                image = self._read(source, reader)
                 # MONAI Label sets the loader to return the metadata as well, which the image carries anyway.
                 loaded[key] = image[0] if isinstance(image, tuple) else image
-            except BundleError:
+            except DicomError:
                 raise
             except Exception as error:  # every reader library has errors of its own kinds
-                if series:
+                if is_series(source):
                     # Without the cause, whose text may name a file.
                     raise ImageError(
                         f"{scan_name(data)}: {key} cannot be read ({type(error).__name__}); export the series again"
                     ) from None
-                reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-                raise ImageError(
-                    f"{scan_name(data)}: {key} {source} cannot be read ({reason}); it may be truncated: copy it again"
-                ) from error
+                raise ImageError(f"{scan_name(data)}: {key} {source} {plain_reason(error)}") from error
         return loaded
 
-    def _read_series(self, source: Any, reader: Any) -> Any:
-        """What the loader returns for a DICOM series."""
-        return self._loader(source, reader or DicomSeriesReader())
-
-    def _read_file(self, data: Mapping[Hashable, Any], key: Hashable, reader: Any) -> Any:
-        """What the loader returns for a file, once that may be opened."""
-        source = data[key]
-        check_source(source, f"{scan_name(data)}: {key} {source}")
+    def _read(self, source: Any, reader: Any) -> Any:
+        """What the loader returns for a file that may be opened, or for a DICOM series."""
+        reader = reader or choose_reader(source, self.max_voxels)
+        if is_series(source):
+            return self._loader(source, reader)
         with readable_path(source) as path:
-            image = self._loader(path, reader or file_reader(source))
+            image = self._loader(path, reader)
         loaded = image[0] if isinstance(image, tuple) else image
         loaded.meta["filename_or_obj"] = str(source)
         return image

@@ -1,6 +1,7 @@
 """Bad input to every bundle: one line that names the case and what to do, and nothing half written."""
 
 import csv
+import gzip
 import json
 import shutil
 
@@ -181,9 +182,16 @@ def test_truncated_training_image(make_dataset, train_on, shape, tmp_path):
     assert "may be truncated: copy it again" in str(error)
 
 
+def write_scan(scan, path):
+    """Writes a NIfTI whose header is as it was set, which nibabel would correct."""
+    scan.header["sform_code"], scan.header["magic"], scan.header["vox_offset"] = 2, b"n+1", 352
+    content = scan.header.binaryblock + bytes(4) + np.asarray(scan.dataobj).tobytes(order="F")
+    path.write_bytes(gzip.compress(content))
+
+
 @pytest.mark.usefixtures("volumes")
 def test_broken_scans_do_not_stop_the_others(infer_on, make_scan, tmp_path):
-    """Eight kinds of broken scans beside a good one, in one run."""
+    """Kinds of broken scans beside a good one, in one run."""
     folder = tmp_path / "scans"
     folder.mkdir()
     image = make_scan(0)[0]
@@ -196,11 +204,23 @@ def test_broken_scans_do_not_stop_the_others(infer_on, make_scan, tmp_path):
         "infinite": np.where(np.arange(image.size).reshape(image.shape) < 3, np.inf, image),
         "constant": image * 0 + 4,
         "truncated": image,
+        "flipped_bit": image,
+        "complex": (image + 1j).astype(np.complex64),
+        "sheared": image,
+        "nowhere": image,
+        "huge": image,
     }
     for name, array in scans.items():
-        nib.save(nib.Nifti1Image(array, np.eye(4)), folder / f"{name}.nii.gz")
+        scan = nib.Nifti1Image(array, np.eye(4))
+        scan.header["srow_x"] = {"sheared": [1, 0.4, 0, 0], "nowhere": [np.nan] * 4}.get(name, [1, 0, 0, 0])
+        if name == "huge":
+            scan.header["dim"][1:4] = 2000
+        write_scan(scan, folder / f"{name}.nii.gz")
     file = folder / "truncated.nii.gz"
     file.write_bytes(file.read_bytes()[:3000])
+    content = bytearray((folder / "flipped_bit.nii.gz").read_bytes())
+    content[-6] ^= 1  # of the checksum, in front of the length
+    (folder / "flipped_bit.nii.gz").write_bytes(content)
     (folder / "garbage.nrrd").write_bytes(b"no scan at all")
     reasons = segment_with_failures(infer_on, tmp_path, {"garbage", *scans} - {"good"})
     expected = {
@@ -211,7 +231,12 @@ def test_broken_scans_do_not_stop_the_others(infer_on, make_scan, tmp_path):
         "infinite": "3 NaN or infinite voxels",
         "constant": "every voxel is 4",
         "truncated": "copy it again",
-        "garbage": "is no NRRD file",
+        "flipped_bit": "its compressed content is not what was written",
+        "complex": "holds complex numbers",
+        "sheared": "axes that are not perpendicular",
+        "nowhere": "geometry that is not finite",
+        "huge": "declares 2000 x 2000 x 2000 voxels; accepted are 500000000 (max_voxels)",
+        "garbage": "is no NRRD file; copy it again",
     }
     for name, words in expected.items():
         assert reasons[name].startswith(f"case '{name}': "), reasons[name]

@@ -51,6 +51,7 @@ KEYS = {
 DEVICE_LINE = "$torch.device('cuda' if torch.cuda.is_available() else 'cpu')"
 # What an expression may use by name; the first three MONAI always gives.
 NAMES = {"monai", "torch", "np", "len", "min", "max", "sum", "sorted", "list", "dict", "tuple", "range", "not"}
+NAMES |= {"__local_refs"}  # MONAI's own: all that the config has been made into so far, for the settings of a run
 SECTIONS = {"train", "validate", "bank"}  # hold different parts of different workflows
 WORKFLOW = {"run", "session", "preflight"}  # what each workflow checks and does
 STANDALONE = ("train", "inference", "evaluate")

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from monai.bundle import verify_net_in_out
 from monai.engines import SupervisedEvaluator
 from sklearn.metrics import roc_auc_score
 
+from common.runtime.knobs import plain_keys
+from common.runtime.run_settings import MAY_CHANGE, first_difference
 from tests.running import REPRESENTATIVES
 
 WRITTEN = {"metrics.json", "checkpoint.pt", "split.json", "training.png", "models/model.pt"}
@@ -141,6 +144,54 @@ class TestTraining:
         # The best weights may be those of the first epoch; the checkpoint holds those of the last.
         first, second = (tensors(path / "checkpoint.pt")["network"] for path in (tmp_path, trained.output))
         torch.testing.assert_close(first, second, rtol=0, atol=0)
+
+
+class TestSettingsOfARun:
+    """What a run that is resumed may not change is found by the config itself."""
+
+    def recorded(self, trained):
+        return json.loads(tensors(trained.output / "checkpoint.pt")["progress"]["settings"])
+
+    def test_every_key_is_compared_or_may_change(self, configs, trained):
+        settings, keys = self.recorded(trained), plain_keys(configs["train"])
+        assert {"learning_rate", "max_epochs", "seed", "divisor", "roi_size"} <= set(keys)
+        assert sorted(set(keys) - settings.keys() - MAY_CHANGE) == []
+        for key in set(keys) & settings.keys():
+            name, before, now = first_difference(settings, settings | {key: "another"})
+            assert (name, before, now) == (key, settings[key], "another")
+
+    def test_objects_and_cases_are_compared(self, trained):
+        settings = self.recorded(trained)
+        parts = {"loss", "optimizer", "image_transforms#0", "train#dataset#data", "validate#dataset#data"}
+        assert parts <= settings.keys()
+        assert settings["optimizer"]["lr"] == settings["learning_rate"]
+        assert any(key in settings for key in ("network", "network_def"))
+
+    def test_resumed_run_with_another_setting_is_refused(
+        self, configs, trained, bundle, fail_config, dataset, tmp_path
+    ):
+        copied = shutil.copytree(trained.output, tmp_path / "copy")
+        settings = {"dataset_dir": dataset, "output_dir": copied, "model_dir": copied / "weights", "max_epochs": 3}
+        before = {name: (copied / name).read_bytes() for name in ("checkpoint.pt", "metrics.json", "weights/model.pt")}
+        other = ("modality", "CT") if "modality" in configs["train"] else ("percentile", 98.0)
+        for key, value in (("learning_rate", 0.5), other, ("optimizer#betas", [0.5, 0.9])):
+            config = configs["train"]
+            if key.startswith("optimizer") and not config["optimizer"]["_target_"].endswith("Adam"):
+                key, value = "optimizer#nesterov", False
+            error = str(fail_config(bundle, "train.json", **settings, resume=True, **{key: value}))
+            assert error.startswith(f"{key} is {json.dumps(value)}, but {copied}")
+            assert "checkpoint.pt was trained with " in error
+            if key in config:
+                assert f"was trained with {json.dumps(config[key])};" in error
+        assert before == {name: (copied / name).read_bytes() for name in before}
+
+
+def test_keys_that_may_change_exist(all_bundles):
+    """A key that was renamed would be compared without anybody having decided so."""
+    found = set()
+    for bundle in all_bundles:
+        found |= json.loads((bundle / "configs" / "train.json").read_text(encoding="utf-8")).keys()
+    assert sorted(MAY_CHANGE - found) == []
 
 
 class TestProcesses:

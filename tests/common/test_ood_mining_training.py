@@ -77,7 +77,7 @@ def make(cases, tmp_path, caplog):
         members = {"network": network, "optimizer": optimizer, "schedule": schedule, "best": best, "history": history}
         checkpoint = TrainingCheckpoint(str(folder / "checkpoint.pt"), members, resume=resume)
         seeder = EpochSeeder(seed, sampler, SimpleNamespace(set_random_state=lambda seed: None))
-        every = [*handlers, seeder, ValidationHandler(1, evaluator)]
+        every = [*handlers, seeder, ValidationHandler(settings.pop("val_interval", 1), evaluator)]
         rate_change = LrScheduleHandler(schedule, print_lr=False)
         trainer = SupervisedTrainer(
             device="cpu", max_epochs=epochs, network=network, optimizer=optimizer,
@@ -88,7 +88,7 @@ def make(cases, tmp_path, caplog):
         miner = CandidateMiner(dataset, network, "cpu", seed=seed, **chosen)
         training = StagedTraining(
             trainer, sampler, best, history, checkpoint, board, miner, cases[3:], output_dir=str(folder),
-            baseline_dir=str(tmp_path / baseline_dir) if baseline_dir else None, handlers=handlers, **settings,
+            baseline_dir=str(tmp_path / baseline_dir) if baseline_dir else None, handlers=every, **settings,
         )  # fmt: skip
         training.folder = folder
         return training
@@ -271,7 +271,7 @@ class TestStages:
             ({"epochs": 3}, [0, 3]),
             ({"rate": 0.01}, [0, 1, 2, 3]),
             ({"seed": 1}, [0, 1, 2, 3]),
-            ({"settings": {"val_interval": 2}}, [0]),
+            ({"val_interval": 2}, [0, 3]),
         ],
         ids=str,
     )

@@ -96,8 +96,8 @@ class TestStages:
     @pytest.mark.parametrize(
         ("settings", "changed"),
         [
-            ({"residual": True}, "options"),
-            ({"val_interval": 2, "pretrain_epochs": 2, "max_epochs": 2}, "length, options, settings"),
+            ({"residual": True}, "settings"),
+            ({"val_interval": 2, "pretrain_epochs": 2, "max_epochs": 2}, "length, settings"),
             ({"noise_resolution": 8}, "settings"),
             ({"clear_border": True}, "preparation"),
             ({"healthy": "all"}, "healthy slices"),

@@ -1,0 +1,42 @@
+"""Reading of pictures by Pillow."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from monai.data import PILReader
+from PIL import Image
+
+from ..errors import ImageError
+from .limits import MAX_VOXELS, check_size
+
+
+class PictureReader(PILReader):
+    """MONAI's reader for one picture by Pillow, whose size is checked before it is decoded.
+
+    Args:
+        max_voxels: Most pixels that a picture may declare. Default 500 million; Pillow itself stops at 179 million.
+    """
+
+    def __init__(self, max_voxels: int = MAX_VOXELS) -> None:
+        super().__init__()
+        self.max_voxels = max_voxels
+
+    def read(self, data: Any, **kwargs: Any) -> Any:
+        """Returns the Pillow picture of one file.
+
+        Args:
+            data: The path, alone or in a sequence of one.
+            **kwargs: For ``PIL.Image.open``.
+
+        Raises:
+            ImageError: when it declares too many pixels. The message goes on after the name of the image.
+        """
+        try:
+            for name in (data,) if isinstance(data, str | Path) else data:
+                with Image.open(name) as picture:
+                    check_size(picture.size, self.max_voxels)
+            return super().read(data, **kwargs)
+        except Image.DecompressionBombError as error:
+            raise ImageError("declares more pixels than Pillow accepts; crop it or make it smaller") from error
