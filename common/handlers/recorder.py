@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 COLUMNS = ("image", "oodm", "threshold", "is_ood", "error")
 RESULTS = ("result", "metrics", "shares", "confusion", "signature", "calibration_bins", "error")
-DESCRIPTIONS = ("case", "group", "in_distribution", "damage")
+DESCRIPTIONS = ("case", "group", "patient", "region", "in_distribution", "damage")
 
 
 class CaseRecorder:
