@@ -8,12 +8,14 @@ import sys
 import fire
 
 from .archive import build_archives, install, sign, verify
+from .experiments.report import write_report
 from .runtime.knobs import write_knobs_pages
 from .runtime.session import report_error
 
 COMMANDS = {
     "install": install,
     "knobs": write_knobs_pages,
+    "report": write_report,
     "sign": sign,
     "verify": verify,
     "zips": build_archives,

@@ -15,7 +15,7 @@ from ..runtime.reasons import plain_reason
 
 logger = logging.getLogger(__name__)
 
-KEPT = ("image", "label", "case", "task", "group", "in_distribution", "damage")
+KEPT = ("image", "label", "case", "task", "group", "patient", "region", "in_distribution", "damage")
 
 
 class CaseDataset(Dataset):

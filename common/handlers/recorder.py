@@ -14,7 +14,7 @@ from ..runtime.sparing import sparing
 logger = logging.getLogger(__name__)
 
 RESULTS = ("result", "metrics", "shares", "confusion", "signature", "calibration_bins", "error")
-DESCRIPTIONS = ("case", "group", "in_distribution", "damage")
+DESCRIPTIONS = ("case", "group", "patient", "region", "in_distribution", "damage")
 
 
 class CaseRecorder:
