@@ -8,7 +8,8 @@ from .course import training_settings
 from .gallery import EvaluationGallery
 from .history import TrainingHistory
 from .log import EpochStatsHandler
-from .recorder import CaseRecorder, OODReport
+from .recorder import CaseRecorder
+from .report import OODReport
 from .reproducibility import EpochSeeder
 from .schedule import PlateauSchedule
 from .terms import LossTerms

@@ -109,9 +109,10 @@ class TestAblations:
             ("draw", ["bernoulli"]),
         ],
     )
-    def test_every_choice_is_one_key(self, bundle_importable, folder, tmp_path, key, values):
+    def test_every_choice_is_one_key(self, bundle_importable, tiny_settings, folder, tmp_path, key, values):
         """One iteration of the trainer that the config makes."""
         content = json.loads((BUNDLE / "configs" / "train.json").read_text())
+        content["network_def"]["features"] = tiny_settings(content)["network_def#features"]
         tiny = {"roi_size": [16, 16, 16], "samples_per_epoch": 2, "max_epochs": 1, "cache_rate": 0.0, "device": "cpu"}
         tiny |= {"dataset_dir": str(folder), "output_dir": str(tmp_path)}
         for value in values:
