@@ -85,6 +85,10 @@ class CasesFailedError(BundleError, RuntimeError):
     """Some cases failed; the others were finished and written."""
 
 
+class RunsFailedError(BundleError, RuntimeError):
+    """Some runs of an experiment failed; the others were finished and written."""
+
+
 class ArchiveError(BundleError, ValueError):
     """An archive of a bundle that is damaged, hostile, or made for other packages than those installed."""
 

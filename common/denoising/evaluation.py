@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,9 @@ class PatientEvaluation:
         self.foreground_threshold, self.min_size = foreground_threshold, min_component_size
 
     def run(self) -> dict[str, Any]:
-        """Returns the content of ``localization.json``: ``network`` and ``denoiser``, see :func:`measure_scores`.
+        """Returns what ``localization.json`` says of ``network`` and ``denoiser``, as far as they have weights.
+
+        See :func:`measure_scores`. Its ``measures`` are those of the network or, without one, of the denoiser.
 
         Raises:
             MissingDataError: when there are no weights.
@@ -66,14 +69,16 @@ class PatientEvaluation:
         """
         if not any("label" in case for case in self.dataset.data):
             return {}
-        report: dict[str, Any] = {"network": self.measure_network()}
+        report: dict[str, Any] = {}
+        if self.weights_file.is_file() or not self.denoiser_file.is_file():
+            report["network"] = self.measure_network()
         if self.denoiser_file.is_file():
             report["denoiser"] = self.measure_denoiser()
             place = self.output_dir / MAPS
             draw_anomaly_maps(
                 self.dataset, self.denoiser, self.device, place, foreground_threshold=self.foreground_threshold
             )
-        write_json(report, self.output_dir / REPORT)
+        write_json(report | {"measures": _measures(next(iter(report.values())))}, self.output_dir / REPORT)
         columns = ["patient", "dice", "dice_filtered", "dice_denoiser"]
         write_csv(_rows(report), columns, self.output_dir / "patients.csv")
         for name, figures in report.items():
@@ -111,10 +116,25 @@ class PatientEvaluation:
 
 def _rows(report: dict[str, Any]) -> list[dict[str, Any]]:
     """One row for each patient."""
-    found = report["network"]["segmentation"]
-    filtered = found["filtered"]["dice_per_patient"]["values"]
     denoised = report.get("denoiser", {}).get("dice_per_patient", {}).get("values", {})
+    found = report.get("network", {}).get("segmentation", {})
+    plain, filtered = (
+        part.get("dice_per_patient", {}).get("values", {}) for part in (found, found.get("filtered", {}))
+    )
     return [
-        {"patient": name, "dice": value, "dice_filtered": filtered[name], "dice_denoiser": denoised.get(name)}
-        for name, value in found["dice_per_patient"]["values"].items()
+        {
+            "patient": name,
+            "dice": plain.get(name),
+            "dice_filtered": filtered.get(name),
+            "dice_denoiser": denoised.get(name),
+        }
+        for name in plain or denoised
     ]
+
+
+def _measures(figures: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """Metric -> patient -> value, with ``""`` for the whole set: what experiments compare."""
+    patients = figures.get("segmentation", figures)["dice_per_patient"]["values"]
+    whole = {"ap": figures["average_precision"], "dsc_best": figures["best_dice"]}
+    found = {"dsc": patients} | {name: {"": value} for name, value in whole.items()}
+    return {name: {k: v for k, v in values.items() if not math.isnan(v)} for name, values in found.items()}

@@ -296,8 +296,10 @@ class StagedPretraining:
             if pretrained:
                 device = _device(self.finetune)
                 load_body_from(self.finetune.best.network, self.denoiser_file, head=self.head, device=device)
-            # A run that was stopped before its last stage has no checkpoint of that.
-            begun = not pretrained or Path(self.finetune.checkpoint.path).is_file()
+            # A run that was stopped before its last stage has no checkpoint of that; nor has one beside which another
+            # run was stopped that makes the denoiser of both.
+            alone = not pretrained and self.pretrain_dir == self.output_dir
+            begun = alone or Path(self.finetune.checkpoint.path).is_file()
             self.finetune.run(inputs, labeled, resume=self.resume and begun)
 
         self._stages(self.output_dir).run(

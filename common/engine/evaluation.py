@@ -24,6 +24,7 @@ from ..runtime.listing import skipped_note
 from ..runtime.sparing import sparing
 from ..spectral import SignatureBank
 from .inference_checks import InferencePreflight
+from .measures import measure_persons
 
 logger = logging.getLogger(__name__)
 
@@ -146,6 +147,7 @@ class Evaluation:
             "segmentation": segmentation_report(known),
             "segmentation_out_of_distribution": segmentation_report(strange),
             "test_set": test_set_report(known),
+            "measures": measure_persons(known),
             "detection": self._detect(known, strange, bank.threshold),
             "false_alarms": self._false_alarms(known),
             "rank_correlation_oodm_dsc": rank_correlation(rows),

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from ..runtime.sparing import spared_picture
 from .sheet import open_sheet
 
@@ -41,40 +39,6 @@ def draw_curves(
             axis.set(title=title, xlabel=xlabel, ylabel=ylabel)
             axis.legend(fontsize="small")
             axis.grid(alpha=0.3)
-
-
-@spared_picture
-def draw_sweep(
-    panels: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]],
-    path: str | Path,
-    *,
-    xlabel: str,
-    ylabel: str,
-    mark: float,
-    joined: bool,
-) -> None:
-    """Draws values over a quantity: every single run as a dot, and the mean of each group of them.
-
-    Args:
-        panels: name of a measure -> name of a group -> places and values of its runs.
-        path: of the PNG.
-        xlabel: below the axes.
-        ylabel: beside the axes.
-        mark: place of a dashed line.
-        joined: whether the groups differ in nothing but their place, so that a line may join their means.
-    """
-    with open_sheet(path, columns=len(panels)) as axes:
-        for axis, (name, groups) in zip(axes[0], panels.items(), strict=True):
-            means = {group: np.mean(pairs, axis=0) for group, pairs in groups.items()}
-            for color, (group, pairs) in enumerate(groups.items()):
-                axis.plot(*zip(*pairs, strict=True), ".", color=f"C{color}", alpha=0.5)
-                axis.plot(*means[group], "o", color=f"C{color}", label=group)
-            if joined:
-                axis.plot(*zip(*sorted(map(tuple, means.values())), strict=True), color="gray", zorder=0)
-            axis.axvline(mark, color="black", linestyle="--", linewidth=0.8)
-            axis.set(xlabel=xlabel, ylabel=ylabel, title=name)
-            axis.grid(alpha=0.3)
-        axes[0, -1].legend(fontsize="x-small")
 
 
 @spared_picture

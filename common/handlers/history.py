@@ -51,7 +51,8 @@ class TrainingHistory:
             metrics |= {name: float(value) for name, value in self.evaluator.state.metrics.items()}
             self._validations = 0
         rate = float(self.optimizer.param_groups[0]["lr"])
-        self.epochs.append({"epoch": engine.state.epoch, "learning_rate": rate} | metrics)
+        counts = {"epoch": engine.state.epoch, "iteration": engine.state.iteration}
+        self.epochs.append(counts | {"learning_rate": rate} | metrics)
 
     def write(self, _engine: Engine) -> None:
         """Writes numbers and picture, on the main process only."""

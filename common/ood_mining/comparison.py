@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +16,8 @@ from ..errors import MissingDataError
 from ..figures import draw_bars, draw_side_by_side
 from ..figures.slices import telling_slice
 from ..metrics.confusion import Matrix, channel_indices, confusion_matrix, describe_matrices, pooled_iou
-from ..metrics.statistics import signed_rank, summarize
-from ..runtime.files import write_csv, write_json
+from ..metrics.statistics import signed_rank
+from ..runtime.files import write_json
 from ..runtime.sparing import sparing
 from ..runtime.weights import load_weights
 
@@ -162,69 +160,3 @@ class BaselineComparison:
                 maps.append(telling_slice(predicted, base.truth)[0])
             rows.append((base.name, picture, maps))
         draw_side_by_side(rows, ("truth", *self.files), count, self.output_dir / "side_by_side.png")
-
-
-class FoldSummary:
-    """Puts the evaluations of several folds together: ``folds.json`` and ``folds.csv``.
-
-    Args:
-        fold_dirs: ``output_dir`` of the evaluation of each fold.
-        output_dir: folder of both files.
-    """
-
-    def __init__(self, fold_dirs: Sequence[str] | None, output_dir: str) -> None:
-        self.fold_dirs, self.output_dir = list(fold_dirs or []), Path(output_dir)
-
-    def run(self) -> dict[str, Any]:
-        """Returns measure -> mean, std (population) and n over folds, and its value in each.
-
-        Raises:
-            MissingDataError: when no folder is given, or one holds no evaluation of labeled cases.
-        """
-        if not self.fold_dirs:
-            raise MissingDataError("fold_dirs is empty; give the output_dir of the evaluation of every fold, as a list")
-        folds = [flatten_measures(self._read(Path(folder))) for folder in self.fold_dirs]
-        summary = summarize_measures(folds)
-        write_json(summary, self.output_dir / "folds.json")
-        rows = [{"measure": name} | figures for name, figures in summary.items()]
-        write_csv(rows, ["measure", "mean", "std", "n", "values"], self.output_dir / "folds.csv")
-        for name in ("iou_pooled", "miou_foreground", "dsc_foreground"):
-            logger.info("%s over %d folds: %.4f +- %.4f", name, len(folds), summary[name]["mean"], summary[name]["std"])
-        return summary
-
-    @staticmethod
-    def _read(folder: Path) -> dict[str, Any]:
-        """The measures of one fold, and those of its baseline where it was compared."""
-        try:
-            report = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["test_set"]
-            found = dict(report)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise MissingDataError(
-                f"fold_dirs names {folder}, which holds no metrics.json with a test_set; evaluate the fold first"
-            ) from error
-        if not found:
-            raise MissingDataError(f"fold_dirs names {folder}, whose evaluation had no labeled case; add labels")
-        comparison = folder / "comparison.json"
-        if comparison.is_file():
-            found["baseline"] = json.loads(comparison.read_text(encoding="utf-8"))["baseline"]
-        return found
-
-
-def flatten_measures(report: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
-    """Returns every number of a nested report under the path to it: ``per_class/1/iou``; NaN for what has none."""
-    flat: dict[str, float] = {}
-    for key, value in report.items():
-        if isinstance(value, Mapping):
-            flat |= flatten_measures(value, f"{prefix}{key}/")
-        else:
-            flat[f"{prefix}{key}"] = math.nan if value is None else float(value)
-    return flat
-
-
-def summarize_measures(runs: Sequence[Mapping[str, float]]) -> dict[str, dict[str, Any]]:
-    """Returns, for every measure, mean, standard deviation (population) and number of the runs that have it."""
-    summary: dict[str, dict[str, Any]] = {}
-    for name in dict.fromkeys(key for run in runs for key in run):
-        values = [run.get(name, math.nan) for run in runs]
-        summary[name] = summarize(values) | {"values": values}
-    return summary

@@ -146,6 +146,8 @@ class CandidateMiner:
                 "mean_score": float(scores.mean()) if kept else None,
                 "confusion_in_removed_foreground": float(np.average(in_removed, weights=scores)) if kept else None,
             }
+            counts = {"pnr": report["pnr_selected"], "selected": len(drawn), "candidates": len(kept)}
+            report["measures"] = {name: {"": value} for name, value in counts.items()}
             write_json(report, folder / PROPORTION)
             patches: list[dict[str, Any]] = [
                 {"index": int(row["index"]), "kind": row["kind"], "case": row["case"], "score": float(row["score"])}

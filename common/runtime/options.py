@@ -31,6 +31,10 @@ RUNNER_OPTIONS = frozenset(
 """Options of ``python -m monai.bundle run`` itself."""
 
 
+OPEN = ("arms", "datasets", "settings")
+"""Keys of an experiment that hold options of other configs, which it checks itself."""
+
+
 READ_AS_TEXT = ("pretrained",)
 """Flags whose component understands them as a text too, see :func:`read_flag`."""
 
@@ -106,6 +110,8 @@ def has_option(config: Any, option: str) -> bool:
         return False
     if key in config:
         # Overlays name nested keys as a whole.
+        return True
+    if key.split("#")[0] in OPEN and isinstance(config.get(key.split("#")[0]), dict):
         return True
     for part in key.split("#"):
         if isinstance(config, list):

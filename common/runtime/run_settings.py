@@ -15,14 +15,23 @@ from torch.optim.lr_scheduler import LRScheduler
 from .digests import describe
 from .distributed import unwrap, world_size
 
-MAY_CHANGE = frozenset(
+PLACES = frozenset(
     {
-        # Where things lie. Which cases there are is compared by their names.
-        *("bundle_root", "dataset_dir", "unlabeled_dir", "healthy_dir", "candidate_dir", "split_file"),
-        *("output_dir", "model_dir", "save_dir", "baseline_dir", "candidates_dir", "pretrain_dir", "cache_dir"),
-        # How and how long it runs. The number of processes is compared.
-        *("device", "amp", "distributed", "is_main", "num_workers", "cache_rate", "sw_batch_size", "max_epochs"),
-        "resume",
+        # Where a run reads and writes what is its own.
+        *("bundle_root", "output_dir", "model_dir", "save_dir"),
+        *("baseline_dir", "candidates_dir", "pretrain_dir", "cache_dir"),
+        # How it runs. The number of processes is compared.
+        *("device", "amp", "distributed", "is_main", "num_workers", "cache_rate", "sw_batch_size", "resume"),
+    }
+)
+"""Top-level keys that say where and how a run is done, and change nothing in its result."""
+
+MAY_CHANGE = PLACES | frozenset(
+    {
+        # Where data lie. Which cases there are is compared by their names.
+        *("dataset_dir", "unlabeled_dir", "healthy_dir", "candidate_dir", "split_file"),
+        # How long it runs.
+        "max_epochs",
         # What is made of the weights afterwards.
         *("precision", "feature_layers", "per_voxel", "distance", "threshold_c", "save_patches", "min_component_size"),
     }

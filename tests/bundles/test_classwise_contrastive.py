@@ -342,22 +342,6 @@ class TestEvaluation:
         assert found["after"]["nearest"] > found["after"]["chance"] + 0.2
 
 
-def test_methods_are_compared_by_one_command(run_config, folder, tmp_path):
-    settings = {"methods": {"U-Net": [{"method": "unet"}], "both": []}, "seeds": [0], "test_fraction": 0.25}
-    run_config(
-        BUNDLE, "compare.json", dataset_dir=folder, output_dir=tmp_path, labeled_fractions=[0.5], val_interval=1,
-        batch_size=4, samples_per_epoch=4, max_epochs=1, val_fraction=0.25, features=[4, 8, 8, 8, 8, 4],
-        roi_size=[32, 32], **settings,
-    )  # fmt: skip
-    rows = json.loads((tmp_path / "methods.json").read_text())["rows"]
-    assert [(row["method"], row["n"]) for row in rows] == [("U-Net", 4), ("both", 4)]
-    assert {"dsc", "dsc_1", "dsc_2", "iou_1", "iou_2"} <= set(rows[0])
-    assert "p_dsc" in rows[1]
-    splits = [json.loads((tmp_path / f"{name}_0.5_seed_0" / "split.json").read_text()) for name in ("u_net", "both")]
-    assert splits[0] == splits[1]
-    assert (tmp_path / "dice_per_class_0.5.png").is_file()
-
-
 @pytest.mark.parametrize("settings", [{}, {"method": "byol"}], ids=["both", "byol"])
 def test_two_processes_hold_the_same_networks(states_of_two_processes, folder, settings):
     """Each rank writes its state: gradients are averaged also where steps leave out parts of the network."""

@@ -109,9 +109,10 @@ class TestAblations:
             ("draw", ["bernoulli"]),
         ],
     )
-    def test_every_choice_is_one_key(self, bundle_importable, folder, tmp_path, key, values):
+    def test_every_choice_is_one_key(self, bundle_importable, tiny_settings, folder, tmp_path, key, values):
         """One iteration of the trainer that the config makes."""
         content = json.loads((BUNDLE / "configs" / "train.json").read_text())
+        content["network_def"]["features"] = tiny_settings(content)["network_def#features"]
         tiny = {"roi_size": [16, 16, 16], "samples_per_epoch": 2, "max_epochs": 1, "cache_rate": 0.0, "device": "cpu"}
         tiny |= {"dataset_dir": str(folder), "output_dir": str(tmp_path)}
         for value in values:
@@ -298,41 +299,18 @@ class TestWeightsOverTime:
         assert (out / "class_weights.png").read_bytes().startswith(b"\x89PNG")
 
 
-class TestComparison:
-    def test_two_runs_are_compared_case_by_case(self, train, run_config, folder):
-        runs, comparisons = {}, {}
-        for name, overlays in (("cps", ["cps"]), ("mixed", [])):
-            runs[name] = train(*overlays, output=name, test_fraction=0.4, max_epochs=1)
-            run_config(
-                BUNDLE, "evaluate.json", dataset_dir=folder, split_file=runs[name] / "split.json",
-                model_dir=runs[name] / "m", output_dir=runs[name] / "evaluation", **comparisons,
-            )  # fmt: skip
-            comparisons = {"compare_with": {"CPS": str(runs[name] / "evaluation")}}
-        with open(runs["mixed"] / "evaluation" / "comparison.csv", newline="") as file:
-            rows = list(csv.DictReader(file))
-        assert {(row["run"], row["metric"], row["class"]) for row in rows} == {
-            ("CPS", metric, name) for metric in ("dsc", "assd") for name in ("mean", "1", "2")
-        }
-        assert all(int(row["n"]) == 4 for row in rows if row["metric"] == "dsc" and row["class"] == "1")
-        report = listing(runs["mixed"] / "evaluation")["segmentation"]
-        assert set(report["dsc"]["per_class"]) == set(report["assd"]["per_class"]) == {"1", "2"}
-        assert (runs["mixed"] / "evaluation" / "dice_per_class.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_methods_are_compared_by_one_command(run_config, folder, tmp_path):
-    settings = {"methods": {"supervised": ["supervised.json"], "CPS": ["cps.json"]}, "seeds": [0], "test_fraction": 0.4}
+def test_arms_are_compared_by_one_command(run_config, folder, tmp_path):
+    tiny = {"max_epochs": 1, "batch_size": 2, "samples_per_epoch": 2, "test_fraction": 0.4, "split_seed": 0}
+    tiny |= {"network_def#features": [4, 8, 8, 8], "roi_size": [24, 24, 24]}
     run_config(
-        BUNDLE, "compare.json", dataset_dir=folder, output_dir=tmp_path, labeled_fractions=[0.5], val_interval=1,
-        batch_size=2, samples_per_epoch=2, **settings,
+        BUNDLE, "experiment.json", dataset_dir=folder, output_dir=tmp_path, labeled={"labeled_fraction": [0.5]},
+        seeds=[0], arms={"supervised": ["supervised.json"], "cps": ["cps.json"]}, settings=tiny,
     )  # fmt: skip
-    rows = json.loads((tmp_path / "methods.json").read_text())["rows"]
-    assert [(row["method"], row["n"], row["rarest_class"]) for row in rows] == [("supervised", 4, "2"), ("CPS", 4, "2")]
-    assert "p_dsc" in rows[0]
-    splits = [
-        json.loads((tmp_path / f"{name}_0.5_seed_0" / "split.json").read_text()) for name in ("supervised", "cps")
-    ]
-    assert splits[0] == splits[1]
-    assert (tmp_path / "dice_per_class_0.5.png").is_file()
+    with open(tmp_path / "methods.csv", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["metric"] == "dsc" and row["case"]]
+    tested = {arm: [row["case"] for row in rows if row["arm"] == arm] for arm in ("supervised", "cps")}
+    assert len(tested["cps"]) == 4
+    assert tested["cps"] == tested["supervised"], "the same cases for all"
 
 
 def test_run_killed_in_the_middle_of_an_epoch_ends_like_an_uninterrupted_one(run_command, folder, tmp_path):

@@ -385,10 +385,10 @@ def test_history_records_every_epoch_and_the_best(tmp_path):
     Attach(history).attach(trainer)
     trainer.run([0], max_epochs=4)
     epochs = [
-        {"epoch": 1, "learning_rate": 0.5, "train_loss": 1.0},
-        {"epoch": 2, "learning_rate": 0.25, "train_loss": 0.5, "dice": 0.8},
-        {"epoch": 3, "learning_rate": 0.125, "train_loss": pytest.approx(1 / 3)},
-        {"epoch": 4, "learning_rate": 0.0625, "train_loss": 0.25, "dice": 0.6},
+        {"epoch": 1, "iteration": 1, "learning_rate": 0.5, "train_loss": 1.0},
+        {"epoch": 2, "iteration": 2, "learning_rate": 0.25, "train_loss": 0.5, "dice": 0.8},
+        {"epoch": 3, "iteration": 3, "learning_rate": 0.125, "train_loss": pytest.approx(1 / 3)},
+        {"epoch": 4, "iteration": 4, "learning_rate": 0.0625, "train_loss": 0.25, "dice": 0.6},
     ]
     assert json.loads((tmp_path / "run" / "metrics.json").read_text()) == {"best": epochs[1], "epochs": epochs}
     with Image.open(tmp_path / "run" / "training.png") as picture:

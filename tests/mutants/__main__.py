@@ -104,7 +104,7 @@ class Slot:
 
     def start(self, package, module, number, limit):
         self.job, self.deadline = (package, module), time.monotonic() + limit
-        source = (REPOSITORY / module).read_text(encoding="utf-8")
+        self.source = source = (self.folder / module).read_text(encoding="utf-8")
         mutant, self.told = mutate(source, number) if number is not None else (source, "unchanged")
         (self.folder / module).write_text(mutant, encoding="utf-8")
         arguments = (self.folder, [*find_tests(package), module])
@@ -120,7 +120,7 @@ class Slot:
         return self.process.exitcode
 
     def restore(self):
-        shutil.copyfile(REPOSITORY / self.job[1], self.folder / self.job[1])
+        (self.folder / self.job[1]).write_text(self.source, encoding="utf-8")
         self.process = None
 
 
@@ -146,10 +146,12 @@ def measure(packages, number, seed, limit, processes):
     counts, survivors = defaultdict(list), []
     with tempfile.TemporaryDirectory() as folder:
         slots = [Slot(Path(folder) / str(index)) for index in range(processes)]
-        first = [next(iter(sample([package], 1, seed))) for package in packages]
-        for package, _, _, status in judge([(*job[:2], None) for job in first], slots, 10 * limit):
+        mutants = sample(packages, number, seed)
+        unchanged = {package: (package, module, None) for package, module, _ in mutants}
+        for package, _, _, status in judge(unchanged.values(), slots, 10 * limit):
             assert status == 0, f"the tests of {package} fail without any mutant: {status}"
-        for package, module, told, status in judge(sample(packages, number, seed), slots, limit):
+        for package, module, told, status in judge(mutants, slots, limit):
+            assert status < 3, f"pytest could not run the tests of {package}: {status}"
             counts[package].append(status != 0)
             survivors += [f"{module} {told}"] if status == 0 else []
             logger.info("%s %s %s", "killed  " if status else "SURVIVED", module, told)
