@@ -5,6 +5,7 @@ from .board import EpochBoardHandler, MovableWriter
 from .buffers import BroadcastBuffers
 from .checkpoint import BestWeights, TrainingCheckpoint
 from .course import training_settings
+from .gallery import EvaluationGallery
 from .history import TrainingHistory
 from .log import EpochStatsHandler
 from .recorder import CaseRecorder
@@ -21,6 +22,7 @@ __all__ = [
     "EpochBoardHandler",
     "EpochSeeder",
     "EpochStatsHandler",
+    "EvaluationGallery",
     "LossTerms",
     "MovableWriter",
     "OODReport",
