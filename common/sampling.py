@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
+from monai.data import DataLoader, pad_list_data_collate
 from torch import Tensor
 from torch.utils.data import Sampler
 
@@ -151,3 +152,56 @@ class ShardSampler(Sampler[int]):
 
     def __len__(self) -> int:
         return len(self.indices)
+
+
+def task_loader(
+    dataset: Any,
+    *,
+    batch_size: int,
+    seed: int = 0,
+    samples_per_epoch: int | None = None,
+    uniform_sampling: bool = False,
+    num_workers: int = 0,
+) -> DataLoader:
+    """Returns the loader of a training set that :class:`TaskSampler` draws from; images of one batch are padded alike.
+
+    Args:
+        dataset: The set; its ``data`` are the cases.
+        batch_size: Number of images in a batch, at least 1.
+        seed: Seed of the draw. Default 0.
+        samples_per_epoch: Number of images in an epoch, over all ranks. Default as many as there are cases.
+        uniform_sampling: Whether every image is drawn with the same probability. Default false.
+        num_workers: Number of processes that load data; 0 loads in the main process. Default 0.
+    """
+    sampler = TaskSampler(
+        dataset.data, seed=seed, samples_per_epoch=samples_per_epoch, uniform_sampling=uniform_sampling
+    )
+    pad = pad_list_data_collate
+    return DataLoader(dataset, batch_size=batch_size, sampler=sampler, num_workers=num_workers, collate_fn=pad)
+
+
+def patch_loader(
+    dataset: Any, *, batch_size: int, seed: int = 0, samples_per_epoch: int | None = None, num_workers: int = 0
+) -> DataLoader:
+    """Returns the loader of a training set that :class:`PatchSampler` draws from.
+
+    Args:
+        dataset: The set, see :class:`PatchSampler`.
+        batch_size: Number of patches in a batch, at least 1.
+        seed: Seed of the order. Default 0.
+        samples_per_epoch: Number of patches in an epoch, over all ranks. Default as many as are chosen.
+        num_workers: Number of processes that load data; 0 loads in the main process. Default 0.
+    """
+    sampler = PatchSampler(dataset, seed=seed, samples_per_epoch=samples_per_epoch)
+    return DataLoader(dataset, batch_size=batch_size, sampler=sampler, num_workers=num_workers)
+
+
+def validation_loader(dataset: Any, *, batch_size: int = 1, num_workers: int = 0) -> DataLoader:
+    """Returns the loader of a validation set, in order, shared out over the ranks by :class:`ShardSampler`.
+
+    Args:
+        dataset: The set.
+        batch_size: Number of cases that are loaded together, at least 1. Default 1.
+        num_workers: Number of processes that load data; 0 loads in the main process. Default 0.
+    """
+    return DataLoader(dataset, batch_size=batch_size, sampler=ShardSampler(dataset), num_workers=num_workers)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..errors import ConfigError
 from ..reading import MAX_VOXELS
+from ..transforms.loading import CaseLoading
 from ..transforms.scan import CheckLabeld, LoadScand
 
 PERCENTILE = 99.0
@@ -162,3 +163,9 @@ def plane_of(volume: MetaTensor, plane: int) -> MetaTensor:
     affine = torch.diag(torch.tensor([float(spacing[0]), float(spacing[1]), 1.0], dtype=torch.float64))
     cut = volume[..., plane].as_tensor().clone()
     return MetaTensor(cut, affine=affine, meta={"filename_or_obj": volume.meta.get("filename_or_obj", "")})
+
+
+class SliceLoading(CaseLoading):
+    """Makes the transforms that load slices, and their labels, and check them, see :class:`CaseLoading`."""
+
+    reader = LoadSliced

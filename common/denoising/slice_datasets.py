@@ -142,6 +142,16 @@ class SliceDataset(Dataset):
         return PreparedSlice(case, image, label, healthy)
 
 
+def same_slices(dataset: SliceDataset, data: Sequence[Case]) -> SliceDataset:
+    """Returns a data set of other cases, prepared as those of another, without random changes.
+
+    Args:
+        dataset: The other data set.
+        data: The cases.
+    """
+    return SliceDataset(data, dataset.load, dataset.prepare, **dataset.slicing, cache_dir=dataset.cache_dir)
+
+
 class HealthySlices(Dataset):
     """The healthy ones among slices, each with its clean image as ``label``: what a denoiser learns from.
 

@@ -12,14 +12,13 @@ from ignite.engine import Engine
 from monai.handlers import CheckpointLoader
 
 from ..errors import ConfigError
-from ..handlers import BestWeights, MovableWriter, TrainingCheckpoint, training_settings
+from ..handlers import BestWeights, TrainingCheckpoint, TrainingProgress, training_settings
 from ..runtime.digests import settings_digest
 from ..runtime.distributed import is_main_process, unwrap, wait_for_all
 from ..runtime.files import write_json
 from ..runtime.options import read_flag
 from ..runtime.stages import Stages, cases_digest, file_digest
 from ..runtime.weights import load_weights, read_checkpoint, save_atomically
-from ..sampling import PatchSampler
 from ..spectral.digest import weights_digest
 from .foreground import THRESHOLD
 from .gallery import draw_anomaly_maps
@@ -40,20 +39,21 @@ class Course:
     """One training, from its first weights to its best.
 
     Args:
-        trainer: trains; its data loader draws by ``sampler``.
-        sampler: draws.
+        trainer: Trains; the sampler of its data loader draws.
         best: writes the best weights.
-        checkpoint: what it goes on from.
-        board: TensorBoard events.
+        progress: Writes the course of it, and what it goes on from.
         handlers: of the trainer; they decide over its start, its seeds and its validation.
     """
 
     trainer: Engine
-    sampler: PatchSampler
     best: BestWeights
-    checkpoint: TrainingCheckpoint
-    board: MovableWriter
+    progress: TrainingProgress
     handlers: Sequence[Any] = ()
+
+    @property
+    def checkpoint(self) -> TrainingCheckpoint:
+        """What it goes on from."""
+        return self.progress.checkpoint
 
     @property
     def given_weights(self) -> list[str]:
@@ -89,12 +89,12 @@ class Course:
             WeightsError: when no validation gave a number.
             NotEnoughCasesError: when there is nothing to train on.
         """
-        self.sampler.choose(indices)
+        self.trainer.data_loader.sampler.choose(indices)  # type: ignore[attr-defined]
         self.checkpoint.inputs = settings_digest({key: value for key, value in inputs.items() if key != "length"})
         self.checkpoint.resume = resume
         self.trainer.state.epoch_length = len(self.trainer.data_loader)  # type: ignore[attr-defined]
         self.trainer.run()
-        self.board.flush()
+        self.progress.log.board.flush()
         self.best.require()
 
 

@@ -7,7 +7,8 @@ from .checkpoint import BestWeights, TrainingCheckpoint
 from .course import training_settings
 from .gallery import EvaluationGallery
 from .history import TrainingHistory
-from .log import EpochStatsHandler
+from .log import EpochStatsHandler, RunLog
+from .progress import TrainingProgress
 from .recorder import CaseRecorder
 from .report import OODReport
 from .reproducibility import EpochSeeder
@@ -27,7 +28,9 @@ __all__ = [
     "MovableWriter",
     "OODReport",
     "PlateauSchedule",
+    "RunLog",
     "TrainingCheckpoint",
     "TrainingHistory",
+    "TrainingProgress",
     "training_settings",
 ]

@@ -8,6 +8,7 @@ import math
 import warnings
 from collections.abc import Mapping
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from ignite.engine import Engine, Events
@@ -31,13 +32,16 @@ class BestWeights:
 
     Args:
         network: what is saved, without a data-parallel wrapper.
-        path: the file of the weights.
+        save_dir: Folder of the file of the weights.
+        name: Name of the file. Default ``model.pt``.
         floor: what the metric must exceed; nothing with ``None``. A metric of 0 is no segmentation; it is also MONAI's
             mean of no Dice at all.
     """
 
-    def __init__(self, network: nn.Module, path: str, floor: float | None = 0.0) -> None:
-        self.network, self.path = network, path
+    def __init__(
+        self, network: nn.Module, save_dir: str | Path, *, name: str = "model.pt", floor: float | None = 0.0
+    ) -> None:
+        self.network, self.path = network, str(Path(save_dir, name))
         self.best, self.digest = -math.inf if floor is None else floor, ""
 
     def attach(self, engine: Engine) -> None:

@@ -14,10 +14,9 @@ from ignite.engine import Engine
 from monai.handlers import CheckpointLoader
 
 from ..errors import ConfigError, NotEnoughCasesError
-from ..handlers import BestWeights, MovableWriter, TrainingCheckpoint, TrainingHistory, training_settings
+from ..handlers import BestWeights, TrainingProgress, training_settings
 from ..runtime.digests import settings_digest
 from ..runtime.stages import Stages, cases_digest, file_digest
-from ..sampling import PatchSampler
 from ..spectral.digest import weights_digest
 from .mine import CANDIDATES, PROPORTION, SELECTED, CandidateMiner, read_selection
 
@@ -53,12 +52,9 @@ class StagedTraining:
     | combine | the weights, ``<output_dir>/metrics.json``, ``training.png``, ``checkpoint.pt`` |
 
     Args:
-        trainer: trains; its data loader draws by ``sampler``.
-        sampler: draws the patches that a stage trains on.
+        trainer: Trains; the sampler of its data loader draws the patches that a stage trains on.
         best: writes the best weights, those of the last stage where it was told.
-        history: writes the course of a training.
-        checkpoint: whose members start anew with every training.
-        board: TensorBoard events.
+        progress: Writes the course of a training; the members of its checkpoint start anew with every training.
         miner: scores and selects.
         val_cases: what the trainer is validated on.
         output_dir: folder of results.
@@ -72,11 +68,8 @@ class StagedTraining:
     def __init__(
         self,
         trainer: Engine,
-        sampler: PatchSampler,
         best: BestWeights,
-        history: TrainingHistory,
-        checkpoint: TrainingCheckpoint,
-        board: MovableWriter,
+        progress: TrainingProgress,
         miner: CandidateMiner,
         val_cases: Sequence[Mapping[str, Any]],
         *,
@@ -86,13 +79,14 @@ class StagedTraining:
         only_ood: bool = False,
         handlers: Sequence[Any] = (),
     ) -> None:
-        self.trainer, self.sampler, self.miner, self.dataset = trainer, sampler, miner, miner.dataset
-        self.best, self.history, self.checkpoint, self.board = best, history, checkpoint, board
+        self.trainer, self.miner, self.dataset = trainer, miner, miner.dataset
+        self.best, self.history = best, progress.history
+        self.checkpoint, self.log = progress.checkpoint, progress.log
         self.val_cases, self.only_ood = val_cases, only_ood
         self.handlers = handlers
         self.output_dir, self.baseline_dir = Path(output_dir), Path(baseline_dir or output_dir)
         self.candidates_dir = Path(candidates_dir or self.baseline_dir)
-        self.weights_file, self.resume = Path(best.path), checkpoint.resume
+        self.weights_file, self.resume = Path(best.path), progress.checkpoint.resume
         self.baseline_file = self.baseline_dir / "baseline" / "model.pt"
         self._initial: dict[str, Any] = {}
         self._inputs: dict[str, str] = {}
@@ -201,12 +195,12 @@ class StagedTraining:
     def _train(self, indices: Sequence[int], folder: Path, weights_file: Path, inputs: Mapping[str, str]) -> None:
         """One training, from the initial state, on the patches of these numbers."""
         self.checkpoint.restore(copy.deepcopy(self._initial))
-        self.sampler.choose(indices)
+        self.trainer.data_loader.sampler.choose(indices)  # type: ignore[attr-defined]
         self.best.path, self.history.output_dir = str(weights_file), folder
         if self.only_ood and folder == self.output_dir:
             # Who sees empty masks alone learns to predict nothing: a metric of 0 is what to expect, and is kept.
             self.best.best = -1.0
-        self.board.move(folder)
+        self.log.board.move(folder)
         self.checkpoint.path = str(folder / "checkpoint.pt")
         self.checkpoint.inputs = settings_digest({key: value for key, value in inputs.items() if key != "length"})
         # A run that was stopped before its last stage has no checkpoint of that.
@@ -218,5 +212,5 @@ class StagedTraining:
         validation: Any = self.history.evaluator.state
         validation.best_metric = validation.best_metric_epoch = -1
         self.trainer.run()
-        self.board.flush()
+        self.log.board.flush()
         self.best.require()

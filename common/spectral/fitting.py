@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from monai.data import DataLoader, Dataset
+from monai.transforms import Compose
 from torch import Tensor, nn
 
 from ..errors import FeatureError, NotEnoughCasesError
@@ -102,14 +104,14 @@ class BankFitter:
     """Computes the signatures of the training cases with the best weights and writes the bank bound to them.
 
     Args:
-        data: training cases.
-        transform: loads and prepares a case, without randomness.
-        image_transforms: the part of it that prepares an image after loading; the bank is bound to its settings.
+        data: Training cases.
+        load_transforms: What loads and checks an image.
+        image_transforms: What prepares an image after loading; the bank is bound to the settings of these alone.
         network: the network.
         inferer: computes signatures.
         device: where the network runs.
-        weights_file: the best weights; the bank is bound to them.
-        bank_file: where the bank goes.
+        save_dir: Folder of ``model.pt``, the best weights, which the bank is bound to; ``signature_bank.npz`` goes
+            there too.
         threshold_c: the paper's C of the threshold.
         distance: ``nearest`` or ``mahalanobis``.
     """
@@ -117,20 +119,20 @@ class BankFitter:
     def __init__(
         self,
         data: Sequence[dict[str, Any]],
-        transform: Callable[..., Any],
+        load_transforms: Sequence[Any],
         image_transforms: Sequence[Any],
         network: nn.Module,
         inferer: SpectralInferer,
         device: torch.device,
-        weights_file: str,
-        bank_file: str,
+        save_dir: str | Path,
         *,
         threshold_c: float = 2.5,
         distance: Distance = "nearest",
     ) -> None:
-        self.data, self.transform, self.image_transforms = data, transform, image_transforms
+        self.data, self.image_transforms = data, image_transforms
+        self.transform = Compose([*load_transforms, *image_transforms])
         self.network, self.inferer, self.device = network, inferer, device
-        self.weights_file, self.bank_file = weights_file, bank_file
+        self.weights_file, self.bank_file = Path(save_dir, "model.pt"), Path(save_dir, "signature_bank.npz")
         self.threshold_c, self.distance = threshold_c, distance
 
     def run(self) -> SignatureBank:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -152,6 +153,12 @@ class SpectralInferer(Inferer):
         """What of this inferer decides over signatures, by the names of ``BankSettings``."""
         names = ("per_voxel", "precision", "roi_size", "overlap", "divisor")
         return {"layers": self.feature_layers} | {name: getattr(self, name) for name in names}
+
+    def without_signature(self) -> SpectralInferer:
+        """Returns an inferer that segments alike and gives the logits alone, as validation during training needs them."""
+        alone = copy.copy(self)
+        alone.with_signature = False
+        return alone
 
     def weights_digest(self, network: nn.Module) -> str:
         """Returns the SHA-256 of a network's weights, computed again only when they have changed."""

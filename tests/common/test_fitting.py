@@ -107,7 +107,6 @@ def fit(tmp_path):
 
     def run(cases=CASES, bank_file=None, **settings):
         save_atomically(Network(seed=1).state_dict(), tmp_path / "model.pt")
-        files = (str(tmp_path / "model.pt"), str(bank_file or tmp_path / "models" / "bank.npz"))
         transforms = [NormalizeByModalityd("image", "MR")]
         fitter = BankFitter(cases, prepare, transforms, Network(), make_inferer(), CPU, *files, **settings)
         return fitter.run()

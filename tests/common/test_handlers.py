@@ -151,7 +151,7 @@ def validation(value):
 
 def test_only_better_validations_replace_the_weights(tmp_path):
     network = nn.Linear(1, 1)
-    best = BestWeights(network, str(tmp_path / "model.pt"))
+    best = BestWeights(network, tmp_path)
     kept = []
     for step, value in enumerate([0.5, 0.4, 0.5, 0.7, 0.6]):
         nn.init.constant_(network.weight, step)
@@ -165,7 +165,7 @@ def test_only_better_validations_replace_the_weights(tmp_path):
 
 def test_best_value_survives_a_restart(tmp_path):
     network = nn.Linear(1, 1)
-    best = BestWeights(network, str(tmp_path / "model.pt"))
+    best = BestWeights(network, tmp_path)
     best.load_state_dict({"best": 0.7, "digest": "d"})
     assert best.state_dict() == {"best": 0.7, "digest": "d"}
     best(validation(0.6))
@@ -176,7 +176,7 @@ def test_best_value_survives_a_restart(tmp_path):
 
 
 def test_validation_without_a_metric_is_never_the_best(tmp_path):
-    best = BestWeights(nn.Linear(1, 1), str(tmp_path / "model.pt"))
+    best = BestWeights(nn.Linear(1, 1), tmp_path)
     for value in (0.5, math.nan, 0.4):
         best(validation(value))
     assert best.best == 0.5
@@ -185,13 +185,13 @@ def test_validation_without_a_metric_is_never_the_best(tmp_path):
 @pytest.mark.parametrize("wrap", [lambda network: network, nn.DataParallel])
 def test_file_of_the_best_weights_passes_whatever_the_network_has_become(tmp_path, wrap):
     network = wrap(nn.Linear(1, 1))
-    best = BestWeights(network, str(tmp_path / "model.pt"))
+    best = BestWeights(network, tmp_path)
     best(validation(0.5))
     best.require()
     nn.init.constant_(next(network.parameters()), 9.0)
     best(validation(0.4))
     best.require()
-    resumed = BestWeights(wrap(nn.Linear(1, 1)), str(tmp_path / "model.pt"))
+    resumed = BestWeights(wrap(nn.Linear(1, 1)), tmp_path)
     resumed.load_state_dict(best.state_dict())
     resumed.require()
     assert resumed.best == 0.5
@@ -200,8 +200,8 @@ def test_file_of_the_best_weights_passes_whatever_the_network_has_become(tmp_pat
 @pytest.mark.parametrize("values", [[], [math.nan], [math.nan, math.nan]])
 def test_run_that_wrote_no_weights_is_told_even_over_a_file_of_another(tmp_path, values):
     path = tmp_path / "model.pt"
-    BestWeights(nn.Linear(1, 1), str(path))(validation(0.5))
-    best = BestWeights(nn.Linear(1, 1), str(path))
+    BestWeights(nn.Linear(1, 1), path.parent, name=path.name)(validation(0.5))
+    best = BestWeights(nn.Linear(1, 1), path.parent, name=path.name)
     for value in values:
         best(validation(value))
     with pytest.raises(
@@ -212,9 +212,9 @@ def test_run_that_wrote_no_weights_is_told_even_over_a_file_of_another(tmp_path,
 
 def test_file_that_holds_other_weights_is_told(tmp_path):
     torch.manual_seed(0)
-    best = BestWeights(nn.Linear(1, 1), str(tmp_path / "model.pt"))
+    best = BestWeights(nn.Linear(1, 1), tmp_path)
     best(validation(0.5))
-    BestWeights(nn.Linear(1, 1), str(tmp_path / "model.pt"))(validation(0.1))
+    BestWeights(nn.Linear(1, 1), tmp_path)(validation(0.1))
     with pytest.raises(WeightsError, match=r"model\.pt holds other weights .*; resume with the same model_dir"):
         best.require()
     (tmp_path / "model.pt").unlink()
@@ -226,7 +226,7 @@ def test_processes_wait_for_the_weights_before_reading_them(tmp_path, monkeypatc
     network, waited = nn.Linear(1, 1), []
     path = tmp_path / "model.pt"
     monkeypatch.setattr(checkpoint_module, "is_main_process", lambda: False)
-    best = BestWeights(network, str(path))
+    best = BestWeights(network, path.parent, name=path.name)
     best(validation(0.5))
     assert not path.exists()
     monkeypatch.setattr(
@@ -238,7 +238,7 @@ def test_processes_wait_for_the_weights_before_reading_them(tmp_path, monkeypatc
 
 def test_only_the_main_process_writes(tmp_path, monkeypatch):
     monkeypatch.setattr("common.handlers.checkpoint.is_main_process", lambda: False)
-    best = BestWeights(nn.Linear(1, 1), str(tmp_path / "model.pt"))
+    best = BestWeights(nn.Linear(1, 1), tmp_path)
     best(validation(0.5))
     asked = []
     member = SimpleNamespace(state_dict=lambda: asked.append(1))
@@ -404,7 +404,8 @@ def test_epochs_are_seeded_by_seed_and_number_alone():
         sampler.set_epoch = lambda epoch: seen.append(epoch)
         transform.set_random_state = lambda seed: seen.append(seed)
         engine = Engine(lambda engine, batch: seen.append(float(torch.rand(()))))
-        EpochSeeder(seed, sampler, transform).attach(engine)
+        engine.data_loader = SimpleNamespace(sampler=sampler)
+        EpochSeeder(seed, transform).attach(engine)
         engine.run([0], max_epochs=epochs)
         return [tuple(seen[k : k + 3]) for k in range(0, len(seen), 3)]
 

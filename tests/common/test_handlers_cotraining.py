@@ -118,7 +118,7 @@ def test_generator_starts_every_epoch_from_seed_and_epoch_alone():
     for start in (1, 2):
         generator = torch.Generator()
         sampler = transform = SimpleNamespace(set_epoch=lambda epoch: None, set_random_state=lambda seed: None)
-        seeder = EpochSeeder(3, sampler, transform, generator)
+        seeder = EpochSeeder(3, transform, generator)
         for epoch in range(start, 4):
             seeder(SimpleNamespace(state=SimpleNamespace(epoch=epoch)))
             drawn.setdefault(epoch, []).append(torch.rand(4, generator=generator).tolist())

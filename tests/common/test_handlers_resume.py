@@ -47,14 +47,15 @@ class Run:
             engine.state.metrics["dice"] = value
 
         self.trainer, self.evaluator = Engine(step), Engine(validate)
+        self.trainer.data_loader = Nothing()
         self.evaluator.state.key_metric_name = "dice"
-        self.best = BestWeights(self.network, str(folder / "model.pt"))
+        self.best = BestWeights(self.network, folder)
         self.history = TrainingHistory(str(folder), self.evaluator, optimizer)
         schedule = PlateauSchedule(optimizer, schedule_interval=2, schedule_patience=0)
         members = {"network": self.network, "optimizer": optimizer, "schedule": schedule}
         members |= {"best": self.best, "history": self.history}
         self.checkpoint = TrainingCheckpoint(str(folder / "checkpoint.pt"), members, resume=resume)
-        for name, handler in {"seed": EpochSeeder(1, Nothing(), Nothing()), "validation": self, "history": self.history,
+        for name, handler in {"seed": EpochSeeder(1, Nothing()), "validation": self, "history": self.history,
                               "schedule": schedule, "checkpoint": self.checkpoint}.items():  # fmt: skip
             handler.attach(self.trainer)
             self.trainer.add_event_handler(

@@ -65,31 +65,27 @@ def make(cases, tmp_path, caplog):
         optimizer = torch.optim.Adam(network.parameters(), settings.pop("rate", 0.05))
         schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [1], 0.5)
         sampler = PatchSampler(dataset, seed=seed)
-        board = MovableWriter(str(folder))
-        best = BestWeights(network, str(folder / "models" / "model.pt"))
+        best = BestWeights(network, folder / "models")
         evaluator = SupervisedEvaluator(
             device="cpu", network=network, val_data_loader=DataLoader([scale(load(case)) for case in cases[3:]]),
             postprocessing=lambda data: AsDiscreted(["pred", "label"], argmax=[True, False], to_onehot=2)(data),
             key_val_metric={"val_mean_dice": MeanDice(False, output_transform=from_engine(["pred", "label"]))},
         )  # fmt: skip
         best.attach(evaluator)
-        history = TrainingHistory(str(folder), evaluator, optimizer)
-        members = {"network": network, "optimizer": optimizer, "schedule": schedule, "best": best, "history": history}
-        checkpoint = TrainingCheckpoint(str(folder / "checkpoint.pt"), members, resume=resume)
-        seeder = EpochSeeder(seed, sampler, SimpleNamespace(set_random_state=lambda seed: None))
+        progress = TrainingProgress(str(folder), evaluator, network, optimizer, schedule, best, resume=resume)
+        seeder = EpochSeeder(seed, SimpleNamespace(set_random_state=lambda seed: None))
         every = [*handlers, seeder, ValidationHandler(settings.pop("val_interval", 1), evaluator)]
-        rate_change = LrScheduleHandler(schedule, print_lr=False)
         trainer = SupervisedTrainer(
             device="cpu", max_epochs=epochs, network=network, optimizer=optimizer,
             train_data_loader=DataLoader(dataset, batch_size=2, sampler=sampler), loss_function=CombinedDiceLoss(),
-            prepare_batch=prepare_patches, decollate=False, train_handlers=[*every, history, rate_change, checkpoint],
+            prepare_batch=prepare_patches, decollate=False, train_handlers=[*every, progress],
         )  # fmt: skip
         chosen = {
             key: settings.pop(key) for key in ("ood_fraction", "target_ratio", "exact_fraction") if key in settings
         }
         miner = CandidateMiner(dataset, network, "cpu", seed=seed, **chosen)
         training = StagedTraining(
-            trainer, sampler, best, history, checkpoint, board, miner, cases[3:], output_dir=str(folder),
+            trainer, best, progress, miner, cases[3:], output_dir=str(folder),
             baseline_dir=str(tmp_path / baseline_dir) if baseline_dir else None, handlers=every, **settings,
         )  # fmt: skip
         training.folder = folder

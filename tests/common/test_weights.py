@@ -43,7 +43,7 @@ def test_wrapped_network_is_saved_without_prefix(tmp_path):
     wrapped = nn.DataParallel(network(0))
     engine = torch.nn.Module()
     engine.state = type("State", (), {"metrics": {"dice": 0.5}, "key_metric_name": "dice"})
-    BestWeights(wrapped, str(tmp_path / "model.pt"))(engine)
+    BestWeights(wrapped, tmp_path)(engine)
     assert set(read_checkpoint(tmp_path / "model.pt")) == set(network(0).state_dict())
 
 

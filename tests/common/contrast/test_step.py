@@ -174,7 +174,7 @@ class TestTwoSteps:
 
     def test_best_weights_are_forgotten_between_the_steps(self, tmp_path):
         headed = make_headed()
-        best = BestWeights(headed.network, str(tmp_path / "model.pt"))
+        best = BestWeights(headed.network, tmp_path)
         best.best, best.digest = 0.9, "of an untrained decoder"
         step = ContrastiveStep(headed, LOSS, pretrain_epochs=1)
         trainer = make_trainer(headed, step, [make_batch()], 1, [StepChange(best, 1)])
