@@ -13,7 +13,7 @@ import numpy as np
 from ..errors import ConfigError, MissingDataError, NotEnoughCasesError
 from ..phantoms.volumes import PHANTOM_TASKS
 from ..runtime.files import write_json
-from .cases import Case, Folders, case_name, labeled_cases
+from .cases import Case, Folders, case_name, labeled_cases, weights_folder
 
 
 def patient_of(case: Case) -> str:
@@ -174,6 +174,7 @@ class CaseSplit:
         split_file: see :func:`split_cases`.
         seed: of the draw and of phantoms.
         spatial_dims: of phantoms.
+        model_dir: Folder of weights that training on given data writes; for :meth:`save_dir`. Default none.
         phantom_cases: number of phantoms of each task.
         phantom_tasks: names of the phantoms' tasks.
         num_folds: see :func:`split_cases`.
@@ -190,6 +191,7 @@ class CaseSplit:
         split_file: str | None = None,
         seed: int = 0,
         spatial_dims: int = 3,
+        model_dir: str | None = None,
         phantom_cases: int = 12,
         phantom_tasks: Sequence[str] = PHANTOM_TASKS,
         num_folds: int = 0,
@@ -197,8 +199,13 @@ class CaseSplit:
     ) -> None:
         self._source: dict[str, Any] = {"dataset_dir": dataset_dir, "output_dir": output_dir, "seed": seed}
         self._source |= {"spatial_dims": spatial_dims, "phantom_cases": phantom_cases, "phantom_tasks": phantom_tasks}
+        self._model_dir = model_dir or output_dir
         self._draw: dict[str, Any] = {"val_fraction": val_fraction, "seed": seed, "test_fraction": test_fraction}
         self._draw |= {"split_file": split_file, "num_folds": num_folds, "fold": fold}
+
+    def save_dir(self, cases: Sequence[Case]) -> str:
+        """Returns the folder that weights of these training cases go to, see :func:`weights_folder`."""
+        return weights_folder(cases, str(self._model_dir), str(self._source["output_dir"]))
 
     @cached_property
     def parts(self) -> dict[str, list[Case]]:

@@ -8,11 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from ignite.engine import Engine
-from monai.handlers import CheckpointLoader
-
+from ..engine.training import Trainer
 from ..errors import ConfigError
-from ..handlers import BestWeights, TrainingCheckpoint, TrainingProgress, training_settings
+from ..handlers import BestWeights, TrainingCheckpoint, training_settings
 from ..runtime.digests import settings_digest
 from ..runtime.distributed import is_main_process, unwrap, wait_for_all
 from ..runtime.files import write_json
@@ -40,32 +38,26 @@ class Course:
 
     Args:
         trainer: Trains; the sampler of its data loader draws.
-        best: writes the best weights.
-        progress: Writes the course of it, and what it goes on from.
-        handlers: of the trainer; they decide over its start, its seeds and its validation.
     """
 
-    trainer: Engine
-    best: BestWeights
-    progress: TrainingProgress
-    handlers: Sequence[Any] = ()
+    trainer: Trainer
+
+    @property
+    def best(self) -> BestWeights:
+        """Writes the best weights."""
+        return self.trainer.progress.best
 
     @property
     def checkpoint(self) -> TrainingCheckpoint:
         """What it goes on from."""
-        return self.progress.checkpoint
-
-    @property
-    def given_weights(self) -> list[str]:
-        """Files of weights that are loaded when it starts, over whatever the network holds by then."""
-        return [str(handler.load_path) for handler in self.handlers if isinstance(handler, CheckpointLoader)]
+        return self.trainer.progress.checkpoint
 
     def inputs(self) -> dict[str, str]:
         """Digests of all that decides over it, beside the data."""
         states = self.checkpoint.states()
         network = states.pop("network")
-        described = training_settings(self.trainer, self.handlers) | {"members": states}
-        weights = [weights_digest(network), *map(file_digest, self.given_weights)]
+        described = training_settings(self.trainer, self.trainer.train_handlers) | {"members": states}
+        weights = [weights_digest(network), *map(file_digest, self.trainer.given_weights)]
         return {
             "settings": settings_digest(described),
             "initial weights": settings_digest(weights),
@@ -94,7 +86,7 @@ class Course:
         self.checkpoint.resume = resume
         self.trainer.state.epoch_length = len(self.trainer.data_loader)  # type: ignore[attr-defined]
         self.trainer.run()
-        self.progress.log.board.flush()
+        self.trainer.progress.log.board.flush()
         self.best.require()
 
 
@@ -116,8 +108,8 @@ class StagedPretraining:
     patient the last stage trains nothing and leaves the denoiser beside where the weights would be.
 
     Args:
-        pretrain: the course of pre-training.
-        finetune: the course of fine-tuning.
+        pretrain: Pre-trains the denoiser.
+        finetune: Fine-tunes the network.
         healthy: what is denoised.
         healthy_val: what the denoiser is validated on.
         dataset: the training slices.
@@ -137,8 +129,8 @@ class StagedPretraining:
 
     def __init__(
         self,
-        pretrain: Course,
-        finetune: Course,
+        pretrain: Trainer,
+        finetune: Trainer,
         healthy: HealthySlices,
         healthy_val: HealthySlices,
         dataset: SliceDataset,
@@ -155,16 +147,16 @@ class StagedPretraining:
         min_component_size: int = 20,
         seed: int = 0,
     ) -> None:
-        self.pretrain, self.finetune, self.bank = pretrain, finetune, bank
+        self.pretrain, self.finetune, self.bank = Course(pretrain), Course(finetune), bank
         self.healthy, self.healthy_val = healthy, healthy_val
         self.dataset, self.val_dataset, self.test_dataset = dataset, val_dataset, test_dataset
         self.output_dir, self.pretrain_dir = Path(output_dir), Path(pretrain_dir or output_dir)
         self.pretrained = read_flag(pretrained, "pretrained")
         self.number, self.seed = num_labeled_patients, seed
         self.head, self.foreground_threshold, self.min_size = head, foreground_threshold, min_component_size
-        self.denoiser_file = Path(pretrain.best.path)
-        self.weights_file = Path(finetune.best.path)
-        self.resume = finetune.checkpoint.resume
+        self.denoiser_file = Path(self.pretrain.best.path)
+        self.weights_file = Path(self.finetune.best.path)
+        self.resume = self.finetune.checkpoint.resume
 
     def run(self, stage: Stage | None = None) -> None:
         """Runs all stages, or one whose predecessors are done.
@@ -195,7 +187,7 @@ class StagedPretraining:
             "validation data": cases_digest(self.val_dataset.data),
             "preparation": settings_digest(self._preparation()),
         }
-        given = self.finetune.given_weights if labeled and stage in (None, "finetune") else []
+        given = self.finetune.trainer.given_weights if labeled and stage in (None, "finetune") else []
         if given:
             logger.info("fine-tuning starts from %s: no denoiser is trained, nothing of it would be left", given[0])
         elif self.pretrained:

@@ -100,13 +100,14 @@ class PatchDataset(Dataset):
 
     Args:
         data: cases with ``image`` and ``label``.
-        load: loads and checks a case and turns its label into class indices ``(1, H, W[, D])``.
+        load: Transform or transforms that load and check a case and turn its label into class indices, of shape
+            ``(1, H, W[, D])``.
         image_transforms: what prepares an image after loading; the foreground is removed before.
         transform: random changes of a patch; none by default.
         roi_size: voxels along each axis; 128 x 128 in the paper.
         fill: what replaces the foreground, see :func:`remove_foreground`.
         candidate_dir: folders of images that are known to hold no foreground; the paper's other source.
-        load_candidate: loads and checks an image of those.
+        load_candidate: Transform or transforms; loads and checks an image of those.
         count_padding: whether padding counts as background, as in the paper.
         seed: of the fill ``noise``.
 
@@ -117,21 +118,22 @@ class PatchDataset(Dataset):
     def __init__(
         self,
         data: Sequence[Case],
-        load: Callable[[Case], dict[str, Any]],
+        load: Callable[[Case], dict[str, Any]] | Sequence[Any],
         image_transforms: Sequence[Callable[..., Any]],
         *,
         roi_size: Sequence[int],
         transform: Callable[..., Any] | None = None,
         fill: Fill = "zero",
         candidate_dir: Folders | None = None,
-        load_candidate: Callable[[Case], dict[str, Any]] | None = None,
+        load_candidate: Callable[[Case], dict[str, Any]] | Sequence[Any] | None = None,
         count_padding: bool = False,
         seed: int = 0,
     ) -> None:
         super().__init__(data, transform)
         if candidate_dir and load_candidate is None:
             raise ConfigError("candidate_dir is given, but nothing that loads its images; set load_candidate")
-        self.load, self.load_candidate = load, load_candidate
+        self.load = Compose(load)
+        self.load_candidate = None if load_candidate is None else Compose(load_candidate)
         self.prepare = Compose(image_transforms)
         self.roi_size, self.fill, self.count_padding, self.seed = tuple(roi_size), fill, count_padding, seed
         self.candidate_dir = candidate_dir or []

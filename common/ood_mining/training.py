@@ -10,11 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from ignite.engine import Engine
-from monai.handlers import CheckpointLoader
-
+from ..engine.training import Trainer
 from ..errors import ConfigError, NotEnoughCasesError
-from ..handlers import BestWeights, TrainingProgress, training_settings
+from ..handlers import training_settings
 from ..runtime.digests import settings_digest
 from ..runtime.stages import Stages, cases_digest, file_digest
 from ..spectral.digest import weights_digest
@@ -52,9 +50,8 @@ class StagedTraining:
     | combine | the weights, ``<output_dir>/metrics.json``, ``training.png``, ``checkpoint.pt`` |
 
     Args:
-        trainer: Trains; the sampler of its data loader draws the patches that a stage trains on.
-        best: writes the best weights, those of the last stage where it was told.
-        progress: Writes the course of a training; the members of its checkpoint start anew with every training.
+        trainer: Trains; the sampler of its data loader draws the patches that a stage trains on. The members of its
+            checkpoint start anew with every training.
         miner: scores and selects.
         val_cases: what the trainer is validated on.
         output_dir: folder of results.
@@ -62,14 +59,11 @@ class StagedTraining:
         candidates_dir: folder of the scores, ``baseline_dir`` by default; trainings on different selections may share
             one.
         only_ood: train on the selected patches alone, the paper's Table 4.
-        handlers: of the trainer; they decide over its start, its seeds and its validation.
     """
 
     def __init__(
         self,
-        trainer: Engine,
-        best: BestWeights,
-        progress: TrainingProgress,
+        trainer: Trainer,
         miner: CandidateMiner,
         val_cases: Sequence[Mapping[str, Any]],
         *,
@@ -77,16 +71,15 @@ class StagedTraining:
         baseline_dir: str | None = None,
         candidates_dir: str | None = None,
         only_ood: bool = False,
-        handlers: Sequence[Any] = (),
     ) -> None:
         self.trainer, self.miner, self.dataset = trainer, miner, miner.dataset
-        self.best, self.history = best, progress.history
+        progress = trainer.progress
+        self.best, self.history = progress.best, progress.history
         self.checkpoint, self.log = progress.checkpoint, progress.log
         self.val_cases, self.only_ood = val_cases, only_ood
-        self.handlers = handlers
         self.output_dir, self.baseline_dir = Path(output_dir), Path(baseline_dir or output_dir)
         self.candidates_dir = Path(candidates_dir or self.baseline_dir)
-        self.weights_file, self.resume = Path(best.path), progress.checkpoint.resume
+        self.weights_file, self.resume = Path(self.best.path), progress.checkpoint.resume
         self.baseline_file = self.baseline_dir / "baseline" / "model.pt"
         self._initial: dict[str, Any] = {}
         self._inputs: dict[str, str] = {}
@@ -141,12 +134,11 @@ class StagedTraining:
     def _training_inputs(self) -> dict[str, str]:
         """Digests of all that decides over the baseline."""
         dataset = self.dataset
-        described = training_settings(self.trainer, self.handlers) | {
+        described = training_settings(self.trainer, self.trainer.train_handlers) | {
             "members": {name: state for name, state in self._initial.items() if name != "network"},
             "patches": [dataset.load, dataset.prepare, dataset.roi_size],
         }
-        loaders = [handler for handler in self.handlers if isinstance(handler, CheckpointLoader)]
-        weights = [weights_digest(self._initial["network"]), *(file_digest(item.load_path) for item in loaders)]
+        weights = [weights_digest(self._initial["network"]), *map(file_digest, self.trainer.given_weights)]
         return {
             "training data": cases_digest(dataset.data),
             "validation data": cases_digest(self.val_cases),

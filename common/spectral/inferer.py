@@ -155,7 +155,7 @@ class SpectralInferer(Inferer):
         return {"layers": self.feature_layers} | {name: getattr(self, name) for name in names}
 
     def without_signature(self) -> SpectralInferer:
-        """Returns an inferer that segments alike and gives the logits alone, as validation during training needs them."""
+        """Returns an inferer that segments alike but gives the logits alone, as validation during training needs."""
         alone = copy.copy(self)
         alone.with_signature = False
         return alone

@@ -9,6 +9,7 @@ from typing import Any
 from monai.config import KeysCollection
 from monai.transforms import (
     Compose,
+    EnsureTyped,
     RandAdjustContrastd,
     RandAffined,
     RandFlipd,
@@ -30,6 +31,8 @@ def random_orientation(
 ) -> Compose:
     """Returns random flips along every axis and rotations by multiples of 90 degrees in every plane.
 
+    What comes out are plain tensors without metadata.
+
     Karimi and Gholipour 2023, section III-B.
 
     Args:
@@ -43,7 +46,9 @@ def random_orientation(
     settings: dict[str, Any] = {"prob": prob, "allow_missing_keys": allow_missing_keys}
     flips = [RandFlipd(keys, spatial_axis=axis, **settings) for axis in range(spatial_dims)]
     planes = [(a, b) for a, b in combinations(range(spatial_dims), 2) if roi_size is None or roi_size[a] == roi_size[b]]
-    return Compose([*flips, *(RandRotate90d(keys, max_k=3, spatial_axes=plane, **settings) for plane in planes)])
+    turns = [RandRotate90d(keys, max_k=3, spatial_axes=plane, **settings) for plane in planes]
+    plain = EnsureTyped(keys, track_meta=False, allow_missing_keys=allow_missing_keys)
+    return Compose([*flips, *turns, plain])
 
 
 def random_frame(

@@ -230,3 +230,18 @@ class LabelMapd(MapTransform):
             indices = label_map(torch.as_tensor(turned[key]), self.threshold)
             turned[key] = convert_to_dst_type(indices, turned[key], dtype=torch.uint8)[0]
         return turned
+
+
+class KeepTensorsd(MapTransform):
+    """Keeps images and labels alone, as plain tensors without metadata, which is all that training needs.
+
+    Args:
+        keys: Keys that are kept; a case may lack one.
+    """
+
+    def __init__(self, keys: KeysCollection) -> None:
+        super().__init__(keys, allow_missing_keys=True)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Returns the tensors of these keys."""
+        return {key: torch.as_tensor(data[key]).as_subclass(Tensor) for key in self.key_iterator(dict(data))}

@@ -105,10 +105,10 @@ def test_process_without_a_case_gets_the_signatures_of_the_others(gather):
 def fit(tmp_path):
     """Fits a bank for weights on disk with a network that holds others; gives the bank and its file."""
 
-    def run(cases=CASES, bank_file=None, **settings):
+    def run(cases=CASES, **settings):
         save_atomically(Network(seed=1).state_dict(), tmp_path / "model.pt")
         transforms = [NormalizeByModalityd("image", "MR")]
-        fitter = BankFitter(cases, prepare, transforms, Network(), make_inferer(), CPU, *files, **settings)
+        fitter = BankFitter(cases, [prepare], transforms, Network(), make_inferer(), CPU, tmp_path, **settings)
         return fitter.run()
 
     return run
@@ -132,7 +132,7 @@ def test_bank_is_bound_to_the_weights_on_disk(fit, tmp_path, settings, c):
         "weights_digest": weights_digest(trained.state_dict()),
         "preprocessing_digest": preprocessing_digest([NormalizeByModalityd("image", "MR")]),
     }
-    loaded = SignatureBank.load(tmp_path / "models" / "bank.npz")
+    loaded = SignatureBank.load(tmp_path / "signature_bank.npz")
     assert (loaded.threshold, loaded.c, loaded.settings) == (bank.threshold, c, bank.settings)
 
 
@@ -153,19 +153,19 @@ def test_distance_can_be_chosen(fit):
 def test_too_few_cases_for_a_threshold_leave_no_bank(fit, tmp_path, cases, settings, text):
     with pytest.raises(NotEnoughCasesError, match=text):
         fit(cases, **settings)
-    assert not (tmp_path / "models").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["model.pt"]
 
 
 def test_bank_needs_weights(tmp_path):
-    fitter = BankFitter(CASES, prepare, [], Network(), make_inferer(), CPU, str(tmp_path / "absent.pt"), "bank.npz")
-    with pytest.raises(MissingDataError, match=r"no weights at .*absent\.pt"):
+    fitter = BankFitter(CASES, [prepare], [], Network(), make_inferer(), CPU, tmp_path / "absent")
+    with pytest.raises(MissingDataError, match=r"no weights at .*absent.model\.pt"):
         fitter.run()
 
 
 def test_bank_that_cannot_be_written_is_named(fit, tmp_path):
-    (tmp_path / "file").touch()
-    with pytest.raises(OutputError, match=r"cannot write .*bank\.npz"):
-        fit(bank_file=tmp_path / "file" / "bank.npz")
+    (tmp_path / "signature_bank.npz").mkdir()
+    with pytest.raises(OutputError, match=r"cannot write .*signature_bank\.npz"):
+        fit()
 
 
 def test_only_the_main_process_writes_and_all_wait_for_the_weights(fit, tmp_path, monkeypatch):
@@ -174,7 +174,7 @@ def test_only_the_main_process_writes_and_all_wait_for_the_weights(fit, tmp_path
     monkeypatch.setattr(fitting, "wait_for_all", lambda: waited.append((tmp_path / "models").exists()))
     assert len(fit().signatures) == len(CASES)
     assert waited == [False]
-    assert not (tmp_path / "models").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["model.pt"]
 
 
 @pytest.mark.parametrize(("case", "name"), [({"case": "p7"}, "case 'p7'"), ({"image": "a/b.nii"}, "case 'b.nii'")])

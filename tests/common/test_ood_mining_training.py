@@ -7,15 +7,16 @@ import numpy as np
 import pytest
 import torch
 from monai.data import DataLoader
-from monai.engines import SupervisedEvaluator, SupervisedTrainer
-from monai.handlers import CheckpointLoader, LrScheduleHandler, MeanDice, ValidationHandler, from_engine
+from monai.engines import SupervisedEvaluator
+from monai.handlers import CheckpointLoader, MeanDice, ValidationHandler, from_engine
 from monai.transforms import AsDiscreted
 from monai.utils import set_determinism
 from torch import nn
 from torch.testing import assert_close
 
+from common.engine.training import Trainer
 from common.errors import ConfigError, MissingDataError, NotEnoughCasesError
-from common.handlers import BestWeights, EpochSeeder, MovableWriter, TrainingCheckpoint, TrainingHistory
+from common.handlers import BestWeights, EpochSeeder, TrainingProgress
 from common.ood_mining import CandidateMiner, CombinedDiceLoss, PatchDataset, StagedTraining, prepare_patches
 from common.ood_mining.mine import read_selection
 from common.sampling import PatchSampler
@@ -75,18 +76,18 @@ def make(cases, tmp_path, caplog):
         progress = TrainingProgress(str(folder), evaluator, network, optimizer, schedule, best, resume=resume)
         seeder = EpochSeeder(seed, SimpleNamespace(set_random_state=lambda seed: None))
         every = [*handlers, seeder, ValidationHandler(settings.pop("val_interval", 1), evaluator)]
-        trainer = SupervisedTrainer(
-            device="cpu", max_epochs=epochs, network=network, optimizer=optimizer,
+        trainer = Trainer(
+            "cpu", max_epochs=epochs, network=network, optimizer=optimizer,
             train_data_loader=DataLoader(dataset, batch_size=2, sampler=sampler), loss_function=CombinedDiceLoss(),
-            prepare_batch=prepare_patches, decollate=False, train_handlers=[*every, progress],
+            prepare_batch=prepare_patches, train_handlers=every, progress=progress,
         )  # fmt: skip
         chosen = {
             key: settings.pop(key) for key in ("ood_fraction", "target_ratio", "exact_fraction") if key in settings
         }
         miner = CandidateMiner(dataset, network, "cpu", seed=seed, **chosen)
         training = StagedTraining(
-            trainer, best, progress, miner, cases[3:], output_dir=str(folder),
-            baseline_dir=str(tmp_path / baseline_dir) if baseline_dir else None, handlers=every, **settings,
+            trainer, miner, cases[3:], output_dir=str(folder),
+            baseline_dir=str(tmp_path / baseline_dir) if baseline_dir else None, **settings,
         )  # fmt: skip
         training.folder = folder
         return training
