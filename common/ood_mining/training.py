@@ -54,8 +54,8 @@ class StagedTraining:
             checkpoint start anew with every training.
         miner: scores and selects.
         val_cases: what the trainer is validated on.
-        output_dir: folder of results.
-        baseline_dir: folder of the baseline, ``output_dir`` by default; trainings on other candidates may share one.
+        baseline_dir: Folder of the baseline, that of the trainer's progress by default;
+            trainings on other candidates may share one.
         candidates_dir: folder of the scores, ``baseline_dir`` by default; trainings on different selections may share
             one.
         only_ood: train on the selected patches alone, the paper's Table 4.
@@ -67,7 +67,6 @@ class StagedTraining:
         miner: CandidateMiner,
         val_cases: Sequence[Mapping[str, Any]],
         *,
-        output_dir: str,
         baseline_dir: str | None = None,
         candidates_dir: str | None = None,
         only_ood: bool = False,
@@ -77,7 +76,10 @@ class StagedTraining:
         self.best, self.history = progress.best, progress.history
         self.checkpoint, self.log = progress.checkpoint, progress.log
         self.val_cases, self.only_ood = val_cases, only_ood
-        self.output_dir, self.baseline_dir = Path(output_dir), Path(baseline_dir or output_dir)
+        self.output_dir, self.baseline_dir = (
+            progress.history.output_dir,
+            Path(baseline_dir or progress.history.output_dir),
+        )
         self.candidates_dir = Path(candidates_dir or self.baseline_dir)
         self.weights_file, self.resume = Path(self.best.path), progress.checkpoint.resume
         self.baseline_file = self.baseline_dir / "baseline" / "model.pt"

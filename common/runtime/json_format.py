@@ -43,7 +43,7 @@ def format_json(content: Any, *, first: int = 0, depth: int = 0) -> str:
 
 
 def format_configs(bundles: str = "bundles", *, check: bool = False) -> None:
-    """Formats all configs of all bundles.
+    """Formats all configs of all bundles, and the glossary of their settings.
 
     Args:
         bundles: Folder of the bundles. Default ``bundles``.
@@ -52,7 +52,7 @@ def format_configs(bundles: str = "bundles", *, check: bool = False) -> None:
     Raises:
         ConfigError: with ``check``, naming the files that are formatted otherwise.
     """
-    files = sorted(Path(bundles).glob("*/configs/*.json"))
+    files = sorted([*Path(bundles).glob("*/configs/*.json"), *Path(bundles).glob("*.json")])
     wrong = {path: text for path in files if (text := _formatted(path)) != path.read_text(encoding="utf-8")}
     if check and wrong:
         raise ConfigError(f"{', '.join(map(str, wrong))}: not formatted; run 'make format'")

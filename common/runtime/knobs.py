@@ -1,4 +1,4 @@
-"""Writes the page of a bundle's options from its configs and the words in them."""
+"""Writes the page of a bundle's options from its configs and the glossary of settings."""
 
 from __future__ import annotations
 
@@ -9,12 +9,16 @@ from typing import Any
 
 from ..errors import ConfigError
 from .files import write_atomically
+from .json_format import WIDTH
 
 WORDS = "_desc_"
-"""Key of words: at the top level option -> text, inside a component its text; MONAI passes over both."""
+"""Key of the sentence that describes a block of a config; MONAI passes over it."""
+
+GLOSSARY = "settings.json"
+"""File beside the bundles: setting -> text, or bundle -> text where its meaning differs, the others' under ``all``."""
 
 WORKFLOWS = ("train", "inference", "evaluate")
-"""Config files that run alone; an option is described in the first of them that has it."""
+"""Config files that run alone; a block is described in the first of them that has it."""
 
 PAGE = "docs/knobs.md"
 OTHER_FILES = ("metadata", *WORKFLOWS)
@@ -44,45 +48,71 @@ def plain_keys(config: Mapping[str, Any]) -> list[str]:
     return [key for key, value in config.items() if key != WORDS and "#" not in key and not _refers(value)]
 
 
-def check_words(configs: Mapping[str, Mapping[str, Any]]) -> None:
-    """Makes sure that every setting is described once, in the first config that has it.
+def read_glossary(bundle: Path) -> dict[str, str]:
+    """Returns the texts of all settings as they hold for a bundle, from the file beside the bundles.
 
     Args:
-        configs: name of the file -> content, as :func:`read_configs` gives them.
+        bundle: Folder of the bundle.
+    """
+    texts = json.loads((bundle.parent / GLOSSARY).read_text(encoding="utf-8"))
+    own = {
+        key: text if isinstance(text, str) else text.get(bundle.name, text.get("all")) for key, text in texts.items()
+    }
+    return {key: text for key, text in own.items() if text is not None}
+
+
+def undescribed_blocks(config: Mapping[str, Any]) -> list[str]:
+    """Returns the top-level blocks that take more than one line and hold no sentence on what they do.
+
+    Example:
+        >>> undescribed_blocks({"amp": {"a": 1}, "train": {"data": "x" * 120}, "loss": {"_desc_": "y" * 120}})
+        ['train']
+    """
+    blocks = {key: value for key, value in config.items() if isinstance(value, dict) and _refers(value)}
+    long = {key: value for key, value in blocks.items() if len(json.dumps({key: value})) > WIDTH}
+    return [key for key, value in long.items() if not isinstance(value.get(WORDS), str)]
+
+
+def check_words(configs: Mapping[str, Mapping[str, Any]], texts: Mapping[str, str]) -> None:
+    """Makes sure that every setting has a text, and every block a sentence in the first config that has it.
+
+    Args:
+        configs: Name of the file -> content, as :func:`read_configs` gives them.
+        texts: Setting -> text, as :func:`read_glossary` gives them.
 
     Raises:
-        ConfigError: naming the file and the keys that have no words, words twice, or words without a key.
+        ConfigError: naming the file, and the settings or blocks without words.
     """
-    described: set[str] = set()
+    blocks: set[str] = set()
     for name, config in configs.items():
-        words = config.get(WORDS, {})
-        missing = [key for key in plain_keys(config) if key not in described and key not in words]
+        missing = [key for key in plain_keys(config) if key not in texts]
         if missing:
-            raise ConfigError(f"{name}.json does not describe {', '.join(missing)}; add a text for each to {WORDS}")
-        idle = [key for key in words if key not in config or key in described]
-        if idle:
-            raise ConfigError(f"{name}.json describes {', '.join(idle)}, which it lacks or a file before it describes")
-        described |= words.keys()
+            raise ConfigError(f"{name}.json has {', '.join(missing)}; add a text for each to bundles/{GLOSSARY}")
+        silent = [key for key in undescribed_blocks(config) if key not in blocks]
+        if silent and name in WORKFLOWS:
+            raise ConfigError(f"{name}.json does not say what {', '.join(silent)} does; add {WORDS} to each")
+        blocks |= config.keys()
 
 
 def knobs_page(bundle: Path) -> str:
-    """Returns the page, as Markdown: a table of options, what overlays set, and the parts of each config.
+    """Returns the page, as Markdown: a table of options, what overlays set, and the blocks of each config.
 
     Raises:
-        ConfigError: when an option has no words, see :func:`check_words`.
+        ConfigError: when a setting or block has no words, see :func:`check_words`.
     """
-    configs = read_configs(bundle)
-    check_words(configs)
+    configs, texts = read_configs(bundle), read_glossary(bundle)
+    check_words(configs, texts)
     parts = [INTRODUCTION.format(name=bundle.name)]
     parts.append("| option | default | used by | meaning |\n|---|---|---|---|")
-    for name in WORKFLOWS:
-        for key, text in configs[name].get(WORDS, {}).items():
-            users = [other for other in WORKFLOWS if key in configs[other]]
-            used_by = "all" if len(users) == len(WORKFLOWS) else ", ".join(users)
-            parts.append(f"| `{key}` | {_default(configs[name][key])} | {used_by} | {text} |")
+    settings = {key: value for name in reversed(WORKFLOWS) for key, value in configs[name].items() if key in texts}
+    for key in dict.fromkeys(key for name in WORKFLOWS for key in configs[name] if key in texts):
+        users = [other for other in WORKFLOWS if key in configs[other]]
+        used_by = "all" if len(users) == len(WORKFLOWS) else ", ".join(users)
+        parts.append(f"| `{key}` | {_default(settings[key])} | {used_by} | {texts[key]} |")
     for name in configs:
         if name not in WORKFLOWS:
-            parts += _overlay(name, configs[name])
+            own = {key: text for key, text in texts.items() if key in configs[name] and key not in settings}
+            parts += _overlay(name, configs[name], own)
     parts += _components({name: configs[name] for name in WORKFLOWS})
     return "\n".join(parts) + "\n"
 
@@ -99,9 +129,8 @@ def write_knobs_pages(bundles: str = "bundles") -> None:
             temporary.write_text(page, encoding="utf-8")
 
 
-def _overlay(name: str, config: Mapping[str, Any]) -> list[str]:
+def _overlay(name: str, config: Mapping[str, Any], words: Mapping[str, str]) -> list[str]:
     """The part of the page on one file that is laid over others."""
-    words = config.get(WORDS, {})
     lines = [f"\n## With {name}.json\n"]
     if words:
         lines += ["| option | default | meaning |\n|---|---|---|"]
@@ -110,22 +139,22 @@ def _overlay(name: str, config: Mapping[str, Any]) -> list[str]:
     if others:
         lines.append(("\n" if words else "") + f"Other defaults: {', '.join(others)}.")
     if not words and not others:
-        lines.append("Sets " + ", ".join(f"`{key}`" for key in config) + ".")
+        lines.append("Sets " + ", ".join(f"`{key}`" for key in config if key != WORDS) + ".")
     return lines
 
 
 def _components(configs: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """The part of the page on components that carry words, each in the first file that has it."""
+    """The part of the page on blocks that carry words, each in the first file that has it."""
     found: dict[str, str] = {}
     for config in configs.values():
         for key, text in _component_words(config, ""):
             found.setdefault(key, text)
-    lines = ["\n## Components\n", "| key | what it is |\n|---|---|"] if found else []
+    lines = ["\n## Blocks\n", "| key | what it does |\n|---|---|"] if found else []
     return lines + [f"| `{key}` | {text} |" for key, text in found.items()]
 
 
 def _component_words(config: Mapping[str, Any], prefix: str) -> list[tuple[str, str]]:
-    """Nested key and text of every component with words; lists are passed over, as their places may change."""
+    """Nested key and text of every block with words; lists are passed over, as their places may change."""
     found = []
     for key, value in config.items():
         if isinstance(value, dict) and key != WORDS:

@@ -66,6 +66,8 @@ def random_frame(
 ) -> Compose:
     """Returns random changes of whole frames, which leave the classes they show as they are but for the edges.
 
+    What comes out are plain tensors without metadata.
+
     :func:`random_orientation`, then rotation and zoom, contrast, brightness and noise; the sources state none of them.
 
     Args:
@@ -98,6 +100,7 @@ def random_frame(
             RandScaleIntensityd(images, factors=contrast, **settings),
             RandShiftIntensityd(images, offsets=brightness, **settings),
             RandGaussianNoised(images, std=noise, **settings),
+            EnsureTyped(keys, track_meta=False, allow_missing_keys=True),
         ]
     )
 

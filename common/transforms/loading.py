@@ -36,6 +36,10 @@ class CaseLoading:
         """Returns what loads and checks ``image``."""
         return [self._read("image"), CheckImaged("image", self.spatial_dims, self.in_channels)]
 
+    def label(self) -> list[MapTransform]:
+        """Returns what loads ``label`` alone, as a census of classes needs it."""
+        return [self._read("label")]
+
     def labeled(self, *, optional: bool = False) -> list[MapTransform]:
         """Returns what loads and checks ``image`` and ``label``.
 

@@ -15,6 +15,8 @@ import pytest
 from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.bundle.reference_resolver import ReferenceResolver
 
+from common.runtime.knobs import WORDS
+
 HERE = Path(__file__).resolve().parent
 FILES = [
     "configs/metadata.json",
@@ -52,7 +54,7 @@ DEVICE_LINE = "$torch.device('cuda' if torch.cuda.is_available() else 'cpu')"
 # What an expression may use by name; the first three MONAI always gives.
 NAMES = {"monai", "torch", "np", "len", "min", "max", "sum", "sorted", "list", "dict", "tuple", "range", "not"}
 NAMES |= {"__local_refs"}  # MONAI's own: all that the config has been made into so far, for the settings of a run
-SECTIONS = {"train", "validate", "bank"}  # hold different parts of different workflows
+SECTIONS = {"train", "validate"}  # hold different parts of different workflows
 WORKFLOW = {"run", "session", "preflight"}  # what each workflow checks and does
 STANDALONE = ("train", "inference", "evaluate")
 
@@ -87,6 +89,11 @@ def parse(expression):
 
 def count(tree, *kinds):
     return sum(isinstance(node, kinds) for node in ast.walk(tree))
+
+
+def plain(block):
+    """A block without the sentence that describes it, which stands in one file alone."""
+    return {key: value for key, value in block.items() if key != WORDS} if isinstance(block, dict) else block
 
 
 def excepted(configs, check, what):
@@ -276,13 +283,26 @@ def test_shared_blocks_are_equal(configs):
     """What two files call by the same name is the same, unless the bundle declares ``shared:<id>``."""
     for first in STANDALONE:
         for second in STANDALONE:
-            common = configs[first].keys() & configs[second].keys() - SECTIONS - WORKFLOW - {"_desc_"}
-            different = [key for key in common if configs[first][key] != configs[second][key]]
+            common = configs[first].keys() & configs[second].keys() - SECTIONS - WORKFLOW
+            different = [key for key in common if plain(configs[first][key]) != plain(configs[second][key])]
             assert not [key for key in different if not excepted(configs, "shared", key)]
 
 
 def test_declared_exceptions_have_reasons(configs):
     assert all(configs["metadata"].get("contract_exceptions", {"": "none"}).values())
+
+
+def test_first_lines_say_data_network_loss_optimizer_and_schedule(bundle):
+    """A reader understands a training from the first 40 lines."""
+    lines = (bundle / "configs" / "train.json").read_text(encoding="utf-8").splitlines()
+    begun = [re.match(r'  "(\w+)":', line) for line in lines[:41]]
+    keys = [match[1] for match in begun if match]
+    assert keys[1] == "dataset_dir"
+    assert {"out_channels", "roi_size", "max_epochs", "batch_size", "learning_rate"} <= set(keys)
+    # The line after the last of them begins another.
+    order = [keys.index(key) for key in ("network_def", "loss", "optimizer", "schedule")]
+    assert order == sorted(order)
+    assert keys[-1] != "schedule"
 
 
 @pytest.mark.parametrize("name", STANDALONE)

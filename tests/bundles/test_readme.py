@@ -9,7 +9,7 @@ import shutil
 import pytest
 from fire.parser import DefaultParseValue
 
-from common.runtime.knobs import PAGE, knobs_page, read_configs
+from common.runtime.knobs import GLOSSARY, PAGE, knobs_page, read_configs, read_glossary
 
 SECTIONS = ("not for clinical use", "citation", "when it fails", "monai label", "offline")
 
@@ -100,18 +100,20 @@ def test_knobs_page_equals_what_the_configs_say(bundle):
     assert page == knobs_page(bundle), "write it again by: python -m common knobs"
 
 
-def test_every_option_that_users_rely_on_has_words(overridable, configs):
-    assert not [key for key in overridable if key not in configs["train"]["_desc_"]]
+def test_every_option_that_users_rely_on_has_words(overridable, bundle):
+    assert not [key for key in overridable if key not in read_glossary(bundle)]
 
 
-def test_siblings_say_the_same_of_the_same_option(all_bundles):
-    """What an option means is the same in every bundle that has it; where its effect differs, it is listed here."""
-    texts = {}
-    for folder in all_bundles:
-        for config in read_configs(folder).values():
-            for key, text in config.get("_desc_", {}).items():
-                texts.setdefault(key, set()).add(text)
-    assert {key for key, found in texts.items() if len(found) > 1} <= OWN_MEANING
+def test_every_text_of_the_glossary_is_of_a_setting(all_bundles):
+    """A text for one bundle is of a setting that it has, and says something else than that of the others."""
+    keys = {folder.name: {key for config in read_configs(folder).values() for key in config} for folder in all_bundles}
+    texts = json.loads((all_bundles[0].parent / GLOSSARY).read_text(encoding="utf-8"))
+    assert not [key for key in texts if not any(key in own for own in keys.values())]
+    for key, own in texts.items():
+        if isinstance(own, dict):
+            assert key in OWN_MEANING
+            assert all(name == "all" or key in keys[name] for name in own)
+            assert len(set(own.values())) == len(own)
 
 
 def test_every_option_of_a_command_exists(pages, bundle, bundle_importable, monkeypatch):

@@ -43,10 +43,11 @@ def make_inferer(**settings):
     return SpectralInferer((8, 8), ["drop"], **settings)
 
 
-def direct_signatures(network, cases, **settings):
+def direct_signatures(network, cases, transform=None, **settings):
     """Without dropout and without windows."""
     with torch.no_grad():
-        rows = [spectral_signature(network.features(prepare(case)["image"][None])[0], **settings) for case in cases]
+        images = [prepare(case)["image"] if transform is None else transform(prepare(case))["image"] for case in cases]
+        rows = [spectral_signature(network.features(image[None])[0], **settings) for image in images]
     return torch.stack(rows).numpy()
 
 
@@ -117,7 +118,7 @@ def fit(tmp_path):
 @pytest.mark.parametrize(("settings", "c"), [({}, 2.5), ({"threshold_c": 3.0}, 3.0)])
 def test_bank_is_bound_to_the_weights_on_disk(fit, tmp_path, settings, c):
     bank, trained = fit(**settings), Network(seed=1)
-    direct = direct_signatures(trained, CASES)
+    direct = direct_signatures(trained, CASES, NormalizeByModalityd("image", "MR"))
     assert_close(bank.signatures, direct[np.lexsort(direct.T[::-1])], rtol=0, atol=1e-6)
     alone = [min(np.linalg.norm(row - other) for other in np.delete(direct, k, 0)) for k, row in enumerate(direct)]
     assert bank.threshold == pytest.approx(np.mean(alone) + c * np.std(alone), abs=1e-5)

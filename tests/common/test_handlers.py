@@ -332,7 +332,7 @@ def test_optimizer_and_schedule_are_compared_as_they_were_before_the_first_step(
     def config(weight_decay=0.0, length=4):
         optimizer = torch.optim.SGD(nn.Linear(1, 1).parameters(), 0.1, weight_decay=weight_decay)
         schedule = torch.optim.lr_scheduler.PolynomialLR(optimizer, length)
-        return {"optimizer": optimizer, "train#schedule": schedule}
+        return {"optimizer": optimizer, "schedule": schedule}
 
     train(tmp_path / "checkpoint.pt", 1, config=config())
     used = config()
@@ -340,7 +340,7 @@ def test_optimizer_and_schedule_are_compared_as_they_were_before_the_first_step(
     train(tmp_path / "checkpoint.pt", 2, resume=True, config=config())
     with pytest.raises(ConfigError, match=r"optimizer#weight_decay is 0\.1, but .* was trained with 0\.0"):
         train(tmp_path / "checkpoint.pt", 3, resume=True, config=config(weight_decay=0.1))
-    with pytest.raises(ConfigError, match=r"train#schedule#total_iters is 5, but .* was trained with 4"):
+    with pytest.raises(ConfigError, match=r"schedule#total_iters is 5, but .* was trained with 4"):
         train(tmp_path / "checkpoint.pt", 3, resume=True, config=config(length=5))
 
 

@@ -86,7 +86,7 @@ def make(cases, tmp_path, caplog):
         }
         miner = CandidateMiner(dataset, network, "cpu", seed=seed, **chosen)
         training = StagedTraining(
-            trainer, miner, cases[3:], output_dir=str(folder),
+            trainer, miner, cases[3:],
             baseline_dir=str(tmp_path / baseline_dir) if baseline_dir else None, **settings,
         )  # fmt: skip
         training.folder = folder
@@ -184,7 +184,7 @@ class TestMethod:
     def test_only_ood_sees_the_selected_alone_and_keeps_its_weights(self, make):
         training = make(ood_fraction=1.0, only_ood=True)
         training.run()
-        assert list(training.sampler.chosen) == read_selection(training.folder / "ood_selected.json")
+        assert list(training.trainer.data_loader.sampler.chosen) == read_selection(training.folder / "ood_selected.json")
         assert weights(training.weights_file)
 
     def test_both_trainings_start_from_the_same_weights(self, make):

@@ -87,7 +87,7 @@ def test_training_steps_do_not_wait_for_the_device(bundle, bundle_importable, da
         )
         if "step" in parser["train"]:
             pytest.skip("an iteration of its own, tested in test_cuda_cotraining.py and test_cuda_contrast.py")
-        names = ("network", "loss", "optimizer", "train#schedule", "amp")
+        names = ("network", "loss", "optimizer", "schedule")
         network, loss, optimizer, schedule, amp = (parser.get_parsed_content(name) for name in names)
         metric = parser.get_parsed_content("train#key_metric") if "key_metric" in parser["train"] else {}
         shape = (2, parser["in_channels"], *[32] * parser["spatial_dims"])

@@ -115,7 +115,7 @@ class TestStages:
     def test_denoiser_of_another_device_is_taken(self, train, trained, caplog):
         """On a GPU it would have been trained in bfloat16."""
         caplog.set_level("INFO")
-        train("localize", pretrain_dir=trained, amp=True)
+        train("localize", pretrain_dir=trained, **{"denoise#trainer#amp": True})
         assert "stage localize: skipped" in caplog.text
 
     def test_killed_within_any_stage_it_repeats_that_alone(self, killed, train, tmp_path):

@@ -96,7 +96,7 @@ class TestStages:
     def test_baseline_of_another_device_is_taken(self, train, trained, caplog):
         """On a GPU it would have been trained in bfloat16."""
         caplog.set_level("INFO")
-        train("mine", baseline_dir=trained, amp=True)
+        train("mine", baseline_dir=trained, **{"train#trainer#amp": True})
         assert "stage mine: skipped" in caplog.text
 
     def test_killed_in_any_stage_it_ends_in_the_same_selection(self, killed, trained, tmp_path):
