@@ -86,7 +86,7 @@ class Grid:
         # Runs that ended while nobody was left to write their rows.
         found |= {key: job.rows() for key, job in work.values() if key not in found and job.finished}
         jobs = [self._job(name, job) for name, (key, job) in work.items() if key not in found]
-        logger.info("%d run(s), %d to do, the others have rows", len(planned), len(jobs))
+        logger.info("%d run(s), %d of them with rows already", len(planned), len(planned) - len(jobs))
 
         def finish(job: Job) -> None:
             key, made = work[job.name]
