@@ -19,7 +19,7 @@ from ..runtime.stages import file_digest
 from ..sampling import PatchSampler
 from ..spectral.digest import weights_digest
 
-NOT_OF_LOGITS = frozenset({"layers", "per_voxel", "precision", "with_signature", "sw_batch_size"})
+NOT_OF_LOGITS = frozenset({"feature_layers", "per_voxel", "precision", "with_signature", "sw_batch_size"})
 """Settings of an inferer that change its signatures or its speed, but not what it segments."""
 
 

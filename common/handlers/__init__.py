@@ -4,9 +4,11 @@ from .attach import Attach
 from .board import EpochBoardHandler, MovableWriter
 from .buffers import BroadcastBuffers
 from .checkpoint import BestWeights, TrainingCheckpoint
+from .gallery import EvaluationGallery
 from .history import TrainingHistory
 from .log import EpochStatsHandler
-from .recorder import CaseRecorder, OODReport
+from .recorder import CaseRecorder
+from .report import OODReport
 from .reproducibility import EpochSeeder
 from .schedule import PlateauSchedule
 from .terms import LossTerms
@@ -19,6 +21,7 @@ __all__ = [
     "EpochBoardHandler",
     "EpochSeeder",
     "EpochStatsHandler",
+    "EvaluationGallery",
     "LossTerms",
     "MovableWriter",
     "OODReport",

@@ -89,7 +89,7 @@ class StagedTraining:
         self._inputs = {
             "training data": cases_digest(dataset.data),
             "validation data": cases_digest(self.val_cases),
-            **self.course.inputs(self._initial, patches=[dataset.load, dataset.prepare, dataset.patch_size]),
+            **self.course.inputs(self._initial, patches=[dataset.load, dataset.prepare, dataset.roi_size]),
         }
         run_stages(stage, STAGES, self._steps)
 
@@ -115,7 +115,7 @@ class StagedTraining:
     def _scoring_inputs(self) -> dict[str, str]:
         """Digests of all that decides over the scores."""
         dataset = self.dataset
-        cut = [dataset.load, dataset.load_candidate, dataset.prepare, dataset.patch_size, dataset.count_padding]
+        cut = [dataset.load, dataset.load_candidate, dataset.prepare, dataset.roi_size, dataset.count_padding]
         return {
             "training data": self._inputs["training data"],
             "candidates": cases_digest(dataset.candidates),
