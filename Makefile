@@ -79,7 +79,12 @@ bench: setup ## the benchmarks: ratios within one run
 mutants: setup ## how many small changes of the code the tests notice, of a random sample
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.mutants
 
+FUZZED := tests/fuzzing tests/common/archive/test_properties.py
+
+fuzz: setup ## hostile files at random, another choice and many more than in the tests; takes up to an hour
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --hypothesis-profile=long $(FUZZED)
+
 clean: ## remove what the other targets made
 	rm -rf .venv .venv-label .venv-encoders dist bundles/*/output .pytest_cache .mypy_cache .ruff_cache
 
-.PHONY: help setup demo test test-gpu test-label test-encoders check format format-check lint types verify zips bench mutants clean
+.PHONY: help setup demo test test-gpu test-label test-encoders check format format-check lint types verify zips bench mutants fuzz clean
