@@ -60,6 +60,7 @@ class OODReport(CaseRecorder):
         self.pictures = pictures
         self.cases: dict[str, Mapping[str, Any]] = {}
         self.kept: dict[str, Row] = {}
+        self.announced: set[str] = set()
 
     def attach(self, engine: Engine) -> None:
         """Attaches to an engine that segments the cases of its data loader one by one."""
@@ -76,6 +77,7 @@ class OODReport(CaseRecorder):
             OutputError: When a file cannot be written.
         """
         super().reset()
+        self.announced.clear()
         bank = SignatureBank.load(self.bank_file)
         head = {"bank_digest": file_digest(self.bank_file), "weights_digest": bank.settings.weights_digest}
         order = {name: place for place, name in enumerate(self.cases)}
@@ -120,6 +122,7 @@ class OODReport(CaseRecorder):
             OutputError: When the row cannot be written; then the segmentation must not appear.
         """
         self.verdicts.put(report_row({"case": name, "result": result}))
+        self.announced.add(name)
 
     def __call__(self, engine: Engine) -> None:
         """Adds the cases of one iteration.
@@ -138,6 +141,15 @@ class OODReport(CaseRecorder):
             self.verdicts.put(row)
             if row["error"] is None:
                 self.journal.add({"input": batch.get("fingerprint", ""), "row": row})
+            else:
+                self._remove_earlier(self.cases[str(batch["case"])])
+
+    def _remove_earlier(self, case: Mapping[str, Any]) -> None:
+        """Removes the segmentation that an earlier run left of a scan that fails now: it would pass for this run's."""
+        earlier = self._result(case)
+        if earlier is not None and result_name(case) not in self.announced:
+            earlier.unlink()
+            logger.warning("%s of an earlier run is removed: the scan failed in this one", earlier)
 
     def advise(self, _engine: Engine, error: BaseException) -> None:
         """Lets an error go on; an interruption tells what there is and how to resume."""

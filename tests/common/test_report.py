@@ -135,6 +135,16 @@ def test_failed_scan_has_its_row_and_ends_the_run_after_the_others(tmp_path, ban
     assert (tmp_path / "out" / "gallery.png").is_file()
 
 
+def test_segmentation_of_an_earlier_run_does_not_stay_beside_a_failure(tmp_path, bank_file, scans, caplog):
+    out = tmp_path / "out"
+    Inference(out, bank_file, scans).run()
+    with pytest.raises(CasesFailedError, match="1 of 5"):
+        Inference(out, bank_file, scans, fails={"c": "broken"}).run()
+    assert not (out / "c" / "c_seg.nii.gz").exists()
+    assert (out / "b" / "b_seg.nii.gz").is_file()
+    assert "c_seg.nii.gz of an earlier run is removed" in caplog.text
+
+
 def test_report_needs_its_bank_and_a_folder(tmp_path, bank_file, scans):
     with pytest.raises(MissingDataError, match=r"no signature bank at .*absent\.npz"):
         Inference(tmp_path / "out", str(tmp_path / "absent.npz"), scans).run()
