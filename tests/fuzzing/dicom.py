@@ -21,7 +21,8 @@ KINDS = [
 """Kinds of objects: CT, MR, multi-frame CT, segmentation, report, DICOMDIR, private and none."""
 COLORS = ["MONOCHROME1", "MONOCHROME2", "RGB", "PALETTE COLOR", "YBR_FULL", "YBR_ICT", "", "mono", "\x1b[2J"]
 NUMBERS = [
-    "0", "-0", "1", "-1", "0.5", "1e-30", "1e30", "1e400", "nan", "inf", "", " ", "x", "1,5", "9" * 40, "1.2.3", "\x1b[31m",
+    "0", "-0", "1", "-1", "0.5", "1e-30", "1e30", "1e400", "nan", "inf", "", " ", "x", "1,5", "9" * 40, "1.2.3",
+    "\x1b[31m",
 ]  # fmt: skip
 WORDS = [0, 1, 2, 3, 4, 7, 8, 9, 10, 12, 16, 31, 32, 64, 255, 512, 2**15, 2**16 - 1]
 UIDS = ["1.2.3", "1.2.4", "", "x", "../../x", "1" * 70, "1.2.3\n", PATIENT, "1..2", "0.0"]

@@ -1,4 +1,4 @@
-"""Whatever the attributes and the bytes of DICOM files hold: every file has a line or belongs to a series with a row."""
+"""Whatever attributes and bytes of DICOM files hold: every file has a line, or belongs to a series with a row."""
 
 import hashlib
 import json
@@ -57,6 +57,8 @@ def test_any_attribute(segment, put_series, sound_series, changed):
     told = [results.log, *[path.read_text(errors="replace") for path in results.output.rglob("*") if path.is_file()]]
     # The series' own UID is told; one that is a name of a patient, no export writes.
     uids = {item["series_instance_uid"] for item in listing["series"]}
-    uids |= {item["study_instance_uid"] for item in listing["series"]} | {item["modality"] for item in listing["series"]}
+    uids |= {item["study_instance_uid"] for item in listing["series"]} | {
+        item["modality"] for item in listing["series"]
+    }
     if PATIENT not in uids:
         assert not [text for text in told if PATIENT in text]

@@ -6,7 +6,7 @@ from hypothesis import given
 from tests.fuzzing.edits import whole_runs
 from tests.fuzzing.nifti import SCANS
 
-RUNS = whole_runs(16)
+RUNS = whole_runs(20)
 
 
 @RUNS

@@ -18,6 +18,7 @@ from common.spectral import SignatureBank, weights_digest
 from tests.common.archive.hostile import weights_of
 from tests.fuzzing.edits import EDITS, edited
 
+
 @pytest.fixture
 def check(tmp_path):
     """Reads an archive of given bytes: its files, or none when it is refused in one line; nothing is written."""
