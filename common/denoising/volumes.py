@@ -33,10 +33,13 @@ class SaveSliced(SaveSegmentationd):
         output_dir: folder of the results.
         spatial_dims: 3 writes NIfTI, 2 writes PNG.
         score_key: key of the anomaly score; a case without one has no map.
+        report: See :class:`SaveSegmentationd`.
     """
 
-    def __init__(self, keys: Any, output_dir: str, spatial_dims: int = 2, score_key: str = "anomaly") -> None:
-        super().__init__(keys, output_dir=output_dir, spatial_dims=spatial_dims)
+    def __init__(
+        self, keys: Any, output_dir: str, spatial_dims: int = 2, score_key: str = "anomaly", report: Any = None
+    ) -> None:
+        super().__init__(keys, output_dir=output_dir, spatial_dims=spatial_dims, report=report)
         self.score_key = score_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -103,7 +106,8 @@ class VolumeWriter:
             # It has been read before, so that its size was accepted.
             load = LoadScand("image", max_voxels=sys.maxsize)
             volume = load({"image": self.sources[self._name], "case": self._name})["image"]
-            for key, suffix, dtype in (("pred", "seg", np.uint8), (self.score_key, "anomaly", np.float32)):
+            # The segmentation comes last: where it is, a run that resumes takes the volume as done.
+            for key, suffix, dtype in ((self.score_key, "anomaly", np.float32), ("pred", "seg", np.uint8)):
                 planes = self._planes.get(key)
                 if planes:
                     stack = stack_planes(planes, volume)

@@ -28,7 +28,10 @@ def draw_gallery(
         columns: pictures side by side.
     """
     rows = -(-len(pictures) // columns)
-    with open_sheet(path, columns=columns, rows=rows, size=(3.2 * columns, 3.4 * rows)) as axes:
+    tallest = max(image.shape[1] / image.shape[0] for image, _, _ in pictures)
+    with open_sheet(
+        path, columns=columns, rows=rows, size=(3.2 * columns, (2.8 * min(tallest, 1.0) + 0.7) * rows)
+    ) as axes:
         for axis in axes.flat:
             axis.set_axis_off()
         for axis, (image, segmentation, text) in zip(axes.flat, pictures, strict=False):

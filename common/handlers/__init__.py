@@ -5,9 +5,11 @@ from .board import EpochBoardHandler, MovableWriter
 from .buffers import BroadcastBuffers
 from .checkpoint import BestWeights, TrainingCheckpoint
 from .course import training_settings
+from .gallery import EvaluationGallery
 from .history import TrainingHistory
 from .log import EpochStatsHandler
-from .recorder import CaseRecorder, OODReport
+from .recorder import CaseRecorder
+from .report import OODReport
 from .reproducibility import EpochSeeder
 from .schedule import PlateauSchedule
 from .terms import LossTerms
@@ -20,6 +22,7 @@ __all__ = [
     "EpochBoardHandler",
     "EpochSeeder",
     "EpochStatsHandler",
+    "EvaluationGallery",
     "LossTerms",
     "MovableWriter",
     "OODReport",

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import csv
+import hashlib
+import io
 import json
 import math
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from ..errors import OutputError
+from .interrupts import undisturbed
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 """How a cell begins that a spreadsheet computes; the last four are the wide forms of the first."""
@@ -39,13 +42,14 @@ def check_writable(folder: str | Path) -> None:
 
 
 @contextmanager
-def write_atomically(path: str | Path) -> Iterator[Path]:
+def write_atomically(path: str | Path, *, announce: Callable[[], None] | None = None) -> Iterator[Path]:
     """Gives a temporary path beside ``path`` and renames it to ``path`` when the block ends without an error.
 
     The temporary name keeps the suffixes, by which writers choose a format. Folders are created as needed.
 
     Args:
         path: where the file shall be.
+        announce: Called when the file is complete, before it appears; where this fails, it never does.
 
     Raises:
         OutputError: when the file cannot be written (disk full, folder not writable); nothing is left behind.
@@ -55,7 +59,10 @@ def write_atomically(path: str | Path) -> Iterator[Path]:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-        os.replace(temporary, target)
+        with undisturbed():
+            if announce is not None:
+                announce()
+            os.replace(temporary, target)
     except OSError as error:
         raise OutputError(
             f"cannot write {target}: {error.strerror or error}; free space or choose another output_dir"
@@ -66,6 +73,26 @@ def write_atomically(path: str | Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def fingerprint(source: str | Path | Sequence[str | Path]) -> str:
+    """Returns a short text that changes when a file is changed, replaced or renamed, without reading it.
+
+    Made of the size, the time of the last change of the content and that of the last change of the file itself, which
+    no program can set back; so copies of a file differ. A file that is missing has a text of its own.
+
+    Args:
+        source: A file, or the files of a series.
+    """
+    digest = hashlib.sha256()
+    for path in [source] if isinstance(source, str | Path) else source:
+        try:
+            found = os.stat(path)
+        except OSError:
+            digest.update(b"missing;")
+        else:
+            digest.update(f"{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns};".encode())
+    return digest.hexdigest()[:32]
+
+
 def write_json(content: Any, path: str | Path) -> None:
     """Writes ``content`` as JSON; NaN and infinity, which JSON has not, become null.
 
@@ -73,7 +100,7 @@ def write_json(content: Any, path: str | Path) -> None:
         OutputError: when the file cannot be written.
     """
     with write_atomically(path) as temporary:
-        temporary.write_text(json.dumps(_plain(content), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(plain_json(content), indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def write_csv(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], path: str | Path) -> None:
@@ -89,9 +116,23 @@ def write_csv(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], path: s
         write_atomically(path) as temporary,
         open(temporary, "w", newline="", encoding="utf-8", errors="backslashreplace") as file,
     ):
-        writer = csv.DictWriter(file, columns, extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows({key: csv_cell(value) for key, value in row.items()} for row in rows)
+        file.write(csv_line(columns))
+        file.writelines(csv_line([row.get(column) for column in columns]) for row in rows)
+
+
+def csv_line(cells: Sequence[Any]) -> str:
+    r"""Returns a line of a CSV with its end; nothing for ``None``, and see :func:`csv_cell`.
+
+    Args:
+        cells: Of the line.
+
+    Example:
+        >>> csv_line(["a", None, 0.5, True, "=1"])
+        "a,,0.5,True,'=1\r\n"
+    """
+    line = io.StringIO(newline="")
+    csv.writer(line).writerow([csv_cell(cell) for cell in cells])
+    return line.getvalue()
 
 
 def csv_cell(value: Any) -> Any:
@@ -112,10 +153,10 @@ def csv_cell(value: Any) -> Any:
     return f"'{value}"
 
 
-def _plain(content: Any) -> Any:
+def plain_json(content: Any) -> Any:
     """The content with ``None`` for numbers that are not finite."""
     if isinstance(content, Mapping):
-        return {key: _plain(value) for key, value in content.items()}
+        return {key: plain_json(value) for key, value in content.items()}
     if isinstance(content, list | tuple):
-        return [_plain(value) for value in content]
+        return [plain_json(value) for value in content]
     return None if isinstance(content, float) and not math.isfinite(content) else content

@@ -2,21 +2,66 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+
 from ..errors import BundleError, one_line
+
+GEOMETRY = (
+    "its geometry cannot be used: the axes of its affine are not three independent directions in finite numbers; "
+    "repair its header or export it again"
+)
+SMALL = "it is too small for this network, as it is or after resampling; check its spacing, or exclude it"
+MEMORY = "there is not enough memory for it; lower roi_size or sw_batch_size, or use a machine with more memory"
+
+PLAIN = {
+    GEOMETRY: r"LinAlgError|OrientationError|start_ornt|SVD did not converge|[Ss]ingular matrix|not invertible",
+    SMALL: r"more than 1 (spatial element|value per channel)|[Oo]utput size is too small|Kernel size can't be greater"
+    r"|Sizes of tensors must match|non-zero size|zero-size array|must be greater than 0|should be greater than zero",
+    MEMORY: r"MemoryError|[Oo]ut of memory|OutOfMemoryError|can't allocate memory|not enough memory",
+}
+"""What to say of an error of a library -> how its kind and text read."""
+
+
+def chain(error: BaseException | None) -> Iterator[BaseException]:
+    """Returns an error and those that led to it, the last one first; MONAI wraps errors in its own."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def find_bundle_error(error: BaseException | None) -> BundleError | None:
-    """Returns the first error of ours in a chain of exceptions; MONAI wraps errors in its own."""
-    while error is not None:
-        if isinstance(error, BundleError):
-            return error
-        error = error.__cause__ or error.__context__
-    return None
+    """Returns the first error of ours in a chain of exceptions."""
+    return next((item for item in chain(error) if isinstance(item, BundleError)), None)
 
 
 def error_line(error: BaseException) -> str:
     """Returns one line that tells what went wrong: our own message, or else the innermost error's."""
     own = find_bundle_error(error)
-    while own is None and (error.__cause__ or error.__context__):
-        error = error.__cause__ or error.__context__  # type: ignore[assignment]
-    return one_line(str(own) if own is not None else ": ".join(filter(None, (type(error).__name__, str(error)))))
+    return one_line(str(own)) if own is not None else _describe([*chain(error)][-1])
+
+
+def plain_reason(error: BaseException) -> str:
+    """Returns one line that tells why a case has failed and what to do: what libraries say is put in plain words.
+
+    Args:
+        error: What was raised while the case was computed.
+
+    Example:
+        >>> plain_reason(MemoryError())
+        'there is not enough memory for it; lower roi_size or sw_batch_size, or use a machine with more memory'
+    """
+    own = find_bundle_error(error)
+    if own is not None:
+        return one_line(str(own))
+    said = [_describe(item) for item in chain(error)]
+    known = (text for text, pattern in PLAIN.items() if any(re.search(pattern, line) for line in said))
+    return next(
+        known,
+        f"it cannot be segmented for a reason that is not foreseen ({said[-1]}); exclude it, and report this line",
+    )
+
+
+def _describe(error: BaseException) -> str:
+    """Kind and text of one error, in one line."""
+    return one_line(": ".join(filter(None, (type(error).__name__, str(error)))))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -45,6 +46,8 @@ class SaveSegmentationd(SaveImaged):
         spatial_dims: 3 writes NIfTI, 2 writes PNG.
         output_format: ``nifti``, or ``dicom_seg`` for DICOM beside the NIfTI, which needs the package highdicom.
         metadata_file: the bundle's ``configs/metadata.json``, after which DICOM files name segments and bundle.
+        report: Its ``announce`` is called with the case's name and verdict when a segmentation is complete, before it
+            appears; where that fails, it does not.
 
     Raises:
         ConfigError: when the format is unknown, or ``dicom_seg`` impossible.
@@ -57,12 +60,13 @@ class SaveSegmentationd(SaveImaged):
         spatial_dims: int = 3,
         output_format: OutputFormat = "nifti",
         metadata_file: str | None = None,
+        report: Any = None,
     ) -> None:
         super().__init__(keys, output_dir=output_dir, print_log=False)
         if output_format not in get_args(OutputFormat):
             raise ConfigError(f"output_format is {output_format!r}; accepted are {', '.join(get_args(OutputFormat))}")
         self.output_dir = Path(output_dir)
-        self.spatial_dims = spatial_dims
+        self.spatial_dims, self.report = spatial_dims, report
         self.bundle = check_dicom_output(spatial_dims, metadata_file) if output_format == "dicom_seg" else None
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -77,7 +81,8 @@ class SaveSegmentationd(SaveImaged):
         case = str(data["case"])
         stem, name = self.output_dir / case / case, scan_name(data)
         for key in self.key_iterator(saved):
-            self._write_image(data[key], stem, name)
+            announce = None if self.report is None else partial(self.report.announce, case, data.get("result") or {})
+            self._write_image(data[key], stem, name, announce)
             if self.bundle is None:
                 continue
             try:
@@ -88,8 +93,10 @@ class SaveSegmentationd(SaveImaged):
                 logger.error("%s", saved["error"])
         return saved
 
-    def _write_image(self, segmentation: MetaTensor, stem: Path, name: str) -> None:
-        """Writes one segmentation as NIfTI or PNG."""
+    def _write_image(
+        self, segmentation: MetaTensor, stem: Path, name: str, announce: Callable[[], None] | None
+    ) -> None:
+        """Writes one segmentation as NIfTI or PNG, after what announces it."""
         suffix, writer_class = (".nii.gz", NibabelWriter) if self.spatial_dims == 3 else (".png", PILWriter)
         # A picture holds class indices as they are, not stretched to the range of gray values.
         settings = {} if self.spatial_dims == 3 else {"scale": None}
@@ -102,15 +109,18 @@ class SaveSegmentationd(SaveImaged):
             meta = segmentation.meta
             # The affine after the inverse of a flip may be off by its last bit.
             affine = meta.get("original_affine", writer.affine)
-            write_volume(np.asarray(writer.data_obj, dtype=np.uint8), affine, path, meta.get("nifti_geometry", ""))
+            array, geometry = np.asarray(writer.data_obj, dtype=np.uint8), meta.get("nifti_geometry", "")
+            write_volume(array, affine, path, geometry, announce=announce)
             if meta.get("nifti_geometry") and forms_differ(geometry_header(meta["nifti_geometry"])):
                 logger.warning("%s: %s", name, FORMS_DIFFER)
             return
-        with write_atomically(path) as temporary:
+        with write_atomically(path, announce=announce) as temporary:
             writer.write(str(temporary))
 
 
-def write_volume(array: NDArray[Any], affine: Any, path: Path, geometry: str = "") -> None:
+def write_volume(
+    array: NDArray[Any], affine: Any, path: Path, geometry: str = "", *, announce: Callable[[], None] | None = None
+) -> None:
     """Writes an array as NIfTI in the place of the image it was made of.
 
     Args:
@@ -118,10 +128,11 @@ def write_volume(array: NDArray[Any], affine: Any, path: Path, geometry: str = "
         affine: ``(3, 3)`` or ``(4, 4)``, from its voxels to mm; not used with ``geometry``.
         path: of the file.
         geometry: ``nifti_geometry`` of the image's metadata; by default the image was no NIfTI.
+        announce: See :func:`~..runtime.files.write_atomically`.
 
     Raises:
         OutputError: when the file cannot be written.
     """
     image = nifti_image(array, np.asarray(to_affine_nd(3, np.asarray(affine, dtype=np.float64))), geometry)
-    with write_atomically(path) as temporary:
+    with write_atomically(path, announce=announce) as temporary:
         nib.save(image, temporary)

@@ -122,7 +122,7 @@ def test_links_are_found(tmp_path):
 
 
 def test_linked_files_exist(bundle):
-    linked = linked_files(bundle / "docs" / "README.md")
+    linked = {link: path for page in (bundle / "docs").glob("*.md") for link, path in linked_files(page).items()}
     assert not [link for link, path in linked.items() if not path.exists()]
 
 
