@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from monai.data import DataLoader, Dataset
-from torch import nn
+from torch import Tensor, nn
 
 from ..errors import FeatureError, NotEnoughCasesError
 from ..runtime.distributed import is_main_process, process_rank, wait_for_all, world_size
@@ -68,6 +68,36 @@ def compute_signatures(
     return np.concatenate(rows), digest
 
 
+def fit_bank(
+    network: nn.Module,
+    scans: Iterable[Tensor],
+    inferer: SpectralInferer,
+    *,
+    image_transforms: Sequence[Any] = (),
+    c: float = 2.5,
+    distance: Distance = "nearest",
+) -> SignatureBank:
+    """Returns the bank of the given training scans, bound to the network's weights and to the inferer's settings.
+
+    Args:
+        network: The trained network; in evaluation mode afterwards.
+        scans: The training scans, each ``(C, H, W[, D])``, prepared as for the network, on the network's device.
+        inferer: Segments a scan and computes its signature.
+        image_transforms: The transforms that have prepared the scans; the bank is bound to them. Default none.
+        c: Standard deviations above the mean leave-one-out OODM at which the threshold lies, 0 to 10. Default 2.5.
+        distance: ``nearest`` (the paper) or ``mahalanobis``. Default ``nearest``.
+
+    Raises:
+        FeatureError: when the features of a scan have no signature.
+        NotEnoughCasesError: with fewer than two distinct signatures (three for the Mahalanobis distance).
+    """
+    network.eval()
+    with torch.no_grad():
+        signatures = [inferer(scan[None], network)["signature"][0] for scan in scans]
+    settings = bank_settings(inferer, image_transforms, inferer.weights_digest(network))
+    return SignatureBank.fit(signatures, c=c, distance=distance, **settings)
+
+
 class BankFitter:
     """Computes the signatures of the training cases with the best weights and writes the bank bound to them.
 
@@ -80,7 +110,7 @@ class BankFitter:
         device: where the network runs.
         weights_file: the best weights; the bank is bound to them.
         bank_file: where the bank goes.
-        c: the paper's C of the threshold.
+        threshold_c: the paper's C of the threshold.
         distance: ``nearest`` or ``mahalanobis``.
     """
 
@@ -95,13 +125,13 @@ class BankFitter:
         weights_file: str,
         bank_file: str,
         *,
-        c: float = 2.5,
+        threshold_c: float = 2.5,
         distance: Distance = "nearest",
     ) -> None:
         self.data, self.transform, self.image_transforms = data, transform, image_transforms
         self.network, self.inferer, self.device = network, inferer, device
         self.weights_file, self.bank_file = weights_file, bank_file
-        self.c, self.distance = c, distance
+        self.threshold_c, self.distance = threshold_c, distance
 
     def run(self) -> SignatureBank:
         """Fits the bank; the main process writes it.
@@ -114,7 +144,7 @@ class BankFitter:
         load_weights(self.network, self.weights_file, device=self.device)
         signatures, digest = compute_signatures(self.data, self.transform, self.network, self.inferer, self.device)
         settings = bank_settings(self.inferer, self.image_transforms, digest)
-        bank = SignatureBank.fit(signatures, c=self.c, distance=self.distance, **settings)
+        bank = SignatureBank.fit(signatures, c=self.threshold_c, distance=self.distance, **settings)
         if is_main_process():
             bank.save(self.bank_file)
             logger.info(

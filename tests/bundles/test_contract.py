@@ -128,7 +128,9 @@ def test_linked_files_exist(bundle):
 
 def test_files_linked_from_the_readme_of_the_collection_exist(repository, all_bundles):
     linked = linked_files(repository / "README.md")
-    assert not [link for link, path in linked.items() if not path.exists()]
+    others = [repository / "CONTRIBUTING.md", *(repository / "docs").glob("*.md")]
+    for page in (linked, *map(linked_files, others)):
+        assert not [link for link, path in page.items() if not path.exists()]
     pages = {path.resolve() for path in linked.values()}
     assert not [path.name for path in all_bundles if (path / "docs" / "README.md").resolve() not in pages]
 

@@ -17,7 +17,15 @@ SECTIONS = ("not for clinical use", "citation", "when it fails", "monai label", 
 EXPERIMENT = ["experiment.json"]
 """What takes many trainings, which a test of each bundle runs."""
 
-OWN_MEANING = {"batch_size", "labeled_fraction", "max_epochs", "out_channels", "pretrain_epochs", "roi_size"}
+OWN_MEANING = {
+    "batch_size",
+    "labeled_fraction",
+    "max_epochs",
+    "noise_sd",
+    "out_channels",
+    "pretrain_epochs",
+    "roi_size",
+}
 """Options that a method gives a closer meaning."""
 
 
@@ -40,6 +48,10 @@ def pages(bundle):
 
 def test_first_page_is_short(readme):
     assert len(readme.split()) <= LONGEST
+
+
+def test_page_of_the_collection_is_short(repository):
+    assert len((repository / "README.md").read_text(encoding="utf-8").split()) <= LONGEST
 
 
 def test_first_page_leads_to_the_others(readme):
@@ -71,7 +83,8 @@ def bundle_arguments(command):
 
 def test_pages_name_the_archive_of_this_version(pages, bundle, repository):
     version = json.loads((bundle / "configs" / "metadata.json").read_text(encoding="utf-8"))["version"]
-    shared = [repository / "README.md", repository / "common" / "label_app" / "README.md"]
+    names = ("README.md", "docs/hospital.md", "common/label_app/README.md")
+    shared = [repository / name for name in names]
     texts = [pages, *(page.read_text(encoding="utf-8") for page in shared)]
     named = [number for text in texts for number in re.findall(rf"{bundle.name}_v(\d+\.\d+\.\d+)\.zip", text)]
     assert set(named) == {version}
