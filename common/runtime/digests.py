@@ -1,4 +1,4 @@
-"""Settings of objects in plain words, and their digests.
+"""Describes settings of objects in plain words, and computes their digests.
 
 Two settings that differ have different descriptions, in every process. What cannot be told apart is refused.
 """
@@ -40,7 +40,7 @@ def settings_digest(value: Any) -> str:
     """Returns the SHA-256, in hexadecimal, of what :func:`describe` says of a value.
 
     Raises:
-        ConfigError: when it cannot be described.
+        ConfigError: When it cannot be described.
     """
     return hashlib.sha256(_text(describe(value)).encode()).hexdigest()
 
@@ -53,11 +53,11 @@ def describe(value: Any, *, where: str = "settings") -> Any:
     Lists and tuples are the same, since configs know only lists; so are an enum of texts and its text.
 
     Args:
-        value: a number, text, collection, array, class, function of a module, or an object made of these.
-        where: what the value is, for the error.
+        value: Number, text, collection, array, class, function of a module, or object made of these.
+        where: Name of the value in the error; ``settings`` by default.
 
     Raises:
-        ConfigError: naming the part that has no value to describe: a lambda, a function inside another one, an object
+        ConfigError: Naming the part that has no value to describe: a lambda, a function inside another one, an object
             of compiled code, or an object that holds itself.
 
     Example:
