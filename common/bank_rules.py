@@ -1,4 +1,4 @@
-"""What holds for every signature bank, with the standard library only: the tool that checks archives has no numpy."""
+"""Checks what holds for every signature bank, with the standard library only, as the archive tool does."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sampling of several data sets at once (multi-task training)."""
+"""Samples several data sets at once (multi-task training)."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class PatchSampler(Sampler[int]):
     The order depends on the seed and the epoch alone; under distributed training every rank takes its share of it.
 
     Args:
-        data: of which the first ``num_known`` patches are chosen at the start, see ``PatchDataset``.
+        data: of which the first ``num_original`` patches are chosen at the start, see ``PatchDataset``.
         seed: of the order.
         num_samples: patches in an epoch, over all ranks; as many as are chosen by default. A fixed number gives equal
             epochs to training sets of different sizes.
@@ -99,7 +99,7 @@ class PatchSampler(Sampler[int]):
     @property
     def chosen(self) -> Sequence[int]:
         """Numbers of the patches that are drawn from."""
-        return range(self.data.num_known) if self._chosen is None else self._chosen
+        return range(self.data.num_original) if self._chosen is None else self._chosen
 
     def choose(self, indices: Sequence[int]) -> None:
         """Sets the numbers of the patches that are drawn from.

@@ -1,4 +1,4 @@
-"""A signature bank read as bytes, with the standard library only: its numbers must imply its threshold."""
+"""Reads a signature bank with the standard library only: its numbers must imply its threshold."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Archives of bundles: each carries the shared package, so that nothing else is needed where it is unpacked."""
+"""Builds archives of bundles, each with a copy of the shared package, so that nothing else is needed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a file of an archive is what its name says: text is text, and nothing is a pickle under another name."""
+"""Tells whether a file of an archive is what its name says: text is text, nothing else is a pickle."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Zip files whose every byte is accounted for: no reader finds anything else in them than this one.
+"""Reads zip files whose every byte is accounted for: no reader finds anything else in them than this one.
 
 Readers of zip files differ in what they believe: the directory, the header before each file, or the end record. So only
 files are accepted that one of three programs writes. From the names, sizes and checksums in the directory, all headers

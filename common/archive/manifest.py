@@ -1,4 +1,4 @@
-"""The manifest of an archive: what the archive holds, byte for byte, and what it was made for."""
+"""Writes and reads the manifest: what an archive holds, byte for byte, and what it was made for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ed25519 signatures of archives: detached, raw, over the bytes of the file, as ``openssl pkeyutl -rawin`` has them."""
+"""Signs archives with Ed25519 and checks the signatures, which are those of ``openssl pkeyutl -rawin``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The form of an archive, checked before anything in it is read as what it claims to be."""
+"""Checks the form of an archive before anything in it is read as what it claims to be."""
 
 from __future__ import annotations
 

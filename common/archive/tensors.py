@@ -1,4 +1,4 @@
-"""Weights read as bytes: nothing in them is trusted, unpickled as it asks, or run.
+"""Reads weights as bytes: nothing in them is trusted, unpickled as it asks, or run.
 
 ``torch.save`` writes a zip file with a pickle of the tensors' names, shapes and places, and their bytes beside it. The
 pickle is read by an unpickler that knows three functions, all harmless stand-ins of ours; everything else is refused.

@@ -1,4 +1,4 @@
-"""The command line of ``bundle_tool.pyz``, which needs nothing but Python (and ``cryptography`` for signatures)."""
+"""Runs the command line of ``bundle_tool.pyz``, which needs Python alone (and ``cryptography`` for signatures)."""
 
 from __future__ import annotations
 

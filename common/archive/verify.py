@@ -1,4 +1,4 @@
-"""Verification and installation of an archive, before anything in it is parsed as a config or run."""
+"""Verifies and installs an archive before anything in it is parsed as a config or run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Versions of packages, compared as numbers: installed ones with those an archive was tested with."""
+"""Compares versions of packages as numbers: installed ones with those an archive was tested with."""
 
 from __future__ import annotations
 

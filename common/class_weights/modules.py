@@ -1,4 +1,4 @@
-"""Class weights that remember: the modules of a co-training step.
+"""Keeps class weights over the steps of a co-training.
 
 A module is given :class:`ClassStatistics`, sums over one batch that are the same on every rank, and keeps what it
 remembers in buffers, which travel with checkpoints and devices.

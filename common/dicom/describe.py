@@ -1,4 +1,4 @@
-"""What DICOM files say of the bundle that made them, and of its verdict, in the few characters that DICOM allows."""
+"""Describes bundle and verdict in the few characters that DICOM allows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report: the verdict as a DICOM structured report, whose items viewers show as lines of name and value."""
+"""Makes the DICOM structured report of a verdict, whose items viewers show as lines of name and value."""
 
 from __future__ import annotations
 

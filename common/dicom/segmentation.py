@@ -1,4 +1,4 @@
-"""The DICOM segmentation: a binary segment for every class, in the frames of the source series."""
+"""Makes the DICOM segmentation: a binary segment for every class, in the frames of the source series."""
 
 from __future__ import annotations
 

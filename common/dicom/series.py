@@ -1,4 +1,4 @@
-"""One DICOM series: its slices read as a volume, without any attribute of the patient."""
+"""Reads one DICOM series as a volume, without any attribute of the patient."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""DICOM series of a folder tree as a PACS exports it: found by their UID, the rest listed with the reason."""
+"""Finds DICOM series by their UID in a folder tree as a PACS exports it, and lists the rest with the reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writing of DICOM output: both files are made in memory, and only then written."""
+"""Writes DICOM output: both files are made in memory, and only then written."""
 
 from __future__ import annotations
 

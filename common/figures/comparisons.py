@@ -1,4 +1,4 @@
-"""Figures of several methods, classes or cases beside one another."""
+"""Draws several methods, classes or cases beside one another."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Values over epochs, numbers of patients and other quantities."""
+"""Draws values over epochs, numbers of patients and other quantities."""
 
 from __future__ import annotations
 

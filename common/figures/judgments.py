@@ -1,4 +1,4 @@
-"""How known scans are told from strange ones, and how far probabilities can be trusted."""
+"""Draws how in- and out-of-distribution scans are told apart, and how far probabilities can be trusted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Slices of scans, with what was found in them."""
+"""Draws slices of scans, with what was found in them."""
 
 from __future__ import annotations
 

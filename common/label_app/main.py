@@ -1,4 +1,4 @@
-"""A MONAI Label app for bundles that judge scans: every bundle in its folder, and active learning by OODM.
+"""Serves bundles that judge scans in MONAI Label, with active learning by OODM.
 
 Copy this folder anywhere, put unpacked bundles into its ``model`` folder and start the server, see ``README.md``.
 Nothing is ever downloaded. Only MONAI Label imports this module; it looks for a class whose direct base is

@@ -1,4 +1,4 @@
-"""Which image to label next, told from the scores that MONAI Label's datastore keeps for every image.
+"""Ranks the images to label next by the scores that MONAI Label's datastore keeps.
 
 Plain Python, so that it is tested without MONAI Label. ``main.py`` imports it as ``ranking``: MONAI Label puts the
 folder of an app, wherever it was copied, on Python's path.

@@ -1,4 +1,4 @@
-"""Networks."""
+"""Defines networks that several bundles may use."""
 
 from .dense_skip_unet import DenseSkipUNet
 from .encoders import encoder_network

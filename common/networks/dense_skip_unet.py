@@ -1,4 +1,4 @@
-"""A residual U-Net whose encoder is densely connected across resolutions."""
+"""Defines a residual U-Net whose encoder is densely connected across resolutions."""
 
 from __future__ import annotations
 

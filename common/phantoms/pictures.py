@@ -1,4 +1,4 @@
-"""Phantom pictures: small labeled color images that look like stained tissue, the same for the same seed."""
+"""Makes phantom pictures: small labeled color images like stained tissue, the same for the same seed."""
 
 from __future__ import annotations
 

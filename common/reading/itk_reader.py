@@ -1,4 +1,4 @@
-"""Reading by ITK of what neither nibabel nor pydicom reads, with the checks that it lacks."""
+"""Reads by ITK what neither nibabel nor pydicom reads, with the checks that ITK lacks."""
 
 from __future__ import annotations
 

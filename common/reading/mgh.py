@@ -1,4 +1,4 @@
-"""Reading of FreeSurfer's ``.mgz`` with its checksum verified."""
+"""Reads FreeSurfer's ``.mgz`` and verifies its checksum."""
 
 from __future__ import annotations
 

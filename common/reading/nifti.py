@@ -1,4 +1,4 @@
-"""Reading of NIfTI as its header says and not otherwise: the place of the voxels, their number, their checksum."""
+"""Reads NIfTI as its header says: the place of the voxels, their number, their checksum."""
 
 from __future__ import annotations
 

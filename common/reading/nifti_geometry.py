@@ -1,4 +1,4 @@
-"""The place of a NIfTI image in space: checked when it is read, and given to the masks that are made of it."""
+"""Checks the place of a NIfTI image in space, and gives it to the masks that are made of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The voxels of MetaImage and NRRD files, counted and their checksum verified: ITK fills what is damaged with zeros."""
+"""Counts the voxels of MetaImage and NRRD files and verifies their checksum: ITK fills what is damaged with zeros."""
 
 from __future__ import annotations
 

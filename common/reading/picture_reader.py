@@ -1,4 +1,4 @@
-"""Reading of pictures by Pillow."""
+"""Reads pictures by Pillow."""
 
 from __future__ import annotations
 

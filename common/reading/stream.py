@@ -1,4 +1,4 @@
-"""Bytes of a file as they are read, decompressed where its name says so."""
+"""Reads the bytes of a file, decompressed where its name says so."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Settings of objects in plain words, and their digests.
+"""Describes the settings of objects in plain words, and computes their digests.
 
 Two settings that differ have different descriptions, in every process. What cannot be told apart is refused.
 """

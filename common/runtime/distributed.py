@@ -1,4 +1,4 @@
-"""What a run on the command line starts with: determinism, readable errors, checked options, process groups."""
+"""Starts groups of processes and tells each its place."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writing files so that nothing is ever half written."""
+"""Writes files so that nothing is ever half written."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def fingerprint(source: str | Path | Sequence[str | Path]) -> str:
 
 
 def write_json(content: Any, path: str | Path) -> None:
-    """Writes ``content`` as JSON; NaN and infinity, which JSON has not, become null.
+    """Writes ``content`` as JSON; NaN and infinity, which JSON does not have, become null.
 
     Raises:
         OutputError: when the file cannot be written.

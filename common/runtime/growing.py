@@ -1,4 +1,4 @@
-"""Text files that grow while a run goes on, and are whole after every entry."""
+"""Writes text files that grow while a run goes on, and are whole after every entry."""
 
 from __future__ import annotations
 

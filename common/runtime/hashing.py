@@ -1,4 +1,4 @@
-"""The digest of a network's weights, from tensors as torch or as nobody but the standard library sees them."""
+"""Computes the digest of a network's weights from the bytes of its tensors, with the standard library only."""
 
 from __future__ import annotations
 

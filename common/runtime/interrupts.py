@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: they end a run with one line, never in the middle of what belongs together."""
+"""Ends a run at Ctrl-C and SIGTERM with one line, never in the middle of what belongs together."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The files of a folder that a run does not use: found, listed with the reason, and counted in the log."""
+"""Lists the files of a folder that a run does not use, with the reason, and counts them in the log."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run logs, so that no name of a file can forge a line of the log or steer the terminal that shows it."""
+"""Escapes what a run logs, so that no name of a file can forge a line or steer a terminal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What went wrong, as one line for whoever has to mend it."""
+"""Says what went wrong in one line for whoever has to mend it."""
 
 from __future__ import annotations
 

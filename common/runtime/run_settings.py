@@ -1,4 +1,4 @@
-"""What decides over a training, kept with its checkpoint: a run that goes on from it must not change it."""
+"""Keeps what decides over a training with its checkpoint: a run that goes on from it must not change it."""
 
 from __future__ import annotations
 

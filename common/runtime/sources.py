@@ -1,4 +1,4 @@
-"""Files that hold a scan: which may be opened, which hold their voxels elsewhere, and how a reader gets at them."""
+"""Opens files that hold a scan: tells which may be opened and where their voxels lie."""
 
 from __future__ import annotations
 

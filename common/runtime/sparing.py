@@ -1,4 +1,4 @@
-"""Pictures and lines of a log: what a run can do without must not stop it."""
+"""Goes on without pictures and lines of a log that cannot be made."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Work in stages: each writes what the next one reads, and is skipped when that is there already.
+"""Runs work in stages: each writes what the next one reads, and is skipped when that is there already.
 
 A stage that is killed leaves no record, so a restarted run repeats that stage alone.
 """
