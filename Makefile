@@ -55,11 +55,13 @@ test-encoders: .venv-encoders/ready ## the tests of the networks of segmentation
 
 check: format-check lint types verify ## format, lint, types, bundle verification
 
-format: setup ## format the code
+format: setup ## format code and configs
 	$(BIN)/ruff format common bundles tests
+	$(BIN)/python -m common format
 
 format-check: setup
 	$(BIN)/ruff format --check common bundles tests
+	$(BIN)/python -m common format --check
 
 lint: setup ## lint the code
 	$(BIN)/ruff check common bundles tests

@@ -9,10 +9,12 @@ import fire
 
 from .archive import build_archives, install, sign, verify
 from .experiments.report import write_report
+from .runtime.json_format import format_configs
 from .runtime.knobs import write_knobs_pages
 from .runtime.session import report_error
 
 COMMANDS = {
+    "format": format_configs,
     "install": install,
     "knobs": write_knobs_pages,
     "report": write_report,

@@ -46,23 +46,28 @@ class TaskSampler(Sampler[int]):
     Args:
         data: list of cases; ``task`` tells the data set, a case without one belongs to a common one.
         seed: of the draw.
-        num_samples: images in an epoch, over all ranks; as many as there are cases by default.
-        uniform: draw every image with the same probability instead, the paper's ablation.
+        samples_per_epoch: images in an epoch, over all ranks; as many as there are cases by default.
+        uniform_sampling: draw every image with the same probability instead, the paper's ablation.
     """
 
     def __init__(
-        self, data: Sequence[Any], *, seed: int = 0, num_samples: int | None = None, uniform: bool = False
+        self,
+        data: Sequence[Any],
+        *,
+        seed: int = 0,
+        samples_per_epoch: int | None = None,
+        uniform_sampling: bool = False,
     ) -> None:
         tasks = [str(case.get("task", "")) for case in data]
         names = sorted(set(tasks))
         sizes = torch.tensor([tasks.count(name) for name in names], dtype=torch.float64)
-        shares = sizes / sizes.sum() if uniform else task_probabilities([int(size) for size in sizes])
+        shares = sizes / sizes.sum() if uniform_sampling else task_probabilities([int(size) for size in sizes])
         each = dict(zip(names, (shares / sizes).tolist(), strict=True))
         self.weights = torch.tensor([each[task] for task in tasks], dtype=torch.float64)
         self.seed = seed
         self.epoch = 0
         self.world_size, self.rank = world_size(), process_rank()
-        self.num_samples = -(-(num_samples or len(tasks)) // self.world_size)
+        self.num_samples = -(-(samples_per_epoch or len(tasks)) // self.world_size)
 
     def set_epoch(self, epoch: int) -> None:
         """Sets the epoch whose list the next iteration gives."""
@@ -86,12 +91,12 @@ class PatchSampler(Sampler[int]):
     Args:
         data: of which the first ``num_original`` patches are chosen at the start, see ``PatchDataset``.
         seed: of the order.
-        num_samples: patches in an epoch, over all ranks; as many as are chosen by default. A fixed number gives equal
-            epochs to training sets of different sizes.
+        samples_per_epoch: patches in an epoch, over all ranks; as many as are chosen by default. A fixed number gives
+            equal epochs to training sets of different sizes.
     """
 
-    def __init__(self, data: Any, *, seed: int = 0, num_samples: int | None = None) -> None:
-        self.data, self.seed, self.total = data, seed, num_samples
+    def __init__(self, data: Any, *, seed: int = 0, samples_per_epoch: int | None = None) -> None:
+        self.data, self.seed, self.total = data, seed, samples_per_epoch
         self.epoch = 0
         self.world_size, self.rank = world_size(), process_rank()
         self._chosen: Sequence[int] | None = None

@@ -78,7 +78,7 @@ class FrameFigures:
         before_file: weights before it; without, a network that has learned nothing.
         data: cases; those that are not in-distribution or have no label are passed over.
         transform: loads and prepares a case; its label has a binary channel for each class, see ``ClassChannelsd``.
-        layer: name of the layer.
+        embedding_layer: name of the layer.
         device: where the network runs.
         output_dir: folder of the results.
         seed: of the network that has learned nothing.
@@ -93,7 +93,7 @@ class FrameFigures:
         before_file: str | None,
         data: Sequence[Case],
         transform: Callable[[Case], Mapping[str, Any]],
-        layer: str,
+        embedding_layer: str,
         device: torch.device,
         output_dir: str,
         *,
@@ -103,7 +103,7 @@ class FrameFigures:
     ) -> None:
         self.network, self.files = network, (before_file, weights_file)
         self.data = [case for case in data if "label" in case and "damage" not in case and case["in_distribution"]]
-        self.transform, self.layer, self.device = transform, layer, torch.device(device)
+        self.transform, self.embedding_layer, self.device = transform, embedding_layer, torch.device(device)
         self.output_dir, self.seed = Path(output_dir), seed
         self.foreground_labels, self.pictures = foreground_labels, pictures
 
@@ -121,7 +121,9 @@ class FrameFigures:
             name: self._see(self._network(file)) for name, file in zip(("before", "after"), self.files, strict=True)
         }
         report = {name: nearest_agreement(np.stack(item.embeddings), item.sets) for name, item in seen.items()}
-        write_json(report | {"layer": self.layer, "frames": len(self.data)}, self.output_dir / "embeddings.json")
+        write_json(
+            report | {"layer": self.embedding_layer, "frames": len(self.data)}, self.output_dir / "embeddings.json"
+        )
         for name, figures in report.items():
             logger.info("%s training, nearest frame shows the same classes: %s", name, figures)
         self._draw(seen["before"], seen["after"])
@@ -147,9 +149,9 @@ class FrameFigures:
         for case in self.data:
             loaded = self.transform(case)
             image, label = (torch.as_tensor(loaded[key]) for key in ("image", "label"))
-            with captured(network, [self.layer]) as features:
+            with captured(network, [self.embedding_layer]) as features:
                 logits = network(image[None].to(self.device))[0]
-            seen.embeddings.append(features[self.layer][0].flatten(1).mean(dim=1).double().cpu().numpy())
+            seen.embeddings.append(features[self.embedding_layer][0].flatten(1).mean(dim=1).double().cpu().numpy())
             seen.sets.append(tuple(n for n, channel in enumerate(label, start=1) if bool(channel.any())))
             self._compare(seen, str(case["case"]), image, channel_indices(label), logits)
         return seen

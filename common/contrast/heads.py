@@ -79,10 +79,10 @@ class HeadedNetwork(nn.Module):
 
     Args:
         network: any network that returns logits ``(B, C, H, W[, D])``.
-        layers: names of the layers that end the scales of its encoder, the deepest last.
+        encoder_layers: names of the layers that end the scales of its encoder, the deepest last.
         spatial_dims: 2 or 3.
         in_channels: channels of the images.
-        image_size: voxels of the images along each axis, of which one is run to see how many channels layers have.
+        roi_size: voxels of the images along each axis, of which one is run to see how many channels layers have.
         num_classes: C, background included.
         method: name of the method, which tells the heads that are needed.
         projection_size: of every projection; 128 by default.
@@ -94,22 +94,22 @@ class HeadedNetwork(nn.Module):
     def __init__(
         self,
         network: nn.Module,
-        layers: Sequence[str],
+        encoder_layers: Sequence[str],
         *,
         spatial_dims: int,
         in_channels: int,
-        image_size: Sequence[int],
+        roi_size: Sequence[int],
         num_classes: int,
         method: str = "both",
         projection_size: int = 128,
     ) -> None:
         super().__init__()
-        if not layers:
+        if not encoder_layers:
             raise ConfigError("encoder_layers is empty; name the layer that ends each scale of the encoder")
         chosen = find_method(method)
-        self.network, self.layers = network, tuple(layers)
+        self.network, self.encoder_layers = network, tuple(encoder_layers)
         device = next(network.parameters()).device
-        channels = self._channels(torch.zeros(1, in_channels, *image_size, device=device), spatial_dims)
+        channels = self._channels(torch.zeros(1, in_channels, *roi_size, device=device), spatial_dims)
         projected = channels if chosen.pairs != "none" else []
         predicted = projected if chosen.pairs == "byol" else []
         self.heads = nn.ModuleList(ProjectionHead(spatial_dims, count, projection_size) for count in projected)
@@ -120,17 +120,17 @@ class HeadedNetwork(nn.Module):
     def _channels(self, image: Tensor, spatial_dims: int) -> list[int]:
         """Channels of every layer, found by running the network once."""
         was_training = self.network.training
-        with captured(self.network, self.layers) as features:
+        with captured(self.network, self.encoder_layers) as features:
             self.network.eval()(image)
         self.network.train(was_training)
-        for layer in self.layers:
+        for layer in self.encoder_layers:
             shape = tuple(getattr(features.get(layer), "shape", ()))
             if len(shape) != spatial_dims + 2:
                 raise ConfigError(
                     f"encoder_layers names {layer!r}, which gives {f'shape {shape}' if shape else 'nothing'}; a layer "
                     f"must give (batch, channels, *{spatial_dims} axes): choose another"
                 )
-        return [features[layer].shape[1] for layer in self.layers]
+        return [features[layer].shape[1] for layer in self.encoder_layers]
 
     def forward(self, image: Tensor, *, segment: bool = True, with_heads: bool = True) -> dict[str, Any]:
         """Runs network and heads on images ``(B, n, H, W[, D])``.
@@ -144,22 +144,22 @@ class HeadedNetwork(nn.Module):
             ``logits`` ``(B, C, H, W[, D])``; of the heads there are, ``projections``, one ``(B, size)`` for every
             layer, ``predictions`` likewise, and ``presence``, logits ``(B, C - 1)`` of the foreground classes.
         """
-        with captured(self.network, self.layers if with_heads else ()) as features:
+        with captured(self.network, self.encoder_layers if with_heads else ()) as features:
             logits = self.network(image)
         found: dict[str, Any] = {"logits": logits} if segment else {}
         if with_heads and len(self.heads):
-            pairs = zip(self.heads, self.layers, strict=True)
+            pairs = zip(self.heads, self.encoder_layers, strict=True)
             found["projections"] = [head(features[layer]) for head, layer in pairs]
         if with_heads and len(self.predictors):
             both = zip(self.predictors, found["projections"], strict=True)
             found["predictions"] = [predictor(projection) for predictor, projection in both]
         if with_heads and self.classifier is not None:
-            found["presence"] = self.classifier(features[self.layers[-1]].flatten(2).mean(dim=2))
+            found["presence"] = self.classifier(features[self.encoder_layers[-1]].flatten(2).mean(dim=2))
         return found
 
     def freeze_encoder(self) -> None:
         """Stops the layers of the encoder from changing, the statistics of their batch norms included."""
-        for layer in self.layers:
+        for layer in self.encoder_layers:
             self.network.get_submodule(layer).requires_grad_(False).eval()
 
 

@@ -81,7 +81,8 @@ class PairBatchSampler(Sampler[list[int]]):
         cases: labeled frames, then the others.
         num_labeled: frames before this number are labeled.
         batch_size: labeled and other frames together.
-        labeled_share: share of labeled frames in a batch, at least one; the rest stays empty without other frames.
+        labeled_batch_fraction: share of labeled frames in a batch, at least one frame; the rest stays empty without
+            other frames.
         partners: which frames are positive to which; ``None`` draws without regard to that.
         samples_per_epoch: frames in an epoch, over all ranks; as many as there are by default.
         seed: of the draw.
@@ -97,19 +98,19 @@ class PairBatchSampler(Sampler[list[int]]):
         num_labeled: int,
         batch_size: int,
         *,
-        labeled_share: float = 0.5,
+        labeled_batch_fraction: float = 0.5,
         partners: Partners | None = None,
         samples_per_epoch: int | None = None,
         seed: int = 0,
     ) -> None:
         if batch_size < 2:
             raise ConfigError(f"batch_size is {batch_size}; a pair needs two frames: give at least 2")
-        if not 0 < labeled_share <= 1:
-            raise ConfigError(f"labeled_share is {labeled_share}; accepted is above 0, up to 1")
+        if not 0 < labeled_batch_fraction <= 1:
+            raise ConfigError(f"labeled_batch_fraction is {labeled_batch_fraction}; accepted is above 0, up to 1")
         if not num_labeled:
             raise NotEnoughCasesError("no labeled frame to train on; add cases to dataset_dir")
         self.partners, self.num_labeled, self.seed, self.epoch = partners, num_labeled, seed, 0
-        labeled = min(batch_size, max(1, round(labeled_share * batch_size)))
+        labeled = min(batch_size, max(1, round(labeled_batch_fraction * batch_size)))
         # Of each kind: labeled and other frames.
         self.places = {True: labeled, False: batch_size - labeled if len(cases) > num_labeled else 0}
         total = samples_per_epoch or len(cases)
@@ -120,7 +121,7 @@ class PairBatchSampler(Sampler[list[int]]):
 
     def _sampler(self, cases: Sequence[Case], labeled: bool, seed: int) -> TaskSampler:
         number = self.batches * self.places[labeled] * world_size()
-        return TaskSampler(cases, seed=seed, num_samples=number, uniform=True)
+        return TaskSampler(cases, seed=seed, samples_per_epoch=number, uniform_sampling=True)
 
     def set_epoch(self, epoch: int) -> None:
         """Sets the epoch whose batches the next iteration gives."""
@@ -205,7 +206,7 @@ class PairLoader(DataLoader):
         presence: has ``annotate``, which tells the classes of cases.
         num_classes: C, background included.
         batch_size: labeled and other frames together.
-        labeled_share: share of labeled frames in a batch.
+        labeled_batch_fraction: share of labeled frames in a batch.
         paired: whether every frame shall find a positive.
         samples_per_epoch: frames in an epoch, see :class:`PairBatchSampler`.
         seed: of the draw.
@@ -220,7 +221,7 @@ class PairLoader(DataLoader):
         presence: Any,
         num_classes: int,
         batch_size: int,
-        labeled_share: float = 0.5,
+        labeled_batch_fraction: float = 0.5,
         paired: bool = True,
         samples_per_epoch: int | None = None,
         seed: int = 0,
@@ -233,7 +234,7 @@ class PairLoader(DataLoader):
             cases,
             number,
             batch_size,
-            labeled_share=labeled_share,
+            labeled_batch_fraction=labeled_batch_fraction,
             partners=Partners(table, phase, number) if paired else None,
             samples_per_epoch=samples_per_epoch,
             seed=seed,

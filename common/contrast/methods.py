@@ -69,14 +69,14 @@ def pairs_by_class(method: str) -> bool:
     return find_method(method).pairs == "classes"
 
 
-def pretraining_epochs(method: str, *, two_step: bool, max_epochs: int, epochs: int | None = None) -> int:
+def pretraining_epochs(method: str, *, two_step: bool, max_epochs: int, pretrain_epochs: int | None = None) -> int:
     """Returns in how many epochs the encoder alone is trained, without masks, before it is frozen; 0 for none.
 
     Args:
         method: name of the method; ``byol`` always has two steps.
         two_step: whether another has.
         max_epochs: epochs of both steps together.
-        epochs: of the first step, half of them by default.
+        pretrain_epochs: of the first step, half of them by default.
 
     Raises:
         ConfigError: when there is nothing to pre-train with, or one of the steps would have no epoch.
@@ -88,7 +88,7 @@ def pretraining_epochs(method: str, *, two_step: bool, max_epochs: int, epochs: 
         raise ConfigError(
             f"two_step is set, but method {method!r} has nothing to train an encoder with; choose another"
         )
-    first = max_epochs // 2 if epochs is None else epochs
+    first = max_epochs // 2 if pretrain_epochs is None else pretrain_epochs
     if not 0 < first < max_epochs:
         raise ConfigError(
             f"pretrain_epochs is {first} of max_epochs {max_epochs}; accepted is 1 to max_epochs - 1, since the "

@@ -84,4 +84,4 @@ class ClasswiseSplit(SemiSupervisedSplit):
 
     def _choose_labeled(self, cases: list[Case]) -> tuple[list[Case], list[Case]]:
         """The training frames whose masks are used, and the others."""
-        return self._choose(cases, self._fraction, self._labeled_seed)
+        return self._choose(cases, self._fraction, self._seed)

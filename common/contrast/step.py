@@ -65,7 +65,7 @@ class ContrastiveStep:
         self.classify_all, self.amp = classify_all, amp
         # Made once: a number that is copied to the device in every step would have to be waited for.
         self.tensor_temperature = torch.tensor(temperature, device=next(network.parameters()).device)
-        self.ema = EMANetwork(network, maximum=ema_decay) if self.method.pairs == "byol" else None
+        self.ema = EMANetwork(network, ema_decay=ema_decay) if self.method.pairs == "byol" else None
 
     @property
     def terms(self) -> tuple[str, ...]:

@@ -197,8 +197,8 @@ def labeled_cases(
     output_dir: str | Path,
     *,
     spatial_dims: int = 3,
-    tasks: Sequence[str] = PHANTOM_TASKS,
-    cases_per_task: int = 12,
+    phantom_tasks: Sequence[str] = PHANTOM_TASKS,
+    phantom_cases: int = 12,
     seed: int = 0,
 ) -> list[Case]:
     """Returns the labeled cases of one or several data sets, or of phantoms made on the spot.
@@ -207,8 +207,8 @@ def labeled_cases(
         dataset_dir: a Decathlon folder or a list of them, each one task; ``None`` or empty for phantoms.
         output_dir: phantoms are written below ``output_dir/phantoms``.
         spatial_dims: 2 or 3, for phantoms.
-        tasks: names of the phantoms' tasks.
-        cases_per_task: number of phantoms of each task.
+        phantom_tasks: names of the phantoms' tasks.
+        phantom_cases: number of phantoms of each task.
         seed: of the phantoms.
 
     Raises:
@@ -217,8 +217,10 @@ def labeled_cases(
     if dataset_dir:
         return [case | {"task": task} for folder, task in name_folders(dataset_dir) for case in decathlon_cases(folder)]
     root = Path(output_dir) / "phantoms"
-    logger.info("no dataset_dir given: using %d phantom scans of each of %s in %s", cases_per_task, list(tasks), root)
-    made = [phantom_dataset(root, task, cases_per_task, spatial_dims=spatial_dims, seed=seed) for task in tasks]
+    logger.info(
+        "no dataset_dir given: using %d phantom scans of each of %s in %s", phantom_cases, list(phantom_tasks), root
+    )
+    made = [phantom_dataset(root, task, phantom_cases, spatial_dims=spatial_dims, seed=seed) for task in phantom_tasks]
     return [case | {"phantom": True} for folder in made for case in decathlon_cases(folder)]
 
 

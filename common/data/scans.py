@@ -26,7 +26,7 @@ def scans_to_segment(
     *,
     spatial_dims: int = 3,
     seed: int = 0,
-    tasks: Sequence[str] = PHANTOM_TASKS,
+    phantom_tasks: Sequence[str] = PHANTOM_TASKS,
     list_paths: bool = False,
 ) -> list[Case]:
     """Returns the scans that inference segments: of ``dataset_dir``, or phantoms, in- and out-of-distribution ones.
@@ -39,7 +39,7 @@ def scans_to_segment(
         output_dir: folder of both listings; phantoms are written below ``output_dir/phantoms``.
         spatial_dims: 2 or 3.
         seed: of the phantoms.
-        tasks: of the phantoms that are in-distribution.
+        phantom_tasks: of the phantoms that are in-distribution.
         list_paths: Whether the listings show names of files and folders where a folder holds DICOM, which may be names
             of patients; digests of them otherwise. Default: false.
 
@@ -52,7 +52,7 @@ def scans_to_segment(
     _list_series(contents, cases, output_dir, list_paths)
     _list_skipped(contents, output_dir, list_paths)
     if not dataset_dir:
-        groups = phantom_test_cases(output_dir, spatial_dims=spatial_dims, seed=seed, tasks=tasks)
+        groups = phantom_test_cases(output_dir, spatial_dims=spatial_dims, seed=seed, phantom_tasks=phantom_tasks)
         return _to_segment(groups["in_distribution"] + groups["out_of_distribution"])
     for content in contents:
         # Only now, so that the listing says why nothing was found.
@@ -112,9 +112,9 @@ def evaluation_cases(
     spatial_dims: int = 3,
     seed: int = 0,
     split_file: str | None = None,
-    part: str = "test",
+    split_part: str = "test",
     damages: Sequence[str] = (),
-    tasks: Sequence[str] = PHANTOM_TASKS,
+    phantom_tasks: Sequence[str] = PHANTOM_TASKS,
 ) -> list[Case]:
     """Returns the cases of an evaluation, each with its ``group`` and whether it is ``in_distribution``.
 
@@ -126,10 +126,10 @@ def evaluation_cases(
         output_dir: folder of the listing; phantoms are written below ``output_dir/phantoms``.
         spatial_dims: 2 or 3.
         seed: of the phantoms.
-        split_file: ``split.json`` of a training run; only its ``part`` of the in-distribution cases is used.
-        part: see ``split_file``.
+        split_file: ``split.json`` of a training run; only its ``split_part`` of the in-distribution cases is used.
+        split_part: see ``split_file``.
         damages: for each, all in-distribution cases once more, damaged, as an out-of-distribution group.
-        tasks: of the phantoms that are in-distribution.
+        phantom_tasks: of the phantoms that are in-distribution.
 
     Raises:
         MissingDataError: when a folder is missing or holds no scan.
@@ -141,12 +141,12 @@ def evaluation_cases(
         inside = _describe_folders(contents, spatial_dims, taken, in_distribution=True)
         outside: list[Case] = []
     else:
-        groups = phantom_test_cases(output_dir, spatial_dims=spatial_dims, seed=seed, tasks=tasks)
+        groups = phantom_test_cases(output_dir, spatial_dims=spatial_dims, seed=seed, phantom_tasks=phantom_tasks)
         inside = [case | {"group": case["task"], "in_distribution": True} for case in groups["in_distribution"]]
         outside = [case | {"group": case["task"], "in_distribution": False} for case in groups["out_of_distribution"]]
     if others:
         outside = _describe_folders(others, spatial_dims, taken, in_distribution=False)
-    inside = select_cases(inside, split_file, part)
+    inside = select_cases(inside, split_file, split_part)
     damaged = [
         case | {"case": f"{case['case']}_{name}", "group": name, "damage": name, "in_distribution": False}
         for name in damages
@@ -171,7 +171,7 @@ def _describe_folders(
 
 
 def phantom_test_cases(
-    output_dir: str, *, spatial_dims: int = 3, seed: int = 0, tasks: Sequence[str] = PHANTOM_TASKS
+    output_dir: str, *, spatial_dims: int = 3, seed: int = 0, phantom_tasks: Sequence[str] = PHANTOM_TASKS
 ) -> dict[str, list[Case]]:
     """Returns phantoms that no training has seen: of the training's kinds, and of other kinds.
 
@@ -179,12 +179,12 @@ def phantom_test_cases(
         output_dir: they are written below ``output_dir/phantoms``.
         spatial_dims: 2 or 3.
         seed: of the training's phantoms; the ones made here have another.
-        tasks: of the training's phantoms.
+        phantom_tasks: of the training's phantoms.
     """
-    groups = {"in_distribution": tuple(tasks), "out_of_distribution": ood_tasks(tasks)}
+    groups = {"in_distribution": tuple(phantom_tasks), "out_of_distribution": ood_tasks(phantom_tasks)}
     return {
         group: labeled_cases(
-            None, output_dir, spatial_dims=spatial_dims, tasks=members, cases_per_task=6, seed=seed + 1000
+            None, output_dir, spatial_dims=spatial_dims, phantom_tasks=members, phantom_cases=6, seed=seed + 1000
         )
         for group, members in groups.items()
     }

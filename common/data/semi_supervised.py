@@ -85,7 +85,8 @@ class SemiSupervisedSplit(CaseSplit):
         labeled_fraction: see :func:`draw_labeled`.
         labeled_cases: names of the cases whose labels are used, in place of a draw.
         unlabeled_dir: folder or folders of scans without labels.
-        labeled_seed: of the draw of the labeled cases; that of the other parts is among the settings.
+        seed: of the draw of the labeled cases.
+        split_seed: of the draw of the other parts and of phantoms.
         **settings: those of :class:`CaseSplit`.
     """
 
@@ -98,11 +99,12 @@ class SemiSupervisedSplit(CaseSplit):
         labeled_fraction: float = 0.2,
         labeled_cases: Sequence[str] | None = None,
         unlabeled_dir: Folders | None = None,
-        labeled_seed: int = 0,
+        seed: int = 0,
+        split_seed: int = 0,
         **settings: Any,
     ) -> None:
-        super().__init__(dataset_dir, output_dir, val_fraction=val_fraction, **settings)
-        self._fraction, self._names, self._labeled_seed = labeled_fraction, labeled_cases, labeled_seed
+        super().__init__(dataset_dir, output_dir, val_fraction=val_fraction, seed=split_seed, **settings)
+        self._fraction, self._names, self._seed = labeled_fraction, labeled_cases, seed
         self._dataset_dir, self._unlabeled_dir = dataset_dir, unlabeled_dir
         self._spatial_dims = int(settings.get("spatial_dims", 3))
 
@@ -139,7 +141,7 @@ class SemiSupervisedSplit(CaseSplit):
 
     def _choose_labeled(self, cases: list[Case]) -> tuple[list[Case], list[Case]]:
         """The training cases whose labels are used, and the others."""
-        return draw_labeled(cases, self._fraction, self._labeled_seed)
+        return draw_labeled(cases, self._fraction, self._seed)
 
     def _divide(self, cases: list[Case]) -> dict[str, list[Case]]:
         """The labeled cases of the data sets in all four parts."""

@@ -174,8 +174,8 @@ class CaseSplit:
         split_file: see :func:`split_cases`.
         seed: of the draw and of phantoms.
         spatial_dims: of phantoms.
-        cases_per_task: number of phantoms of each task.
-        tasks: names of the phantoms' tasks.
+        phantom_cases: number of phantoms of each task.
+        phantom_tasks: names of the phantoms' tasks.
         num_folds: see :func:`split_cases`.
         fold: see :func:`split_cases`.
     """
@@ -190,13 +190,13 @@ class CaseSplit:
         split_file: str | None = None,
         seed: int = 0,
         spatial_dims: int = 3,
-        cases_per_task: int = 12,
-        tasks: Sequence[str] = PHANTOM_TASKS,
+        phantom_cases: int = 12,
+        phantom_tasks: Sequence[str] = PHANTOM_TASKS,
         num_folds: int = 0,
         fold: int = 0,
     ) -> None:
         self._source: dict[str, Any] = {"dataset_dir": dataset_dir, "output_dir": output_dir, "seed": seed}
-        self._source |= {"spatial_dims": spatial_dims, "cases_per_task": cases_per_task, "tasks": tasks}
+        self._source |= {"spatial_dims": spatial_dims, "phantom_cases": phantom_cases, "phantom_tasks": phantom_tasks}
         self._draw: dict[str, Any] = {"val_fraction": val_fraction, "seed": seed, "test_fraction": test_fraction}
         self._draw |= {"split_file": split_file, "num_folds": num_folds, "fold": fold}
 

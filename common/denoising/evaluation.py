@@ -36,7 +36,7 @@ class PatientEvaluation:
         denoiser_file: its weights; nothing is said of a denoiser where the file does not exist.
         device: where both run.
         output_dir: folder of the results.
-        threshold: of the foreground.
+        foreground_threshold: of the foreground.
         min_component_size: voxels of the smallest component that stays where small ones are removed.
     """
 
@@ -50,13 +50,13 @@ class PatientEvaluation:
         device: torch.device,
         output_dir: str,
         *,
-        threshold: float = THRESHOLD,
+        foreground_threshold: float = THRESHOLD,
         min_component_size: int = 20,
     ) -> None:
         self.dataset, self.network, self.denoiser = dataset, network, denoiser
         self.weights_file, self.denoiser_file = Path(weights_file), Path(denoiser_file)
         self.device, self.output_dir = torch.device(device), Path(output_dir)
-        self.threshold, self.min_size = threshold, min_component_size
+        self.foreground_threshold, self.min_size = foreground_threshold, min_component_size
 
     def run(self) -> dict[str, Any]:
         """Returns what ``localization.json`` says of ``network`` and ``denoiser``, as far as they have weights.
@@ -75,7 +75,9 @@ class PatientEvaluation:
         if self.denoiser_file.is_file():
             report["denoiser"] = self.measure_denoiser()
             place = self.output_dir / MAPS
-            draw_anomaly_maps(self.dataset, self.denoiser, self.device, place, threshold=self.threshold)
+            draw_anomaly_maps(
+                self.dataset, self.denoiser, self.device, place, foreground_threshold=self.foreground_threshold
+            )
         write_json(report | {"measures": _measures(next(iter(report.values())))}, self.output_dir / REPORT)
         columns = ["patient", "dice", "dice_filtered", "dice_denoiser"]
         write_csv(_rows(report), columns, self.output_dir / "patients.csv")
@@ -107,7 +109,8 @@ class PatientEvaluation:
         if not self.denoiser_file.is_file():
             raise MissingDataError(f"no denoiser at {self.denoiser_file}; train with pretrained true")
         load_weights(self.denoiser, self.denoiser_file, device=self.device)
-        settings: dict[str, Any] = {"threshold": self.threshold, "min_size": self.min_size, "baselines": baselines}
+        settings: dict[str, Any] = {"foreground_threshold": self.foreground_threshold, "baselines": baselines}
+        settings["min_size"] = self.min_size
         return localize_anomalies(self.dataset, self.denoiser, self.device, **settings)
 
 

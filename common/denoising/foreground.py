@@ -10,7 +10,7 @@ THRESHOLD = 0.01
 """Smallest sum of channels, exclusive, of a voxel of the foreground, after scaling; the paper's."""
 
 
-def foreground_mask(image: Tensor, *, threshold: float = THRESHOLD, channel_dim: int = 0) -> Tensor:
+def foreground_mask(image: Tensor, *, foreground_threshold: float = THRESHOLD, channel_dim: int = 0) -> Tensor:
     """Returns where the sum over channels exceeds a threshold.
 
     Holzschuh et al., MIDL 2023 (after Kascenas et al., *The role of noise in denoising models for anomaly detection in
@@ -18,7 +18,7 @@ def foreground_mask(image: Tensor, *, threshold: float = THRESHOLD, channel_dim:
 
     Args:
         image: ``(C, H, W[, D])``, each channel divided by its 99th percentile.
-        threshold: 0.01 in the paper.
+        foreground_threshold: 0.01 in the paper.
         channel_dim: 0, or 1 for a batch ``(B, C, H, W[, D])``.
 
     Returns:
@@ -28,7 +28,7 @@ def foreground_mask(image: Tensor, *, threshold: float = THRESHOLD, channel_dim:
         >>> foreground_mask(torch.tensor([[[0.004, 0.5]], [[0.004, 0.0]]]))
         tensor([[[False,  True]]])
     """
-    return image.sum(dim=channel_dim, keepdim=True) > threshold
+    return image.sum(dim=channel_dim, keepdim=True) > foreground_threshold
 
 
 def erode_mask(mask: Tensor, *, size: int = 5, coverage: float = 0.95) -> Tensor:

@@ -27,7 +27,7 @@ def draw_anomaly_maps(
     device: torch.device,
     path: str | Path,
     *,
-    threshold: float = THRESHOLD,
+    foreground_threshold: float = THRESHOLD,
     pictures: int = 8,
 ) -> None:
     """Draws, of several patients, the slice with most foreground: image, truth, reconstruction, anomaly score.
@@ -37,7 +37,7 @@ def draw_anomaly_maps(
         denoiser: in evaluation mode.
         device: where it runs.
         path: of the PNG.
-        threshold: of the foreground.
+        foreground_threshold: of the foreground.
         pictures: patients shown, evenly over all.
     """
     groups = by_patient(dataset)
@@ -50,9 +50,9 @@ def draw_anomaly_maps(
         item = max(groups[name], key=_foreground)
         image = item.image[None].to(device)
         rebuilt = denoiser(image)
-        score = anomaly_score(image, rebuilt, threshold=threshold)
+        score = anomaly_score(image, rebuilt, foreground_threshold=foreground_threshold)
         # What lies outside the foreground is never learned.
-        rebuilt = rebuilt * foreground_mask(image, threshold=threshold, channel_dim=1)
+        rebuilt = rebuilt * foreground_mask(image, foreground_threshold=foreground_threshold, channel_dim=1)
         parts = [part[0].cpu() for part in (image, rebuilt, score)]
         assert item.label is not None
         truth = item.label.float()

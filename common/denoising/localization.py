@@ -106,16 +106,16 @@ def _stack(maps: Tensor) -> Tensor:
     return maps[:, 0] if maps.ndim == 4 else maps[0, 0]
 
 
-def denoiser_scorer(denoiser: nn.Module, threshold: float = THRESHOLD) -> Scorer:
+def denoiser_scorer(denoiser: nn.Module, foreground_threshold: float = THRESHOLD) -> Scorer:
     """Returns a scorer by the anomaly score of a denoiser, see :func:`anomaly_score`."""
 
     def score(images: Tensor) -> tuple[Tensor, None]:
-        return anomaly_score(images, denoiser(images), threshold=threshold), None
+        return anomaly_score(images, denoiser(images), foreground_threshold=foreground_threshold), None
 
     return score
 
 
-def intensity_scorer(channel: int | None, threshold: float = THRESHOLD) -> Scorer:
+def intensity_scorer(channel: int | None, foreground_threshold: float = THRESHOLD) -> Scorer:
     """Returns a scorer that takes what is bright for abnormal: a channel, or the mean of all; smoothed alike."""
 
     def score(images: Tensor) -> tuple[Tensor, None]:
@@ -123,7 +123,7 @@ def intensity_scorer(channel: int | None, threshold: float = THRESHOLD) -> Score
         if channel is not None:
             kept[:, channel] = 0
         rest = torch.zeros_like(images) if channel is None else images * kept
-        return anomaly_score(images, rest, threshold=threshold), None
+        return anomaly_score(images, rest, foreground_threshold=foreground_threshold), None
 
     return score
 
@@ -225,7 +225,7 @@ def localize_anomalies(
     denoiser: nn.Module,
     device: torch.device,
     *,
-    threshold: float,
+    foreground_threshold: float,
     min_size: int,
     baselines: bool = True,
 ) -> dict[str, Any]:
@@ -235,7 +235,7 @@ def localize_anomalies(
         dataset: labeled slices.
         denoiser: in evaluation mode afterwards.
         device: where it runs.
-        threshold: of the foreground.
+        foreground_threshold: of the foreground.
         min_size: voxels of the smallest component that stays.
         baselines: whether bright intensities are measured as well.
     """
@@ -245,14 +245,14 @@ def localize_anomalies(
     def scored(scorer: Scorer) -> Iterator[PatientScores]:
         return score_patients(patients, scorer, device)
 
-    found = denoiser_scorer(denoiser, threshold)
+    found = denoiser_scorer(denoiser, foreground_threshold)
     report = measure_scores(lambda: scored(found), min_size=min_size)
     channels = len(dataset.items[0].image)
     if baselines:
         report["intensity"] = {}
     for channel in (None, *range(channels)) if baselines else ():
         curve = PixelCurve()
-        for patient in scored(intensity_scorer(channel, threshold)):
+        for patient in scored(intensity_scorer(channel, foreground_threshold)):
             curve.update(patient.score, patient.truth)
         name = "mean of channels" if channel is None else f"channel {channel}"
         figures = {"average_precision": curve.average_precision(), "best_dice": curve.best_dice().dice}

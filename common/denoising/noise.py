@@ -43,15 +43,15 @@ def coarse_noise(grid: Tensor, size: Sequence[int], shift: Sequence[int]) -> Ten
     return enlarged.roll(tuple(shift), dims=tuple(range(1, enlarged.ndim)))
 
 
-def add_in_foreground(image: Tensor, noise: Tensor, *, threshold: float = THRESHOLD) -> Tensor:
+def add_in_foreground(image: Tensor, noise: Tensor, *, foreground_threshold: float = THRESHOLD) -> Tensor:
     """Returns an image with noise added in its foreground alone.
 
     Args:
         image: ``(C, H, W[, D])``, scaled.
         noise: of the same shape.
-        threshold: of the foreground, see :func:`foreground_mask`.
+        foreground_threshold: of the foreground, see :func:`foreground_mask`.
     """
-    return image + noise * foreground_mask(image, threshold=threshold)
+    return image + noise * foreground_mask(image, foreground_threshold=foreground_threshold)
 
 
 class RandCoarseNoised(RandomizableTransform, MapTransform):
@@ -61,10 +61,10 @@ class RandCoarseNoised(RandomizableTransform, MapTransform):
 
     Args:
         keys: keys of the images ``(C, H, W[, D])``; all of one call get the same noise.
-        sd: standard deviation at the points of the grid, one for all channels or one for each; 0.2 in the paper.
-        resolution: points of the grid along all axes or along each; 16 in the paper.
-        per_channel: whether every channel has noise of its own, as in the paper.
-        threshold: of the foreground, see :func:`foreground_mask`.
+        noise_sd: standard deviation at the points of the grid, one for all channels or one for each; 0.2 in the paper.
+        noise_resolution: points of the grid along all axes or along each; 16 in the paper.
+        noise_per_channel: whether every channel has noise of its own, as in the paper.
+        foreground_threshold: of the foreground, see :func:`foreground_mask`.
         prob: of adding noise at all.
 
     Raises:
@@ -75,20 +75,21 @@ class RandCoarseNoised(RandomizableTransform, MapTransform):
         self,
         keys: KeysCollection,
         *,
-        sd: float | Sequence[float] = 0.2,
-        resolution: int | Sequence[int] = 16,
-        per_channel: bool = True,
-        threshold: float = THRESHOLD,
+        noise_sd: float | Sequence[float] = 0.2,
+        noise_resolution: int | Sequence[int] = 16,
+        noise_per_channel: bool = True,
+        foreground_threshold: float = THRESHOLD,
         prob: float = 1.0,
     ) -> None:
         MapTransform.__init__(self, keys)
         RandomizableTransform.__init__(self, prob)
-        if np.min(sd) < 0 or np.min(resolution) < 1:
+        if np.min(noise_sd) < 0 or np.min(noise_resolution) < 1:
             raise ConfigError(
-                f"noise_sd is {sd} and noise_resolution {resolution}; accepted are a standard deviation from 0 and at "
-                "least one point along each axis"
+                f"noise_sd is {noise_sd} and noise_resolution {noise_resolution}; accepted are a standard deviation "
+                "from 0 and at least one point along each axis"
             )
-        self.sd, self.resolution, self.per_channel, self.threshold = sd, resolution, per_channel, threshold
+        self.noise_sd, self.noise_resolution, self.noise_per_channel = noise_sd, noise_resolution, noise_per_channel
+        self.foreground_threshold = foreground_threshold
         self._grid = torch.zeros(0)
         self._shift: tuple[int, ...] = ()
 
@@ -96,9 +97,9 @@ class RandCoarseNoised(RandomizableTransform, MapTransform):
         """Draws the noise at the points of the grid, and the shift, for an image of the shape ``data``."""
         super().randomize(None)
         channels, *size = (int(extent) for extent in data)
-        points = ensure_tuple_rep(self.resolution, len(size))
-        drawn = self.R.standard_normal((channels if self.per_channel else 1, *points)).astype(np.float32)
-        sd = np.asarray(ensure_tuple_rep(self.sd, channels), dtype=np.float32).reshape(-1, *[1] * len(size))
+        points = ensure_tuple_rep(self.noise_resolution, len(size))
+        drawn = self.R.standard_normal((channels if self.noise_per_channel else 1, *points)).astype(np.float32)
+        sd = np.asarray(ensure_tuple_rep(self.noise_sd, channels), dtype=np.float32).reshape(-1, *[1] * len(size))
         self._grid = torch.from_numpy(drawn * sd)
         self._shift = tuple(int(self.R.randint(extent)) for extent in size)
 
@@ -112,5 +113,5 @@ class RandCoarseNoised(RandomizableTransform, MapTransform):
         for key in keys if self._do_transform else ():
             image: Tensor = noisy[key]
             noise = coarse_noise(self._grid.to(image.device), image.shape[1:], self._shift)
-            noisy[key] = add_in_foreground(image, noise, threshold=self.threshold)
+            noisy[key] = add_in_foreground(image, noise, foreground_threshold=self.foreground_threshold)
         return noisy

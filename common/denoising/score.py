@@ -21,7 +21,7 @@ def anomaly_score(
     image: Tensor,
     reconstruction: Tensor,
     *,
-    threshold: float = THRESHOLD,
+    foreground_threshold: float = THRESHOLD,
     erosion: int = 5,
     coverage: float = 0.95,
     median: int = 5,
@@ -35,7 +35,7 @@ def anomaly_score(
     Args:
         image: ``(B, C, H, W[, D])``, scaled, without noise.
         reconstruction: what the denoiser makes of it, of the same shape.
-        threshold: of the foreground, see :func:`foreground_mask`.
+        foreground_threshold: of the foreground, see :func:`foreground_mask`.
         erosion: size of the neighborhood of :func:`erode_mask`; 5 in the paper.
         coverage: share of it that is foreground; 0.95 in the paper.
         median: size of the median filter, odd; 5 in the paper, 1 for none.
@@ -49,7 +49,7 @@ def anomaly_score(
         0.0
     """
     difference = (image - reconstruction).abs().mean(dim=1, keepdim=True)
-    mask = foreground_mask(image, threshold=threshold, channel_dim=1)
+    mask = foreground_mask(image, foreground_threshold=foreground_threshold, channel_dim=1)
     difference = difference * erode_mask(mask, size=erosion, coverage=coverage)
     return median_filter(difference, median, spatial_dims=image.ndim - 2) if median > 1 else difference
 
@@ -62,7 +62,7 @@ class AnomalyMapd(MapTransform):
         denoiser: the network, which takes the weights.
         weights_file: its weights.
         device: where it runs.
-        threshold: of the foreground.
+        foreground_threshold: of the foreground.
         preprocessing: what has prepared the image, undone on the score; without, the score lies where the image lies.
         name: key of the score ``(1, H, W[, D])``.
 
@@ -78,14 +78,14 @@ class AnomalyMapd(MapTransform):
         weights_file: str,
         device: str | torch.device,
         *,
-        threshold: float = THRESHOLD,
+        foreground_threshold: float = THRESHOLD,
         preprocessing: InvertibleTransform | None = None,
         name: str = "anomaly",
     ) -> None:
         super().__init__(keys)
         load_weights(denoiser, weights_file, device=device)
         self.denoiser, self.device = denoiser.to(device).eval(), torch.device(device)
-        self.threshold, self.preprocessing, self.name = threshold, preprocessing, name
+        self.foreground_threshold, self.preprocessing, self.name = foreground_threshold, preprocessing, name
 
     @torch.no_grad()
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -93,7 +93,7 @@ class AnomalyMapd(MapTransform):
         scored = dict(data)
         for key in self.key_iterator(scored):
             image = torch.as_tensor(scored[key]).as_subclass(Tensor)[None].to(self.device)
-            score = anomaly_score(image, self.denoiser(image), threshold=self.threshold)[0].cpu()
+            score = anomaly_score(image, self.denoiser(image), foreground_threshold=self.foreground_threshold)[0].cpu()
             if self.preprocessing is not None:
                 # Inverting uses the list of operations up, which the prediction needs as well.
                 operations = copy.deepcopy(scored[key].applied_operations)

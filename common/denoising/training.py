@@ -130,7 +130,7 @@ class StagedPretraining:
         pretrained: whether fine-tuning starts from the denoiser; see :func:`~..session.read_flag`.
         num_labeled_patients: training patients whose labels are used; ``None`` for all.
         head: name of the network's head.
-        threshold: of the foreground.
+        foreground_threshold: of the foreground.
         min_component_size: voxels of the smallest component of the localization report.
         seed: of the draw of patients.
     """
@@ -151,7 +151,7 @@ class StagedPretraining:
         pretrained: bool | str = True,
         num_labeled_patients: int | None = None,
         head: str = "head",
-        threshold: float = THRESHOLD,
+        foreground_threshold: float = THRESHOLD,
         min_component_size: int = 20,
         seed: int = 0,
     ) -> None:
@@ -161,7 +161,7 @@ class StagedPretraining:
         self.output_dir, self.pretrain_dir = Path(output_dir), Path(pretrain_dir or output_dir)
         self.pretrained = read_flag(pretrained, "pretrained")
         self.number, self.seed = num_labeled_patients, seed
-        self.head, self.threshold, self.min_size = head, threshold, min_component_size
+        self.head, self.foreground_threshold, self.min_size = head, foreground_threshold, min_component_size
         self.denoiser_file = Path(pretrain.best.path)
         self.weights_file = Path(finetune.best.path)
         self.resume = finetune.checkpoint.resume
@@ -226,7 +226,7 @@ class StagedPretraining:
     def _preparation(self) -> list[Any]:
         """What makes slices of files."""
         dataset = self.dataset
-        return [dataset.load, dataset.prepare, dataset.slicing, self.threshold]
+        return [dataset.load, dataset.prepare, dataset.slicing, self.foreground_threshold]
 
     def _pretrain(self, stage: Stage | None, data: Mapping[str, str]) -> None:
         names = None if self.healthy.names is None else sorted(self.healthy.names)
@@ -262,11 +262,11 @@ class StagedPretraining:
                 return
             network, device = unwrap(self.pretrain.best.network), _device(self.pretrain)
             load_weights(network, self.denoiser_file, device=device)
-            settings: dict[str, Any] = {"threshold": self.threshold, "min_size": self.min_size}
+            settings: dict[str, Any] = {"foreground_threshold": self.foreground_threshold, "min_size": self.min_size}
             report = {"part": part} | localize_anomalies(dataset, network, device, **settings)
             write_json(report, report_file)
             maps = self.pretrain_dir / MAPS
-            draw_anomaly_maps(dataset, network, device, maps, threshold=self.threshold)
+            draw_anomaly_maps(dataset, network, device, maps, foreground_threshold=self.foreground_threshold)
             logger.info(
                 "denoiser alone, %s part: average precision %.4f (prevalence %.4f), best Dice %.4f (oracle threshold)",
                 part, report["average_precision"], report["prevalence"], report["best_dice"],

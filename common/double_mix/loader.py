@@ -50,7 +50,7 @@ class HalvesSampler(Sampler[list[int]]):
         self.half, self.offset = batch_size // 2, len(labeled)
         total = samples_per_epoch or len(labeled) + len(unlabeled)
         self.batches = max(1, -(-total // (batch_size * world_size())))
-        draws: dict[str, Any] = {"num_samples": self.batches * self.half * world_size(), "uniform": True}
+        draws: dict[str, Any] = {"samples_per_epoch": self.batches * self.half * world_size(), "uniform_sampling": True}
         self.samplers = [TaskSampler(labeled, seed=2 * seed, **draws)]
         if unlabeled:
             self.samplers.append(TaskSampler(unlabeled, seed=2 * seed + 1, **draws))

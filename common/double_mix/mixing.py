@@ -237,22 +237,22 @@ MIXINGS: dict[str, Mixing | None] = {
 """Name of a mixing -> its function; what ``mixing`` accepts."""
 
 
-def make_mixing(name: str, draw: Draw = "replacement") -> Mixing | None:
+def make_mixing(mixing: str, draw: Draw = "replacement") -> Mixing | None:
     """Returns the mixing of that name, ``None`` for none.
 
     Args:
-        name: one of ``MIXINGS``.
+        mixing: name, one of ``MIXINGS``.
         draw: of Double-Mix, see :func:`choose_classes`.
 
     Raises:
         ConfigError: when there is no such mixing or draw.
     """
-    if name not in MIXINGS:
-        raise ConfigError(f"mixing {name!r} does not exist; accepted are {', '.join(MIXINGS)}")
+    if mixing not in MIXINGS:
+        raise ConfigError(f"mixing is {mixing!r}; accepted are {', '.join(MIXINGS)}")
     if draw not in get_args(Draw):
         raise ConfigError(f"draw is {draw!r}; accepted are {' and '.join(get_args(Draw))}")
-    mixing = MIXINGS[name]
-    return partial(double_mix, draw=draw) if mixing is double_mix else mixing
+    chosen = MIXINGS[mixing]
+    return partial(double_mix, draw=draw) if chosen is double_mix else chosen
 
 
 def _uniform(shape: tuple[int, ...], device: torch.device, generator: torch.Generator | None) -> Tensor:

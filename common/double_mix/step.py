@@ -30,19 +30,19 @@ Teacher = Literal["ema", "students"]
 
 
 class GaussianRamp:
-    """Rises from near 0 to ``maximum``: ``maximum * exp(-5 * (1 - t / T) ** 2)``.
+    """Rises from near 0 to ``theta_max``: ``theta_max * exp(-5 * (1 - t / T) ** 2)``.
 
     Args:
-        maximum: theta_max; 1 in the source.
-        length: T, in epochs; afterwards the ramp stays at its maximum.
+        theta_max: weight of the unlabeled images at the end; 1 in the source.
+        max_epochs: T, in epochs; afterwards the ramp stays at its maximum.
     """
 
-    def __init__(self, maximum: float = 1.0, *, length: int) -> None:
-        self.maximum, self.length = maximum, length
+    def __init__(self, theta_max: float = 1.0, *, max_epochs: int) -> None:
+        self.theta_max, self.max_epochs = theta_max, max_epochs
 
     def __call__(self, epoch: int) -> float:
         """Returns the value in an epoch, counted from 1."""
-        return self.maximum * math.exp(-5 * (1 - min(epoch / self.length, 1)) ** 2)
+        return self.theta_max * math.exp(-5 * (1 - min(epoch / self.max_epochs, 1)) ** 2)
 
 
 def cross_supervision(students: Pair, teachers: Pair, weights: Pair, loss: Loss) -> Tensor:

@@ -75,7 +75,7 @@ class DetectorComparison:
         train_data: training cases, the reference of every detector.
         data: in- and out-of-distribution cases, see ``evaluation_cases``.
         transform: loads, prepares and damages a case.
-        bottleneck: layer whose features are pooled.
+        bottleneck_layer: layer whose features are pooled.
         device: where the network runs.
         output_dir: folder of ``comparison.csv``, ``comparison.json`` and ``comparison.png``.
     """
@@ -88,13 +88,13 @@ class DetectorComparison:
         train_data: Sequence[dict[str, Any]],
         data: Sequence[dict[str, Any]],
         transform: Any,
-        bottleneck: str,
+        bottleneck_layer: str,
         device: torch.device,
         output_dir: str,
     ) -> None:
         self.preflight, self.network, self.inferer = preflight, network, inferer
         self.train_data, self.data, self.transform = train_data, data, transform
-        self.bottleneck, self.device, self.output_dir = bottleneck, device, Path(output_dir)
+        self.bottleneck_layer, self.device, self.output_dir = bottleneck_layer, device, Path(output_dir)
 
     def run(self) -> dict[str, Any]:
         """Returns detector -> group -> AUC, with false alarms and rank correlation.
@@ -125,7 +125,7 @@ class DetectorComparison:
     def _describe(self, case: dict[str, Any]) -> dict[str, Any]:
         """Everything that any detector needs of one case."""
         image, pooled = case["image"].to(self.device), []
-        hook = self.network.get_submodule(self.bottleneck).register_forward_hook(
+        hook = self.network.get_submodule(self.bottleneck_layer).register_forward_hook(
             lambda _module, _inputs, output: pooled.append(output.flatten(2).mean(dim=2))
         )
         with hook:
@@ -134,7 +134,7 @@ class DetectorComparison:
         if "label" in case:
             predicted, truth = logits.sigmoid().cpu() > 0.5, torch.as_tensor(case["label"]) > 0
             dice = float(compute_dice(predicted, truth, ignore_empty=True).mean())
-        last = self.inferer.layers[-1:]
+        last = self.inferer.feature_layers[-1:]
         return {
             "group": case["group"][0] if case.get("group") else "",
             "inside": bool(case["in_distribution"][0]) if "in_distribution" in case else True,

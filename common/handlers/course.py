@@ -13,7 +13,7 @@ from ..runtime.distributed import world_size
 from ..runtime.run_settings import describe_network
 from .reproducibility import EpochSeeder
 
-NOT_OF_LOGITS = frozenset({"layers", "per_voxel", "precision", "with_signature", "sw_batch_size"})
+NOT_OF_LOGITS = frozenset({"feature_layers", "per_voxel", "precision", "with_signature", "sw_batch_size"})
 """Settings of an inferer that change its signatures or its speed, but not what it segments."""
 
 

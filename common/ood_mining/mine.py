@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 
 CANDIDATES, GALLERY = "ood_candidates.csv", "ood_candidates.png"
 PROPORTION, SELECTED = "proportion.json", "ood_selected.json"
-SETTINGS = ("target", "step", "exact", "fraction", "seed", "save_patches")
+SETTINGS = ("target_ratio", "fraction_step", "exact_fraction", "ood_fraction", "seed", "save_patches")
 COLUMNS = ("index", "kind", "case", "start", "foreground", "score", "in_removed", "kept")
 
 
@@ -51,10 +51,10 @@ class CandidateMiner:
         network: takes the baseline's weights.
         device: where it runs.
         batch_size: candidates scored at once.
-        target: wanted ratio of positive to negative patches; 0.65 in the paper.
-        step: of the search for the fraction; 0.1 in the paper.
-        exact: whether the fraction is that of :func:`exact_ood_fraction` in place of the grid's best.
-        fraction: of the candidates that confuse; given, it takes the place of either.
+        target_ratio: wanted ratio of positive to negative patches; 0.65 in the paper.
+        fraction_step: of the search for the fraction; 0.1 in the paper.
+        exact_fraction: whether the fraction is that of :func:`exact_ood_fraction` in place of the grid's best.
+        ood_fraction: of the candidates that confuse; given, it takes the place of either.
         seed: of the draw.
         save_patches: whether the selected patches are written as files as well, to ``ood_patches``.
         pictures: candidates shown in the gallery.
@@ -67,19 +67,20 @@ class CandidateMiner:
         device: torch.device,
         *,
         batch_size: int = 8,
-        target: float = TARGET,
-        step: float = 0.1,
-        exact: bool = False,
-        fraction: float | None = None,
+        target_ratio: float = TARGET,
+        fraction_step: float = 0.1,
+        exact_fraction: bool = False,
+        ood_fraction: float | None = None,
         seed: int = 0,
         save_patches: bool = False,
         pictures: int = 12,
     ) -> None:
         # Wrong settings shall be named now, not after the baseline has been trained.
-        estimate_ood_fraction(0, 0, 0, target=target, step=step)
-        draw_selection(0, 0.0 if fraction is None else fraction, seed=seed)
+        estimate_ood_fraction(0, 0, 0, target=target_ratio, step=fraction_step)
+        draw_selection(0, 0.0 if ood_fraction is None else ood_fraction, seed=seed)
         self.dataset, self.network, self.device, self.batch_size = dataset, network, torch.device(device), batch_size
-        self.target, self.step, self.exact, self.fraction = target, step, exact, fraction
+        self.target_ratio, self.fraction_step = target_ratio, fraction_step
+        self.exact_fraction, self.ood_fraction = exact_fraction, ood_fraction
         self.seed, self.save_patches, self.pictures = seed, save_patches, pictures
 
     @property
@@ -170,9 +171,9 @@ class CandidateMiner:
             num_ood: candidates that confuse.
         """
         counts = (self.dataset.counts.positive, self.dataset.counts.negative, num_ood)
-        estimated = estimate_ood_fraction(*counts, target=self.target, step=self.step)
-        exact = exact_ood_fraction(*counts, target=self.target)
-        fraction = self.fraction if self.fraction is not None else exact if self.exact else estimated
+        estimated = estimate_ood_fraction(*counts, target=self.target_ratio, step=self.fraction_step)
+        exact = exact_ood_fraction(*counts, target=self.target_ratio)
+        fraction = self.ood_fraction if self.ood_fraction is not None else exact if self.exact_fraction else estimated
 
         def ratio(share: float) -> float:
             return positive_negative_ratio(*counts[:2], round(share * num_ood))
@@ -181,12 +182,12 @@ class CandidateMiner:
             "num_positive": counts[0],
             "num_negative": counts[1],
             "num_ood": num_ood,
-            "target": self.target,
+            "target": self.target_ratio,
             "count_padding": self.dataset.count_padding,
             "pnr": ratio(0),
             "percentages": [
                 {"fraction": share, "patches": round(share * num_ood), "pnr": ratio(share)}
-                for share in fraction_grid(self.step)
+                for share in fraction_grid(self.fraction_step)
             ],
             "estimated_fraction": estimated,
             "exact_fraction": exact,

@@ -67,31 +67,31 @@ class _LoadedCase:
     label: Tensor
 
 
-def patch_starts(size: Sequence[int], patch_size: Sequence[int]) -> list[tuple[int, ...]]:
+def patch_starts(size: Sequence[int], roi_size: Sequence[int]) -> list[tuple[int, ...]]:
     """Returns the first voxels of the patches that cover an image side by side; the last ones need padding.
 
     Args:
         size: voxels of the image along each axis.
-        patch_size: voxels of a patch along each axis.
+        roi_size: voxels of a patch along each axis.
 
     Example:
         >>> patch_starts((5, 4), (4, 4))
         [(0, 0), (4, 0)]
     """
-    return list(product(*(range(0, extent, step) for extent, step in zip(size, patch_size, strict=True))))
+    return list(product(*(range(0, extent, step) for extent, step in zip(size, roi_size, strict=True))))
 
 
-def cut_patch(image: Tensor, start: Sequence[int], patch_size: Sequence[int]) -> Tensor:
+def cut_patch(image: Tensor, start: Sequence[int], roi_size: Sequence[int]) -> Tensor:
     """Returns a patch of an image ``(C, H, W[, D])``, with zeros where it reaches beyond the image."""
-    inside = image[_place(start, patch_size)]
-    missing = [n - size for n, size in zip(patch_size, inside.shape[1:], strict=True)]
+    inside = image[_place(start, roi_size)]
+    missing = [n - size for n, size in zip(roi_size, inside.shape[1:], strict=True)]
     if not any(missing):
         return inside
     return pad(inside, [edge for gap in reversed(missing) for edge in (0, gap)])
 
 
 class PatchDataset(Dataset):
-    """Patches of ``patch_size``, cut with zero padding: those of the cases, then the candidates for negative samples.
+    """Patches of ``roi_size``, cut with zero padding: those of the cases, then the candidates for negative samples.
 
     Gao and Xu, section 4.1 and 3.1. Numbers ``0`` to ``num_original - 1`` are those of the cases; the same number of
     patches follows with their foreground removed in raw intensities, then those of ``candidate_dir``. Which of them are
@@ -103,7 +103,7 @@ class PatchDataset(Dataset):
         load: loads and checks a case and turns its label into class indices ``(1, H, W[, D])``.
         image_transforms: what prepares an image after loading; the foreground is removed before.
         transform: random changes of a patch; none by default.
-        patch_size: voxels along each axis; 128 x 128 in the paper.
+        roi_size: voxels along each axis; 128 x 128 in the paper.
         fill: what replaces the foreground, see :func:`remove_foreground`.
         candidate_dir: folders of images without foreground; the paper's other source.
         load_candidate: loads and checks an image of those.
@@ -120,7 +120,7 @@ class PatchDataset(Dataset):
         load: Callable[[Case], dict[str, Any]],
         image_transforms: Sequence[Callable[..., Any]],
         *,
-        patch_size: Sequence[int],
+        roi_size: Sequence[int],
         transform: Callable[..., Any] | None = None,
         fill: Fill = "zero",
         candidate_dir: Folders | None = None,
@@ -133,14 +133,14 @@ class PatchDataset(Dataset):
             raise ConfigError("candidate_dir is given, but nothing that loads its images; set load_candidate")
         self.load, self.load_candidate = load, load_candidate
         self.prepare = Compose(image_transforms)
-        self.patch_size, self.fill, self.count_padding, self.seed = tuple(patch_size), fill, count_padding, seed
+        self.roi_size, self.fill, self.count_padding, self.seed = tuple(roi_size), fill, count_padding, seed
         self.candidate_dir = candidate_dir or []
 
     @cached_property
     def candidates(self) -> list[Case]:
         """The images of ``candidate_dir``."""
         folders = [self.candidate_dir] if isinstance(self.candidate_dir, str) else list(self.candidate_dir)
-        dims = len(self.patch_size)
+        dims = len(self.roi_size)
         found = [case for folder in folders for case in find_scans(folder, spatial_dims=dims, name="candidate_dir")]
         return [{key: value for key, value in case.items() if key != "label"} for case in found]
 
@@ -154,7 +154,7 @@ class PatchDataset(Dataset):
     def _places(self) -> list[tuple[int, Patch]]:
         """The number of its case, and the patch, for every patch."""
         places = {
-            index: [(index, start) for start in patch_starts(case.label.shape[1:], self.patch_size)]
+            index: [(index, start) for start in patch_starts(case.label.shape[1:], self.roi_size)]
             for index, case in enumerate(self.cases)
         }
         number = len(self.data)
@@ -206,29 +206,29 @@ class PatchDataset(Dataset):
         return self._places[index][1]
 
     def label_at(self, index: int) -> Tensor:
-        """Returns the label ``(1, *patch_size)`` of a place, whatever was removed from its image."""
+        """Returns the label ``(1, *roi_size)`` of a place, whatever was removed from its image."""
         case, patch = self._places[index]
-        return cut_patch(self.cases[case].label, patch.start, self.patch_size)
+        return cut_patch(self.cases[case].label, patch.start, self.roi_size)
 
     def padding_at(self, index: int) -> Tensor:
-        """Returns the mask ``(1, *patch_size)`` of the pixels of a patch that lie outside its image."""
+        """Returns the mask ``(1, *roi_size)`` of the pixels of a patch that lie outside its image."""
         case, patch = self._places[index]
         size = self.cases[case].label.shape[1:]
-        padding = torch.ones(1, *self.patch_size, dtype=torch.bool)
+        padding = torch.ones(1, *self.roi_size, dtype=torch.bool)
         inside = [slice(0, max(extent - first, 0)) for first, extent in zip(patch.start, size, strict=True)]
         padding[(slice(None), *inside)] = False
         return padding
 
     def removed_at(self, index: int) -> Tensor:
-        """Returns the mask ``(1, *patch_size)`` of the pixels of a patch whose foreground was removed."""
+        """Returns the mask ``(1, *roi_size)`` of the pixels of a patch whose foreground was removed."""
         label = self.label_at(index) != 0
         return label if self.patch(index).kind == "emptied" else torch.zeros_like(label)
 
     def image_at(self, index: int) -> Tensor:
-        """Returns the image ``(C, *patch_size)`` of a patch, prepared, without random changes."""
+        """Returns the image ``(C, *roi_size)`` of a patch, prepared, without random changes."""
         case, patch = self._places[index]
         loaded = self.cases[case]
-        return cut_patch(loaded.emptied if patch.kind == "emptied" else loaded.image, patch.start, self.patch_size)
+        return cut_patch(loaded.emptied if patch.kind == "emptied" else loaded.image, patch.start, self.roi_size)
 
     def batches(self, indices: Sequence[int], batch_size: int) -> Iterator[dict[str, Tensor]]:
         """Gives patches without random changes, in order: ``image``, ``removed`` and ``padding`` of every batch."""
@@ -240,7 +240,7 @@ class PatchDataset(Dataset):
             yield batch | ({"padding": padding} if not self.count_padding and bool(padding.any()) else {})
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Returns ``image`` ``(C, *patch_size)``, ``label`` ``(1, *patch_size)``, empty where ``ood`` is true."""
+        """Returns ``image`` ``(C, *roi_size)``, ``label`` ``(1, *roi_size)``, empty where ``ood`` is true."""
         image, label = self.image_at(index).clone(), self.label_at(index).clone()
         ood = self.patch(index).kind != "original"
         item: dict[str, Any] = {"image": image, "label": label.zero_() if ood else label}
@@ -253,8 +253,8 @@ class PatchDataset(Dataset):
         loaded = self.load(dict(case))
         raw, label = loaded["image"], _plain(loaded["label"])
         emptied = raw.clone()
-        for start in patch_starts(label.shape[1:], self.patch_size):
-            place = _place(start, self.patch_size)
+        for start in patch_starts(label.shape[1:], self.roi_size):
+            place = _place(start, self.roi_size)
             number = zlib.crc32(f"{case.get('case')}|{start}".encode()) + self.seed
             generator = torch.Generator().manual_seed(number)
             emptied[place] = remove_foreground(_plain(raw[place]), label[place], fill=self.fill, generator=generator)
@@ -268,9 +268,9 @@ class PatchDataset(Dataset):
         return _LoadedCase(str(case["case"]), image, image, torch.zeros(1, *image.shape[1:], dtype=torch.uint8))
 
 
-def _place(start: Sequence[int], patch_size: Sequence[int]) -> tuple[slice, ...]:
+def _place(start: Sequence[int], roi_size: Sequence[int]) -> tuple[slice, ...]:
     """Where a patch lies in an image with channels, as far as the image reaches."""
-    return (slice(None), *(slice(first, first + extent) for first, extent in zip(start, patch_size, strict=True)))
+    return (slice(None), *(slice(first, first + extent) for first, extent in zip(start, roi_size, strict=True)))
 
 
 def _plain(image: Any) -> Tensor:

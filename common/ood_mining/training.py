@@ -149,7 +149,7 @@ class StagedTraining:
         dataset = self.dataset
         described = training_settings(self.trainer, self.handlers) | {
             "members": {name: state for name, state in self._initial.items() if name != "network"},
-            "patches": [dataset.load, dataset.prepare, dataset.patch_size],
+            "patches": [dataset.load, dataset.prepare, dataset.roi_size],
         }
         loaders = [handler for handler in self.handlers if isinstance(handler, CheckpointLoader)]
         weights = [weights_digest(self._initial["network"]), *(file_digest(item.load_path) for item in loaders)]
@@ -164,7 +164,7 @@ class StagedTraining:
     def _scoring_inputs(self) -> dict[str, str]:
         """Digests of all that decides over the scores."""
         dataset = self.dataset
-        cut = [dataset.load, dataset.load_candidate, dataset.prepare, dataset.patch_size, dataset.count_padding]
+        cut = [dataset.load, dataset.load_candidate, dataset.prepare, dataset.roi_size, dataset.count_padding]
         return {
             "training data": self._inputs["training data"],
             "candidates": cases_digest(dataset.candidates),

@@ -110,7 +110,7 @@ class BankFitter:
         device: where the network runs.
         weights_file: the best weights; the bank is bound to them.
         bank_file: where the bank goes.
-        c: the paper's C of the threshold.
+        threshold_c: the paper's C of the threshold.
         distance: ``nearest`` or ``mahalanobis``.
     """
 
@@ -125,13 +125,13 @@ class BankFitter:
         weights_file: str,
         bank_file: str,
         *,
-        c: float = 2.5,
+        threshold_c: float = 2.5,
         distance: Distance = "nearest",
     ) -> None:
         self.data, self.transform, self.image_transforms = data, transform, image_transforms
         self.network, self.inferer, self.device = network, inferer, device
         self.weights_file, self.bank_file = weights_file, bank_file
-        self.c, self.distance = c, distance
+        self.threshold_c, self.distance = threshold_c, distance
 
     def run(self) -> SignatureBank:
         """Fits the bank; the main process writes it.
@@ -144,7 +144,7 @@ class BankFitter:
         load_weights(self.network, self.weights_file, device=self.device)
         signatures, digest = compute_signatures(self.data, self.transform, self.network, self.inferer, self.device)
         settings = bank_settings(self.inferer, self.image_transforms, digest)
-        bank = SignatureBank.fit(signatures, c=self.c, distance=self.distance, **settings)
+        bank = SignatureBank.fit(signatures, c=self.threshold_c, distance=self.distance, **settings)
         if is_main_process():
             bank.save(self.bank_file)
             logger.info(

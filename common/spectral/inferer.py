@@ -107,7 +107,7 @@ class SpectralInferer(Inferer):
     Args:
         roi_size: largest sliding window, voxels along each axis; 96 along each in Karimi and Gholipour 2023. For an
             image smaller than that the window shrinks to the image, rounded up to ``divisor``.
-        layers: names of the feature layers; the paper's is the last map before the head alone.
+        feature_layers: names of the feature layers; the paper's is the last map before the head alone.
         divisor: window sizes are multiples of this, as the network demands.
         overlap: share of a window that the next one covers again, in [0, 1); 0.25 in the paper (24 of 96 voxels).
         sw_batch_size: windows that go through the network at once.
@@ -122,7 +122,7 @@ class SpectralInferer(Inferer):
     def __init__(
         self,
         roi_size: Sequence[int],
-        layers: Sequence[str],
+        feature_layers: Sequence[str],
         *,
         divisor: int = 8,
         overlap: float = 0.25,
@@ -135,10 +135,10 @@ class SpectralInferer(Inferer):
             raise ConfigError(f"overlap is {overlap!r}; accepted is 0 <= overlap < 1")
         if precision not in get_args(Precision):
             raise ConfigError(f"precision is {precision!r}; accepted are {', '.join(get_args(Precision))}")
-        if with_signature and not layers:
+        if with_signature and not feature_layers:
             raise ConfigError("feature_layers is empty; name at least one layer of the network")
         self.roi_size = tuple(roi_size)
-        self.layers = tuple(layers)
+        self.feature_layers = tuple(feature_layers)
         self.divisor = divisor
         self.overlap = overlap
         self.sw_batch_size = sw_batch_size
@@ -150,8 +150,8 @@ class SpectralInferer(Inferer):
     @property
     def settings(self) -> dict[str, Any]:
         """What of this inferer decides over signatures, by the names of ``BankSettings``."""
-        names = ("layers", "per_voxel", "precision", "roi_size", "overlap", "divisor")
-        return {name: getattr(self, name) for name in names}
+        names = ("per_voxel", "precision", "roi_size", "overlap", "divisor")
+        return {"layers": self.feature_layers} | {name: getattr(self, name) for name in names}
 
     def weights_digest(self, network: nn.Module) -> str:
         """Returns the SHA-256 of a network's weights, computed again only when they have changed."""
@@ -195,7 +195,9 @@ class SpectralInferer(Inferer):
         """
         size = inputs.shape[2:]
         self._check_extent(size, network)
-        collector = SpectrumCollector(self.layers, size, fit_window(size, self.roi_size, self.divisor), self.overlap)
+        collector = SpectrumCollector(
+            self.feature_layers, size, fit_window(size, self.roi_size, self.divisor), self.overlap
+        )
 
         def predictor(windows: Tensor, coordinates: Sequence[Sequence[slice]]) -> Tensor:
             collector.coordinates = coordinates

@@ -17,7 +17,15 @@ SECTIONS = ("not for clinical use", "citation", "when it fails", "monai label", 
 EXPERIMENT = ["experiment.json"]
 """What takes many trainings, which a test of each bundle runs."""
 
-OWN_MEANING = {"batch_size", "labeled_fraction", "max_epochs", "out_channels", "pretrain_epochs", "roi_size"}
+OWN_MEANING = {
+    "batch_size",
+    "labeled_fraction",
+    "max_epochs",
+    "noise_sd",
+    "out_channels",
+    "pretrain_epochs",
+    "roi_size",
+}
 """Options that a method gives a closer meaning."""
 
 

@@ -218,7 +218,7 @@ def test_folders_are_joined_each_as_its_own_task(decathlon_folder, tmp_path):
 
 def test_phantoms_stand_in_and_the_log_says_so(tmp_path, caplog):
     with caplog.at_level("INFO"):
-        cases = labeled_cases(None, tmp_path, spatial_dims=2, tasks=("tube_ct",), cases_per_task=2)
+        cases = labeled_cases(None, tmp_path, spatial_dims=2, phantom_tasks=("tube_ct",), phantom_cases=2)
     assert names(cases) == ["tube_ct_000", "tube_ct_001"]
     assert all(case["phantom"] for case in cases)
     assert "no dataset_dir given: using 2 phantom scans" in caplog.text
@@ -380,7 +380,7 @@ def test_split_is_drawn_once(decathlon_folder, tmp_path, monkeypatch):
 
 
 def test_split_without_data_makes_phantoms_only_when_asked(tmp_path):
-    split = case_split(None, tmp_path, spatial_dims=2, cases_per_task=4, seed=5)
+    split = case_split(None, tmp_path, spatial_dims=2, phantom_cases=4, seed=5)
     assert not (tmp_path / "out").exists()
     assert len(split.part("train")) == 3 * len({case["task"] for case in split.part("val")})
     assert all(case["phantom"] for part in ("train", "val") for case in split.part(part))

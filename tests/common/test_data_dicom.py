@@ -201,7 +201,7 @@ def test_files_of_the_volume_reach_the_postprocessing_of_the_evaluator(series_fo
 
 def test_modality_of_a_series_is_read_from_its_tag(series_folder):
     image = load(str(series_folder()))
-    normalized = NormalizeByModalityd("image", default="MR")({"image": image})["image"]
+    normalized = NormalizeByModalityd("image", modality="MR")({"image": image})["image"]
     assert_close(normalized.as_tensor(), (expected_volume().clamp(-1000, 1000) + 1000) / 2000)
 
 

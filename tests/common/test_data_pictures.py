@@ -59,7 +59,7 @@ def test_folder_of_pictures_loads(tmp_path):
 def test_strange_phantoms_are_of_the_kind_that_is_known(tmp_path):
     assert ood_tasks(["cells_rgb"]) == ("fibers_rgb", "brown_cells_rgb")
     assert ood_tasks(PHANTOM_TASKS) == tuple(task for task in TASKS if task not in PHANTOM_TASKS)
-    groups = phantom_test_cases(str(tmp_path), spatial_dims=2, tasks=["cells_rgb"])
+    groups = phantom_test_cases(str(tmp_path), spatial_dims=2, phantom_tasks=["cells_rgb"])
     assert {case["task"] for case in groups["in_distribution"]} == {"cells_rgb"}
     assert {case["task"] for case in groups["out_of_distribution"]} == {"fibers_rgb", "brown_cells_rgb"}
 

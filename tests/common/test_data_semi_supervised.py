@@ -115,7 +115,7 @@ class TestSplit:
         first = self.split(folder, tmp_path, test_fraction=0.25)
         names = ("train", "unlabeled", "val", "test")
         write_split({name: first.part(name) for name in names}, tmp_path / "split.json")
-        second = self.split(folder, tmp_path, split_file=str(tmp_path / "split.json"), labeled_seed=9)
+        second = self.split(folder, tmp_path, split_file=str(tmp_path / "split.json"), seed=9)
         for name in names[:3]:
             assert [case["case"] for case in second.part(name)] == [case["case"] for case in first.part(name)]
         assert not any("label" in case for case in second.part("unlabeled"))

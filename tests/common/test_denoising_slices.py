@@ -223,7 +223,9 @@ def dataset(tmp_path):
 
 
 def noisy():
-    return Compose([lambda data: {**data, "label": data["image"].clone()}, RandCoarseNoised("image", resolution=4)])
+    return Compose(
+        [lambda data: {**data, "label": data["image"].clone()}, RandCoarseNoised("image", noise_resolution=4)]
+    )
 
 
 class TestDataset:

@@ -115,7 +115,7 @@ def fit(tmp_path):
     return run
 
 
-@pytest.mark.parametrize(("settings", "c"), [({}, 2.5), ({"c": 3.0}, 3.0)])
+@pytest.mark.parametrize(("settings", "c"), [({}, 2.5), ({"threshold_c": 3.0}, 3.0)])
 def test_bank_is_bound_to_the_weights_on_disk(fit, tmp_path, settings, c):
     bank, trained = fit(**settings), Network(seed=1)
     direct = direct_signatures(trained, CASES)

@@ -33,7 +33,7 @@ def optimizer_of(network, rate=1.0):
 def run_schedule(losses, interval=2, epochs=100, schedule=None, **settings):
     """Runs an engine over the losses, one epoch per evaluation; returns the schedule, the engine and the rates."""
     optimizer = optimizer_of(nn.Linear(1, 1))
-    schedule = schedule or PlateauSchedule(optimizer, interval=interval, **settings)
+    schedule = schedule or PlateauSchedule(optimizer, schedule_interval=interval, **settings)
     values, rates = iter(losses), []
     engine = Engine(lambda engine, batch: [{"loss": torch.tensor(next(values))}])
     schedule.attach(engine)
@@ -65,13 +65,13 @@ def test_loss_that_is_not_a_number_counts_as_not_lower():
 
 @pytest.mark.parametrize(("patience", "epochs"), [(0, 6), (1, 2), (3, 4)])
 def test_patience_and_factor_can_be_set(patience, epochs):
-    _, engine, rates = run_schedule([1.0] * 6, interval=1, patience=patience, factor=0.5)
+    _, engine, rates = run_schedule([1.0] * 6, interval=1, schedule_patience=patience, schedule_factor=0.5)
     assert engine.state.epoch == epochs
     assert rates == pytest.approx([0.5**k for k in range(epochs)])
 
 
 def test_epoch_is_finished_before_training_stops():
-    schedule = PlateauSchedule(optimizer_of(nn.Linear(1, 1)), interval=1)
+    schedule = PlateauSchedule(optimizer_of(nn.Linear(1, 1)), schedule_interval=1)
     engine = Engine(lambda engine, batch: {"loss": torch.tensor(1.0)})
     schedule.attach(engine)
     engine.run(range(8), max_epochs=5)
@@ -116,7 +116,7 @@ def test_schedule_decides_by_the_loss_of_all_processes(group):
 
 
 def test_state_holds_the_mean_of_what_all_have_summed(group):
-    schedule = PlateauSchedule(optimizer_of(nn.Linear(1, 1)), interval=5)
+    schedule = PlateauSchedule(optimizer_of(nn.Linear(1, 1)), schedule_interval=5)
     engine = Engine(lambda engine, batch: {"loss": torch.tensor(2.0)})
     schedule.attach(engine)
     engine.run(range(3), max_epochs=1)
@@ -129,16 +129,16 @@ def test_state_holds_the_mean_of_what_all_have_summed(group):
 
 def test_defaults_of_the_schedule_are_the_paper_s():
     schedule = PlateauSchedule(optimizer_of(nn.Linear(1, 1)))
-    assert (schedule.interval, schedule.scheduler.factor, schedule.patience) == (2000, 0.9, 2)
+    assert (schedule.schedule_interval, schedule.scheduler.factor, schedule.schedule_patience) == (2000, 0.9, 2)
     assert schedule.val_interval == 1
 
 
 @pytest.mark.parametrize("cut", [1, 2, 3, 4])
 def test_resumed_schedule_goes_on_as_an_uninterrupted_one(cut):
     losses = [3.0, 3.0, 2.0, 2.5, 2.4, 2.6, 2.0, 2.0, 1.0, 1.0]
-    whole, _, rates = run_schedule(losses, epochs=5, patience=0)
-    first, _, before = run_schedule(losses[: 2 * cut], patience=0)
-    second = PlateauSchedule(optimizer_of(nn.Linear(1, 1), rate=before[-1]), interval=2, patience=0)
+    whole, _, rates = run_schedule(losses, epochs=5, schedule_patience=0)
+    first, _, before = run_schedule(losses[: 2 * cut], schedule_patience=0)
+    second = PlateauSchedule(optimizer_of(nn.Linear(1, 1), rate=before[-1]), schedule_interval=2, schedule_patience=0)
     second.load_state_dict(first.state_dict())
     _, _, after = run_schedule(losses[2 * cut :], schedule=second)
     assert before + after == pytest.approx(rates)

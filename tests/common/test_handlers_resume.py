@@ -50,7 +50,7 @@ class Run:
         self.evaluator.state.key_metric_name = "dice"
         self.best = BestWeights(self.network, str(folder / "model.pt"))
         self.history = TrainingHistory(str(folder), self.evaluator, optimizer)
-        schedule = PlateauSchedule(optimizer, interval=2, patience=0)
+        schedule = PlateauSchedule(optimizer, schedule_interval=2, schedule_patience=0)
         members = {"network": self.network, "optimizer": optimizer, "schedule": schedule}
         members |= {"best": self.best, "history": self.history}
         self.checkpoint = TrainingCheckpoint(str(folder / "checkpoint.pt"), members, resume=resume)

@@ -30,7 +30,7 @@ def halve(data):
 
 def dataset(dims, **settings):
     cases = [{"number": number, "dims": dims, "case": f"case_{number}"} for number in range(3)]
-    return PatchDataset(cases, load, [halve], patch_size=[PATCH] * dims, **settings)
+    return PatchDataset(cases, load, [halve], roi_size=[PATCH] * dims, **settings)
 
 
 def slow_patch(image, start, size):
@@ -125,10 +125,10 @@ def test_padding_counts_as_background_only_when_asked():
     def full(case):
         return load(case) | {"label": torch.ones(1, *SIZES[2][case["number"]])}
 
-    data = PatchDataset([{"number": 0, "dims": 2}], full, [], patch_size=[PATCH] * 2)
+    data = PatchDataset([{"number": 0, "dims": 2}], full, [], roi_size=[PATCH] * 2)
     with pytest.raises(LabelError, match="hold no background"):
         _ = data.counts
-    data = PatchDataset([{"number": 0, "dims": 2}], full, [], patch_size=[PATCH] * 2, count_padding=True)
+    data = PatchDataset([{"number": 0, "dims": 2}], full, [], roi_size=[PATCH] * 2, count_padding=True)
     assert (data.counts.positive, data.counts.negative) == (6, 4)
 
 
@@ -136,7 +136,7 @@ def test_labels_without_foreground_are_named():
     def empty(case):
         return load(case) | {"label": torch.zeros(1, *SIZES[2][case["number"]])}
 
-    data = PatchDataset([{"number": 0, "dims": 2}], empty, [], patch_size=[PATCH] * 2)
+    data = PatchDataset([{"number": 0, "dims": 2}], empty, [], roi_size=[PATCH] * 2)
     with pytest.raises(LabelError, match=r"labels of all 1 training cases hold no foreground.*foreground_labels"):
         _ = data.num_original
 
@@ -148,7 +148,7 @@ def test_every_image_is_loaded_once():
         seen.append(case["number"])
         return load(case)
 
-    data = PatchDataset([{"number": n, "dims": 2} for n in range(3)], counting, [halve], patch_size=[PATCH] * 2)
+    data = PatchDataset([{"number": n, "dims": 2} for n in range(3)], counting, [halve], roi_size=[PATCH] * 2)
     assert not seen, "nothing is read before it is needed"
     for _ in range(2):
         _ = [data[index] for index in range(len(data))]
@@ -229,7 +229,7 @@ class TestPatchSampler:
 
     @pytest.mark.parametrize("number", [4, 6, 15])
     def test_epoch_has_the_length_asked_for_and_no_patch_twice_before_all_came(self, number):
-        sampler = PatchSampler(Known(), num_samples=number)
+        sampler = PatchSampler(Known(), samples_per_epoch=number)
         sampler.choose([11, 12, 13, 25, 36, 47])
         drawn = list(sampler)
         assert len(drawn) == len(sampler) == number

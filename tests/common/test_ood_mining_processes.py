@@ -24,7 +24,7 @@ def score():
     with torch.no_grad():
         network.weight.copy_(torch.linspace(-1, 1, network.weight.numel()).reshape(network.weight.shape))
         network.bias.zero_()
-    data = PatchDataset([{"image": str(n), "case": str(n)} for n in range(3)], load, [], patch_size=[8, 8])
+    data = PatchDataset([{"image": str(n), "case": str(n)} for n in range(3)], load, [], roi_size=[8, 8])
     miner = CandidateMiner(data, network, torch.device("cpu"), batch_size=4)
     return miner.scores_of(range(data.num_original, data.num_original + CANDIDATES))
 

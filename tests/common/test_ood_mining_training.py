@@ -50,7 +50,7 @@ def scale(data):
 
 @pytest.fixture
 def make(cases, tmp_path, caplog):
-    """Makes a training of two epochs on the first three cases; ``make(fraction=...)``."""
+    """Makes a training of two epochs on the first three cases; ``make(ood_fraction=...)``."""
     caplog.set_level(logging.INFO)
 
     def build(
@@ -61,7 +61,7 @@ def make(cases, tmp_path, caplog):
         network = network or nn.Sequential(
             nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 1)
         )
-        dataset = PatchDataset(settings.pop("cases", cases[:3]), load, [scale], patch_size=[PATCH] * 2, seed=seed)
+        dataset = PatchDataset(settings.pop("cases", cases[:3]), load, [scale], roi_size=[PATCH] * 2, seed=seed)
         optimizer = torch.optim.Adam(network.parameters(), settings.pop("rate", 0.05))
         schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [1], 0.5)
         sampler = PatchSampler(dataset, seed=seed)
@@ -84,7 +84,9 @@ def make(cases, tmp_path, caplog):
             train_data_loader=DataLoader(dataset, batch_size=2, sampler=sampler), loss_function=CombinedDiceLoss(),
             prepare_batch=prepare_patches, decollate=False, train_handlers=[*every, history, rate_change, checkpoint],
         )  # fmt: skip
-        chosen = {key: settings.pop(key) for key in ("fraction", "target", "exact") if key in settings}
+        chosen = {
+            key: settings.pop(key) for key in ("ood_fraction", "target_ratio", "exact_fraction") if key in settings
+        }
         miner = CandidateMiner(dataset, network, "cpu", seed=seed, **chosen)
         training = StagedTraining(
             trainer, sampler, best, history, checkpoint, board, miner, cases[3:], output_dir=str(folder),
@@ -173,7 +175,7 @@ class TestMethod:
         assert {patch["index"] for patch in selected} <= chosen
 
     def test_combined_training_sees_known_and_selected_patches(self, make):
-        training, seen = make(fraction=1.0), []
+        training, seen = make(ood_fraction=1.0), []
         train = training._train
         training._train = lambda indices, *rest: (seen.append(list(indices)), train(indices, *rest))
         training.run()
@@ -183,14 +185,14 @@ class TestMethod:
         assert selected
 
     def test_only_ood_sees_the_selected_alone_and_keeps_its_weights(self, make):
-        training = make(fraction=1.0, only_ood=True)
+        training = make(ood_fraction=1.0, only_ood=True)
         training.run()
         assert list(training.sampler.chosen) == read_selection(training.folder / "ood_selected.json")
         assert weights(training.weights_file)
 
     def test_both_trainings_start_from_the_same_weights(self, make):
         """Without any selected patch the second training repeats the first, bit for bit."""
-        training = make(fraction=0.0)
+        training = make(ood_fraction=0.0)
         training.run()
         assert_close(weights(training.weights_file), weights(training.baseline_file), rtol=0, atol=0)
         first, second = (
@@ -213,7 +215,7 @@ class TestMethod:
             make(rate=0.0, network=bright_finder(), only_ood=True).run()
 
     def test_exact_fraction_is_taken_where_asked(self, make):
-        training = make(exact=True, target=0.5)
+        training = make(exact_fraction=True, target_ratio=0.5)
         training.run()
         report = json.loads((training.folder / "proportion.json").read_text())
         assert report["fraction"] == report["exact_fraction"]
@@ -266,7 +268,7 @@ class TestStages:
     @pytest.mark.parametrize(
         ("change", "repeated"),
         [
-            ({"fraction": 0.3}, [2, 3]),
+            ({"ood_fraction": 0.3}, [2, 3]),
             ({"only_ood": True}, [3]),
             ({"epochs": 3}, [0, 3]),
             ({"rate": 0.01}, [0, 1, 2, 3]),
@@ -276,12 +278,12 @@ class TestStages:
         ids=str,
     )
     def test_changed_input_repeats_what_depends_on_it(self, make, caplog, change, repeated):
-        make(fraction=1.0).run()
+        make(ood_fraction=1.0).run()
         stages(caplog)
-        make(**({"fraction": 1.0} | change)).run()
+        make(**({"ood_fraction": 1.0} | change)).run()
         found = stages(caplog)
         assert [found[index] for index in repeated] == [STARTED[index] for index in repeated]
-        if change.keys() <= {"fraction", "only_ood"}:
+        if change.keys() <= {"ood_fraction", "only_ood"}:
             assert [line for line in found if "skipped" in line] == SKIPPED[: repeated[0]]
 
     def test_changed_data_repeat_everything(self, make, cases, caplog):
@@ -309,9 +311,9 @@ class TestStages:
         assert stages(caplog) == STARTED[:1]
 
     def test_trainings_may_share_a_baseline(self, make, caplog):
-        make("one", baseline_dir="base", fraction=1.0).run()
+        make("one", baseline_dir="base", ood_fraction=1.0).run()
         stages(caplog)
-        second = make("two", baseline_dir="base", fraction=0.5)
+        second = make("two", baseline_dir="base", ood_fraction=0.5)
         second.run()
         assert stages(caplog) == SKIPPED[:2] + STARTED[2:]
         selections = [read_selection(second.folder.parent / name / "ood_selected.json") for name in ("one", "two")]
@@ -320,20 +322,20 @@ class TestStages:
 
 class TestResuming:
     def test_longer_run_goes_on_where_the_selection_is_the_same(self, make):
-        make("whole", fraction=0.0, epochs=3).run()
-        make("parts", fraction=0.0, epochs=1).run()
-        resumed = make("parts", fraction=0.0, epochs=3, resume=True)
+        make("whole", ood_fraction=0.0, epochs=3).run()
+        make("parts", ood_fraction=0.0, epochs=1).run()
+        resumed = make("parts", ood_fraction=0.0, epochs=3, resume=True)
         resumed.run()
-        whole = make("whole", fraction=0.0, epochs=3)
+        whole = make("whole", ood_fraction=0.0, epochs=3)
         assert_close(weights(resumed.weights_file), weights(whole.weights_file), rtol=0, atol=0)
 
     def test_checkpoint_of_another_selection_is_not_gone_on_from(self, make, caplog):
-        make("parts", fraction=1.0, epochs=1).run()
-        make("parts", fraction=0.5, epochs=2, resume=True).run()
+        make("parts", ood_fraction=1.0, epochs=1).run()
+        make("parts", ood_fraction=0.5, epochs=2, resume=True).run()
         assert "is of other inputs than this run's: training starts anew" in caplog.text
-        whole = make("whole", fraction=0.5, epochs=2)
+        whole = make("whole", ood_fraction=0.5, epochs=2)
         whole.run()
-        resumed = make("parts", fraction=0.5, epochs=2)
+        resumed = make("parts", ood_fraction=0.5, epochs=2)
         assert_close(weights(resumed.weights_file), weights(whole.weights_file), rtol=0, atol=0)
 
     def test_nothing_to_resume_from_is_an_error(self, make):
