@@ -37,7 +37,7 @@ test-gpu: setup ## the tests that need a CUDA device
 
 test-label: export MONAILABEL_PYTHON := $(CURDIR)/.venv-label/bin/python
 test-label: setup .venv-label/ready ## the tests with the real server of MONAI Label
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests/label
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile tests/label
 
 PACKAGES := python -c "import sysconfig; print(sysconfig.get_path('purelib'))"
 

@@ -1,4 +1,8 @@
+<<<<<<< HEAD
 """Makes segmentation networks with common encoders, through the optional package segmentation-models-pytorch."""
+=======
+"""Builds segmentation networks with well-known encoders, through the optional package segmentation-models-pytorch."""
+>>>>>>> main
 
 from __future__ import annotations
 
@@ -36,19 +40,20 @@ def encoder_network(
     """Returns a network of segmentation-models-pytorch, which gives logits; its last feature map is ``decoder``'s.
 
     Args:
-        network_pair: architecture and encoder, joined by the first hyphen, such as one of ``PAIRS``.
-        in_channels: channels of the image.
-        out_channels: channels of the logits, background included.
-        encoder_weights: pre-trained weights of the encoder: a state dictionary as torchvision or timm writes it.
-            Nothing is ever downloaded; without a file the encoder starts from random weights.
-        spatial_dims: 2; the package has no networks for volumes.
-        norm: ``batch``; the encoders are made with it.
+        network_pair: Architecture and encoder, joined by the first hyphen, such as one of ``PAIRS``.
+        in_channels: Number of channels of the image; with ``encoder_weights``, accepted is 3.
+        out_channels: Number of channels of the logits, background included.
+        encoder_weights: Path of pre-trained weights of the encoder: a state dictionary as torchvision or timm writes
+            it. Nothing is ever downloaded; without a file, the default, the encoder starts from random weights.
+        spatial_dims: Number of spatial axes; accepted is 2, the default. The package does not have networks for
+            volumes.
+        norm: Normalization; accepted is ``batch``, the default, since the encoders are made with it.
 
     Raises:
-        ConfigError: when the package is not installed, or has no such architecture or encoder, or the images are
+        ConfigError: When the package is not installed, or has no such architecture or encoder, or the images are
             volumes, or weights are given for images of other than three channels, or ``norm`` is not accepted.
-        MissingDataError: when there is no such file.
-        WeightsError: when the file holds weights of another encoder.
+        MissingDataError: When there is no such file.
+        WeightsError: When the file holds weights of another encoder.
     """
     if norm != "batch":
         raise ConfigError(

@@ -11,12 +11,12 @@ def find_layer(network: nn.Module, name: str, *, setting: str) -> nn.Module:
     """Returns the submodule of that name.
 
     Args:
-        network: any network.
-        name: as ``named_modules`` gives it.
-        setting: what a message calls the list of names.
+        network: Network with any layers.
+        name: Name of the layer, as ``named_modules`` gives it.
+        setting: Name of the list of names in messages.
 
     Raises:
-        ConfigError: when there is none, with the names that there are.
+        ConfigError: When there is none, with the names that there are.
     """
     try:
         return network.get_submodule(name)
