@@ -16,7 +16,7 @@ setup: .venv/ready ## create .venv and install requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@
 
-demo: setup ## train on phantom scans, fit the signature bank, judge known and strange scans
+demo: setup ## train on phantom scans, fit the signature bank, judge in- and out-of-distribution scans
 	$(RUN) bundles/spectral_ood/configs/train.json --output_dir $(DEMO) --max_epochs 10 --val_interval 2 \
 		--batch_size 2 --learning_rate 0.002 --phantom_cases 10
 	$(RUN) bundles/spectral_ood/configs/inference.json --model_dir $(DEMO)/models --output_dir $(DEMO)/inference

@@ -1,4 +1,8 @@
+<<<<<<< HEAD
+"""Samples several data sets at once (multi-task training)."""
+=======
 """Draws samples of several data sets at once (multi-task training)."""
+>>>>>>> main
 
 from __future__ import annotations
 
@@ -90,10 +94,17 @@ class PatchSampler(Sampler[int]):
     The order depends on the seed and the epoch alone; under distributed training every rank takes its share of it.
 
     Args:
-        data: Patches, of which the first ``num_known`` are chosen at the start, see ``PatchDataset``.
+<<<<<<< HEAD
+        data: of which the first ``num_original`` patches are chosen at the start, see ``PatchDataset``.
+        seed: of the order.
+        samples_per_epoch: patches in an epoch, over all ranks; as many as are chosen by default. A fixed number gives
+            equal epochs to training sets of different sizes.
+=======
+        data: Patches, of which the first ``num_original`` are chosen at the start, see ``PatchDataset``.
         seed: Seed of the generator that draws the order; the same seed gives the same order. 0 by default.
         samples_per_epoch: Number of patches in an epoch, over all ranks; as many as are chosen by default. A fixed
             number gives equal epochs to training sets of different sizes.
+>>>>>>> main
     """
 
     def __init__(self, data: Any, *, seed: int = 0, samples_per_epoch: int | None = None) -> None:
@@ -105,7 +116,7 @@ class PatchSampler(Sampler[int]):
     @property
     def chosen(self) -> Sequence[int]:
         """Numbers of the patches that are drawn from."""
-        return range(self.data.num_known) if self._chosen is None else self._chosen
+        return range(self.data.num_original) if self._chosen is None else self._chosen
 
     def choose(self, indices: Sequence[int]) -> None:
         """Sets the numbers of the patches that are drawn from.

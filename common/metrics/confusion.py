@@ -1,4 +1,8 @@
+<<<<<<< HEAD
+"""Counts which class is taken for which, and computes the measures that follow from the matrices.
+=======
 """Counts which class is taken for which, and measures what follows from such confusion matrices.
+>>>>>>> main
 
 A matrix ``(C, C)`` holds numbers of pixels, the true class along the first axis, the predicted one along the second;
 class 0 is the background. Matrices of several images may be added.
@@ -83,12 +87,12 @@ def pooled_dice(matrix: Matrix) -> float:
 
 
 def class_ious(matrix: Matrix) -> list[float]:
-    """Returns the IoU of every foreground class; NaN for a class that the truth has not."""
+    """Returns the IoU of every foreground class; NaN for a class that the truth does not have."""
     return _per_class(matrix, lambda right, rows, columns: right / (rows + columns - right))
 
 
 def class_dices(matrix: Matrix) -> list[float]:
-    """Returns the Dice of every foreground class; NaN for a class that the truth has not."""
+    """Returns the Dice of every foreground class; NaN for a class that the truth does not have."""
     return _per_class(matrix, lambda right, rows, columns: 2 * right / (rows + columns))
 
 

@@ -1,4 +1,8 @@
+<<<<<<< HEAD
+"""Makes phantom scans: small labeled images of made-up organs and modalities, the same for the same seed."""
+=======
 """Makes phantom scans: small labeled images of several made-up organs and modalities, the same for the same seed."""
+>>>>>>> main
 
 from __future__ import annotations
 
@@ -60,7 +64,7 @@ IMBALANCED_TASKS: dict[str, PhantomTask] = {"bud_mr": PhantomTask("MR", "bud", 3
 """Tasks of several classes of unequal size, for bundles that name them."""
 
 
-def strange_tasks(tasks: Sequence[str]) -> tuple[str, ...]:
+def ood_tasks(tasks: Sequence[str]) -> tuple[str, ...]:
     """Returns the tasks whose phantoms are out-of-distribution where those of ``tasks`` are trained on."""
     for kind in (PICTURE_TASKS, FRAME_TASKS, BRAIN_TASKS):
         if any(task in kind for task in tasks):

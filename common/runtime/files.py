@@ -95,7 +95,7 @@ def fingerprint(source: str | Path | Sequence[str | Path]) -> str:
 
 
 def write_json(content: Any, path: str | Path) -> None:
-    """Writes ``content`` as JSON; NaN and infinity, which JSON has not, become null.
+    """Writes ``content`` as JSON; NaN and infinity, which JSON does not have, become null.
 
     Raises:
         OutputError: When the file cannot be written.
