@@ -1,4 +1,8 @@
-"""Archives of bundles: built, signed, verified, installed. Needs nothing but the standard library and cryptography."""
+<<<<<<< HEAD
+"""Builds, signs, verifies and installs archives of bundles, with the standard library and cryptography only."""
+=======
+"""Builds, signs, verifies and installs archives of bundles, with the standard library and cryptography alone."""
+>>>>>>> main
 
 from .build import build_archive, build_archives, build_tool
 from .signature import sign

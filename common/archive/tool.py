@@ -1,4 +1,8 @@
-"""The command line of ``bundle_tool.pyz``, which needs nothing but Python (and ``cryptography`` for signatures)."""
+<<<<<<< HEAD
+"""Runs the command line of ``bundle_tool.pyz``, which needs Python alone (and ``cryptography`` for signatures)."""
+=======
+"""Runs the commands of ``bundle_tool.pyz``, which needs nothing but Python (and ``cryptography`` for signatures)."""
+>>>>>>> main
 
 from __future__ import annotations
 
@@ -18,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs ``verify``, ``install`` or ``sign`` and returns the exit status.
 
     Args:
-        arguments: of the command line, without the program; those of this process by default.
+        arguments: Arguments of the command line without the program; those of this process by default.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     options = vars(_parser().parse_args(arguments))
