@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""Checks what holds for every signature bank, with the standard library only, as the archive tool does."""
-=======
 """Checks what holds for every signature bank, with the standard library only: the archive tool does not have numpy."""
->>>>>>> main
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""Measures how far probabilities near the surface of a structure can be trusted.
-=======
 """Measures the calibration of predicted probabilities near the surface of a structure.
->>>>>>> main
 
 Karimi and Gholipour, IEEE Trans. Artif. Intell. 4(2), 2023, section III-E; bins and band as fixed in this project.
 """

@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""Defines the errors a user can cause: one line that says what, where, what is accepted and what to do.
-=======
 """Names the errors a user can cause, each with one line that says what, where, what is accepted and what to do.
->>>>>>> main
 
 Every class is a :class:`BundleError` *and* the matching built-in, so that callers may catch either.
 """

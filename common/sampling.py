@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""Samples several data sets at once (multi-task training)."""
-=======
 """Draws samples of several data sets at once (multi-task training)."""
->>>>>>> main
 
 from __future__ import annotations
 
@@ -94,17 +90,10 @@ class PatchSampler(Sampler[int]):
     The order depends on the seed and the epoch alone; under distributed training every rank takes its share of it.
 
     Args:
-<<<<<<< HEAD
-        data: of which the first ``num_original`` patches are chosen at the start, see ``PatchDataset``.
-        seed: of the order.
-        samples_per_epoch: patches in an epoch, over all ranks; as many as are chosen by default. A fixed number gives
-            equal epochs to training sets of different sizes.
-=======
         data: Patches, of which the first ``num_original`` are chosen at the start, see ``PatchDataset``.
         seed: Seed of the generator that draws the order; the same seed gives the same order. 0 by default.
         samples_per_epoch: Number of patches in an epoch, over all ranks; as many as are chosen by default. A fixed
             number gives equal epochs to training sets of different sizes.
->>>>>>> main
     """
 
     def __init__(self, data: Any, *, seed: int = 0, samples_per_epoch: int | None = None) -> None:

@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""Builds, signs, verifies and installs archives of bundles, with the standard library and cryptography only."""
-=======
 """Builds, signs, verifies and installs archives of bundles, with the standard library and cryptography alone."""
->>>>>>> main
 
 from .build import build_archive, build_archives, build_tool
 from .signature import sign

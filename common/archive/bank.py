@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""Reads a signature bank with the standard library only: its numbers must imply its threshold."""
-=======
 """Reads a signature bank as bytes, with the standard library only: its numbers must imply its threshold."""
->>>>>>> main
 
 from __future__ import annotations
 

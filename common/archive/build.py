@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""Builds archives of bundles, each with a copy of the shared package, so that nothing else is needed."""
-=======
 """Builds archives of bundles: each carries the shared package, so that it needs nothing else where it is unpacked."""
->>>>>>> main
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""Tells whether a file of an archive is what its name says: text is text, nothing else is a pickle."""
-=======
 """Checks that a file is what its name says: text is text, and nothing is a pickle under another name."""
->>>>>>> main
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""Writes and reads the manifest: what an archive holds, byte for byte, and what it was made for."""
-=======
 """Writes and reads the manifest of an archive: what it holds, byte for byte, and what it was made for."""
->>>>>>> main
 
 from __future__ import annotations
 

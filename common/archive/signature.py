@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""Signs archives with Ed25519 and checks the signatures, which are those of ``openssl pkeyutl -rawin``."""
-=======
 """Signs archives by Ed25519: detached, raw, over the bytes of the file, as ``openssl pkeyutl -rawin`` has them."""
->>>>>>> main
 
 from __future__ import annotations
 

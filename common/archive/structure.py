@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""Checks the form of an archive before anything in it is read as what it claims to be."""
-=======
 """Checks the form of an archive, before anything in it is read as what it claims to be."""
->>>>>>> main
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""Runs the command line of ``bundle_tool.pyz``, which needs Python alone (and ``cryptography`` for signatures)."""
-=======
 """Runs the commands of ``bundle_tool.pyz``, which needs nothing but Python (and ``cryptography`` for signatures)."""
->>>>>>> main
 
 from __future__ import annotations
 

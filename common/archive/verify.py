@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""Verifies and installs an archive before anything in it is parsed as a config or run."""
-=======
 """Verifies and installs an archive, before anything in it is parsed as a config or run."""
->>>>>>> main
 
 from __future__ import annotations
 

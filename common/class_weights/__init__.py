@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""Weighs classes for co-training on imbalanced data.
-=======
 """Weighs classes for co-training on imbalanced classes.
->>>>>>> main
 
 Zhang et al., *Double-Mix Pseudo-Label Framework: Enhancing Semi-Supervised Segmentation on Category-Imbalanced CT
 Volumes*, Int. J. Computer Assisted Radiology and Surgery. DisW and DifW are of Wang and Li, *DHC: Dual-debiased

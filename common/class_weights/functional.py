@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""Computes class weights as pure functions: counts of a batch, class by class, and what follows from them.
-=======
 """Computes class weights: what happened in a batch, class by class, and what follows from it.
->>>>>>> main
 
 Class 0 is background. Nothing here waits for the device, and no loop runs over classes.
 """

@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""Keeps class weights over the steps of a co-training.
-=======
 """Remembers class weights from step to step: the modules of a co-training step.
->>>>>>> main
 
 A module is given :class:`ClassStatistics`, sums over one batch that are the same on every rank, and keeps what it
 remembers in buffers, which travel with checkpoints and devices.

@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""Describes bundle and verdict in the few characters that DICOM allows."""
-=======
 """Describes the bundle that made DICOM files, and its verdict, in the few characters that DICOM allows."""
->>>>>>> main
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""Makes the DICOM structured report of a verdict, whose items viewers show as lines of name and value."""
-=======
 """Builds the report: the verdict as a DICOM structured report, whose items viewers show as lines of name and value."""
->>>>>>> main
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""Makes the DICOM segmentation: a binary segment for every class, in the frames of the source series."""
-=======
 """Builds the DICOM segmentation: a binary segment for every class, in the frames of the source series."""
->>>>>>> main
 
 from __future__ import annotations
 

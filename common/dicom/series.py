@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""Reads one DICOM series as a volume, without any attribute of the patient."""
-=======
 """Reads one DICOM series: its slices as a volume, without any attribute of the patient."""
->>>>>>> main
 
 from __future__ import annotations
 

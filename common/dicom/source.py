@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""Reads the source series as DICOM output needs it: headers to refer to, without what they say of the patient."""
-=======
 """Reads the source series as DICOM output needs it: headers to refer to, apart from what they say of the patient."""
->>>>>>> main
 
 from __future__ import annotations
 

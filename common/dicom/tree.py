@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""Finds DICOM series by their UID in a folder tree as a PACS exports it, and lists the rest with the reason."""
-=======
 """Finds DICOM series in a folder tree as a PACS exports it: by their UID, the rest listed with the reason."""
->>>>>>> main
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""Serves bundles that judge scans in MONAI Label, with active learning by OODM.
-=======
 """Serves bundles that judge scans as a MONAI Label app: every bundle in its folder, and active learning by OODM.
->>>>>>> main
 
 Copy this folder anywhere, put unpacked bundles into its ``model`` folder and start the server, see ``README.md``.
 Nothing is ever downloaded. Only MONAI Label imports this module; it looks for a class whose direct base is

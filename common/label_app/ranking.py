@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""Ranks the images to label next by the scores that MONAI Label's datastore keeps.
-=======
 """Tells which image to label next, from the scores that MONAI Label's datastore keeps for every image.
->>>>>>> main
 
 Plain Python, so that it is tested without MONAI Label. ``main.py`` imports it as ``ranking``: MONAI Label puts the
 folder of an app, wherever it was copied, on Python's path.

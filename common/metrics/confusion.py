@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""Counts which class is taken for which, and computes the measures that follow from the matrices.
-=======
 """Counts which class is taken for which, and measures what follows from such confusion matrices.
->>>>>>> main
 
 A matrix ``(C, C)`` holds numbers of pixels, the true class along the first axis, the predicted one along the second;
 class 0 is the background. Matrices of several images may be added.

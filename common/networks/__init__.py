@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""Defines networks that several bundles may use."""
-=======
 """Defines the networks of the bundles."""
->>>>>>> main
 
 from .dense_skip_unet import DenseSkipUNet
 from .encoders import encoder_network

@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""Makes segmentation networks with common encoders, through the optional package segmentation-models-pytorch."""
-=======
 """Builds segmentation networks with well-known encoders, through the optional package segmentation-models-pytorch."""
->>>>>>> main
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""Defines a U-Net whose last convolution, the head, stands apart, so that tasks can share the rest."""
-=======
 """Defines a U-Net whose last convolution, the head, stands apart from the rest, so that tasks can share the rest."""
->>>>>>> main
 
 from __future__ import annotations
 

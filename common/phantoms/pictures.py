@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""Makes phantom pictures: small labeled color images like stained tissue, the same for the same seed."""
-=======
 """Makes phantom pictures: small labeled color images that look like stained tissue, the same for the same seed."""
->>>>>>> main
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""Makes phantom scans: small labeled images of made-up organs and modalities, the same for the same seed."""
-=======
 """Makes phantom scans: small labeled images of several made-up organs and modalities, the same for the same seed."""
->>>>>>> main
 
 from __future__ import annotations
 

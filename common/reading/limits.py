@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""Checks what every reader demands of an image: a sound place in space and a bearable size."""
-=======
 """Checks what every reader demands of an image before its voxels are read: a sound place in space, a bearable size."""
->>>>>>> main
 
 from __future__ import annotations
 

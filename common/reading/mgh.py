@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""Reads FreeSurfer's ``.mgz`` and verifies its checksum."""
-=======
 """Reads FreeSurfer's ``.mgz`` with its checksum verified."""
->>>>>>> main
 
 from __future__ import annotations
 

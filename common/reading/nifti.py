@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""Reads NIfTI as its header says: the place of the voxels, their number, their checksum."""
-=======
 """Reads NIfTI as its header says and not otherwise: the place of the voxels, their number, their checksum."""
->>>>>>> main
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""Checks the place of a NIfTI image in space, and gives it to the masks that are made of it."""
-=======
 """Checks the place of a NIfTI image in space when it is read, and gives it to the masks that are made of it."""
->>>>>>> main
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""Describes the settings of objects in plain words, and computes their digests.
-=======
 """Describes settings of objects in plain words, and computes their digests.
->>>>>>> main
 
 Two settings that differ have different descriptions, in every process. What cannot be told apart is refused.
 """

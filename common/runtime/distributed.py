@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""Starts groups of processes and tells each its place."""
-=======
 """Spreads a run over processes: its device, its rank, sums over all processes, and their waiting for one another."""
->>>>>>> main
 
 from __future__ import annotations
 

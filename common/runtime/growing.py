@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""Writes text files that grow while a run goes on, and are whole after every entry."""
-=======
 """Appends to text files that grow while a run goes on, and are whole after every entry."""
->>>>>>> main
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""Computes the digest of a network's weights from the bytes of its tensors, with the standard library only."""
-=======
 """Computes the digest of a network's weights, from tensors as torch or as the standard library sees them."""
->>>>>>> main
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""Ends a run at Ctrl-C and SIGTERM with one line, never in the middle of what belongs together."""
-=======
 """Ends a run on Ctrl-C or SIGTERM with one line, never in the middle of what belongs together."""
->>>>>>> main
 
 from __future__ import annotations
 

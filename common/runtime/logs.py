@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""Escapes what a run logs, so that no name of a file can forge a line or steer a terminal."""
-=======
 """Escapes what a run logs, so that no name of a file can forge a line or steer the terminal that shows it."""
->>>>>>> main
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""Says what went wrong in one line for whoever has to mend it."""
-=======
 """Tells what went wrong, as one line for whoever has to mend it."""
->>>>>>> main
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""Opens files that hold a scan: tells which may be opened and where their voxels lie."""
-=======
 """Finds the files that hold a scan: which may be opened, which hold their voxels elsewhere, how a reader opens them."""
->>>>>>> main
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""Goes on without pictures and lines of a log that cannot be made."""
-=======
 """Spares a run the failures of what it can do without: pictures and lines of a log."""
->>>>>>> main
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""Reads and writes network weights: tensors only, complete or absent, and clear words when they do not fit."""
-=======
 """Writes and loads network weights: tensors only, complete or absent, with clear words where they do not fit."""
->>>>>>> main
 
 from __future__ import annotations
 
