@@ -44,7 +44,7 @@ def measure_segmentation(
         (no ground truth; no prediction, for the distances). Then the calibration bins ``(3, num_bins)``.
 
     Raises:
-        ConfigError: when shapes differ or a probability lies outside [0, 1].
+        ConfigError: When shapes differ or a probability lies outside [0, 1].
     """
     predicted = (y_pred > threshold if segmentation is None else segmentation > 0)[None, None]
     truth = (y > 0)[None, None]

@@ -35,8 +35,8 @@ def signed_rank(first: ArrayLike, second: ArrayLike) -> dict[str, float | int | 
     """Returns Wilcoxon's signed-rank test of paired values, two-sided.
 
     Args:
-        first: of every case; NaN where a case has none.
-        second: of the same cases.
+        first: One value for each case; NaN where there is none.
+        second: Values of the same cases, in the same order.
 
     Returns:
         ``n``, the pairs without NaN; ``first`` and ``second``, their means; ``difference`` of the means; and ``p``, 1
@@ -81,7 +81,7 @@ def bootstrap_interval(
     """Returns the percentile bootstrap interval of the median.
 
     Args:
-        values: ``(N,)`` without NaN, such as differences of patients.
+        values: Values ``(N,)`` without NaN, such as differences of patients.
         level: Share of the drawn medians inside the interval, in (0, 1). Default 0.95.
         draws: Number of samples of size N that are drawn with replacement. Default 2000.
         seed: Seed of the generator that draws them; the same seed gives the same interval. Default 0.

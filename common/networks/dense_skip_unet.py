@@ -1,4 +1,4 @@
-"""A residual U-Net whose encoder is densely connected across resolutions."""
+"""Defines a residual U-Net whose encoder is densely connected across resolutions."""
 
 from __future__ import annotations
 
@@ -28,15 +28,17 @@ class DenseSkipUNet(nn.Module):
     ``encoders.3`` (coarse).
 
     Args:
-        spatial_dims: 2 or 3.
-        in_channels: channels of the image.
-        out_channels: channels of the logits; one sigmoid channel per foreground class.
-        features: channels of each level, from fine to coarse; the stride between levels is 2.
-        norm: normalization of the residual units, a name that MONAI knows, or ``None`` for no normalization.
-        dropout: dropout probability inside the residual units, in [0, 1); 0.1 in the paper's UNC-Dropout.
+        spatial_dims: Number of spatial axes, 2 or 3.
+        in_channels: Number of channels of the image.
+        out_channels: Number of channels of the logits; one sigmoid channel per foreground class.
+        features: Channels of each level, from fine to coarse, at least two levels; 14, 28, 56 and 112 by default. The
+            stride between levels is 2.
+        norm: Normalization of the residual units, a name that MONAI accepts, or ``None`` for no normalization;
+            ``instance`` by default.
+        dropout: Dropout probability inside the residual units, in [0, 1); 0 by default, 0.1 in the paper's UNC-Dropout.
 
     Raises:
-        ConfigError: when ``spatial_dims`` or ``features`` is not accepted.
+        ConfigError: When ``spatial_dims`` or ``features`` is not accepted.
 
     Example:
         >>> network = DenseSkipUNet(spatial_dims=2, in_channels=1, out_channels=1, features=(4, 8))
@@ -87,7 +89,7 @@ class DenseSkipUNet(nn.Module):
         """Maps an image ``(B, in_channels, H, W[, D])`` to logits ``(B, out_channels, H, W[, D])``.
 
         Raises:
-            ValueError: when a spatial size is no multiple of ``divisor`` (8 with four levels).
+            ValueError: When a spatial size is no multiple of ``divisor`` (8 with four levels).
         """
         for size in image.shape[2:]:
             if size % self.divisor != 0:

@@ -1,4 +1,4 @@
-"""A U-Net whose last convolution, the head, stands apart from the rest, so that tasks can share the rest."""
+"""Defines a U-Net whose last convolution, the head, stands apart from the rest, so that tasks can share the rest."""
 
 from __future__ import annotations
 
@@ -23,14 +23,15 @@ class HeadedUNet(nn.Module):
     of ``ups``, ``ups.2`` with four levels.
 
     Args:
-        spatial_dims: 2 or 3.
-        in_channels: channels of the image.
-        out_channels: channels of the output: classes with background, or those of a reconstruction.
-        features: channels of each level, from fine to coarse; the stride between levels is 2.
-        norm: normalization, a name that MONAI knows, or ``None`` for none.
+        spatial_dims: Number of spatial axes, 2 or 3.
+        in_channels: Number of channels of the image.
+        out_channels: Number of channels of the output: classes with background, or those of a reconstruction.
+        features: Channels of each level, from fine to coarse, at least two levels; 16, 32, 64 and 128 by default. The
+            stride between levels is 2.
+        norm: Normalization, a name that MONAI accepts, or ``None`` for none; ``instance`` by default.
 
     Raises:
-        ConfigError: when ``spatial_dims`` or ``features`` is not accepted.
+        ConfigError: When ``spatial_dims`` or ``features`` is not accepted.
 
     Example:
         >>> import torch

@@ -1,4 +1,4 @@
-"""The whole method: baseline, mining, and training on the data set together with what was mined."""
+"""Runs the whole method: baseline, mining, and training on the data set together with what was mined."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ STAGES: tuple[Stage, ...] = get_args(Stage)
 
 
 class StagedTraining:
-    """Trains the baseline, mines with it, and trains again on the known and the selected patches shuffled together.
+    """Trains the baseline, mines with it, and trains again on the original and the selected patches shuffled together.
 
     Gao and Xu, *Out-of-distribution data supervision towards biomedical semantic segmentation*
     (https://github.com/StudioYG/Med-OoD). Both trainings start from the same weights and use the same trainer. A stage
@@ -82,7 +82,7 @@ class StagedTraining:
         """
         counts = self.dataset.counts
         logger.info(
-            "%d known patches: %d positive, %d negative", len(counts.foreground), counts.positive, counts.negative
+            "%d original patches: %d positive, %d negative", len(counts.foreground), counts.positive, counts.negative
         )
         self._initial = self.course.states()
         dataset = self.dataset
@@ -130,7 +130,7 @@ class StagedTraining:
 
     def _train_baseline(self) -> None:
         self.course.restart(self._initial, self.baseline_file.parent, self.baseline_file)
-        self.course.run(self._inputs, range(self.dataset.num_known), resume=self.resume)
+        self.course.run(self._inputs, range(self.dataset.num_original), resume=self.resume)
 
     def _score(self) -> None:
         self.miner.score(self.baseline_file, self.candidates_dir)
@@ -146,17 +146,17 @@ class StagedTraining:
                 "ood_fraction"
             )
         if not selected:
-            logger.info("no out-of-distribution patch is selected: the baseline is the result")
+            logger.info("no patch is selected: the baseline is the result")
             self._keep_baseline()
             return
-        known = [] if self.only_ood else range(self.dataset.num_known)
-        logger.info("training on %d known and %d out-of-distribution patches", len(known), len(selected))
+        original = [] if self.only_ood else range(self.dataset.num_original)
+        logger.info("training on %d original and %d mined patches", len(original), len(selected))
         self.course.restart(self._initial, self.output_dir, self.weights_file)
         if self.only_ood:
             # Who sees empty masks alone learns to predict nothing: a metric of 0 is what to expect, and is kept.
             self.course.best.best = -1.0
         # A run that was stopped before its last stage has no checkpoint of that.
-        self.course.run(inputs, [*known, *selected], resume=self.resume and self.course.begun)
+        self.course.run(inputs, [*original, *selected], resume=self.resume and self.course.begun)
 
     def _keep_baseline(self) -> None:
         """Copies the results of the baseline, which the same training on the same patches would repeat."""

@@ -48,10 +48,10 @@ def check_words(configs: Mapping[str, Mapping[str, Any]]) -> None:
     """Makes sure that every setting is described once, in the first config that has it.
 
     Args:
-        configs: name of the file -> content, as :func:`read_configs` gives them.
+        configs: Content of every config by the name of its file, as :func:`read_configs` gives them.
 
     Raises:
-        ConfigError: naming the file and the keys that have no words, words twice, or words without a key.
+        ConfigError: Naming the file and the keys that have no words, words twice, or words without a key.
     """
     described: set[str] = set()
     for name, config in configs.items():
@@ -69,7 +69,7 @@ def knobs_page(bundle: Path) -> str:
     """Returns the page, as Markdown: a table of options, what overlays set, and the parts of each config.
 
     Raises:
-        ConfigError: when an option has no words, see :func:`check_words`.
+        ConfigError: When an option has no words, see :func:`check_words`.
     """
     configs = read_configs(bundle)
     check_words(configs)

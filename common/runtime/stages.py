@@ -1,4 +1,4 @@
-"""Work in stages: each writes what the next one reads, and is skipped when that is there already.
+"""Runs work in stages: each writes what the next one reads, and is skipped when that is there already.
 
 A stage that is killed leaves no record, so a restarted run repeats that stage alone.
 """
@@ -38,7 +38,7 @@ def cases_digest(cases: Sequence[Mapping[str, Any]]) -> str:
     Where the files lie does not matter; the order of the cases does, since seeds draw by number.
 
     Args:
-        cases: with ``image`` and perhaps ``label``, a path or, for a DICOM series, a list of paths.
+        cases: Cases with ``image`` and perhaps ``label``: a path or, for a DICOM series, a list of paths.
     """
     described = []
     for case in cases:
@@ -56,7 +56,7 @@ class Stages:
     has changed or removed its output.
 
     Args:
-        folder: of the records.
+        folder: Folder of the records.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -74,18 +74,19 @@ class Stages:
         """Does the work of a stage, unless it is done; called by every process of a distributed run.
 
         Args:
-            name: of the stage.
-            work: writes every output, atomically.
-            inputs: name -> digest of all that the output depends on: data, weights, settings.
-            outputs: files that the stage writes.
-            before: called when there is work to do, before anything of an earlier run is given up; may refuse it.
+            name: Name of the stage, which names its record.
+            work: Function that writes every output, atomically.
+            inputs: Digests, by name, of all that the output depends on: data, weights, settings.
+            outputs: Paths of the files that the stage writes.
+            before: Function called when there is work to do, before anything of an earlier run is given up. It may
+                refuse the work by an error. Nothing is called by default.
 
         Returns:
             Whether the work was done now.
 
         Raises:
-            MissingDataError: when the work has not written an output.
-            OutputError: when the record cannot be written.
+            MissingDataError: When the work has not written an output.
+            OutputError: When the record cannot be written.
         """
         changed = self._changes(name, inputs, outputs)
         # Every process has looked before any of them changes a file.
@@ -117,12 +118,12 @@ class Stages:
         """Makes sure that a stage is done, for a later one that is run alone.
 
         Args:
-            name: of the stage.
-            inputs: as for :meth:`run`.
-            outputs: as for :meth:`run`.
+            name: Name of the stage.
+            inputs: Digests by name, as for :meth:`run`.
+            outputs: Paths of files, as for :meth:`run`.
 
         Raises:
-            MissingDataError: naming what is missing or changed.
+            MissingDataError: Naming what is missing or changed.
         """
         changed = self._changes(name, inputs, outputs)
         if changed:

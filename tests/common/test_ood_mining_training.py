@@ -139,7 +139,7 @@ class TestMethod:
         network.load_state_dict(weights(training.baseline_file))
         network.eval()
         rows = table(training)
-        assert sorted(int(row["index"]) for row in rows) == list(range(data.num_known, len(data)))
+        assert sorted(int(row["index"]) for row in rows) == list(range(data.num_original, len(data)))
         scores = [float(row["score"]) for row in rows]
         assert scores == sorted(scores, reverse=True)
         for row in rows:
@@ -181,7 +181,7 @@ class TestMethod:
         training.course.sampler.choose = lambda indices: (seen.append(list(indices)), choose(indices))
         training.run()
         selected = read_selection(training.folder / "ood_selected.json")
-        known = list(range(training.dataset.num_known))
+        known = list(range(training.dataset.num_original))
         assert seen == [known, known + selected]
         assert selected
 
@@ -198,7 +198,7 @@ class TestMethod:
         training.run()
         again = training.folder / "again"
         training.course.restart(start, again, again / "model.pt")
-        training.course.run({}, range(training.dataset.num_known), resume=False)
+        training.course.run({}, range(training.dataset.num_original), resume=False)
         assert_close(weights(again / "model.pt"), weights(training.baseline_file), rtol=0, atol=0)
         first, second = (
             json.loads((folder / "metrics.json").read_text()) for folder in (training.folder / "baseline", again)
@@ -209,7 +209,7 @@ class TestMethod:
     def test_without_any_selected_patch_the_baseline_is_the_result(self, make, caplog):
         training = make(ood_fraction=0.0)
         training.run()
-        assert "no out-of-distribution patch is selected: the baseline is the result" in caplog.text
+        assert "no patch is selected: the baseline is the result" in caplog.text
         assert training.weights_file.read_bytes() == training.baseline_file.read_bytes()
         assert (training.folder / "metrics.json").read_text() == (
             training.folder / "baseline" / "metrics.json"
