@@ -83,12 +83,12 @@ def pooled_dice(matrix: Matrix) -> float:
 
 
 def class_ious(matrix: Matrix) -> list[float]:
-    """Returns the IoU of every foreground class; NaN for a class that the truth has not."""
+    """Returns the IoU of every foreground class; NaN for a class that the truth does not have."""
     return _per_class(matrix, lambda right, rows, columns: right / (rows + columns - right))
 
 
 def class_dices(matrix: Matrix) -> list[float]:
-    """Returns the Dice of every foreground class; NaN for a class that the truth has not."""
+    """Returns the Dice of every foreground class; NaN for a class that the truth does not have."""
     return _per_class(matrix, lambda right, rows, columns: 2 * right / (rows + columns))
 
 
