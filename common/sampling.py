@@ -90,7 +90,7 @@ class PatchSampler(Sampler[int]):
     The order depends on the seed and the epoch alone; under distributed training every rank takes its share of it.
 
     Args:
-        data: Patches, of which the first ``num_known`` are chosen at the start, see ``PatchDataset``.
+        data: Patches, of which the first ``num_original`` are chosen at the start, see ``PatchDataset``.
         seed: Seed of the generator that draws the order; the same seed gives the same order. 0 by default.
         samples_per_epoch: Number of patches in an epoch, over all ranks; as many as are chosen by default. A fixed
             number gives equal epochs to training sets of different sizes.
@@ -105,7 +105,7 @@ class PatchSampler(Sampler[int]):
     @property
     def chosen(self) -> Sequence[int]:
         """Numbers of the patches that are drawn from."""
-        return range(self.data.num_known) if self._chosen is None else self._chosen
+        return range(self.data.num_original) if self._chosen is None else self._chosen
 
     def choose(self, indices: Sequence[int]) -> None:
         """Sets the numbers of the patches that are drawn from.

@@ -31,6 +31,7 @@ TOOL_FILES = (
     "runtime/__init__.py",
     "runtime/files.py",
     "runtime/hashing.py",
+    "runtime/interrupts.py",
     "archive/*.py",
 )
 """What of the shared package the tool consists of: nothing that needs more than the standard library."""

@@ -1,4 +1,4 @@
-"""What a training with class-wise pairs checks before it starts."""
+"""Checks a training with class-wise pairs before it starts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figures of an evaluation: how well each class is segmented, overlays, and how frames lie in the space of features."""
+"""Draws how well each class is segmented, overlays, and how frames lie in the space of features."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Heads on the encoder of a segmentation network, which training needs and inference leaves out."""
+"""Adds heads to the encoder of a segmentation network; training needs them, inference leaves them out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Batches in which every frame finds another with the same classes."""
+"""Makes batches in which every frame finds another with the same classes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pairs of images that show the same classes, and losses that bring their projections together.
+"""Finds pairs of images that show the same classes, and brings their projections together.
 
 Zhang et al., *Towards better laparoscopic video segmentation: A class-wise contrastive learning approach with
 multi-scale feature extraction*, Healthcare Technology Letters 11, 2024. Supervised contrastive loss: Khosla et al.,

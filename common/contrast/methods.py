@@ -1,4 +1,4 @@
-"""The method of this package and those it is compared with: what each learns beside the segmentation."""
+"""Names the method and those it is compared with: what each learns beside the segmentation."""
 
 from __future__ import annotations
 

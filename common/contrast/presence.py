@@ -1,4 +1,4 @@
-"""Which classes a frame shows, without saying where: from the listing, from a table, or from its mask."""
+"""Reads which classes a frame shows, without saying where: from the listing, a table, or its mask."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..errors import LabelError, MissingDataError
 logger = logging.getLogger(__name__)
 
 NO_PHASE = -1
-"""Number that stands for a phase that is not known."""
+"""Number that stands for a phase that nothing tells."""
 
 
 class PresenceReader:
@@ -51,7 +51,7 @@ class PresenceReader:
         """Returns the cases with ``present``, the sorted class indices, and ``phase``, where these are known.
 
         Raises:
-            LabelError: when a class is named that the network has not.
+            LabelError: when a class is named that the network does not have.
         """
         return [case if "present" in case else self._describe(case) for case in cases]
 
@@ -93,7 +93,7 @@ def read_presence(path: str | Path) -> dict[str, dict[str, Any]]:
         path: CSV, see :class:`PresenceReader`.
 
     Raises:
-        MissingDataError: when the file does not exist or has not the columns.
+        MissingDataError: when the file does not exist or lacks a column.
         LabelError: when a class is no whole number.
     """
     if not Path(path).is_file():

@@ -1,4 +1,4 @@
-"""Which frames give their masks, drawn frame by frame, where the others give their classes alone."""
+"""Draws the frames that give their masks; the others give their classes alone."""
 
 from __future__ import annotations
 

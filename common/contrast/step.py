@@ -1,4 +1,4 @@
-"""One iteration of training with class-wise pairs, or with one of the methods it is compared with."""
+"""Runs one iteration of training with class-wise pairs, or with a method it is compared with."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What happens between the two steps of a training."""
+"""Freezes the encoder between the two steps of a training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lists of labeled cases: where they come from, and how they are split by patient.
+"""Lists labeled cases and splits them by patient.
 
 A case is a dictionary with ``image``, ``label`` (paths), ``case`` (its name), ``task`` (the data set it belongs to)
 and, where known, ``patient``, ``region`` (what a tile was cut from), ``slice`` (its number), ``modality``, ``classes``

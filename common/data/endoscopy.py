@@ -1,4 +1,4 @@
-"""Endoscopic frames in the layout of CholecSeg8k: a folder for each video, in it a folder for each clip."""
+"""Lists endoscopic frames in the layout of CholecSeg8k: a folder for each video, in it one for each clip."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a folder holds: scans of any format, and every other file with the reason why it is not one."""
+"""Lists what a folder holds: scans of any format, and every other file with the reason why it is none."""
 
 from __future__ import annotations
 

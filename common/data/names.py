@@ -1,4 +1,4 @@
-"""Names of cases: each becomes a folder of the results, on any file system, whatever the scan's file is called."""
+"""Names cases so that each can be a folder of the results on any file system."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scans to segment: whatever images a folder holds."""
+"""Lists scans to segment or to judge: whatever images a folder holds."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ..dicom.tree import DicomTree, describe_tree
-from ..phantoms.volumes import PHANTOM_TASKS, strange_tasks
+from ..phantoms.volumes import PHANTOM_TASKS, ood_tasks
 from ..runtime.files import write_json
 from ..runtime.listing import describe_path, write_skipped
 from .cases import Case, Folders, labeled_cases, task_name
@@ -29,7 +29,7 @@ def scans_to_segment(
     phantom_tasks: Sequence[str] = PHANTOM_TASKS,
     list_paths: bool = False,
 ) -> list[Case]:
-    """Returns the scans that inference segments: of ``dataset_dir``, or phantoms, known and strange ones.
+    """Returns the scans that inference segments: of ``dataset_dir``, or phantoms, in- and out-of-distribution ones.
 
     ``output_dir/skipped_files.json`` lists every file of the folders that is not used, with the reason. Where a folder
     holds DICOM, ``output_dir/dicom_series.json`` tells which case is which series.
@@ -39,7 +39,7 @@ def scans_to_segment(
         output_dir: folder of both listings; phantoms are written below ``output_dir/phantoms``.
         spatial_dims: 2 or 3.
         seed: of the phantoms.
-        phantom_tasks: of the phantoms that are known.
+        phantom_tasks: of the phantoms that are in-distribution.
         list_paths: Whether the listings show names of files and folders where a folder holds DICOM, which may be names
             of patients; digests of them otherwise. Default: false.
 
@@ -138,21 +138,21 @@ def evaluation_cases(
     contents, others = _search(dataset_dir, spatial_dims), _search(ood_dir, spatial_dims)
     _list_skipped([*contents, *others], output_dir)
     if contents:
-        known = _describe_folders(contents, spatial_dims, taken, in_distribution=True)
-        strange: list[Case] = []
+        inside = _describe_folders(contents, spatial_dims, taken, in_distribution=True)
+        outside: list[Case] = []
     else:
         groups = phantom_test_cases(output_dir, spatial_dims=spatial_dims, seed=seed, phantom_tasks=phantom_tasks)
-        known = [case | {"group": case["task"], "in_distribution": True} for case in groups["in_distribution"]]
-        strange = [case | {"group": case["task"], "in_distribution": False} for case in groups["out_of_distribution"]]
+        inside = [case | {"group": case["task"], "in_distribution": True} for case in groups["in_distribution"]]
+        outside = [case | {"group": case["task"], "in_distribution": False} for case in groups["out_of_distribution"]]
     if others:
-        strange = _describe_folders(others, spatial_dims, taken, in_distribution=False)
-    known = select_cases(known, split_file, split_part)
+        outside = _describe_folders(others, spatial_dims, taken, in_distribution=False)
+    inside = select_cases(inside, split_file, split_part)
     damaged = [
         case | {"case": f"{case['case']}_{name}", "group": name, "damage": name, "in_distribution": False}
         for name in damages
-        for case in known
+        for case in inside
     ]
-    return unique_names([*known, *strange, *damaged])
+    return unique_names([*inside, *outside, *damaged])
 
 
 def _describe_folders(
@@ -181,7 +181,7 @@ def phantom_test_cases(
         seed: of the training's phantoms; the ones made here have another.
         phantom_tasks: of the training's phantoms.
     """
-    groups = {"in_distribution": tuple(phantom_tasks), "out_of_distribution": strange_tasks(phantom_tasks)}
+    groups = {"in_distribution": tuple(phantom_tasks), "out_of_distribution": ood_tasks(phantom_tasks)}
     return {
         group: labeled_cases(
             None, output_dir, spatial_dims=spatial_dims, phantom_tasks=members, phantom_cases=6, seed=seed + 1000

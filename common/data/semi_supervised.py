@@ -1,4 +1,4 @@
-"""Which training cases give their labels and which go without."""
+"""Draws the training cases that give their labels; the others go without."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which cases a run trains, validates and is tested on: drawn by patient, written down, read again."""
+"""Splits cases by patient into training, validation and test; writes the split and reads it again."""
 
 from __future__ import annotations
 

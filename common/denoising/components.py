@@ -1,4 +1,4 @@
-"""Removal of small connected components."""
+"""Removes small connected components."""
 
 from __future__ import annotations
 

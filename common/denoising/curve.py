@@ -1,4 +1,4 @@
-"""Average precision and best Dice over all voxels of a set, from counts alone: no voxel is kept."""
+"""Computes average precision and best Dice over all voxels of a set from counts: no voxel is kept."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What network and denoiser find in the same labeled slices, patient by patient."""
+"""Compares what network and denoiser find in the same labeled slices, patient by patient."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where an image shows anything, and where it does so far enough from the edge."""
+"""Finds where an image shows anything, and where it does so far enough from the edge."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Anomaly maps as pictures."""
+"""Draws anomaly maps."""
 
 from __future__ import annotations
 

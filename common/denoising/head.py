@@ -1,4 +1,4 @@
-"""Replacement of a network's head: the rest of the network goes from one task to the next."""
+"""Replaces a network's head: the rest of the network goes from one task to the next."""
 
 from __future__ import annotations
 
@@ -66,12 +66,12 @@ def load_body(network: nn.Module, weights: Mapping[str, Tensor], *, head: str = 
     own, prefix = target.state_dict(), f"{head}."
     body = {name: value for name, value in weights.items() if not name.startswith(prefix)}
     needed = {name for name in own if not name.startswith(prefix)}
-    strange = sorted(body.keys() ^ needed)
-    strange += [name for name in body if name in own and body[name].shape != own[name].shape]
-    if strange:
+    mismatched = sorted(body.keys() ^ needed)
+    mismatched += [name for name in body if name in own and body[name].shape != own[name].shape]
+    if mismatched:
         raise WeightsError(
-            f"the pre-trained weights belong to another network: {len(strange)} tensor(s) beside the head differ, the "
-            f"first is {strange[0]!r}; pre-train with the same network_def"
+            f"the pre-trained weights belong to another network: {len(mismatched)} tensor(s) beside the head differ, "
+            f"the first is {mismatched[0]!r}; pre-train with the same network_def"
         )
     target.load_state_dict(own | body)
 

@@ -1,4 +1,4 @@
-"""Slices of volumes and of patients: how they are loaded, scaled and brought to one size."""
+"""Loads slices of volumes and patients, scales them and brings them to one size."""
 
 from __future__ import annotations
 

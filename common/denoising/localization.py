@@ -1,4 +1,4 @@
-"""How well a score finds what is abnormal over a whole set: average precision and best Dice."""
+"""Measures how well a score finds what is abnormal over a whole set: average precision and best Dice."""
 
 from __future__ import annotations
 

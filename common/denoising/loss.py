@@ -1,4 +1,4 @@
-"""The loss of denoising, and both validation losses as metrics of which higher is better."""
+"""Computes the loss of denoising, and both validation losses as metrics of which higher is better."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class NegativeSegmentationLoss(CumulativeIterationMetric):
     put into batches, and slices without foreground count as what they are.
 
     Args:
-        smooth: added to both sides of the Dice's fraction, against classes that the set has not.
+        smooth: added to both sides of the Dice's fraction, for classes that the set does not have.
     """
 
     def __init__(self, smooth: float = 1.0) -> None:

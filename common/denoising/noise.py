@@ -1,4 +1,4 @@
-"""Coarse noise: drawn on a grid of few points, enlarged to the image, rolled, added where the image shows anything."""
+"""Draws coarse noise on a grid of few points, enlarges and rolls it, and adds it where the image shows anything."""
 
 from __future__ import annotations
 

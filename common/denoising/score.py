@@ -1,4 +1,4 @@
-"""How far an image is from what a denoiser makes of it, voxel by voxel."""
+"""Scores how far an image is from what a denoiser makes of it, voxel by voxel."""
 
 from __future__ import annotations
 

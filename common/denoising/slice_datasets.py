@@ -1,4 +1,4 @@
-"""Slices in memory: with their labels, and the healthy ones that a denoiser learns from."""
+"""Keeps slices in memory: with their labels, and the healthy ones that a denoiser learns from."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ class SliceDataset(Dataset):
         return [PreparedSlice(**item) for item in read_checkpoint(path)["items"]]
 
     @property
-    def num_known(self) -> int:
+    def num_original(self) -> int:
         """Number of slices, by the name that ``PatchSampler`` asks for."""
         return len(self.slices)
 
@@ -213,7 +213,7 @@ class HealthySlices(Dataset):
         return [self.transform({"image": image.clone()}) for image in self.images]
 
     @property
-    def num_known(self) -> int:
+    def num_original(self) -> int:
         """Number of slices, by the name that ``PatchSampler`` asks for."""
         return len(self.images)
 

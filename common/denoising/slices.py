@@ -1,4 +1,4 @@
-"""Slices as cases: which there are, whose they are, and which patients are drawn."""
+"""Lists slices as cases: which there are, whose they are, and which patients are drawn."""
 
 from __future__ import annotations
 

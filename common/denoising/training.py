@@ -1,4 +1,4 @@
-"""The whole method: a denoiser of healthy slices, what it localizes, and fine-tuning on labeled patients."""
+"""Runs the whole method: a denoiser of healthy slices, what it localizes, and fine-tuning."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Results of slices put together: the segmentation and the anomaly map of a volume, in its own geometry."""
+"""Puts results of slices together: segmentation and anomaly map of a volume, in its own geometry."""
 
 from __future__ import annotations
 

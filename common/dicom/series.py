@@ -87,6 +87,25 @@ def uid_name(uid: str, unknown: str) -> str:
     return unknown if name == uid else name
 
 
+def damage_text(error: BaseException) -> str:
+    """Returns why a file cannot be used, in plain words: texts of libraries quote values, which may name a patient.
+
+    Args:
+        error: One of ``UNREADABLE``.
+    """
+    if isinstance(error, MemoryError):
+        return "not enough memory"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    if isinstance(error, InvalidDicomError):
+        return "it is empty or not DICOM"
+    if isinstance(error, EOFError | BytesLengthException | struct.error):
+        return "a value has another length than it needs"
+    if isinstance(error, AttributeError | LookupError):
+        return "an attribute that images need is missing or invalid"
+    return "its values or the length of its data are not valid"
+
+
 def quiet_pydicom() -> None:
     """Keeps what pydicom remarks out of the log: it quotes values and paths, either of which may name a patient.
 
@@ -218,7 +237,7 @@ class DicomSeriesReader(PydicomReader):
         except UNREADABLE as error:
             # Without the cause, whose text may name a file.
             raise DicomError(
-                f"{self.where}: pixels cannot be rescaled or stacked ({type(error).__name__}); export the series again"
+                f"{self.where}: pixels cannot be rescaled or stacked ({damage_text(error)}); export the series again"
             ) from None
         # order_slices accepts axes that are written with few digits.
         self._check(lambda: check_affine(meta["original_affine"], shear_tolerance=UNIT_TOLERANCE))
@@ -253,10 +272,9 @@ class DicomSeriesReader(PydicomReader):
         except DicomError as error:
             raise DicomError(f"{self.where}: {error}") from None
         except UNREADABLE as error:
-            reason = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
             raise DicomError(
-                f"{self.where}: file {index + 1} of {len(files)} is no readable DICOM image ({reason}); export the "
-                "series again"
+                f"{self.where}: file {index + 1} of {len(files)} is no readable DICOM image ({damage_text(error)}); "
+                "export the series again"
             ) from None
         return slice_
 
@@ -274,5 +292,5 @@ class DicomSeriesReader(PydicomReader):
                     "decoders with 'python -m pip install \"pylibjpeg[all]\"' or export the series uncompressed"
                 ) from None
             raise DicomError(
-                f"{named} has no readable pixels ({type(error).__name__}); it may be truncated: export the series again"
+                f"{named} has no readable pixels ({damage_text(error)}); it may be truncated: export the series again"
             ) from None

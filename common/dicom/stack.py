@@ -104,7 +104,7 @@ def instance_text(uid: str) -> str:
 
 
 def _numbers(slices: Sequence[Any], name: str, count: int, where: str) -> NDArray[np.float64]:
-    """The values of a tag as ``(slices, count)``; raises when a slice does not have that many finite ones."""
+    """The values of a tag as ``(slices, count)``; raises when a slice has fewer finite ones."""
     rows = []
     for slice_ in slices:
         try:

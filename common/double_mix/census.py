@@ -1,4 +1,4 @@
-"""What the labeled part of a training set holds, counted before the first step."""
+"""Counts what the labeled part of a training set holds, before the first step."""
 
 from __future__ import annotations
 

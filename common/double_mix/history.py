@@ -1,4 +1,4 @@
-"""Class weights and terms of the loss over the epochs: metrics of the training engine, and a picture."""
+"""Records class weights and terms of the loss over the epochs: metrics of the engine, and a picture."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Batches of a labeled and an unlabeled half."""
+"""Makes batches of a labeled and an unlabeled half."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Losses of softmax segmentation with a weight for each class."""
+"""Computes losses of softmax segmentation with a weight for each class."""
 
 from __future__ import annotations
 

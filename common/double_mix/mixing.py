@@ -1,4 +1,4 @@
-"""Mixing of labeled images with unlabeled ones and their pseudo labels: Double-Mix, and what it is compared with.
+"""Mixes labeled images with unlabeled ones and their pseudo labels: Double-Mix, and what it is compared with.
 
 Double-Mix (Zhang et al., *Double-Mix Pseudo-Label Framework*, IJCARS) pastes whole classes of the pseudo label into the
 labeled image, drawn with the class weights of the network that learns from the mix. What is drawn at random is drawn

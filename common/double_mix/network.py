@@ -1,4 +1,4 @@
-"""Two networks that train each other and answer as one."""
+"""Joins two networks that train each other and answer as one."""
 
 from __future__ import annotations
 

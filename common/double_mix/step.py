@@ -1,4 +1,4 @@
-"""Co-training of two networks on labeled and unlabeled images: one iteration, and what it is made of.
+"""Runs one iteration of co-training on labeled and unlabeled images.
 
 Zhang et al., *Double-Mix Pseudo-Label Framework: Enhancing Semi-Supervised Segmentation on Category-Imbalanced CT
 Volumes*, Int. J. Computer Assisted Radiology and Surgery. Cross pseudo supervision: Chen et al., CVPR 2021. Mean

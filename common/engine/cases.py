@@ -1,4 +1,4 @@
-"""Evaluation that goes on when a case fails."""
+"""Evaluates case by case, and goes on when one fails."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run that segments checks before anything is computed."""
+"""Checks a run that segments before anything is computed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One iteration of a training whose loss is a sum of named terms."""
+"""Runs one iteration of a training whose loss is a sum of named terms."""
 
 from __future__ import annotations
 

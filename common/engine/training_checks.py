@@ -1,4 +1,4 @@
-"""What a training run checks before it starts."""
+"""Checks a training run before it starts."""
 
 from __future__ import annotations
 
@@ -89,6 +89,6 @@ class TrainingPreflight:
                 "MONAI Label: val_split above 0)"
             )
         tasks = {str(case.get("task", "")) for case in self.train_cases}
-        strange = sorted(set(self.foreground_labels) - tasks)
-        if strange:
-            raise ConfigError(f"foreground_labels names {strange}; the data sets are {sorted(tasks)}")
+        unknown = sorted(set(self.foreground_labels) - tasks)
+        if unknown:
+            raise ConfigError(f"foreground_labels names {unknown}; the data sets are {sorted(tasks)}")

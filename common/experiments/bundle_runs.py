@@ -1,4 +1,4 @@
-"""One run of an experiment: a bundle's ``train.json``, then its ``evaluate.json``, and what tells it from others."""
+"""Runs one run of an experiment: a bundle's ``train.json``, then its ``evaluate.json``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Detectors of out-of-distribution scans compared: same network, same scans; every score is higher for more abnormal.
+"""Compares detectors of out-of-distribution scans: same network, same scans, higher scores for more abnormal.
 
 Beside the spectral signature in several forms: intensity histograms (Vasiliuk et al., 2023), PCA and Mahalanobis
 distance on pooled bottleneck features (Woodland et al., MELBA 2024), and the entropy of the predicted foreground.
@@ -66,14 +66,14 @@ def pca_mahalanobis(features: Array, reference: Array, *, variance: float = 0.95
 
 
 class DetectorComparison:
-    """Scores training, known and strange cases with every detector and writes the table.
+    """Scores training, in- and out-of-distribution cases with every detector and writes the table.
 
     Args:
         preflight: loads the weights.
         network: the network.
         inferer: its layers are those of the ``all layers`` variants, the last one that of the paper.
         train_data: training cases, the reference of every detector.
-        data: known and strange cases, see ``evaluation_cases``.
+        data: in- and out-of-distribution cases, see ``evaluation_cases``.
         transform: loads, prepares and damages a case.
         bottleneck_layer: layer whose features are pooled.
         device: where the network runs.
@@ -137,7 +137,7 @@ class DetectorComparison:
         last = self.inferer.feature_layers[-1:]
         return {
             "group": case["group"][0] if case.get("group") else "",
-            "known": bool(case["in_distribution"][0]) if "in_distribution" in case else True,
+            "inside": bool(case["in_distribution"][0]) if "in_distribution" in case else True,
             "dsc": dice,
             "entropy": foreground_entropy(logits),
             "histogram": intensity_histogram(image),
@@ -173,23 +173,23 @@ class DetectorComparison:
 
     @staticmethod
     def _tabulate(scores: Mapping[str, tuple[Array, float]], described: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        """AUC of every detector against every strange group, its worst and mean, false alarms and rank correlation."""
-        known = np.array([case["known"] for case in described])
+        """AUC of every detector against every OOD group, its worst and mean, false alarms and rank correlation."""
+        inside = np.array([case["inside"] for case in described])
         groups = np.array([case["group"] for case in described])
         dice = np.array([case["dsc"] for case in described])
-        strange = list(dict.fromkeys(groups[~known].tolist()))
-        report: dict[str, Any] = {"dice": {"in_distribution": _mean(dice[known])}, "detectors": {}}
-        report["dice"] |= {group: _mean(dice[(groups == group) & ~known]) for group in strange}
+        outside = list(dict.fromkeys(groups[~inside].tolist()))
+        report: dict[str, Any] = {"dice": {"in_distribution": _mean(dice[inside])}, "detectors": {}}
+        report["dice"] |= {group: _mean(dice[(groups == group) & ~inside]) for group in outside}
         for name, (values, threshold) in scores.items():
             aucs = {
-                group: detection_metrics(values[known], values[(groups == group) & ~known], threshold)["auc"]
-                for group in strange
+                group: detection_metrics(values[inside], values[(groups == group) & ~inside], threshold)["auc"]
+                for group in outside
             }
             report["detectors"][name] = {
                 "auc": aucs,
                 "worst": min(aucs.values(), default=None),
                 "mean": float(np.mean(list(aucs.values()))) if aucs else None,
-                "false_alarms": float((values[known] > threshold).mean()),
+                "false_alarms": float((values[inside] > threshold).mean()),
                 "rank_correlation_dsc": spearman(values, dice)["rho"],
             }
         return report

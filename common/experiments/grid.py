@@ -1,4 +1,4 @@
-"""Experiments: a grid of runs of a bundle, whose rows are kept, reused on other machines, and made into a report."""
+"""Runs experiments: a grid of runs of a bundle, whose rows are kept, reused, and made into a report."""
 
 from __future__ import annotations
 

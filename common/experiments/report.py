@@ -1,4 +1,4 @@
-"""Tables and figures of an experiment, made from its rows alone: ``python -m common report ROWS.csv``."""
+"""Makes tables and figures of an experiment from its rows alone: ``python -m common report ROWS.csv``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows of results in long format: one for each run, case and metric, as they are committed."""
+"""Reads and writes rows of results in long format: one for each run, case and metric, as they are committed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Handlers of the training and evaluation engines."""
+"""Handles the events of training and evaluation engines."""
 
 from .attach import Attach
 from .board import EpochBoardHandler, MovableWriter

@@ -1,4 +1,4 @@
-"""A place in a list of handlers for one that other components refer to by name."""
+"""Gives a handler that other components refer to by name its place in a list of handlers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TensorBoard events of a run, which goes on where they cannot be written."""
+"""Writes TensorBoard events of a run, which goes on where they cannot be written."""
 
 from __future__ import annotations
 

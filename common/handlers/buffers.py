@@ -1,4 +1,4 @@
-"""One network on all processes, buffers included."""
+"""Keeps one network on all processes, buffers included."""
 
 from __future__ import annotations
 

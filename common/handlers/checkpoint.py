@@ -1,4 +1,4 @@
-"""What training leaves on disk: the best weights, and a checkpoint from which it goes on."""
+"""Writes what training leaves on disk: the best weights, and a checkpoint from which it goes on."""
 
 from __future__ import annotations
 

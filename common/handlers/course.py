@@ -1,4 +1,4 @@
-"""What decides over a training, read from the objects that train."""
+"""Reads what decides over a training from the objects that train."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an epoch's training comes to, known before anything else follows the epoch."""
+"""Sums up an epoch's training before anything else follows the epoch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The course of a training run as numbers and as a picture."""
+"""Records the course of a training run as numbers and as a picture."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The log of a run."""
+"""Logs a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an evaluator finds out about every case, collected."""
+"""Collects what an evaluator finds out about every case."""
 
 from __future__ import annotations
 

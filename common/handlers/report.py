@@ -1,4 +1,4 @@
-"""The report that a hospital reads: the verdict on every scan, written while the run goes on."""
+"""Writes the report that a hospital reads: the verdict on every scan, while the run goes on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Randomness that depends on the seed and the epoch alone."""
+"""Makes randomness depend on the seed and the epoch alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The learning-rate schedule of the paper."""
+"""Schedules the learning rate as the paper does."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The terms of a loss over the epochs."""
+"""Records the terms of a loss over the epochs."""
 
 from __future__ import annotations
 

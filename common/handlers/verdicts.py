@@ -1,4 +1,4 @@
-"""The files in which the verdicts on scans stand while a run goes on, and from which a stopped run goes on."""
+"""Keeps the verdicts on scans in files while a run goes on; a stopped run goes on from them."""
 
 from __future__ import annotations
 

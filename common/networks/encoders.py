@@ -74,7 +74,7 @@ def encoder_network(
     except (KeyError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ConfigError(
-            f"network_pair {network_pair!r} is not known ({reason}); accepted are {', '.join(PAIRS)}"
+            f"network_pair {network_pair!r} does not exist ({reason}); accepted are {', '.join(PAIRS)}"
         ) from error
     if encoder_weights:
         _load_encoder(network.encoder, encoder_weights)  # type: ignore[arg-type]
@@ -88,10 +88,10 @@ def _load_encoder(encoder: nn.Module, file: str) -> None:
         # Encoders of timm are wrapped once more.
         state = {name if name.startswith("model.") else f"model.{name}": tensor for name, tensor in state.items()}
     needed = {name for name in own if not name.endswith("num_batches_tracked")}
-    strange = sorted(name for name in needed if getattr(state.get(name), "shape", None) != own[name].shape)
-    if strange:
+    mismatched = sorted(name for name in needed if getattr(state.get(name), "shape", None) != own[name].shape)
+    if mismatched:
         raise WeightsError(
-            f"{file} belongs to another encoder: {len(strange)} of {len(needed)} tensors differ, the first is "
-            f"{strange[0]!r}; give the pre-trained weights of this one"
+            f"{file} belongs to another encoder: {len(mismatched)} of {len(needed)} tensors differ, the first is "
+            f"{mismatched[0]!r}; give the pre-trained weights of this one"
         )
     nn.Module.load_state_dict(encoder, {name: state.get(name, own[name]) for name in own})

@@ -22,4 +22,4 @@ def find_layer(network: nn.Module, name: str, *, setting: str) -> nn.Module:
         return network.get_submodule(name)
     except AttributeError as error:
         names = ", ".join(child for child, _ in network.named_modules() if child and child.count(".") <= 1)
-        raise ConfigError(f"{setting} names {name!r}, which the network has not; it has: {names}") from error
+        raise ConfigError(f"{setting} names {name!r}, which the network does not have; it has: {names}") from error

@@ -1,4 +1,4 @@
-"""Baseline and Med-OoD on the same images, and the measures of several folds together."""
+"""Compares baseline and Med-OoD on the same images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Positive and negative patches (Gao and Xu, section 3.2)."""
+"""Counts positive and negative patches (Gao and Xu, section 3.2)."""
 
 from __future__ import annotations
 

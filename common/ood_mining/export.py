@@ -1,4 +1,4 @@
-"""Patches as files, for a look at them; nothing reads these files."""
+"""Writes patches as files for a look at them; nothing reads these files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The loss on in-distribution and out-of-distribution patches together (Gao and Xu, section 3.3)."""
+"""Computes the loss on in- and out-of-distribution patches together (Gao and Xu, section 3.3)."""
 
 from __future__ import annotations
 
@@ -110,9 +110,9 @@ class CombinedDiceLoss(nn.Module):
     def _per_class(self, probability: Tensor, truth: Tensor, flags: Tensor) -> Tensor:
         """The formula as printed; the mean over the foreground classes of both terms."""
         axes = (0, *range(2, probability.ndim))
-        known = 1 - flags
-        overlap = (known * probability * truth).sum(dim=axes)
-        total = (known * (probability + truth)).sum(dim=axes)
+        original = 1 - flags
+        overlap = (original * probability * truth).sum(dim=axes)
+        total = (original * (probability + truth)).sum(dim=axes)
         found = 1 - (2 * overlap + self.smooth) / (total + self.smooth)
         confused = (flags * probability).sum(dim=axes)
         pixels = flags.sum() * probability[0, 0].numel()

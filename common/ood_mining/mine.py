@@ -1,4 +1,4 @@
-"""Mining: every candidate is scored by the baseline, and part of those that confuse it are selected."""
+"""Mines: scores every candidate with the baseline and selects part of those that confuse it."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class CandidateMiner:
     Gao and Xu, sections 3.1 and 3.2.
 
     Args:
-        dataset: whose patches behind the known ones are the candidates.
+        dataset: whose patches behind the original ones are the candidates.
         network: takes the baseline's weights.
         device: where it runs.
         batch_size: candidates scored at once.
@@ -99,7 +99,7 @@ class CandidateMiner:
             OutputError: when a file cannot be written.
         """
         load_weights(self.network, weights_file, device=self.device)
-        first = self.dataset.num_known
+        first = self.dataset.num_original
         found = self.scores_of(range(first, len(self.dataset)))
         scores = found[:, 0]
         ranked = rank_candidates(scores).tolist()
@@ -138,7 +138,7 @@ class CandidateMiner:
             scores = np.array([float(row["score"]) for row in kept])
             in_removed = np.array([float(row["in_removed"]) for row in kept])
             report["kept"] = {
-                "candidates": len(self.dataset) - self.dataset.num_known,
+                "candidates": len(self.dataset) - self.dataset.num_original,
                 "confusing": len(kept),
                 "of_candidate_dir": len(kept) - len(emptied),
                 "without_removed_foreground": sum(share == 0 for share in emptied),
@@ -219,7 +219,7 @@ class CandidateMiner:
     def _row(self, index: int, score: float, in_removed: float) -> dict[str, Any]:
         """A line of the table of candidates."""
         patch, shares = self.dataset.patch(index), self.dataset.counts.foreground
-        foreground = shares[index - self.dataset.num_known] if patch.kind == "emptied" else 0.0
+        foreground = shares[index - self.dataset.num_original] if patch.kind == "emptied" else 0.0
         start = " ".join(map(str, patch.start))
         described = {"index": index, "kind": patch.kind, "case": patch.case, "start": start}
         return described | {"foreground": foreground, "score": score, "in_removed": in_removed, "kept": score > 0}

@@ -1,4 +1,4 @@
-"""Patches cut from images on the fly, as they are and with their foreground removed."""
+"""Cuts patches from images on the fly, as they are and with their foreground removed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .removal import Fill, remove_foreground
 
 logger = logging.getLogger(__name__)
 
-Kind = Literal["known", "emptied", "candidate"]
+Kind = Literal["original", "emptied", "candidate"]
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Patch:
     """A place in a case.
 
     Args:
-        kind: ``known`` as it is; ``emptied``, its foreground removed; ``candidate``, from an image without foreground.
+        kind: ``original`` as it is; ``emptied``, its foreground removed; ``candidate``, of an image without any.
         case: name of the case.
         start: first voxel along each axis.
     """
@@ -44,7 +44,7 @@ class Patch:
 
 @dataclass(frozen=True)
 class PatchCounts:
-    """What the known patches hold.
+    """What the original patches hold.
 
     Args:
         positive: those with any foreground.
@@ -93,7 +93,7 @@ def cut_patch(image: Tensor, start: Sequence[int], roi_size: Sequence[int]) -> T
 class PatchDataset(Dataset):
     """Patches of ``roi_size``, cut with zero padding: those of the cases, then the candidates for negative samples.
 
-    Gao and Xu, section 4.1 and 3.1. Numbers ``0`` to ``num_known - 1`` are the patches of the cases; the same number of
+    Gao and Xu, section 4.1 and 3.1. Numbers ``0`` to ``num_original - 1`` are those of the cases; the same number of
     patches follows with their foreground removed in raw intensities, then those of ``candidate_dir``. Which of them are
     trained on, a sampler says. Images are loaded once and kept in memory, prepared, with and without foreground: about
     8 bytes for each voxel and channel. No patch is written to disk.
@@ -105,7 +105,7 @@ class PatchDataset(Dataset):
         transform: random changes of a patch; none by default.
         roi_size: voxels along each axis; 128 x 128 in the paper.
         fill: what replaces the foreground, see :func:`remove_foreground`.
-        candidate_dir: folders of images that are known to hold no foreground; the paper's other source.
+        candidate_dir: folders of images without foreground; the paper's other source.
         load_candidate: loads and checks an image of those.
         count_padding: whether padding counts as background, as in the paper.
         seed: of the fill ``noise``.
@@ -147,8 +147,8 @@ class PatchDataset(Dataset):
     @cached_property
     def cases(self) -> list[_LoadedCase]:
         """All cases and candidate images, in memory."""
-        known = [self._load(case) for case in self.data]
-        return known + [self._load_candidate(case) for case in self.candidates]
+        original = [self._load(case) for case in self.data]
+        return original + [self._load_candidate(case) for case in self.candidates]
 
     @cached_property
     def _places(self) -> list[tuple[int, Patch]]:
@@ -159,7 +159,7 @@ class PatchDataset(Dataset):
         }
         number = len(self.data)
         parts: dict[Kind, Sequence[int]] = {
-            "known": range(number),
+            "original": range(number),
             "emptied": range(number),
             "candidate": range(number, len(self.cases)),
         }
@@ -171,19 +171,21 @@ class PatchDataset(Dataset):
         ]
 
     @property
-    def num_known(self) -> int:
+    def num_original(self) -> int:
         """Number of the patches of the cases themselves."""
         return len(self.counts.foreground)
 
     @cached_property
     def counts(self) -> PatchCounts:
-        """What the known patches hold.
+        """What the original patches hold.
 
         Raises:
             LabelError: when there is no foreground at all, or no background.
         """
         labels = [
-            (self.label_at(n), self.padding_at(n)) for n, (_, patch) in enumerate(self._places) if patch.kind == "known"
+            (self.label_at(n), self.padding_at(n))
+            for n, (_, patch) in enumerate(self._places)
+            if patch.kind == "original"
         ]
         signs = [patch_signs(label, padding=padding, count_padding=self.count_padding) for label, padding in labels]
         shares = tuple(float((label != 0).sum() / (~padding).sum()) for label, padding in labels)
@@ -240,7 +242,7 @@ class PatchDataset(Dataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Returns ``image`` ``(C, *roi_size)``, ``label`` ``(1, *roi_size)``, empty where ``ood`` is true."""
         image, label = self.image_at(index).clone(), self.label_at(index).clone()
-        ood = self.patch(index).kind != "known"
+        ood = self.patch(index).kind != "original"
         item: dict[str, Any] = {"image": image, "label": label.zero_() if ood else label}
         if self.transform is not None:
             item = self.transform(item)
@@ -260,7 +262,7 @@ class PatchDataset(Dataset):
         return _LoadedCase(str(case.get("case", "")), images[0], images[1], label)
 
     def _load_candidate(self, case: Case) -> _LoadedCase:
-        """Loads an image that is known to hold no foreground."""
+        """Loads an image without foreground."""
         loaded = self.load_candidate(dict(case))  # type: ignore[misc]
         image = _plain(self.prepare(loaded)["image"])
         return _LoadedCase(str(case["case"]), image, image, torch.zeros(1, *image.shape[1:], dtype=torch.uint8))

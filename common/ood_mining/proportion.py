@@ -1,4 +1,4 @@
-"""How many out-of-distribution patches to train on: the ratio of positive to negative patches (Gao and Xu, 3.2)."""
+"""Finds how many mined patches to train on by the ratio of positive to negative ones (Gao and Xu, section 3.2)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Removal of the foreground from an image, which makes a candidate out of a training patch."""
+"""Removes the foreground from an image, which makes a candidate out of a training patch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much a network takes a patch without foreground for foreground (Gao and Xu, section 3.1, ranking and pruning)."""
+"""Scores how much foreground a network sees in a patch without any (Gao and Xu, section 3.1)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The draw of the out-of-distribution patches that are trained on (Gao and Xu, section 3.2)."""
+"""Draws the mined patches that are trained on (Gao and Xu, section 3.2)."""
 
 from __future__ import annotations
 

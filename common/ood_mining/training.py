@@ -1,4 +1,4 @@
-"""The whole method: baseline, mining, and training on the data set together with what was mined."""
+"""Runs the whole method: baseline, mining, and training on the data set together with what was mined."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class _Step:
 
 
 class StagedTraining:
-    """Trains the baseline, mines with it, and trains again on the known and the selected patches shuffled together.
+    """Trains the baseline, mines with it, and trains again on the original and the selected patches shuffled together.
 
     Gao and Xu, *Out-of-distribution data supervision towards biomedical semantic segmentation*
     (https://github.com/StudioYG/Med-OoD). Both trainings start from the same weights and use the same trainer. A stage
@@ -114,7 +114,7 @@ class StagedTraining:
             raise ConfigError(f"stage is {stage!r}; accepted are {', '.join(STAGES)}")
         counts = self.dataset.counts
         logger.info(
-            "%d known patches: %d positive, %d negative", len(counts.foreground), counts.positive, counts.negative
+            "%d original patches: %d positive, %d negative", len(counts.foreground), counts.positive, counts.negative
         )
         self._initial = copy.deepcopy(self.checkpoint.states())
         self._inputs = self._training_inputs()
@@ -179,7 +179,7 @@ class StagedTraining:
             self.checkpoint.check()
 
     def _train_baseline(self) -> None:
-        self._train(range(self.dataset.num_known), self.baseline_file.parent, self.baseline_file, self._inputs)
+        self._train(range(self.dataset.num_original), self.baseline_file.parent, self.baseline_file, self._inputs)
 
     def _score(self) -> None:
         self.miner.score(self.baseline_file, self.candidates_dir)
@@ -194,9 +194,9 @@ class StagedTraining:
                 "only_ood is set, but no out-of-distribution patch is selected; see proportion.json, or set "
                 "ood_fraction"
             )
-        known = [] if self.only_ood else range(self.dataset.num_known)
-        logger.info("training on %d known and %d out-of-distribution patches", len(known), len(selected))
-        self._train([*known, *selected], self.output_dir, self.weights_file, inputs)
+        original = [] if self.only_ood else range(self.dataset.num_original)
+        logger.info("training on %d original and %d mined patches", len(original), len(selected))
+        self._train([*original, *selected], self.output_dir, self.weights_file, inputs)
 
     def _train(self, indices: Sequence[int], folder: Path, weights_file: Path, inputs: Mapping[str, str]) -> None:
         """One training, from the initial state, on the patches of these numbers."""

@@ -61,7 +61,7 @@ IMBALANCED_TASKS: dict[str, PhantomTask] = {"bud_mr": PhantomTask("MR", "bud", 3
 """Tasks of several classes of unequal size, for bundles that name them."""
 
 
-def strange_tasks(tasks: Sequence[str]) -> tuple[str, ...]:
+def ood_tasks(tasks: Sequence[str]) -> tuple[str, ...]:
     """Returns the tasks whose phantoms are out-of-distribution where those of ``tasks`` are trained on."""
     for kind in (PICTURE_TASKS, FRAME_TASKS, BRAIN_TASKS):
         if any(task in kind for task in tasks):

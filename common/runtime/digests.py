@@ -61,7 +61,7 @@ def describe(value: Any, *, where: str = "settings") -> Any:
             of compiled code or that holds itself.
 
     Example:
-        >>> describe({"size": (8, 8), "kind_of": Path("a")})
+        >>> describe({"size": (8, 8), "kind_of": PurePath("a")})
         {'size': [8, 8], 'kind_of': {'kind': 'path', 'settings': 'a'}}
     """
     return _describe(value, where, ())
@@ -150,10 +150,17 @@ def _name(value: Any, where: str) -> str:
     # Compiled functions of torch name a class that cannot be reached.
     for name in (getattr(value, "__qualname__", value.__name__), value.__name__):
         found = functools.reduce(lambda held, part: getattr(held, part, None), name.split("."), sys.modules.get(module))
-        if found is value:
+        if found is value or (module not in sys.modules and "<" not in name) or _imported_anew(value, found):
             return f"{module.removeprefix('scripts.')}.{name}"
     # A lambda, a local function or a decorated one may be any of many with this name.
     raise _refusal(where, value, "cannot be found by its name in its module")
+
+
+def _imported_anew(value: Any, found: Any) -> bool:
+    """Whether a module has another import of the same class or function; MONAI Label imports ``scripts`` repeatedly."""
+    if isinstance(value, type):
+        return isinstance(found, type) and found.__qualname__ == value.__qualname__
+    return hasattr(value, "__code__") and getattr(found, "__code__", None) == value.__code__
 
 
 def _class_name(value: Any, where: str) -> str:

@@ -86,11 +86,11 @@ def load_weights(network: nn.Module, path: str | Path, *, device: str | torch.de
     """
     state, target = read_checkpoint(path, device=device), unwrap(network)
     own = target.state_dict()
-    strange = [name for name in state if name not in own] + [name for name in own if name not in state]
-    strange += [name for name in state if name in own and getattr(state[name], "shape", None) != own[name].shape]
-    if strange:
+    mismatched = [name for name in state if name not in own] + [name for name in own if name not in state]
+    mismatched += [name for name in state if name in own and getattr(state[name], "shape", None) != own[name].shape]
+    if mismatched:
         raise WeightsError(
-            f"{path} belongs to another network: {len(strange)} tensor(s) differ, the first is {strange[0]!r}; "
+            f"{path} belongs to another network: {len(mismatched)} tensor(s) differ, the first is {mismatched[0]!r}; "
             "use the network_def it was trained with, or train anew"
         )
     target.load_state_dict(state)

@@ -1,4 +1,4 @@
-"""The signature bank: what a hospital receives in place of training images, and the verdict it gives."""
+"""Fits, saves and reads the signature bank: what a hospital receives in place of training images."""
 
 from __future__ import annotations
 

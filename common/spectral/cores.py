@@ -1,4 +1,4 @@
-"""Which voxels of a sliding window count, so that every voxel of an image counts exactly once."""
+"""Plans which voxels of a sliding window count, so that every voxel of an image counts exactly once."""
 
 from __future__ import annotations
 

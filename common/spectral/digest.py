@@ -1,4 +1,4 @@
-"""Digests that bind a signature bank to the weights and the preprocessing it was fitted with."""
+"""Computes the digests that bind a signature bank to the weights and the preprocessing it was fitted with."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Distances of a spectral signature to the signatures of the training set; higher means more abnormal."""
+"""Measures how far a spectral signature is from those of the training set; higher means more abnormal."""
 
 from __future__ import annotations
 

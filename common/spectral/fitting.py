@@ -1,4 +1,4 @@
-"""Fitting the signature bank of a trained network to its training cases."""
+"""Fits the signature bank of a trained network to its training cases."""
 
 from __future__ import annotations
 

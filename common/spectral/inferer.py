@@ -1,4 +1,4 @@
-"""Sliding-window inference that sums the spectral signature of an image while it segments it."""
+"""Segments by sliding windows and sums the spectral signature of the image meanwhile."""
 
 from __future__ import annotations
 

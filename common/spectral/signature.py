@@ -1,4 +1,4 @@
-"""Spectral signatures of feature maps (Karimi and Gholipour, IEEE Trans. Artif. Intell. 4(2), 2023, section III-D)."""
+"""Computes spectral signatures (Karimi and Gholipour, IEEE Trans. Artif. Intell. 4(2), 2023, section III-D)."""
 
 from __future__ import annotations
 

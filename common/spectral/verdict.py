@@ -1,4 +1,4 @@
-"""The verdict on a scan, drawn from its spectral signature and the signature bank."""
+"""Draws the verdict on a scan from its spectral signature and the signature bank."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Random changes of training patches."""
+"""Changes training patches at random."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Damage to images that are in-distribution otherwise, to measure what a detector notices and what it costs in Dice.
+"""Damages in-distribution images to measure what a detector notices and what it costs in Dice.
 
 Every function takes an image that is normalized already; noise is in units of its standard deviation.
 """

@@ -1,4 +1,4 @@
-"""Intensity normalization by modality (Karimi and Gholipour 2023, section III-A)."""
+"""Normalizes intensities by modality (Karimi and Gholipour 2023, section III-A)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From class indices to the channels of a network's output, and back."""
+"""Turns class indices into the channels of a network's output, and back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How good a segmentation is, case by case, in millimeters where that applies."""
+"""Measures how good a segmentation is, case by case, in millimeters where that applies."""
 
 from __future__ import annotations
 

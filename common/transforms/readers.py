@@ -1,4 +1,4 @@
-"""Which reader reads what."""
+"""Tells which reader reads what."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writing of segmentations."""
+"""Writes segmentations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Loading and checking of images and labels: bad input is named before anything is computed from it."""
+"""Loads and checks images and labels: bad input is named before anything is computed from it."""
 
 from __future__ import annotations
 
@@ -200,7 +200,7 @@ class CheckLabeld(MapTransform):
         return dict(data)
 
 
-class CropStranged(MapTransform):
+class CropOODd(MapTransform):
     """Cuts out the center of cases that are not in-distribution, so that size alone does not give them away.
 
     Args:
@@ -213,11 +213,11 @@ class CropStranged(MapTransform):
         self.crop = None if crop_size is None else CenterSpatialCrop(crop_size)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Returns ``data`` with strange cases cropped."""
+        """Returns ``data`` with out-of-distribution cases cropped."""
         cropped = dict(data)
-        # A damaged scan of a known kind keeps its size: only the damage shall tell.
-        strange = not cropped.get("in_distribution", True) and "damage" not in cropped
-        if self.crop is not None and strange:
+        # A damaged in-distribution scan keeps its size: only the damage shall tell.
+        outside = not cropped.get("in_distribution", True) and "damage" not in cropped
+        if self.crop is not None and outside:
             for key in self.key_iterator(cropped):
                 cropped[key] = self.crop(cropped[key])
         return cropped

@@ -94,7 +94,8 @@ def test_every_series_is_a_row_and_broken_ones_say_why(segmented):
     )
     assert reasons[TRUNCATED].startswith(f"{series_name(TRUNCATED)}: slice 5 of 9 with SOPInstanceUID ")
     assert reasons[TRUNCATED].endswith(
-        "has no readable pixels (ValueError); it may be truncated: export the series again"
+        "has no readable pixels (its values or the length of its data are not valid); it may be truncated: export the "
+        "series again"
     )
     for uid in SERIES:
         judged = bool(rows[series_name(uid)]["oodm"])

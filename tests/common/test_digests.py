@@ -249,3 +249,20 @@ def test_bare_name_means_one_transform():
     names = [kind.__qualname__ for kind in own]
     assert {"LoadScand", "ScaleByPercentiled", "Spacingd"} <= set(names)
     assert sorted({name for name in names if names.count(name) > 1}) == []
+
+
+@pytest.mark.parametrize("anew", [False, True])
+def test_digest_outlives_the_import_of_its_module(tmp_path, monkeypatch, anew):
+    """As where MONAI Label forgets the modules of a bundle, and imports them again for the next request."""
+    lines = ["class Scale:", "    def __init__(self, factor):", "        self.factor = factor"]
+    (tmp_path / "served.py").write_text("\n".join([*lines, "def halve(value):", "    return value / 2"]))
+    monkeypatch.syspath_prepend(tmp_path)
+    served = importlib.import_module("served")
+    settings_of = {"scale": served.Scale(2), "function": served.halve}
+    before = settings_digest(settings_of)
+    del sys.modules["served"]
+    if anew:
+        importlib.import_module("served")
+    assert settings_digest(settings_of) == before
+    assert settings_digest(settings_of | {"scale": served.Scale(3)}) != before
+    sys.modules.pop("served", None)

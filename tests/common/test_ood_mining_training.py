@@ -138,7 +138,7 @@ class TestMethod:
         network.load_state_dict(weights(training.baseline_file))
         network.eval()
         rows = table(training)
-        assert sorted(int(row["index"]) for row in rows) == list(range(data.num_known, len(data)))
+        assert sorted(int(row["index"]) for row in rows) == list(range(data.num_original, len(data)))
         scores = [float(row["score"]) for row in rows]
         assert scores == sorted(scores, reverse=True)
         for row in rows:
@@ -180,7 +180,7 @@ class TestMethod:
         training._train = lambda indices, *rest: (seen.append(list(indices)), train(indices, *rest))
         training.run()
         selected = read_selection(training.folder / "ood_selected.json")
-        known = list(range(training.dataset.num_known))
+        known = list(range(training.dataset.num_original))
         assert seen == [known, known + selected]
         assert selected
 

@@ -1,5 +1,6 @@
 """Archives that somebody broke, by accident or on purpose: each is refused and leaves nothing behind."""
 
+import importlib
 import io
 import stat
 import zipfile
@@ -8,7 +9,9 @@ import pytest
 
 from common.archive import read_archive, structure
 from common.archive.build import FIXED_TIME, _zip
-from common.errors import MissingDataError
+from common.errors import ArchiveError, MissingDataError
+
+verify = importlib.import_module("common.archive.verify")  # its package has a function of this name
 
 
 def entry(name, mode=0o644, content=b"x", method=zipfile.ZIP_DEFLATED):
@@ -132,6 +135,44 @@ def test_too_much_is_refused(files, refuse, monkeypatch):
     monkeypatch.setattr(structure, "MAX_FILES", 1000)
     monkeypatch.setattr(structure, "MAX_BYTES", 1000)
     assert "1000 bytes: it is no bundle" in refuse(_zip(files))
+
+
+def test_small_entries_may_be_packed_as_tightly_as_they_can():
+    # 4096 equal bytes would be allowed any ratio; one byte more, the greatest alone.
+    assert structure.read_files(with_entries({}, entry("organ/a.txt", content=bytes(4096))), "organ.zip")
+
+
+@pytest.mark.parametrize(("beyond", "refused"), [(0, False), (1, True)])
+def test_packed_as_tightly_as_accepted(refuse, monkeypatch, beyond, refused):
+    content = with_entries({}, entry("organ/a.txt", content=bytes(4097)))
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        packed = archive.getinfo("organ/a.txt").compress_size
+    monkeypatch.setattr(structure, "MAX_RATIO", (4097 - beyond) / packed)
+    if refused:
+        assert "it is a bomb" in refuse(content)
+    else:
+        assert structure.read_files(content, "organ.zip").keys() == {"organ/a.txt"}
+
+
+def test_as_much_as_accepted(files, refuse, monkeypatch):
+    content = _zip(files)
+    monkeypatch.setattr(structure, "MAX_FILES", len(files))
+    monkeypatch.setattr(structure, "MAX_BYTES", sum(map(len, files.values())))
+    assert structure.read_files(content, "organ.zip").keys() == files.keys()
+    monkeypatch.setattr(structure, "MAX_BYTES", sum(map(len, files.values())) - 1)
+    assert "it is no bundle" in refuse(content)
+
+
+def test_file_as_large_as_accepted(files, tmp_path, monkeypatch):
+    path = tmp_path / "organ.zip"
+    path.write_bytes(_zip(files))
+    for limit, words in ((path.stat().st_size, None), (path.stat().st_size - 1, "an archive has at most")):
+        monkeypatch.setattr(verify, "MAX_BYTES", limit)
+        if words is None:
+            read_archive(str(path))
+        else:
+            with pytest.raises(ArchiveError, match=words):
+                read_archive(str(path))
 
 
 def test_damaged_content_is_refused(files, refuse):
