@@ -52,7 +52,7 @@ class Stages:
     """Runs stages whose inputs have changed, or whose output is missing, and skips the others with a line in the log.
 
     What a stage was made from is recorded in ``<folder>/<stage>.json``, written last: a stage without a record is not
-    done. The record holds digests of inputs and outputs, so a stage runs again when an input changes and when somebody
+    done. The record holds digests of inputs and outputs. So a stage runs again when an input changes, or when somebody
     has changed or removed its output.
 
     Args:
@@ -85,7 +85,7 @@ class Stages:
             Whether the work was done now.
 
         Raises:
-            MissingDataError: When the work has not written an output.
+            MissingDataError: When the work did not write an output.
             OutputError: When the record cannot be written.
         """
         changed = self._changes(name, inputs, outputs)
