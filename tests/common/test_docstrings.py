@@ -6,10 +6,6 @@ import re
 import pytest
 
 NOT_YET = (
-    "contrast",
-    "data",
-    "denoising",
-    "double_mix",
     "engine",
     "experiments",
     "handlers",
