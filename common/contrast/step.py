@@ -57,7 +57,7 @@ class ContrastiveStep:
     ) -> None:
         if temperature <= 0 or alpha < 0 or beta < 0:
             raise ConfigError(
-                f"temperature {temperature}, alpha {alpha}, beta {beta}: accepted are a temperature above 0 and "
+                f"temperature {temperature}, alpha {alpha}, beta {beta}: accepted is a temperature above 0, and "
                 "weights of at least 0"
             )
         self.loss, self.method, self.alpha, self.beta = loss, find_method(method), alpha, beta
