@@ -56,8 +56,8 @@ def calibration_error(
 ) -> tuple[float, float]:
     """Returns the expected and the maximum calibration error.
 
-    ``ECE = sum_k |S_k| / N * |acc_k - conf_k|`` and ``MCE = max_k |acc_k - conf_k|`` over bins that are not empty,
-    where ``conf_k`` is the mean predicted foreground probability in bin k and ``acc_k`` the share of foreground there.
+    ``ECE = sum_k |S_k| / N * |acc_k - conf_k|`` and ``MCE = max_k |acc_k - conf_k|`` over bins that are not empty. Here
+    ``conf_k`` is the mean predicted foreground probability in bin k, and ``acc_k`` the share of foreground there.
 
     Args:
         prob: Predicted foreground probability of any shape, in [0, 1].

@@ -39,8 +39,8 @@ def check_kind(path: str, content: bytes, where: str) -> None:
 def is_pickle(content: bytes) -> bool:
     r"""Returns whether reading a file as a pickle would call a function that it names.
 
-    Protocols from 2 on start with their number. Older ones look like text, and a text may start like one, so that what
-    it would leave on the stack is followed, without anything being run.
+    Protocols from 2 on start with their number. Older ones look like text, and a text may start like one. So what it
+    would leave on the stack is followed, without anything being run.
 
     Args:
         content: Bytes of the file.

@@ -39,8 +39,8 @@ def read_files(content: bytes, where: str) -> dict[str, bytes]:
         where: Name of the file in messages.
 
     Raises:
-        ArchiveError: When it is no complete zip file, or holds links, escaping, reserved or repeated names, encrypted
-            files, hidden data, other kinds of files than bundles have, or more than an honest bundle would.
+        ArchiveError: When it is no complete zip file, or holds what no honest bundle does: links, hidden data,
+            encrypted files; escaping, reserved or repeated names; other kinds of files, or more than a bundle has.
     """
     try:
         entries = read_entries(content, PLAIN)

@@ -56,8 +56,8 @@ class Archive:
 def read_archive(file: str, *, public_key: str | None = None, ignore_versions: bool = False) -> Archive:
     """Returns the content of an archive after checking all of it.
 
-    The order: signature (with a key), form of the zip file, manifest, digest of every file, required files, whether
-    every file is what its name says, weights, bank, whether it belongs to the weights, versions of packages.
+    The order: signature (with a key), form of the zip file, manifest, digest of every file, required files. Then
+    whether every file is what its name says, weights, bank, whether it belongs to the weights, versions of packages.
 
     Args:
         file: Path of the archive.

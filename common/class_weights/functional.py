@@ -110,8 +110,8 @@ def class_dice(statistics: ClassStatistics) -> Tensor:
 def learning_terms(dice: Tensor, previous: Tensor) -> tuple[Tensor, Tensor]:
     """Returns how much each class was learned and unlearned since the previous step, both at least 0.
 
-    ``max(D, 0) * ln(d_t / d_(t-1))`` and ``min(D, 0) * ln(d_t / d_(t-1))`` with ``D = d_t - d_(t-1)``, the terms of a
-    population stability index.
+    They are ``max(D, 0) * ln(d_t / d_(t-1))`` and ``min(D, 0) * ln(d_t / d_(t-1))`` with ``D = d_t - d_(t-1)``. These
+    are the terms of a population stability index.
 
     Args:
         dice: Dice of each class at this step, ``d_t``, ``(C,)``, in (0, 1].

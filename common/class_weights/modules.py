@@ -1,6 +1,6 @@
 """Remembers class weights from step to step: the modules of a co-training step.
 
-A module is given :class:`ClassStatistics`, sums over one batch that are the same on every rank, and keeps what it
+A module is given :class:`ClassStatistics`, sums over one batch that are the same on every rank. It keeps what it
 remembers in buffers, which travel with checkpoints and devices.
 """
 

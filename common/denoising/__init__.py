@@ -12,12 +12,11 @@ from .noise import RandCoarseNoised, add_in_foreground, coarse_noise
 from .score import AnomalyMapd, anomaly_score
 from .slice_datasets import HealthySlices, SliceDataset
 from .slices import draw_patients, known_slices, slice_cases
-from .training import Course, StagedPretraining
+from .training import StagedPretraining
 from .volumes import SaveSliced, VolumeWriter
 
 __all__ = [
     "AnomalyMapd",
-    "Course",
     "DenoisingLoss",
     "HealthySlices",
     "LoadSliced",

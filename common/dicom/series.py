@@ -178,8 +178,8 @@ def check_inflated(file: str | Path) -> None:
 class DicomSeriesReader(PydicomReader):
     """MONAI's pydicom reader for one series, given as its folder or its files, with the checks it lacks.
 
-    Where low numbers are shown white (``MONOCHROME1``), the stored numbers are inverted within the range of their bits,
-    unless the file says in which unit the rescaled numbers are.
+    Where low numbers are shown white (``MONOCHROME1``), the stored numbers are inverted within the range of their bits.
+    They stay as they are where the file says in which unit the rescaled numbers are.
 
     Args:
         max_voxels: Most voxels that a series may declare, at least 1; 500 million by default.

@@ -42,7 +42,7 @@ def order_slices(slices: Sequence[Any], where: str) -> list[Any]:
 
     Raises:
         DicomError: When slices are of several patients, studies, series, kinds, frames of reference, orientations or
-            sizes, lie at the same position or aside of the others, or one is missing.
+            sizes. Also when slices lie at the same position or aside of the others, or one is missing.
     """
     _check_identity(slices, where)
     orientations = _numbers(slices, "ImageOrientationPatient", 6, where)

@@ -85,9 +85,9 @@ def find_series(folder: str | Path, *, known: Collection[str] = ()) -> DicomTree
 
     Files of one series may lie in different folders. Linked folders are not followed. Only headers are read.
 
-    A damaged file that does not tell its series (it is empty, cannot be read, or lacks the UID) may be a slice of any
+    A damaged file may not tell its series: it is empty, cannot be read, or lacks the UID. It may be a slice of any
     series with slices of its kind in the same folder. It is listed as skipped and also given to each of these, so that
-    they fail: a series that lost its first or last slice would look whole.
+    they fail. A series that lost its first or last slice would look whole.
 
     Args:
         folder: Folder where to search.

@@ -25,7 +25,7 @@ from ..engine.inference_checks import InferencePreflight
 from ..errors import CasesFailedError
 from ..figures import draw_table
 from ..metrics.detection import detection_metrics
-from ..metrics.statistics import spearman
+from ..metrics.statistics import spearman, summarize
 from ..runtime.files import write_csv, write_json
 from ..spectral import SignatureBank, SpectralInferer
 from ..spectral.distance import Distance, distance_to
@@ -178,8 +178,11 @@ class DetectorComparison:
         groups = np.array([case["group"] for case in described])
         dice = np.array([case["dsc"] for case in described])
         outside = list(dict.fromkeys(groups[~inside].tolist()))
-        report: dict[str, Any] = {"dice": {"in_distribution": _mean(dice[inside])}, "detectors": {}}
-        report["dice"] |= {group: _mean(dice[(groups == group) & ~inside]) for group in outside}
+        report: dict[str, Any] = {
+            "dice": {"in_distribution": summarize(dice[inside].tolist())["mean"]},
+            "detectors": {},
+        }
+        report["dice"] |= {group: summarize(dice[(groups == group) & ~inside].tolist())["mean"] for group in outside}
         for name, (values, threshold) in scores.items():
             aucs = {
                 group: detection_metrics(values[inside], values[(groups == group) & ~inside], threshold)["auc"]
@@ -208,9 +211,3 @@ class DetectorComparison:
         draw_table(header, lines, self.output_dir / "comparison.png")
         for line in [header, *lines]:
             logger.info("%s", " | ".join(f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in line))
-
-
-def _mean(values: Array) -> float | None:
-    """Mean of the values that exist."""
-    finite = values[~np.isnan(values)]
-    return float(finite.mean()) if finite.size else None

@@ -65,7 +65,7 @@ class Plan:
     Args:
         datasets: Name -> settings of the data set, ``dataset_dir`` and what goes with it.
         arms: Name -> what makes the arm.
-        settings: Options of ``train.json`` that all runs share.
+        settings: Options of ``train.json`` that all runs share; nested ones are joined by ``.`` or ``#``.
         overlays: Names of files laid over the configs of all runs, below those of an arm.
         labeled: The option of ``train.json`` that says how much is labeled -> its values; empty to leave it as it is.
         seeds: Seeds of everything that a training draws.
@@ -115,6 +115,8 @@ class Plan:
                     own = {key: value for key, value in ((option, labeled), (swept, dose)) if key} | {"seed": seed}
                     own |= {} if fold is None else {"num_folds": self.num_folds, "fold": fold}
                     settings = {**self.settings, **self.datasets[dataset], **own, **_settings(self.arms[arm])}
+                    # MONAI's command line would look for what a "#" nests in the experiment itself.
+                    settings = {key.replace(".", "#"): value for key, value in settings.items()}
                     overlays = (*self.overlays, *(item for item in self.arms[arm] if isinstance(item, str)))
                     yield Run(dataset, arm, seed, labeled, fold, swept, dose, overlays, settings)
 

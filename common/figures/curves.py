@@ -62,6 +62,7 @@ def draw_learning_curves(
             axis.set_xscale("symlog", linthresh=1, linscale=0.5)
             axis.set_xticks(places, [f"{place:g}" for place in places])
             axis.minorticks_off()
-            axis.set(title=title, xlabel=xlabel, ylim=(0, 1))
+            highest = max(mean + spread for points in curves.values() for _, mean, spread in points)
+            axis.set(title=title, xlabel=xlabel, ylim=(0, 1 if highest <= 1 else None))
             axis.grid(alpha=0.3)
             axis.legend(fontsize="small")

@@ -4,7 +4,6 @@ from .attach import Attach
 from .board import EpochBoardHandler, MovableWriter
 from .buffers import BroadcastBuffers
 from .checkpoint import BestWeights, TrainingCheckpoint
-from .course import training_settings
 from .gallery import EvaluationGallery
 from .history import TrainingHistory
 from .log import EpochStatsHandler
@@ -29,5 +28,4 @@ __all__ = [
     "PlateauSchedule",
     "TrainingCheckpoint",
     "TrainingHistory",
-    "training_settings",
 ]

@@ -59,7 +59,8 @@ def detection_report(
         threshold: Score above which a scan is called out-of-distribution.
 
     Returns:
-        folder -> metrics, ``pooled`` -> metrics, ``worst`` -> metrics and ``folder``; empty without any such folder.
+        Metrics by the name of the folder; those of all scans as ``pooled``; those of the worst folder, with its name as
+        ``folder``, as ``worst``. Empty without any such folder.
     """
     report: dict[str, dict[str, float | str]] = {
         folder: dict(detection_metrics(in_distribution, scores, threshold))

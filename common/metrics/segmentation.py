@@ -26,8 +26,8 @@ def measure_segmentation(
 ) -> tuple[dict[str, float], Tensor]:
     """Returns the metrics of one structure in one case.
 
-    Karimi and Gholipour 2023: DSC, HD95 and ASSD of the thresholded prediction, ECE and MCE of the probabilities in the
-    band around the ground truth's surface.
+    Karimi and Gholipour 2023: DSC, HD95 and ASSD are those of the thresholded prediction. ECE and MCE are those of the
+    probabilities in the band around the ground truth's surface.
 
     Args:
         y_pred: Predicted probability of the structure, ``(H, W[, D])`` in [0, 1].

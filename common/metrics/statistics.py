@@ -62,8 +62,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
         p_values: One for each test, in [0, 1].
 
     Returns:
-        The corrected values in the order given, at most 1: the k-th smallest of m times ``m - k + 1``, and never below
-        a smaller one's.
+        Corrected values in the order given, at most 1. The k-th smallest of m is multiplied by ``m - k + 1``; none is
+        below that of a smaller one.
 
     Example:
         >>> holm([0.01, 0.04, 0.03])

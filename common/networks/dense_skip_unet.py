@@ -16,12 +16,12 @@ class DenseSkipUNet(nn.Module):
     """Returns logits of a residual U-Net in which every encoder map feeds all coarser encoder maps.
 
     Karimi and Gholipour, *Improving Calibration and Out-of-Distribution Detection in Deep Models for Medical Image
-    Segmentation*, IEEE Trans. Artif. Intell. 4(2), 2023, section III-B (https://doi.org/10.1109/tai.2022.3159510):
-    a U-Net with residual connections, 14 features in the first stage, and, beside the usual skips from encoder to
-    decoder, strided connections from every fine encoder map to all coarser ones. The paper leaves open the number of
-    levels, the kernel of the strided connections, the activation and the normalization; chosen here: four levels, a
-    kernel as large as the stride (so that every voxel is seen once), leaky rectified units, and instance normalization,
-    which does not depend on the batch and so suits the paper's batches of one image.
+    Segmentation*, IEEE Trans. Artif. Intell. 4(2), 2023, section III-B (https://doi.org/10.1109/tai.2022.3159510). It
+    is a U-Net with residual connections and 14 features in the first stage. Beside the usual skips from encoder to
+    decoder, strided connections lead from every fine encoder map to all coarser ones. The paper leaves open the number
+    of levels, the kernel of the strided connections, the activation and the normalization. Chosen here are four levels,
+    a kernel as large as the stride (so that every voxel is seen once), leaky rectified units, and instance
+    normalization. The latter does not depend on the batch and so suits the paper's batches of one image.
 
     The last feature map before the head, ``features[0]`` channels at full resolution, is the output of the module
     ``decoders.0``; the coarser ones are ``decoders.1`` and so on, the encoder's are ``encoders.0`` (fine) to

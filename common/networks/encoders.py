@@ -46,8 +46,8 @@ def encoder_network(
         norm: Normalization; accepted is ``batch``, the default, since the encoders are made with it.
 
     Raises:
-        ConfigError: When the package is not installed, or has no such architecture or encoder, or the images are
-            volumes, or weights are given for images of other than three channels, or ``norm`` is not accepted.
+        ConfigError: When the package is not installed or has no such architecture or encoder, or ``norm`` is not
+            accepted. Also when the images are volumes, or weights are given for images of other than three channels.
         MissingDataError: When there is no such file.
         WeightsError: When the file holds weights of another encoder.
     """

@@ -16,8 +16,8 @@ class HeadedUNet(nn.Module):
     """Returns what a head makes of the last feature map of MONAI's ``BasicUNet`` with a free number of levels.
 
     Holzschuh et al., *Combining Anomaly Detection and Supervised Learning for Medical Image Segmentation*, MIDL 2023,
-    section 2: a U-Net with three stages down and three up. The paper leaves features, activation and normalization
-    open.
+    section 2. It is a U-Net with three stages down and three up. The paper leaves features, activation and
+    normalization open.
 
     The last feature map before the head, ``features[0]`` channels at full resolution, is the output of the last module
     of ``ups``, ``ups.2`` with four levels.

@@ -58,8 +58,8 @@ FRAME_LABELS = ("background", "large tool", "small tool")
 def picture_phantom(task: PictureTask, index: int, *, seed: int = 0) -> tuple[Pixels, Pixels]:
     """Returns one phantom picture and its label.
 
-    Beside the cells there are red discs and pale blurred stains, which belong to the background and look a little like
-    cells, so that a network has something to be confused by.
+    Beside the cells there are red discs and pale blurred stains, which belong to the background. They look a little
+    like cells, so that a network has something to be confused by.
 
     Args:
         task: Data set of the picture.

@@ -31,8 +31,9 @@ class PhantomTask:
 
     Args:
         modality: ``CT`` (Hounsfield units) or ``MR`` (arbitrary units, bias field, noise).
-        shape: Form of the organ: ``ellipsoid``, ``pair`` (two touching parts of equal size, labels 1 and 2), ``bud`` (a
-            large part and one of a tenth of its size, labels 1 and 2), ``ring`` or ``tube``.
+        shape: Form of the organ: ``ellipsoid``, ``ring``, ``tube``, ``pair`` or ``bud``. A ``pair`` has two touching
+            parts of equal size, labels 1 and 2. A ``bud`` has a large part, label 1, and one of a tenth of its size,
+            label 2.
         size: Mean number of voxels along each axis; every scan differs by up to 4.
         contrast: Intensity of the organ against its surroundings, in units of the noise.
         seed: Seed of the data set, which makes the data sets differ.

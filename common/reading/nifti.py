@@ -63,8 +63,8 @@ class NiftiReader(NibabelReader):
 def read_nifti(path: str | Path, *, max_voxels: int = MAX_VOXELS) -> Any:
     """Returns the nibabel image of a ``.nii``, ``.nii.gz`` or ``.hdr`` file, voxels read and checksum verified.
 
-    The affine is that of the sform if its code is set, else of the qform, else that of the spacing alone, where
-    nibabel has the first axis point to the left and the center of the image at the origin.
+    The affine is that of the sform if its code is set, else that of the qform, else that of the spacing alone. From the
+    spacing, nibabel has the first axis point to the left and the center of the image at the origin.
 
     Args:
         path: Path of the file, or of the header of a pair.

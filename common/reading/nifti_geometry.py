@@ -37,8 +37,8 @@ def check_geometry(header: Header) -> None:
         header: Header as it is written in the file; changed in place where the standard defines what is not written.
 
     Raises:
-        ImageError: When codes or units are not those of the standard or not mm, or the form that counts is not finite,
-            not invertible, sheared or absurd. The message goes on after the name of the image.
+        ImageError: When a code is not of the standard, or the unit is meters or micrometers. Also when the form that
+            counts is not finite, not invertible, sheared or absurd. The message goes on after the name of the image.
     """
     codes = {name: int(header[f"{name}_code"]) for name in ("sform", "qform")}
     for name, code in codes.items():

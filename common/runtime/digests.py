@@ -57,11 +57,11 @@ def describe(value: Any, *, where: str = "settings") -> Any:
         where: Name of the value in the error; ``settings`` by default.
 
     Raises:
-        ConfigError: Naming the part that has no value to describe: a lambda, a function inside another one, an object
-            of compiled code, or an object that holds itself.
+        ConfigError: Naming the part without a value to describe: a lambda, a function inside another one, or an object
+            of compiled code or that holds itself.
 
     Example:
-        >>> describe({"size": (8, 8), "kind_of": Path("a")})
+        >>> describe({"size": (8, 8), "kind_of": PurePath("a")})
         {'size': [8, 8], 'kind_of': {'kind': 'path', 'settings': 'a'}}
     """
     return _describe(value, where, ())

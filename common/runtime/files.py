@@ -77,8 +77,8 @@ def write_atomically(path: str | Path, *, announce: Callable[[], None] | None = 
 def fingerprint(source: str | Path | Sequence[str | Path]) -> str:
     """Returns a short text that changes when a file is changed, replaced or renamed, without reading it.
 
-    Made of the size, the time of the last change of the content and that of the last change of the file itself, which
-    no program can set back; so copies of a file differ. A file that is missing has a text of its own.
+    It is made of the size and two times: of the last change of the content, and of the last change of the file itself.
+    No program can set the latter back, so copies of a file differ. A file that is missing has a text of its own.
 
     Args:
         source: Path of a file, or the paths of the files of a series.
@@ -139,8 +139,8 @@ def csv_line(cells: Sequence[Any]) -> str:
 def csv_cell(value: Any) -> Any:
     """Returns what a cell of a CSV holds: a text that begins as a formula gets an apostrophe, numbers stay numbers.
 
-    Spreadsheets compute a cell that begins with ``=``, ``+``, ``-`` or ``@`` when the file is opened, and drop a tab or
-    a line break before it; names of files can be such texts.
+    When a file is opened, spreadsheets compute a cell that begins with ``=``, ``+``, ``-`` or ``@``. They drop a tab or
+    a line break before it. Names of files can be such texts.
 
     Args:
         value: Value of the cell.

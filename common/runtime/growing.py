@@ -13,7 +13,7 @@ from .files import write_atomically
 class GrowingFile:
     """A text file of entries between a head and a tail, such as a list in JSON.
 
-    An entry at the end costs no more than itself, however many there are: it is written over the tail, with the tail
+    An entry at the end costs no more than itself, however many there are. It is written over the tail, with the tail
     behind it, in one piece. Where that fails, as on a full disk, the file stays as it was. All else writes the whole
     file anew, under another name first.
 

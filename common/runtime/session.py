@@ -24,7 +24,7 @@ def start_session(seed: int, *, distributed: bool = False, device: str | torch.d
     """Makes a run reproducible, its errors and its log readable and its options checked.
 
     Args:
-        seed: Seed of every random number generator; the same seed gives the same run.
+        seed: Seed of every random number generator; the same seed gives the same draws.
         distributed: Whether to join the process group that ``torchrun`` describes; false by default.
         device: Device of this process, which decides how processes talk to one another; the CPU by default.
 

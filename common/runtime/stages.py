@@ -10,11 +10,12 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import MissingDataError
+from ..errors import ConfigError, MissingDataError
 from .digests import settings_digest
 from .distributed import is_main_process, wait_for_all
 from .files import write_json
@@ -51,7 +52,7 @@ class Stages:
     """Runs stages whose inputs have changed, or whose output is missing, and skips the others with a line in the log.
 
     What a stage was made from is recorded in ``<folder>/<stage>.json``, written last: a stage without a record is not
-    done. The record holds digests of inputs and outputs, so a stage runs again when an input changes and when somebody
+    done. The record holds digests of inputs and outputs. So a stage runs again when an input changes, or when somebody
     has changed or removed its output.
 
     Args:
@@ -84,7 +85,7 @@ class Stages:
             Whether the work was done now.
 
         Raises:
-            MissingDataError: When the work has not written an output.
+            MissingDataError: When the work did not write an output.
             OutputError: When the record cannot be written.
         """
         changed = self._changes(name, inputs, outputs)
@@ -152,3 +153,46 @@ class Stages:
     def _key(self, path: str | Path) -> str:
         """What a record calls a file: where it lies from the record, so that both may be moved together."""
         return Path(os.path.relpath(path, self.folder)).as_posix()
+
+
+@dataclass(frozen=True)
+class Step:
+    """Work that is skipped or done as a whole; arguments as for :meth:`Stages.run`.
+
+    Args:
+        name: Name of the work in the log and in the records.
+        stages: Holds the record.
+        work: Writes every output.
+        inputs: Name -> digest of what the output depends on.
+        outputs: Files that the work writes.
+        before: Called before the work, if there is any; may refuse it.
+    """
+
+    name: str
+    stages: Stages
+    work: Callable[[], Any]
+    inputs: Mapping[str, str]
+    outputs: Sequence[Path]
+    before: Callable[[], Any] | None = None
+
+
+def run_stages(stage: str | None, order: Sequence[str], steps: Callable[[str], Iterable[Step]]) -> None:
+    """Runs all stages, or one whose predecessors are done.
+
+    Args:
+        stage: Name of the stage, ``None`` for all.
+        order: Names of all stages, the first one first.
+        steps: Gives the steps of a stage; the inputs of each are read when the one before is done.
+
+    Raises:
+        ConfigError: When there is no such stage.
+        MissingDataError: When a stage before the one that is run alone is not done.
+    """
+    if stage is not None and stage not in order:
+        raise ConfigError(f"stage is {stage!r}; accepted are {', '.join(order)}")
+    for name in order[: len(order) if stage is None else order.index(stage) + 1]:
+        for step in steps(name):
+            if stage in (None, name):
+                step.stages.run(step.name, step.work, inputs=step.inputs, outputs=step.outputs, before=step.before)
+            else:
+                step.stages.require(step.name, inputs=step.inputs, outputs=step.outputs)

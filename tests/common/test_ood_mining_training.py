@@ -14,6 +14,7 @@ from monai.utils import set_determinism
 from torch import nn
 from torch.testing import assert_close
 
+from common.engine.course import Course
 from common.errors import ConfigError, MissingDataError, NotEnoughCasesError
 from common.handlers import BestWeights, EpochSeeder, MovableWriter, TrainingCheckpoint, TrainingHistory
 from common.ood_mining import CandidateMiner, CombinedDiceLoss, PatchDataset, StagedTraining, prepare_patches
@@ -89,8 +90,8 @@ def make(cases, tmp_path, caplog):
         }
         miner = CandidateMiner(dataset, network, "cpu", seed=seed, **chosen)
         training = StagedTraining(
-            trainer, sampler, best, history, checkpoint, board, miner, cases[3:], output_dir=str(folder),
-            baseline_dir=str(tmp_path / baseline_dir) if baseline_dir else None, handlers=every, **settings,
+            Course(trainer, sampler, best, history, checkpoint, board, every), miner, cases[3:], output_dir=str(folder),
+            baseline_dir=str(tmp_path / baseline_dir) if baseline_dir else None, **settings,
         )  # fmt: skip
         training.folder = folder
         return training
@@ -176,8 +177,8 @@ class TestMethod:
 
     def test_combined_training_sees_known_and_selected_patches(self, make):
         training, seen = make(ood_fraction=1.0), []
-        train = training._train
-        training._train = lambda indices, *rest: (seen.append(list(indices)), train(indices, *rest))
+        choose = training.course.sampler.choose
+        training.course.sampler.choose = lambda indices: (seen.append(list(indices)), choose(indices))
         training.run()
         selected = read_selection(training.folder / "ood_selected.json")
         known = list(range(training.dataset.num_original))
@@ -187,20 +188,32 @@ class TestMethod:
     def test_only_ood_sees_the_selected_alone_and_keeps_its_weights(self, make):
         training = make(ood_fraction=1.0, only_ood=True)
         training.run()
-        assert list(training.sampler.chosen) == read_selection(training.folder / "ood_selected.json")
+        assert list(training.course.sampler.chosen) == read_selection(training.folder / "ood_selected.json")
         assert weights(training.weights_file)
 
     def test_both_trainings_start_from_the_same_weights(self, make):
-        """Without any selected patch the second training repeats the first, bit for bit."""
-        training = make(ood_fraction=0.0)
+        """Started anew, the training of the baseline repeats itself, bit for bit."""
+        training = make()
+        start = training.course.states()
         training.run()
-        assert_close(weights(training.weights_file), weights(training.baseline_file), rtol=0, atol=0)
+        again = training.folder / "again"
+        training.course.restart(start, again, again / "model.pt")
+        training.course.run({}, range(training.dataset.num_original), resume=False)
+        assert_close(weights(again / "model.pt"), weights(training.baseline_file), rtol=0, atol=0)
         first, second = (
-            json.loads((folder / "metrics.json").read_text())
-            for folder in (training.folder / "baseline", training.folder)
+            json.loads((folder / "metrics.json").read_text()) for folder in (training.folder / "baseline", again)
         )
         assert first == second
         assert [epoch["learning_rate"] for epoch in first["epochs"]] == [0.05, 0.05 * 0.5]
+
+    def test_without_any_selected_patch_the_baseline_is_the_result(self, make, caplog):
+        training = make(ood_fraction=0.0)
+        training.run()
+        assert "no patch is selected: the baseline is the result" in caplog.text
+        assert training.weights_file.read_bytes() == training.baseline_file.read_bytes()
+        assert (training.folder / "metrics.json").read_text() == (
+            training.folder / "baseline" / "metrics.json"
+        ).read_text()
 
     def test_baseline_that_confuses_nothing_goes_on_with_the_known_patches(self, make, caplog):
         training = make(rate=0.0, network=bright_finder())
