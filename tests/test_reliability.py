@@ -26,7 +26,7 @@ def test_rows_tell_what_marks_say(tmp_path):
         (tests / f"test_{number}.py").write_text(MARKED.format(topic=topic))
     text = tables(tests)
     assert [line[3:] for line in text.splitlines() if line.startswith("## ")] == list(TOPICS)
-    assert "| a | b c | [test](../tests/test_0.py \"test_it\") |\n" in text
+    assert '| a | b c | [test](../tests/test_0.py "test_it") |\n' in text
     (tests / "test_0.py").write_text(MARKED.format(topic="Other"))
     with pytest.raises(ValueError, match=f"'Other', '{TOPICS[0]}'"):
         tables(tests)
