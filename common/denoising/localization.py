@@ -143,8 +143,7 @@ def measure_scores(scored: Callable[[], Iterator[PatientScores]], *, min_size: i
     """Returns what a score is worth over a whole set.
 
     The set is scored twice, so that no more than one patient is held at a time. The first pass gives average precision
-    and the best threshold. The second tells what small connected components cost, 3-D ones of a patient's stack of
-    slices.
+    and the best threshold. The second tells what small connected components, in 3-D over a patient's slices, cost.
 
     Args:
         scored: Function that gives the patients, from the first one at every call.
