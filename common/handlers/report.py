@@ -61,6 +61,7 @@ class OODReport(CaseRecorder):
         self.cases: dict[str, Mapping[str, Any]] = {}
         self.kept: dict[str, Row] = {}
         self.announced: set[str] = set()
+        self.verdicts: VerdictFiles | None = None
 
     def attach(self, engine: Engine) -> None:
         """Attaches to an engine that segments the cases of its data loader one by one."""
@@ -121,8 +122,10 @@ class OODReport(CaseRecorder):
         Raises:
             OutputError: When the row cannot be written; then the segmentation must not appear.
         """
-        self.verdicts.put(report_row({"case": name, "result": result}))
-        self.announced.add(name)
+        # Without a run, as where a program calls the postprocessing itself, there is no report.
+        if self.verdicts is not None:
+            self.verdicts.put(report_row({"case": name, "result": result}))
+            self.announced.add(name)
 
     def __call__(self, engine: Engine) -> None:
         """Adds the cases of one iteration.
@@ -137,6 +140,7 @@ class OODReport(CaseRecorder):
             return
         super().__call__(engine)
         row = report_row(self.rows[-1])
+        assert self.verdicts is not None
         with undisturbed():
             self.verdicts.put(row)
             if row["error"] is None:
