@@ -10,12 +10,6 @@ NOT_YET = (
     "data",
     "denoising",
     "double_mix",
-    "engine",
-    "experiments",
-    "handlers",
-    "ood_mining",
-    "spectral",
-    "transforms",
 )
 """Parts whose docstrings do not read so yet."""
 
