@@ -145,8 +145,8 @@ class BundleJob:
             # A process that was started for a job has never run a config of the bundle.
             sys.path.insert(0, self.bundle.root)
         before, start = self._earlier_attempts(), time.perf_counter()
-        write_json({"before": before}, Path(self.folder) / ATTEMPT)
         own = {"output_dir": self.folder, "model_dir": f"{self.folder}/models", "resume": self._begun()}
+        write_json({"before": before}, Path(self.folder) / ATTEMPT)
         train = {**self.run.settings, **self.places, **own}
         self._run("train", self.bundle.train_id, train)
         # Seeds differ in what is trained, not in the cases that it is tested on; phantoms for tests are made apart.
@@ -167,7 +167,10 @@ class BundleJob:
         monai.bundle.run(run_id=run_id, config_file=files, logging_file=False, **taken)
 
     def _begun(self) -> bool:
-        """Whether a checkpoint is there, of the run itself or of a stage that it shares."""
+        """Whether an earlier attempt left a checkpoint, of the run itself or of a stage that it shares."""
+        if not (Path(self.folder) / ATTEMPT).is_file():
+            # What another run left of a shared stage is made anew: the two may differ in what a checkpoint compares.
+            return False
         folders = [self.folder, *(self.places[option] for option in self.bundle.shared)]
         return any(path for folder in folders for path in Path(folder).rglob(CHECKPOINT))
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError, RunsFailedError
+from ..runtime.interrupts import Interrupted
 from .bundle_runs import Bundle, BundleJob
 from .jobs import Job, run_jobs
 from .plan import Plan, Run
@@ -37,6 +38,8 @@ class Grid:
         results_dir: Folder of committed rows, which are read and never written.
         reference: Arm that others are tested against.
         places: Options of ``train.json`` that change no result, such as ``device``. Default none.
+        metrics: Metrics of the tables and curves, as far as runs have them; all others are in ``summary.csv``.
+            Default ``dsc`` alone.
         processes: Number of runs at a time, at least 1, each in a process of one thread. Default 2.
 
     Raises:
@@ -53,6 +56,7 @@ class Grid:
         results_dir: str,
         reference: str,
         places: Mapping[str, Any] | None = None,
+        metrics: Sequence[str] = ("dsc",),
         processes: int = 2,
     ) -> None:
         if reference not in plan.arms:
@@ -60,6 +64,7 @@ class Grid:
         self.bundle, self.plan, self.name, self.reference = bundle, plan, name, reference
         self.folder, self.file = Path(output_dir).absolute(), Path(output_dir).absolute() / f"{name}.csv"
         self.committed, self.processes = Path(results_dir) / f"{name}.csv", processes
+        self.metrics = list(metrics)
         # A device is written down by its name.
         self.places = {key: str(value) if key == "device" else value for key, value in (places or {}).items()}
 
@@ -93,10 +98,18 @@ class Grid:
             found[key] = made.rows()
             self._write(planned, found, kept)
 
-        failed = run_jobs(jobs, processes=self.processes, finished=finish)
+        try:
+            failed = run_jobs(jobs, processes=self.processes, finished=finish)
+        except Interrupted as interrupted:
+            interrupted.advice = "start it again to go on"
+            raise
         rows = self._write(planned, found, kept)
         if rows:
-            write_report(self.file, self.folder / "report", reference=self.reference)
+            measured = {row["metric"] for row in rows}
+            metrics = [name for name in self.metrics if name in measured] or sorted(measured)
+            # Without a run that ended well, the reference is no arm of the rows.
+            reference = self.reference if any(row["arm"] == self.reference for row in rows) else None
+            write_report(self.file, self.folder / "report", reference=reference, metrics=metrics)
         if failed:
             name, reason = next(iter(failed.items()))
             raise RunsFailedError(

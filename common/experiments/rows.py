@@ -14,8 +14,8 @@ COLUMNS = (
     "experiment", "dataset", "arm", "labeled", "seed", "fold", "iterations", "seconds", "case", "metric", "value",
     "swept", "dose", "settings", "data",
 )  # fmt: skip
-"""``case`` is a patient, operation or tile, and empty for a measure of the whole test set; ``swept`` names the setting
-whose value is ``dose``; ``settings`` and ``data`` are digests."""
+"""``case`` is a patient, operation or tile, and empty for a measure of the whole test set; ``seconds`` count training
+and evaluation; ``swept`` names the setting whose value is ``dose``; ``settings`` and ``data`` are digests."""
 
 MEASURED = ("iterations", "seconds", "case", "metric", "value")
 """Columns that a run fills in; the others say which run it was."""

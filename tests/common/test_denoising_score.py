@@ -63,9 +63,13 @@ def test_transform_adds_the_score_by_a_denoiser_with_its_weights(tmp_path, thres
     trained, denoiser = (torch.nn.Conv2d(3, 3, 3, padding=1) for _ in range(2))
     torch.save(trained.state_dict(), tmp_path / "denoiser.pt")
     image = torch.rand(3, 16, 16)
-    item = AnomalyMapd("image", denoiser, str(tmp_path / "denoiser.pt"), "cpu", threshold=threshold)({"image": image})
+    item = AnomalyMapd("image", denoiser, str(tmp_path / "denoiser.pt"), "cpu", foreground_threshold=threshold)(
+        {"image": image}
+    )
     with torch.no_grad():
-        assert_close(item["anomaly"], anomaly_score(image[None], trained(image[None]), threshold=threshold)[0])
+        assert_close(
+            item["anomaly"], anomaly_score(image[None], trained(image[None]), foreground_threshold=threshold)[0]
+        )
     assert item["image"] is image
 
 

@@ -128,6 +128,12 @@ def test_failed_runs_are_told_at_the_end_and_done_again(experiment, calls, tmp_p
     assert [json.loads(line)["resume"] for line in resumed[0].read_text().splitlines()] == [False, True]
 
 
+def test_report_is_made_without_the_reference_where_that_failed(experiment, tmp_path):
+    with pytest.raises(RunsFailedError, match=r"2 of 4 run\(s\) failed"):
+        experiment(arms={"slow": [{"rate": -1.0}], "fast": []}).run()
+    assert "| fast |" in (tmp_path / "out" / "report" / "tables.md").read_text()
+
+
 def test_run_that_ended_after_its_experiment_was_killed_is_taken_over(experiment, calls, tmp_path):
     rows = experiment().run()
     (tmp_path / "out" / "trial.csv").unlink()
