@@ -34,7 +34,7 @@ class StagedPretraining:
     """Trains a denoiser on healthy slices, measures what it localizes, and fine-tunes it on labeled patients.
 
     Holzschuh et al., *Combining Anomaly Detection and Supervised Learning for Medical Image Segmentation*, MIDL 2023.
-    A stage is skipped when its output exists for the same inputs, see :class:`~..stages.Stages`.
+    A stage is skipped when its output exists for the same inputs, see :class:`~..runtime.stages.Stages`.
 
     | stage | writes |
     |---|---|
@@ -48,23 +48,26 @@ class StagedPretraining:
     patient the last stage trains nothing and leaves the denoiser beside where the weights would be.
 
     Args:
-        pretrain: the course of pre-training.
-        finetune: the course of fine-tuning.
-        healthy: what is denoised.
-        healthy_val: what the denoiser is validated on.
-        dataset: the training slices.
-        val_dataset: what fine-tuning is validated on.
-        test_dataset: what the denoiser is measured on; ``val_dataset`` where it holds nothing.
-        bank: fits the signature bank to the weights, with ``run``.
-        output_dir: folder of results.
-        pretrain_dir: folder of the first two stages, ``output_dir`` by default; runs that differ in fine-tuning alone
-            may share it.
-        pretrained: whether fine-tuning starts from the denoiser; see :func:`~..session.read_flag`.
-        num_labeled_patients: training patients whose labels are used; ``None`` for all.
-        head: name of the network's head.
-        foreground_threshold: of the foreground.
-        min_component_size: voxels of the smallest component of the localization report.
-        seed: of the draw of patients.
+        pretrain: Course of pre-training.
+        finetune: Course of fine-tuning.
+        healthy: Slices that the denoiser learns from.
+        healthy_val: Slices that the denoiser is validated on.
+        dataset: Training slices.
+        val_dataset: Slices that fine-tuning is validated on.
+        test_dataset: Slices that the denoiser is measured on; ``val_dataset`` where it holds nothing.
+        bank: Object whose ``run`` fits the signature bank to the weights; ``None`` for no bank.
+        output_dir: Folder of the results.
+        pretrain_dir: Folder of the first two stages; runs that differ in fine-tuning alone may share it. With ``None``,
+            the default, ``output_dir``.
+        pretrained: Whether fine-tuning starts from the denoiser, see :func:`~..runtime.options.read_flag`. True by
+            default.
+        num_labeled_patients: Number of training patients whose labels are used, at least 0. With ``None``, the default,
+            all.
+        head: Name of the network's head; ``head`` by default.
+        foreground_threshold: Threshold of the foreground, see :func:`foreground_mask`. 0.01 by default.
+        min_component_size: Size of the smallest component that stays in the localization report, in voxels. 20 by
+            default.
+        seed: Seed of the draw of patients. 0 by default.
     """
 
     def __init__(
@@ -102,14 +105,15 @@ class StagedPretraining:
         """Runs all stages, or one whose predecessors are done.
 
         Args:
-            stage: ``pretrain``, ``localize`` or ``finetune``; all by default.
+            stage: Name of the stage to run: ``pretrain``, ``localize`` or ``finetune``. With ``None``, the default,
+                all.
 
         Raises:
-            ConfigError: when there is no such stage, or nothing to do at all.
-            MissingDataError: when a stage is run alone and one before it is not done.
-            NotEnoughCasesError: when there are fewer patients than asked, or no healthy slices.
-            LabelError: when the labeled patients have no foreground.
-            WeightsError: when no validation gave a number.
+            ConfigError: When there is no such stage, or nothing to do at all.
+            MissingDataError: When a stage is run alone and one before it is not done.
+            NotEnoughCasesError: When there are fewer patients than asked, or no healthy slices.
+            LabelError: When the labeled patients have no foreground.
+            WeightsError: When no validation gave a number.
         """
         if not self.pretrained and (stage in STAGES[:2] or self.number == 0):
             raise ConfigError(
@@ -215,8 +219,8 @@ class StagedPretraining:
             if pretrained:
                 network, device = self.finetune.best.network, self.finetune.device
                 load_body_from(network, self.denoiser_file, head=self.head, device=device)
-            # A run that was stopped before its last stage has no checkpoint of that; nor has one beside which another
-            # run was stopped that makes the denoiser of both.
+            # A run that was stopped before its last stage does not have a checkpoint of that stage. Nor does one that
+            # waits for a denoiser of another run, where that was stopped.
             alone = not pretrained and self.pretrain_dir == self.output_dir
             self.finetune.run(inputs, labeled, resume=self.resume and (alone or self.finetune.begun))
 

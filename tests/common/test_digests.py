@@ -160,6 +160,11 @@ def same(first, second):
 
 @settings(max_examples=300, derandomize=True, deadline=None, database=None)
 @given(NESTED, NESTED)
+@pytest.mark.tried(
+    "Training that goes on",
+    "Settings that differ in a function, path, set or object inside",
+    "They are told apart; what cannot be told apart is refused.",
+)
 def test_digests_are_equal_just_where_settings_are(first, second):
     assert (settings_digest(first) == settings_digest(second)) == same(first, second)
 

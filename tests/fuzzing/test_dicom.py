@@ -36,6 +36,11 @@ def sound_series(segment, put_series):
 
 @whole_runs(20)
 @given(changed=SERIES_LISTS)
+@pytest.mark.tried(
+    "Anything at random",
+    "Any attribute of any slice, and damaged bytes",
+    "A row for every series, a line for every other file; no name of a patient.",
+)
 def test_any_attribute(segment, put_series, sound_series, changed):
     def fill(folder):
         put_series(folder, 99, SOUND)

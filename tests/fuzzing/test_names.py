@@ -5,6 +5,7 @@ import hashlib
 import os
 import unicodedata
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -41,6 +42,11 @@ def _names(draw):
 
 @whole_runs(25)
 @given(names=_names())
+@pytest.mark.tried(
+    "Anything at random",
+    "Any file name, colliding ones among them",
+    "Segmented in a folder of its own inside `output_dir`, or a line.",
+)
 def test_any_name(segment, put_good, reference, names):
     def fill(folder):
         put_good(folder)

@@ -44,6 +44,11 @@ def check(tmp_path):
 
 @given(edits=st.lists(EDITS, min_size=1, max_size=3))
 @example(edits=[("flip", 0, 0)])
+@pytest.mark.tried(
+    "Anything at random",
+    "Any damage to an archive",
+    "Refused in one line, or nothing of its content has changed.",
+)
 def test_edited_archive_is_refused_or_holds_the_same(archive, files, check, edits):
     read = check(edited(Path(archive).read_bytes(), edits))
     assert read is None or {f"organ/{name}": content for name, content in read.items()} == files
@@ -52,6 +57,11 @@ def test_edited_archive_is_refused_or_holds_the_same(archive, files, check, edit
 @given(edits=st.lists(EDITS, min_size=1, max_size=3))
 @example(edits=[("flip", 0, 0)])
 @pytest.mark.parametrize("name", ["model.pt", "signature_bank.npz"])
+@pytest.mark.tried(
+    "Anything at random",
+    "Any damage to weights or bank below a valid manifest",
+    "Refused in one line, or they mean the same.",
+)
 def test_edited_weights_or_bank_are_refused_or_mean_the_same(files, sealed, check, name, edits, tmp_path):
     """With a manifest that agrees; torch and numpy find in what is accepted what they found before."""
     path = f"organ/models/{name}"

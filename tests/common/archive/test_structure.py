@@ -75,6 +75,11 @@ ENTRIES = {
 
 
 @pytest.mark.parametrize("kind", ENTRIES)
+@pytest.mark.tried(
+    "Archives and weights",
+    "Paths that climb out, absolute paths, links, devices, names that systems read in another way",
+    "Refused.",
+)
 def test_hostile_entry_is_refused(files, refuse, kind):
     added, text = ENTRIES[kind]
     assert text in refuse(with_entries(files, added))
@@ -98,6 +103,7 @@ def test_folder_in_two_spellings_is_refused(files, refuse):
 
 
 @pytest.mark.parametrize("device", ["con", "PRN", "Aux", "nul", "COM1", "lpt9", "com0"])
+@pytest.mark.tried("Archives and weights", "Names that Windows keeps for devices", "Refused.")
 def test_name_that_windows_takes_for_a_device_is_refused(files, refuse, device):
     for name in (f"{device}.txt", f"{device}.tar.txt", f"{device}/a.txt"):
         assert "Windows takes it for a device: rename the file" in refuse(with_entries(files, entry(f"organ/{name}")))
@@ -129,6 +135,11 @@ def test_entry_listed_twice_is_refused(files, refuse):
     assert "is no complete zip file" in refuse(buffer.getvalue())
 
 
+@pytest.mark.tried(
+    "Archives and weights",
+    "Bombs: too many files, or too many bytes",
+    "Refused before they are unpacked.",
+)
 def test_too_much_is_refused(files, refuse, monkeypatch):
     monkeypatch.setattr(structure, "MAX_FILES", 10)
     assert "accepted are 10 files" in refuse(_zip(files))

@@ -128,6 +128,11 @@ BROKEN = {
 
 
 @pytest.mark.parametrize(("spoil", "text"), BROKEN.values(), ids=BROKEN)
+@pytest.mark.tried(
+    "DICOM",
+    "Missing, repeated, shifted, tilted, truncated slices, and 20 more",
+    "A row with the reason.",
+)
 def test_series_that_makes_no_volume_is_a_case_that_fails(export, listing, load, tmp_path, spoil, text):
     spoil(export)
     cases = {case["case"]: case for case in scans_to_segment(str(export.root), str(tmp_path / "out"))}
@@ -169,6 +174,11 @@ STRAYS = {
 
 @pytest.mark.parametrize("name", ["good/!", "good/~"])
 @pytest.mark.parametrize(("spoil", "text"), STRAYS.values(), ids=STRAYS)
+@pytest.mark.tried(
+    "DICOM",
+    "A first or last slice that is damaged beyond recognition",
+    "The series fails: without it, it would look whole.",
+)
 def test_damaged_first_or_last_slice_fails_the_series_beside_it(export, listing, load, tmp_path, spoil, text, name):
     export.slices()
     spoil(export, Path(export.image(name, 17, series=export.GOOD)))
