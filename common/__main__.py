@@ -1,4 +1,4 @@
-"""Commands of the shared package: ``python -m common <command>``."""
+"""Runs the commands of the shared package: ``python -m common <command>``."""
 
 from __future__ import annotations
 

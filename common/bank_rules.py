@@ -1,4 +1,4 @@
-"""What holds for every signature bank, with the standard library only: the tool that checks archives has no numpy."""
+"""Checks what holds for every signature bank, with the standard library only: the archive tool does not have numpy."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def implied_threshold(leave_one_out: Sequence[float], c: float) -> float:
         c: How many standard deviations (of the population) above the mean, 0 to 10.
 
     Raises:
-        ConfigError: when ``c`` is out of its range.
-        BankError: when an OODM is negative or not finite.
+        ConfigError: When ``c`` is out of its range.
+        BankError: When an OODM is negative or not finite.
 
     Example:
         >>> implied_threshold([1.0, 3.0], 2.5)
@@ -42,11 +42,11 @@ def check_norms(signatures: Iterable[Sequence[float]], num_layers: int) -> None:
     """Makes sure that no signature is longer than signatures can be: one that lies far away lifts the threshold.
 
     Args:
-        signatures: Of the training cases.
+        signatures: Signatures of the training cases, one row of numbers for each.
         num_layers: How many layers stand side by side in a signature, each of norm 1; with 0, nothing is checked.
 
     Raises:
-        BankError: when a signature is longer.
+        BankError: When a signature is longer.
     """
     limit = math.sqrt(num_layers) * (1.0 + 1e-6)
     if num_layers and not all(math.hypot(*row) <= limit for row in signatures):

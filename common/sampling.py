@@ -1,4 +1,4 @@
-"""Sampling of several data sets at once (multi-task training)."""
+"""Draws samples of several data sets at once (multi-task training)."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def task_probabilities(sizes: Sequence[int]) -> Tensor:
     Karimi and Gholipour 2023, section III-C; equivalently every image has weight ``1 / sqrt(n_k)``.
 
     Args:
-        sizes: ``n_k``, images of each data set, positive.
+        sizes: Number of images of each data set, ``n_k``, at least 1 each.
 
     Returns:
         ``(K,)`` float64 that sums to 1.
 
     Raises:
-        ConfigError: when there is no data set or one is empty.
+        ConfigError: When there is no data set or one is empty.
 
     Example:
         >>> task_probabilities([10, 100])
@@ -45,10 +45,11 @@ class TaskSampler(Sampler[int]):
     training every rank draws the same list and takes every ``world size``-th of it.
 
     Args:
-        data: list of cases; ``task`` tells the data set, a case without one belongs to a common one.
-        seed: of the draw.
-        samples_per_epoch: images in an epoch, over all ranks; as many as there are cases by default.
-        uniform_sampling: draw every image with the same probability instead, the paper's ablation.
+        data: List of cases; ``task`` tells the data set, a case without one belongs to a common one.
+        seed: Seed of the generator that draws; the same seed gives the same lists. 0 by default.
+        samples_per_epoch: Number of images in an epoch, over all ranks; as many as there are cases by default.
+        uniform_sampling: Whether every image is drawn with the same probability instead, the paper's ablation; false by
+            default.
     """
 
     def __init__(
@@ -90,10 +91,10 @@ class PatchSampler(Sampler[int]):
     The order depends on the seed and the epoch alone; under distributed training every rank takes its share of it.
 
     Args:
-        data: of which the first ``num_known`` patches are chosen at the start, see ``PatchDataset``.
-        seed: of the order.
-        samples_per_epoch: patches in an epoch, over all ranks; as many as are chosen by default. A fixed number gives
-            equal epochs to training sets of different sizes.
+        data: Patches, of which the first ``num_original`` are chosen at the start, see ``PatchDataset``.
+        seed: Seed of the generator that draws the order; the same seed gives the same order. 0 by default.
+        samples_per_epoch: Number of patches in an epoch, over all ranks; as many as are chosen by default. A fixed
+            number gives equal epochs to training sets of different sizes.
     """
 
     def __init__(self, data: Any, *, seed: int = 0, samples_per_epoch: int | None = None) -> None:
@@ -105,13 +106,13 @@ class PatchSampler(Sampler[int]):
     @property
     def chosen(self) -> Sequence[int]:
         """Numbers of the patches that are drawn from."""
-        return range(self.data.num_known) if self._chosen is None else self._chosen
+        return range(self.data.num_original) if self._chosen is None else self._chosen
 
     def choose(self, indices: Sequence[int]) -> None:
         """Sets the numbers of the patches that are drawn from.
 
         Raises:
-            NotEnoughCasesError: when there is none.
+            NotEnoughCasesError: When there is none.
         """
         if not len(indices):
             raise NotEnoughCasesError("no patch to train on; add cases to dataset_dir")
@@ -139,7 +140,7 @@ class ShardSampler(Sampler[int]):
     leaves every mean as it is.
 
     Args:
-        data: the set.
+        data: Cases of the validation set.
     """
 
     def __init__(self, data: Sequence[Any]) -> None:

@@ -35,7 +35,7 @@ IGNORED_WARNINGS = (
 
 def pytest_configure(config):
     torch.set_num_threads(1)
-    bound_properties()
+    bound_properties(config.getoption("--hypothesis-profile") or "bounded")
 
     for line in IGNORED_WARNINGS:
         config.addinivalue_line("filterwarnings", line)
@@ -52,14 +52,18 @@ def pytest_xdist_make_scheduler(config, log):
     return GroupScheduling(config, log) if config.getvalue("dist") == "loadgroup" else None
 
 
-def bound_properties():
-    """Properties are tried on the same examples every time, on so many that a test takes a few seconds at most."""
+def bound_properties(profile):
+    """Properties are tried on the same examples every time, on so many that a test takes a few seconds at most.
+
+    With the profile ``long``, they are tried on other examples every time, and on twenty times as many.
+    """
     # A fixture stays the same for all examples of a test, which is what tests here want of their folders.
     allowed = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
     settings.register_profile(
         "bounded", derandomize=True, database=None, deadline=None, max_examples=200, suppress_health_check=allowed
     )
-    settings.load_profile("bounded")
+    settings.register_profile("long", settings.get_profile("bounded"), max_examples=4000, derandomize=False)
+    settings.load_profile(profile)
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Archives of bundles: built, signed, verified, installed. Needs nothing but the standard library and cryptography."""
+"""Builds, signs, verifies and installs archives of bundles, with the standard library and cryptography alone."""
 
 from .build import build_archive, build_archives, build_tool
 from .signature import sign

@@ -1,4 +1,4 @@
-"""Zip files whose every byte is accounted for: no reader finds anything else in them than this one.
+"""Reads zip files whose every byte is accounted for: no reader finds anything else in them than this one.
 
 Readers of zip files differ in what they believe: the directory, the header before each file, or the end record. So only
 files are accepted that one of three programs writes. From the names, sizes and checksums in the directory, all headers
@@ -37,13 +37,15 @@ class Form:
     """How one program writes zip files.
 
     Args:
-        version: of the format, as headers name it.
-        date: of every file, as headers encode it; times are 0.
-        method: of compression.
-        attributes: of every file.
-        flags: of every file.
-        wide: whether sizes before a file are in an extra field of 64 bits, as where Python does not know them yet.
-        streamed: whether padding comes before a file, checksum and sizes after it, and end records of 64 bits last.
+        version: Version of the zip format that headers name, as ten times the number: 20 is 2.0.
+        date: Date of every file, as headers encode it: 33 is January 1, 1980. Times are 0.
+        method: Method of compression, ``ZIP_STORED`` or ``ZIP_DEFLATED``.
+        attributes: External attributes of every file; Unix permissions stand in the upper 16 bits.
+        flags: Flags of every file, as headers hold them; 0 by default.
+        wide: Whether sizes before a file are in an extra field of 64 bits, as where Python does not know them yet.
+            False by default.
+        streamed: Whether padding comes before a file, checksum and sizes after it, and end records of 64 bits last.
+            False by default.
     """
 
     version: int
@@ -70,11 +72,11 @@ class Entry:
     """One file in a zip file.
 
     Args:
-        name: with its folders.
-        checksum: CRC-32 of its content.
-        packed_size: bytes it takes in the zip file.
-        size: bytes of its content.
-        start: where its packed bytes begin.
+        name: Name of the file with its folders.
+        checksum: CRC-32 of the content.
+        packed_size: Number of bytes that the file takes in the zip file.
+        size: Number of bytes of the content.
+        start: Position in the zip file at which the packed bytes begin, in bytes.
     """
 
     name: str
@@ -88,11 +90,11 @@ def read_entries(content: bytes, form: Form) -> list[Entry]:
     """Returns the files of a zip file, in their order, after a check of every byte that is not of a file's content.
 
     Args:
-        content: the whole file.
-        form: the program that must have written it.
+        content: Bytes of the whole zip file.
+        form: Form of the program that must have written it.
 
     Raises:
-        BadZipFile: naming what that program would not have written.
+        BadZipFile: Naming what that program would not have written.
     """
     if len(content) < _END.size or content[-_END.size :][:4] != b"PK\5\6":
         raise BadZipFile("it does not end with the end record of a zip file")
@@ -113,12 +115,12 @@ def unpack(content: bytes, entry: Entry, form: Form) -> bytes:
     """Returns the content of one file; no more bytes than the directory announces are ever unpacked.
 
     Args:
-        content: the whole zip file.
-        entry: the file in it.
-        form: the program that must have written it.
+        content: Bytes of the whole zip file.
+        entry: Entry of the file to unpack.
+        form: Form of the program that must have written it.
 
     Raises:
-        BadZipFile: when the content contradicts the directory, or bytes are hidden behind it.
+        BadZipFile: When the content contradicts the directory, or bytes are hidden behind it.
     """
     unpacked = packed = content[entry.start : entry.start + entry.packed_size]
     if form.method == ZIP_DEFLATED:

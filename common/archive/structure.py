@@ -1,4 +1,4 @@
-"""The form of an archive, checked before anything in it is read as what it claims to be."""
+"""Checks the form of an archive, before anything in it is read as what it claims to be."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ def read_files(content: bytes, where: str) -> dict[str, bytes]:
     """Returns the files of an archive: name -> content.
 
     Args:
-        content: the whole file; checks and unpacking see the same bytes, whoever writes to the disk meanwhile.
-        where: what a message calls the file.
+        content: Bytes of the whole file; checks and unpacking see the same bytes, whoever writes to the disk meanwhile.
+        where: Name of the file in messages.
 
     Raises:
-        ArchiveError: when it is no complete zip file, or holds links, escaping, reserved or repeated names, encrypted
-            files, hidden data, other kinds of files than bundles have, or more than an honest bundle would.
+        ArchiveError: When it is no complete zip file, or holds what no honest bundle does: links, hidden data,
+            encrypted files; escaping, reserved or repeated names; other kinds of files, or more than a bundle has.
     """
     try:
         entries = read_entries(content, PLAIN)

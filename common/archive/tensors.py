@@ -1,4 +1,4 @@
-"""Weights read as bytes: nothing in them is trusted, unpickled as it asks, or run.
+"""Reads weights as bytes: nothing in them is trusted, unpickled as it asks, or run.
 
 ``torch.save`` writes a zip file with a pickle of the tensors' names, shapes and places, and their bytes beside it. The
 pickle is read by an unpickler that knows three functions, all harmless stand-ins of ours; everything else is refused.
@@ -101,7 +101,7 @@ class _TensorUnpickler(pickle._Unpickler):  # type: ignore[name-defined]  # the 
         """Returns what the pickle holds.
 
         Raises:
-            UnpicklingError: when it holds more than a dictionary of tensors.
+            UnpicklingError: When it holds more than a dictionary of tensors.
         """
         try:
             return super().load()
@@ -112,7 +112,7 @@ class _TensorUnpickler(pickle._Unpickler):  # type: ignore[name-defined]  # the 
         """Returns the stand-in for a function or class that a pickle names.
 
         Raises:
-            UnpicklingError: when no dictionary of tensors needs it.
+            UnpicklingError: When no dictionary of tensors needs it.
         """
         if (module, name) == ("collections", "OrderedDict"):
             return OrderedDict
@@ -126,7 +126,7 @@ class _TensorUnpickler(pickle._Unpickler):  # type: ignore[name-defined]  # the 
         """Returns the place of a tensor's bytes.
 
         Raises:
-            UnpicklingError: when it is no storage that torch writes.
+            UnpicklingError: When it is no storage that torch writes.
         """
         # Nothing is hashed or printed before its type is known: a deeply nested key would crash the interpreter.
         if not all(isinstance(part, str) for part in pid[:4]):
@@ -186,11 +186,11 @@ def state_digest(content: bytes, where: str) -> str:
     """Returns the SHA-256 of a file of weights as :func:`common.spectral.digest.weights_digest` computes it.
 
     Args:
-        content: of a file that ``torch.save`` wrote: a dictionary of names and tensors, nothing else.
-        where: what a message calls the file.
+        content: Bytes of a file that ``torch.save`` wrote: a dictionary of names and tensors, nothing else.
+        where: Name of the file in messages.
 
     Raises:
-        ArchiveError: when it holds anything but tensors, or is damaged.
+        ArchiveError: When it holds anything but tensors, or is damaged.
     """
     try:
         pickled, storages = _read_records(content)
@@ -232,12 +232,12 @@ def refuse(where: str, reason: str, cause: BaseException | None = None) -> NoRet
     """Refuses a file of weights or a bank.
 
     Args:
-        where: What the message calls the file.
-        reason: What is wrong with it.
-        cause: The error that told so.
+        where: Name of the file in the message.
+        reason: Text that says what is wrong with the file.
+        cause: Error that showed what is wrong; ``None`` by default, where no error did.
 
     Raises:
-        ArchiveError: always.
+        ArchiveError: Always.
     """
     text = " ".join(reason.split())
     raise ArchiveError(f"{where} holds more than tensors or is damaged ({text}); do not load it") from cause
@@ -247,12 +247,12 @@ def read_stored(content: bytes, form: Form) -> dict[str, bytes]:
     """Returns all files of a zip file as torch or numpy write it: name -> content.
 
     Args:
-        content: Of the zip file.
-        form: The program that must have written it.
+        content: Bytes of the zip file, whose files have at most 1 GiB together.
+        form: Form of the program that must have written it.
 
     Raises:
-        BadZipFile: when that program would not have written it.
-        ValueError: when a name is there twice, or the files are too large.
+        BadZipFile: When that program would not have written it.
+        ValueError: When a name is there twice, or the files are too large.
     """
     entries = read_entries(content, form)
     if len({entry.name for entry in entries}) != len(entries) or sum(entry.size for entry in entries) > MAX_BYTES:

@@ -1,4 +1,4 @@
-"""The command line of ``bundle_tool.pyz``, which needs nothing but Python (and ``cryptography`` for signatures)."""
+"""Runs the commands of ``bundle_tool.pyz``, which needs nothing but Python (and ``cryptography`` for signatures)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs ``verify``, ``install`` or ``sign`` and returns the exit status.
 
     Args:
-        arguments: of the command line, without the program; those of this process by default.
+        arguments: Arguments of the command line without the program; those of this process by default.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     options = vars(_parser().parse_args(arguments))

@@ -1,4 +1,4 @@
-"""Verification and installation of an archive, before anything in it is parsed as a config or run."""
+"""Verifies and installs an archive, before anything in it is parsed as a config or run."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ class Archive:
     """An archive that has passed every check, in memory: what was checked is what is unpacked.
 
     Args:
-        manifest: what it holds.
-        files: path below the bundle's folder -> content, the manifest included.
+        manifest: Manifest, which says what the archive holds.
+        files: Content of every file, the manifest included, by its path below the bundle's folder.
     """
 
     manifest: Manifest
@@ -56,18 +56,19 @@ class Archive:
 def read_archive(file: str, *, public_key: str | None = None, ignore_versions: bool = False) -> Archive:
     """Returns the content of an archive after checking all of it.
 
-    The order: signature (with a key), form of the zip file, manifest, digest of every file, required files, whether
-    every file is what its name says, weights, bank, whether it belongs to the weights, versions of packages.
+    The order: signature (with a key), form of the zip file, manifest, digest of every file, required files. Then
+    whether every file is what its name says, weights, bank, whether it belongs to the weights, versions of packages.
 
     Args:
-        file: the archive.
-        public_key: PEM file; then the signature beside the archive must be by its owner.
-        ignore_versions: whether packages may be missing or of other versions.
+        file: Path of the archive.
+        public_key: Path of a public key in PEM form; the signature beside the archive must be by its owner. Without
+            one, the default, no signature is checked.
+        ignore_versions: Whether packages may be missing or of other versions; false by default.
 
     Raises:
-        MissingDataError: when a file does not exist.
-        ArchiveError: naming what is wrong.
-        SignatureError: when there is no valid signature.
+        MissingDataError: When a file does not exist.
+        ArchiveError: Naming what is wrong.
+        SignatureError: When there is no valid signature.
     """
     path = Path(file)
     if not path.is_file():
@@ -97,9 +98,10 @@ def verify(file: str, public_key: str | None = None, ignore_versions: bool = Fal
     Args, errors and order of the checks are those of :func:`read_archive`.
 
     Args:
-        file: the archive.
-        public_key: PEM file of the one who must have signed it.
-        ignore_versions: whether packages may be missing or of other versions.
+        file: Path of the archive.
+        public_key: Path of the public key, in PEM form, of whoever must have signed it. Without one, the default, no
+            signature is checked.
+        ignore_versions: Whether packages may be missing or of other versions; false by default.
     """
     archive = read_archive(file, public_key=public_key, ignore_versions=ignore_versions)
     logger.info("%s", _passed(archive, public_key, ignore_versions))
@@ -116,18 +118,19 @@ def install(
     """Checks an archive, see :func:`read_archive`, and unpacks it, all of it or nothing.
 
     Args:
-        file: the archive.
-        into: folder in which the bundle's own folder is made.
-        public_key: see :func:`read_archive`.
-        ignore_versions: see :func:`read_archive`.
-        folder: name of the bundle's folder, its own name by default; another lets two versions live side by side.
-        replace: whether a bundle in a folder of that name is replaced, as by a newer version; the old one stays beside
-            it as ``<folder>.old``, with whatever was trained or written in it.
+        file: Path of the archive.
+        into: Folder in which the bundle's own folder is made.
+        public_key: Path of the public key, in PEM form, of whoever must have signed the archive. Without one, the
+            default, no signature is checked.
+        ignore_versions: Whether packages may be missing or of other versions; false by default.
+        folder: Name of the bundle's folder, its own name by default; another lets two versions live side by side.
+        replace: Whether a bundle in a folder of that name is replaced, as by a newer version; false by default. The old
+            one stays beside it as ``<folder>.old``, with whatever was trained or written in it.
 
     Raises:
-        MissingDataError: when a file does not exist.
-        ArchiveError: naming what is wrong with the archive, or that the folder exists.
-        OutputError: when the folder cannot be written.
+        MissingDataError: When a file does not exist.
+        ArchiveError: Naming what is wrong with the archive, or that the folder exists.
+        OutputError: When the folder cannot be written.
     """
     archive = read_archive(file, public_key=public_key, ignore_versions=ignore_versions)
     name = str(folder or archive.manifest.name)

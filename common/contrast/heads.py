@@ -1,4 +1,4 @@
-"""Heads on the encoder of a segmentation network, which training needs and inference leaves out."""
+"""Adds heads to the encoder of a segmentation network; training needs them, inference leaves them out."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def captured(network: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, Te
     The hooks are removed when the block ends, so that a copy or an export of the network knows nothing of them.
 
     Args:
-        network: any network.
-        layers: names of its layers, as ``named_modules`` gives them.
+        network: Network whose layers are watched; it is not changed.
+        layers: Names of its layers, as ``named_modules`` gives them.
 
     Raises:
-        ConfigError: when the network has no layer of a name.
+        ConfigError: When the network has no layer of a name.
     """
     found: dict[str, Tensor] = {}
     handles = []
@@ -55,9 +55,9 @@ class ProjectionHead(nn.Module):
     scale costs little beside the network; the projection is SimCLR's, of two layers.
 
     Args:
-        spatial_dims: 2 or 3.
-        channels: of the features.
-        size: of the projection.
+        spatial_dims: Number of spatial axes, 2 or 3.
+        channels: Number of channels of the features.
+        size: Length of the projection.
     """
 
     def __init__(self, spatial_dims: int, channels: int, size: int) -> None:
@@ -78,17 +78,18 @@ class HeadedNetwork(nn.Module):
     The network itself is not changed: it is saved, exported and used without the heads.
 
     Args:
-        network: any network that returns logits ``(B, C, H, W[, D])``.
-        encoder_layers: names of the layers that end the scales of its encoder, the deepest last.
-        spatial_dims: 2 or 3.
-        in_channels: channels of the images.
-        roi_size: voxels of the images along each axis, of which one is run to see how many channels layers have.
-        num_classes: C, background included.
-        method: name of the method, which tells the heads that are needed.
-        projection_size: of every projection; 128 by default.
+        network: Network that returns logits ``(B, C, H, W[, D])``.
+        encoder_layers: Names of the layers that end the scales of its encoder, the deepest last; at least one.
+        spatial_dims: Number of spatial axes, 2 or 3.
+        in_channels: Number of channels of the images.
+        roi_size: Size of the images along each axis, in voxels. One such image is run to see how many channels the
+            layers have.
+        num_classes: Number of classes, C, background included.
+        method: Name of the method, one of ``METHODS``, which tells the heads that are needed. ``both`` by default.
+        projection_size: Length of every projection. 128 by default.
 
     Raises:
-        ConfigError: when a layer does not exist, does not run or returns no feature map.
+        ConfigError: When a layer does not exist, does not run or returns no feature map.
     """
 
     def __init__(
@@ -136,9 +137,9 @@ class HeadedNetwork(nn.Module):
         """Runs network and heads on images ``(B, n, H, W[, D])``.
 
         Args:
-            image: the images.
-            segment: whether logits are returned. What is not returned must not wait for a gradient.
-            with_heads: whether the heads run.
+            image: Images, ``(B, n, H, W[, D])``.
+            segment: Whether logits are returned; what is not returned must not wait for a gradient. True by default.
+            with_heads: Whether the heads run. True by default.
 
         Returns:
             ``logits`` ``(B, C, H, W[, D])``; of the heads there are, ``projections``, one ``(B, size)`` for every

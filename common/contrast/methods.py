@@ -1,4 +1,4 @@
-"""The method of this package and those it is compared with: what each learns beside the segmentation."""
+"""Names the method and those it is compared with: what each learns beside the segmentation."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ class Method:
     """What is learned beside the segmentation.
 
     Args:
-        pairs: what makes a positive pair: nothing, the same classes, or two views of one image, which SimCLR or BYOL
-            compares.
-        classifies: whether the network learns which classes an image shows.
+        pairs: What makes a positive pair: ``none`` for no pairs, or ``classes`` for frames of the same classes. With
+            ``simclr`` or ``byol`` it is two views of one image, compared by that method.
+        classifies: Whether the network learns which classes an image shows. False by default.
     """
 
     pairs: Literal["none", "classes", "simclr", "byol"]
@@ -52,7 +52,7 @@ def find_method(name: str) -> Method:
     """Returns the method of that name.
 
     Raises:
-        ConfigError: when there is none.
+        ConfigError: When there is none.
     """
     if name not in METHODS:
         raise ConfigError(f"method is {name!r}; accepted are {', '.join(METHODS)}")
@@ -73,13 +73,14 @@ def pretraining_epochs(method: str, *, two_step: bool, max_epochs: int, pretrain
     """Returns in how many epochs the encoder alone is trained, without masks, before it is frozen; 0 for none.
 
     Args:
-        method: name of the method; ``byol`` always has two steps.
-        two_step: whether another has.
-        max_epochs: epochs of both steps together.
-        pretrain_epochs: of the first step, half of them by default.
+        method: Name of the method, one of ``METHODS``; ``byol`` always has two steps.
+        two_step: Whether any other method has two steps.
+        max_epochs: Number of epochs of both steps together.
+        pretrain_epochs: Number of epochs of the first step, from 1 to ``max_epochs - 1``. With ``None``, the default,
+            half of them, rounded down.
 
     Raises:
-        ConfigError: when there is nothing to pre-train with, or one of the steps would have no epoch.
+        ConfigError: When there is nothing to pre-train with, or one of the steps would have no epoch.
     """
     chosen = find_method(method)
     if not two_step and chosen.pairs != "byol":

@@ -1,4 +1,4 @@
-"""Where cases come from: Decathlon folders, folders of scans, DICOM series, phantoms."""
+"""Finds cases: in Decathlon folders, folders of scans and DICOM series, or as phantoms."""
 
 from .cases import class_names, labeled_cases, weights_folder
 from .folders import find_scans

@@ -1,9 +1,10 @@
-"""Lists of labeled cases: where they come from, and how they are split by patient.
+"""Lists labeled cases and splits them by patient.
 
-A case is a dictionary with ``image``, ``label`` (paths), ``case`` (its name), ``task`` (the data set it belongs to)
-and, where known, ``patient``, ``region`` (what a tile was cut from), ``slice`` (its number), ``modality``, ``classes``
-(accepted label values), ``listed`` (label values that it is said to show) and ``phase`` (of an operation). No key
-starts with ``image_`` or ``label_``: MONAI 1.6.1's ``Spacingd`` takes such keys for metadata.
+A case is a dictionary with ``image`` and ``label`` (paths), ``case`` (its name) and ``task`` (the data set it belongs
+to). Where a listing gives them, ``patient``, ``region`` (what a tile was cut from), ``slice`` (its number) and
+``modality`` come with it. So do ``classes`` (accepted label values), ``listed`` (label values that it is said to show)
+and ``phase`` (of an operation). No key starts with ``image_`` or ``label_``: MONAI 1.6.1's ``Spacingd`` takes such keys
+for metadata.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ def read_listing(path: str | Path) -> dict[str, Any]:
     """Returns the content of a ``dataset.json``.
 
     Args:
-        path: Its path.
+        path: Path of the ``dataset.json``.
 
     Raises:
         MissingDataError: When it cannot be read, is no JSON, is nested too deeply, or holds no object.
@@ -99,9 +100,10 @@ def class_name(
     """Returns the number of a class of a softmax network, with its name where a data set of the cases tells it.
 
     Args:
-        cases: those without a label are passed over.
-        index: of the class, 0 for background.
-        foreground_labels: data set -> values of the classes that count, in order.
+        cases: Cases whose data sets may tell the name; those without a label are passed over.
+        index: Index of the class, 0 for background.
+        foreground_labels: Data set -> label values of the classes that count, in order. With ``None``, the default,
+            label values are class indices.
     """
     seen: set[str] = set()
     for case in cases:
@@ -121,10 +123,10 @@ def decathlon_cases(folder: str | Path) -> list[Case]:
     """Returns the labeled cases of a folder in the layout of the Medical Segmentation Decathlon.
 
     Args:
-        folder: holds ``dataset.json`` with a list ``training`` of images and labels.
+        folder: Folder that holds ``dataset.json`` with a list ``training`` of images and labels.
 
     Raises:
-        MissingDataError: when the folder, its ``dataset.json``, its list or a file is missing, or not readable.
+        MissingDataError: When the folder, its ``dataset.json``, its list or a file is missing, or not readable.
     """
     cases = [case for case in decathlon_scans(folder, sections=("training",)) if "label" in case]
     if not cases:
@@ -138,13 +140,14 @@ def decathlon_scans(
     """Returns the cases of a Decathlon folder, or of videos in the layout of CholecSeg8k, labeled or not.
 
     Args:
-        folder: holds ``dataset.json``, or a folder for each video, see :func:`endoscopy_cases`.
-        sections: lists of ``dataset.json`` that are read, where they exist.
-        complete: Whether every listed file must exist. Without, a missing one is a case that fails when it is loaded,
-            so that the other cases of an inference or evaluation go on. Default: true.
+        folder: Folder that holds ``dataset.json``, or a folder for each video, see :func:`endoscopy_cases`.
+        sections: Names of the lists of ``dataset.json`` that are read, where they exist. ``training`` and ``test`` by
+            default.
+        complete: Whether every listed file must exist; true by default. With false, a missing one is a case that fails
+            when it is loaded. So the other cases of an inference or evaluation go on.
 
     Raises:
-        MissingDataError: when the folder, its ``dataset.json``, its lists or a file is missing, or not readable.
+        MissingDataError: When the folder, its ``dataset.json``, its lists or a file is missing, or not readable.
     """
     root = Path(folder)
     if is_endoscopy(root):
@@ -204,15 +207,15 @@ def labeled_cases(
     """Returns the labeled cases of one or several data sets, or of phantoms made on the spot.
 
     Args:
-        dataset_dir: a Decathlon folder or a list of them, each one task; ``None`` or empty for phantoms.
-        output_dir: phantoms are written below ``output_dir/phantoms``.
-        spatial_dims: 2 or 3, for phantoms.
-        phantom_tasks: names of the phantoms' tasks.
-        phantom_cases: number of phantoms of each task.
-        seed: of the phantoms.
+        dataset_dir: Decathlon folder or a list of them, each one task; ``None`` or empty for phantoms.
+        output_dir: Folder of the results; phantoms are written below ``output_dir/phantoms``.
+        spatial_dims: Number of axes of the phantoms, 2 or 3. 3 by default.
+        phantom_tasks: Names of the phantoms' tasks; ``PHANTOM_TASKS`` by default.
+        phantom_cases: Number of phantoms of each task. 12 by default.
+        seed: Seed of the phantoms. 0 by default.
 
     Raises:
-        MissingDataError: when a data set is missing or empty.
+        MissingDataError: When a data set is missing or empty.
     """
     if dataset_dir:
         return [case | {"task": task} for folder, task in name_folders(dataset_dir) for case in decathlon_cases(folder)]
@@ -228,8 +231,9 @@ def weights_folder(cases: Sequence[Case], model_dir: str, output_dir: str) -> st
     """Returns where a training run writes its weights and bank.
 
     Args:
-        cases: what the run trains on.
-        model_dir: for given data.
-        output_dir: for phantoms, ``output_dir/models``, so that shipped weights stay untouched.
+        cases: Cases that the run trains on.
+        model_dir: Folder for weights that were trained on given data.
+        output_dir: Folder of the results. Weights of phantoms go to ``output_dir/models``, so that shipped weights stay
+            untouched.
     """
     return str(Path(output_dir) / "models") if cases and all(case.get("phantom") for case in cases) else model_dir

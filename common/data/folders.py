@@ -1,4 +1,4 @@
-"""What a folder holds: scans of any format, and every other file with the reason why it is not one."""
+"""Lists what a folder holds: scans of any format, and every other file with the reason why it is none."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ class FolderContent:
     """What a folder holds; the cases of DICOM series come last, in the order of the series.
 
     Args:
-        folder: The folder.
-        cases: Its scans.
-        tree: Its DICOM series, and every file that is no scan, whether the folder holds DICOM or not.
+        folder: Folder that was searched.
+        cases: Scans of the folder, each a case.
+        tree: DICOM series of the folder, and every file that is no scan, whether the folder holds DICOM or not.
     """
 
     folder: Path
@@ -50,13 +50,13 @@ def find_scans(folder: str | Path, *, spatial_dims: int = 3, name: str = "datase
     """Returns every scan of a folder.
 
     Args:
-        folder: a Decathlon folder (its training and test images), or image files, or DICOM series, these in a tree of
+        folder: Decathlon folder (its training and test images), or image files, or DICOM series, these in a tree of
             folders of any depth. A series is named by its UID alone: PACS exports name folders after patients.
-        spatial_dims: 3 looks for volumes, 2 for pictures as well.
-        name: what a message calls the folder.
+        spatial_dims: Number of spatial axes: 3, the default, looks for volumes, 2 for pictures as well.
+        name: Name of the setting that a message calls the folder by; ``dataset_dir`` by default.
 
     Raises:
-        MissingDataError: when the folder does not exist or holds no scan, or ``dataset.json`` lists a missing file.
+        MissingDataError: When the folder does not exist or holds no scan, or ``dataset.json`` lists a missing file.
     """
     return require_scans(search_folder(folder, spatial_dims, name), spatial_dims, name).cases
 
@@ -70,10 +70,10 @@ def search_folder(
     listed and not used; DICOM series are found at any depth.
 
     Args:
-        folder: See :func:`find_scans`.
-        spatial_dims: See :func:`find_scans`.
-        name: See :func:`find_scans`.
-        complete: See :func:`decathlon_scans`.
+        folder: Folder to search, see :func:`find_scans`.
+        spatial_dims: Number of spatial axes, see :func:`find_scans`.
+        name: Name of the setting, see :func:`find_scans`.
+        complete: Whether every file of a listing must exist, see :func:`decathlon_scans`. True by default.
 
     Raises:
         MissingDataError: When the folder does not exist or cannot be read, or its ``dataset.json`` is of no use.
@@ -105,9 +105,9 @@ def require_scans(content: FolderContent, spatial_dims: int, name: str = "datase
     """Returns what was found, which must be something.
 
     Args:
-        content: Of a folder.
-        spatial_dims: See :func:`find_scans`.
-        name: See :func:`find_scans`.
+        content: What a search has found in a folder.
+        spatial_dims: Number of spatial axes, see :func:`find_scans`.
+        name: Name of the setting, see :func:`find_scans`.
 
     Raises:
         MissingDataError: When the folder holds no scan.
@@ -124,7 +124,7 @@ def accepted_suffixes(spatial_dims: int) -> tuple[str, ...]:
     """Returns the endings of the files that are scans.
 
     Args:
-        spatial_dims: See :func:`find_scans`.
+        spatial_dims: Number of spatial axes, see :func:`find_scans`.
     """
     return VOLUME_SUFFIXES + (PICTURE_SUFFIXES if spatial_dims == 2 else ())
 

@@ -1,4 +1,4 @@
-"""Scans to segment: whatever images a folder holds."""
+"""Lists scans to segment or to judge: whatever images a folder holds."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ..dicom.tree import DicomTree, describe_tree
-from ..phantoms.volumes import PHANTOM_TASKS, strange_tasks
+from ..phantoms.volumes import PHANTOM_TASKS, ood_tasks
 from ..runtime.files import write_json
 from ..runtime.listing import describe_path, write_skipped
 from .cases import Case, Folders, labeled_cases, task_name
@@ -29,23 +29,23 @@ def scans_to_segment(
     phantom_tasks: Sequence[str] = PHANTOM_TASKS,
     list_paths: bool = False,
 ) -> list[Case]:
-    """Returns the scans that inference segments: of ``dataset_dir``, or phantoms, known and strange ones.
+    """Returns the scans that inference segments: of ``dataset_dir``, or phantoms, in- and out-of-distribution ones.
 
     ``output_dir/skipped_files.json`` lists every file of the folders that is not used, with the reason. Where a folder
     holds DICOM, ``output_dir/dicom_series.json`` tells which case is which series.
 
     Args:
-        dataset_dir: a folder or a list of folders; ``None`` or empty for phantoms.
-        output_dir: folder of both listings; phantoms are written below ``output_dir/phantoms``.
-        spatial_dims: 2 or 3.
-        seed: of the phantoms.
-        phantom_tasks: of the phantoms that are known.
+        dataset_dir: Folder or list of folders; ``None`` or empty for phantoms.
+        output_dir: Folder of both listings; phantoms are written below ``output_dir/phantoms``.
+        spatial_dims: Number of spatial axes, 2 or 3. 3 by default.
+        seed: Seed of the phantoms. 0 by default.
+        phantom_tasks: Tasks of the phantoms that are in-distribution; ``PHANTOM_TASKS`` by default.
         list_paths: Whether the listings show names of files and folders where a folder holds DICOM, which may be names
-            of patients; digests of them otherwise. Default: false.
+            of patients. With false, the default, they show digests of them.
 
     Raises:
-        MissingDataError: when a folder is missing or holds no scan.
-        OutputError: when a listing cannot be written.
+        MissingDataError: When a folder is missing or holds no scan.
+        OutputError: When a listing cannot be written.
     """
     contents = _search(dataset_dir, spatial_dims)
     cases = _to_segment([case for content in contents for case in content.cases])
@@ -121,38 +121,41 @@ def evaluation_cases(
     ``output_dir/skipped_files.json`` lists every file of the folders that is not used, see :func:`scans_to_segment`.
 
     Args:
-        dataset_dir: in-distribution folders, with labels or without; ``None`` or empty for phantoms.
-        ood_dir: out-of-distribution folders, with labels or without; ``None`` for none.
-        output_dir: folder of the listing; phantoms are written below ``output_dir/phantoms``.
-        spatial_dims: 2 or 3.
-        seed: of the phantoms.
-        split_file: ``split.json`` of a training run; only its ``split_part`` of the in-distribution cases is used.
-        split_part: see ``split_file``.
-        damages: for each, all in-distribution cases once more, damaged, as an out-of-distribution group.
-        phantom_tasks: of the phantoms that are in-distribution.
+        dataset_dir: Folder or folders of in-distribution cases, with labels or without; ``None`` or empty for phantoms.
+        ood_dir: Folder or folders of out-of-distribution cases, with labels or without. ``None`` or empty for none;
+            where in-distribution cases are phantoms, these come with out-of-distribution ones.
+        output_dir: Folder of the listing; phantoms are written below ``output_dir/phantoms``.
+        spatial_dims: Number of spatial axes, 2 or 3. 3 by default.
+        seed: Seed of the phantoms. 0 by default.
+        split_file: Path of the ``split.json`` of a training run; only its ``split_part`` of the in-distribution cases
+            is used. With ``None``, the default, all are.
+        split_part: Part of the split file that is used; ``test`` by default.
+        damages: Names of damages. For each, all in-distribution cases come once more, damaged, as an
+            out-of-distribution group. None by default.
+        phantom_tasks: Tasks of the phantoms that are in-distribution; ``PHANTOM_TASKS`` by default.
 
     Raises:
-        MissingDataError: when a folder is missing or holds no scan.
+        MissingDataError: When a folder is missing or holds no scan.
     """
     taken = {"in_distribution", "pooled", "training", "worst"}
     contents, others = _search(dataset_dir, spatial_dims), _search(ood_dir, spatial_dims)
     _list_skipped([*contents, *others], output_dir)
     if contents:
-        known = _describe_folders(contents, spatial_dims, taken, in_distribution=True)
-        strange: list[Case] = []
+        inside = _describe_folders(contents, spatial_dims, taken, in_distribution=True)
+        outside: list[Case] = []
     else:
         groups = phantom_test_cases(output_dir, spatial_dims=spatial_dims, seed=seed, phantom_tasks=phantom_tasks)
-        known = [case | {"group": case["task"], "in_distribution": True} for case in groups["in_distribution"]]
-        strange = [case | {"group": case["task"], "in_distribution": False} for case in groups["out_of_distribution"]]
+        inside = [case | {"group": case["task"], "in_distribution": True} for case in groups["in_distribution"]]
+        outside = [case | {"group": case["task"], "in_distribution": False} for case in groups["out_of_distribution"]]
     if others:
-        strange = _describe_folders(others, spatial_dims, taken, in_distribution=False)
-    known = select_cases(known, split_file, split_part)
+        outside = _describe_folders(others, spatial_dims, taken, in_distribution=False)
+    inside = select_cases(inside, split_file, split_part)
     damaged = [
         case | {"case": f"{case['case']}_{name}", "group": name, "damage": name, "in_distribution": False}
         for name in damages
-        for case in known
+        for case in inside
     ]
-    return unique_names([*known, *strange, *damaged])
+    return unique_names([*inside, *outside, *damaged])
 
 
 def _describe_folders(
@@ -176,12 +179,12 @@ def phantom_test_cases(
     """Returns phantoms that no training has seen: of the training's kinds, and of other kinds.
 
     Args:
-        output_dir: they are written below ``output_dir/phantoms``.
-        spatial_dims: 2 or 3.
-        seed: of the training's phantoms; the ones made here have another.
-        phantom_tasks: of the training's phantoms.
+        output_dir: Folder of the results; phantoms are written below ``output_dir/phantoms``.
+        spatial_dims: Number of spatial axes, 2 or 3. 3 by default.
+        seed: Seed of the training's phantoms, 0 by default; the ones made here have another.
+        phantom_tasks: Tasks of the training's phantoms; ``PHANTOM_TASKS`` by default.
     """
-    groups = {"in_distribution": tuple(phantom_tasks), "out_of_distribution": strange_tasks(phantom_tasks)}
+    groups = {"in_distribution": tuple(phantom_tasks), "out_of_distribution": ood_tasks(phantom_tasks)}
     return {
         group: labeled_cases(
             None, output_dir, spatial_dims=spatial_dims, phantom_tasks=members, phantom_cases=6, seed=seed + 1000

@@ -1,4 +1,4 @@
-"""Denoising as pre-training: noise, anomaly score, what it localizes, and fine-tuning on a few labeled patients."""
+"""Pre-trains by denoising: noise, anomaly score, what it localizes, and fine-tuning on a few labeled patients."""
 
 from .components import remove_small_components
 from .curve import PixelCurve

@@ -1,4 +1,4 @@
-"""What network and denoiser find in the same labeled slices, patient by patient."""
+"""Compares what network and denoiser find in the same labeled slices, patient by patient."""
 
 from __future__ import annotations
 
@@ -29,15 +29,16 @@ class PatientEvaluation:
     Holzschuh et al., MIDL 2023, section 3: average precision and best Dice in the binary case, Dice per patient.
 
     Args:
-        dataset: labeled slices; others are passed over.
-        network: takes the weights.
-        weights_file: its weights.
-        denoiser: takes the weights of the denoiser.
-        denoiser_file: its weights; nothing is said of a denoiser where the file does not exist.
-        device: where both run.
-        output_dir: folder of the results.
-        foreground_threshold: of the foreground.
-        min_component_size: voxels of the smallest component that stays where small ones are removed.
+        dataset: Labeled slices; others are passed over.
+        network: Network that takes the weights.
+        weights_file: Path of the network's weights.
+        denoiser: Network that takes the weights of the denoiser.
+        denoiser_file: Path of the denoiser's weights. Where the file does not exist, nothing is said of a denoiser.
+        device: Device that both run on.
+        output_dir: Folder of the results.
+        foreground_threshold: Threshold of the foreground, see :func:`foreground_mask`. 0.01 by default.
+        min_component_size: Size of the smallest component that stays where small ones are removed, in voxels. 20 by
+            default.
     """
 
     def __init__(
@@ -64,8 +65,8 @@ class PatientEvaluation:
         See :func:`measure_scores`. Its ``measures`` are those of the network or, without one, of the denoiser.
 
         Raises:
-            MissingDataError: when there are no weights.
-            WeightsError: when weights belong to another network.
+            MissingDataError: When there are no weights.
+            WeightsError: When weights belong to another network.
         """
         if not any("label" in case for case in self.dataset.data):
             return {}
@@ -101,10 +102,10 @@ class PatientEvaluation:
         """Returns what the denoiser's anomaly score is worth.
 
         Args:
-            baselines: whether bright intensities are measured as well.
+            baselines: Whether bright intensities are measured as well. True by default.
 
         Raises:
-            MissingDataError: when there is no denoiser.
+            MissingDataError: When there is no denoiser.
         """
         if not self.denoiser_file.is_file():
             raise MissingDataError(f"no denoiser at {self.denoiser_file}; train with pretrained true")

@@ -1,4 +1,4 @@
-"""Where an image shows anything, and where it does so far enough from the edge."""
+"""Finds where an image shows anything, and where it does so far enough from the edge."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def foreground_mask(image: Tensor, *, foreground_threshold: float = THRESHOLD, c
     medical images*, 2023, https://arxiv.org/abs/2301.08330).
 
     Args:
-        image: ``(C, H, W[, D])``, each channel divided by its 99th percentile.
-        foreground_threshold: 0.01 in the paper.
-        channel_dim: 0, or 1 for a batch ``(B, C, H, W[, D])``.
+        image: Image ``(C, H, W[, D])``, each channel divided by its 99th percentile.
+        foreground_threshold: Sum of channels above which a voxel is foreground. 0.01, the paper's, by default.
+        channel_dim: Axis of the channels: 0, the default, or 1 for a batch ``(B, C, H, W[, D])``.
 
     Returns:
         Of type bool, one channel in place of C.
@@ -35,9 +35,9 @@ def erode_mask(mask: Tensor, *, size: int = 5, coverage: float = 0.95) -> Tensor
     """Returns where more than a share of a voxel's neighborhood belongs to a mask; beyond the image nothing does.
 
     Args:
-        mask: ``(B, 1, H, W[, D])`` bool.
-        size: of the neighborhood along each axis, odd; 5 in the paper.
-        coverage: share of it, exclusive; 0.95 in the paper.
+        mask: Mask, ``(B, 1, H, W[, D])`` bool.
+        size: Size of the neighborhood along each axis, in voxels, odd. 5, the paper's, by default.
+        coverage: Share of the neighborhood that must be exceeded, in [0, 1). 0.95, the paper's, by default.
     """
     pool = avg_pool2d if mask.ndim == 4 else avg_pool3d
     share = pool(mask.to(torch.float32), size, stride=1, padding=size // 2, count_include_pad=True)

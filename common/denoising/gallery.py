@@ -1,4 +1,4 @@
-"""Anomaly maps as pictures."""
+"""Draws anomaly maps."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def draw_anomaly_maps(
     """Draws, of several patients, the slice with most foreground: image, truth, reconstruction, anomaly score.
 
     Args:
-        dataset: labeled slices.
-        denoiser: in evaluation mode.
-        device: where it runs.
-        path: of the PNG.
-        foreground_threshold: of the foreground.
-        pictures: patients shown, evenly over all.
+        dataset: Labeled slices.
+        denoiser: Denoiser in evaluation mode.
+        device: Device that the denoiser runs on.
+        path: Path of the PNG.
+        foreground_threshold: Threshold of the foreground, see :func:`foreground_mask`. 0.01 by default.
+        pictures: Number of patients shown, spread evenly over all. 8 by default.
     """
     groups = by_patient(dataset)
     names = sorted(groups)

@@ -1,4 +1,4 @@
-"""The loss of denoising, and both validation losses as metrics of which higher is better."""
+"""Computes the loss of denoising, and both validation losses as metrics of which higher is better."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def squared_errors(input: Tensor, target: Tensor, foreground_threshold: float = 
     """Returns, for every image, the sum of squared errors over the foreground of the target, and how many those are.
 
     Args:
-        input: reconstruction ``(B, C, H, W[, D])``.
-        target: clean image of the same shape.
-        foreground_threshold: of the foreground, see :func:`foreground_mask`.
+        input: Reconstruction, ``(B, C, H, W[, D])``.
+        target: Clean image of the same shape.
+        foreground_threshold: Threshold of the foreground, see :func:`foreground_mask`. 0.01 by default.
 
     Returns:
         Two tensors ``(B,)``; every channel of a foreground voxel counts.
@@ -33,7 +33,7 @@ class DenoisingLoss(nn.Module):
     """Squared error averaged over the foreground of a batch (Holzschuh et al., MIDL 2023).
 
     Args:
-        foreground_threshold: of the foreground, see :func:`foreground_mask`.
+        foreground_threshold: Threshold of the foreground, see :func:`foreground_mask`. 0.01 by default.
 
     Example:
         >>> target = torch.tensor([[[[0.0, 1.0]]]])
@@ -55,7 +55,7 @@ class NegativeDenoisingLoss(CumulativeIterationMetric):
     """Minus the :class:`DenoisingLoss` over a whole set, all processes together; higher is better.
 
     Args:
-        foreground_threshold: of the foreground, see :func:`foreground_mask`.
+        foreground_threshold: Threshold of the foreground, see :func:`foreground_mask`. 0.01 by default.
     """
 
     def __init__(self, foreground_threshold: float = THRESHOLD) -> None:
@@ -77,11 +77,11 @@ class NegativeSegmentationLoss(CumulativeIterationMetric):
     """Minus the sum of soft Dice loss and cross entropy over a whole set, all processes together; higher is better.
 
     By it the weights are chosen: "models were selected and saved based on lowest validation loss" (Holzschuh et al.).
-    The Dice is pooled over the set and averaged over foreground classes, so that it does not depend on how slices are
-    put into batches, and slices without foreground count as what they are.
+    The Dice is pooled over the set and averaged over foreground classes. So it does not depend on how slices are put
+    into batches, and slices without foreground count as what they are.
 
     Args:
-        smooth: added to both sides of the Dice's fraction, against classes that the set has not.
+        smooth: Number added to both terms of the Dice's fraction, for classes that the set does not have. 1 by default.
     """
 
     def __init__(self, smooth: float = 1.0) -> None:

@@ -1,4 +1,4 @@
-"""Coarse noise: drawn on a grid of few points, enlarged to the image, rolled, added where the image shows anything."""
+"""Draws coarse noise on a grid of few points, enlarges and rolls it, and adds it where the image shows anything."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ MODES = {2: "bilinear", 3: "trilinear"}
 def coarse_noise(grid: Tensor, size: Sequence[int], shift: Sequence[int]) -> Tensor:
     """Returns noise given on a grid enlarged to an image, and rolled.
 
-    Holzschuh et al., MIDL 2023, section 2: noise is "sampled at a low resolution of 16x16", enlarged by bilinear
-    interpolation and randomly shifted "in order to prevent consistent upsampling patterns". The grid's first and last
-    points lie on the image's first and last voxels; what is rolled out on one side comes in on the other.
+    Holzschuh et al., MIDL 2023, section 2: noise is "sampled at a low resolution of 16x16" and enlarged by bilinear
+    interpolation. It is randomly shifted "in order to prevent consistent upsampling patterns". The grid's first and
+    last points lie on the image's first and last voxels; what is rolled out on one side comes in on the other.
 
     Args:
-        grid: ``(C, h, w[, d])``, the noise at the points of the grid.
-        size: voxels of the image along each axis.
-        shift: voxels by which each axis is rolled.
+        grid: Noise at the points of the grid, ``(C, h, w[, d])``.
+        size: Size of the image along each axis, in voxels.
+        shift: Number of voxels by which each axis is rolled.
 
     Returns:
         ``(C, *size)``.
@@ -47,9 +47,9 @@ def add_in_foreground(image: Tensor, noise: Tensor, *, foreground_threshold: flo
     """Returns an image with noise added in its foreground alone.
 
     Args:
-        image: ``(C, H, W[, D])``, scaled.
-        noise: of the same shape.
-        foreground_threshold: of the foreground, see :func:`foreground_mask`.
+        image: Image ``(C, H, W[, D])``, scaled.
+        noise: Noise of the same shape.
+        foreground_threshold: Threshold of the foreground, see :func:`foreground_mask`. 0.01 by default.
     """
     return image + noise * foreground_mask(image, foreground_threshold=foreground_threshold)
 
@@ -60,15 +60,17 @@ class RandCoarseNoised(RandomizableTransform, MapTransform):
     The parameters are drawn by :meth:`randomize`, apart from their use, so that the same state gives the same noise.
 
     Args:
-        keys: keys of the images ``(C, H, W[, D])``; all of one call get the same noise.
-        noise_sd: standard deviation at the points of the grid, one for all channels or one for each; 0.2 in the paper.
-        noise_resolution: points of the grid along all axes or along each; 16 in the paper.
-        noise_per_channel: whether every channel has noise of its own, as in the paper.
-        foreground_threshold: of the foreground, see :func:`foreground_mask`.
-        prob: of adding noise at all.
+        keys: Keys of the images ``(C, H, W[, D])``; all of one call get the same noise.
+        noise_sd: Standard deviation at the points of the grid, at least 0, one for all channels or one for each. 0.2,
+            the paper's, by default.
+        noise_resolution: Number of points of the grid, at least 1, one for all axes or one for each. 16, the paper's,
+            by default.
+        noise_per_channel: Whether every channel has noise of its own, as in the paper. True by default.
+        foreground_threshold: Threshold of the foreground, see :func:`foreground_mask`. 0.01 by default.
+        prob: Probability of adding noise at all, in [0, 1]. 1 by default.
 
     Raises:
-        ConfigError: when a setting is not accepted.
+        ConfigError: When a setting is not accepted.
     """
 
     def __init__(

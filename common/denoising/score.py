@@ -1,4 +1,4 @@
-"""How far an image is from what a denoiser makes of it, voxel by voxel."""
+"""Scores how far an image is from what a denoiser makes of it, voxel by voxel."""
 
 from __future__ import annotations
 
@@ -33,12 +33,13 @@ def anomaly_score(
     image's border the filter sees the nearest voxel repeated.
 
     Args:
-        image: ``(B, C, H, W[, D])``, scaled, without noise.
-        reconstruction: what the denoiser makes of it, of the same shape.
-        foreground_threshold: of the foreground, see :func:`foreground_mask`.
-        erosion: size of the neighborhood of :func:`erode_mask`; 5 in the paper.
-        coverage: share of it that is foreground; 0.95 in the paper.
-        median: size of the median filter, odd; 5 in the paper, 1 for none.
+        image: Images ``(B, C, H, W[, D])``, scaled, without noise.
+        reconstruction: Images that the denoiser makes of them, of the same shape.
+        foreground_threshold: Threshold of the foreground, see :func:`foreground_mask`. 0.01 by default.
+        erosion: Size of the neighborhood of :func:`erode_mask`, in voxels, odd. 5, the paper's, by default.
+        coverage: Share of the neighborhood that is foreground, in [0, 1), see :func:`erode_mask`. 0.95, the paper's, by
+            default.
+        median: Size of the median filter, in voxels, odd; 1 for none. 5, the paper's, by default.
 
     Returns:
         ``(B, 1, H, W[, D])``, at least 0.
@@ -58,17 +59,18 @@ class AnomalyMapd(MapTransform):
     """Adds the anomaly score of an image, :func:`anomaly_score`, by a denoiser.
 
     Args:
-        keys: key of the image ``(C, H, W[, D])``.
-        denoiser: the network, which takes the weights.
-        weights_file: its weights.
-        device: where it runs.
-        foreground_threshold: of the foreground.
-        preprocessing: what has prepared the image, undone on the score; without, the score lies where the image lies.
-        name: key of the score ``(1, H, W[, D])``.
+        keys: Key of the image ``(C, H, W[, D])``.
+        denoiser: Network that takes the weights of the denoiser.
+        weights_file: Path of the denoiser's weights.
+        device: Device that the denoiser runs on.
+        foreground_threshold: Threshold of the foreground, see :func:`foreground_mask`. 0.01 by default.
+        preprocessing: Transform that has prepared the image, undone on the score. With ``None``, the default, the score
+            stays on the grid of the prepared image.
+        name: Key of the score ``(1, H, W[, D])``; ``anomaly`` by default.
 
     Raises:
-        MissingDataError: when there are no such weights.
-        WeightsError: when they belong to another network.
+        MissingDataError: When there are no such weights.
+        WeightsError: When they belong to another network.
     """
 
     def __init__(

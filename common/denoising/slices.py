@@ -1,4 +1,4 @@
-"""Slices as cases: which there are, whose they are, and which patients are drawn."""
+"""Lists slices as cases: which there are, whose they are, and which patients are drawn."""
 
 from __future__ import annotations
 
@@ -42,12 +42,13 @@ def slice_cases(
     are left out; what cannot be read is left as it is, so that its loading says why. What has a scale stays as it is.
 
     Args:
-        cases: pictures and volumes.
-        spatial_dims: with 3, nothing is done: volumes are cases as they are.
-        percentile: of the scale.
-        clear_border: whether the scale is that of slices after :func:`subtract_border`.
-        drop_empty: whether pictures that are zero everywhere are left out; such slices of volumes always are.
-        max_voxels: most voxels that a file may declare, see :class:`LoadScand`.
+        cases: Cases of pictures and volumes.
+        spatial_dims: Number of spatial axes, 2 by default. With 3, nothing is done: volumes are cases as they are.
+        percentile: Percentile of the scale, see :func:`foreground_percentiles`. 99 by default.
+        clear_border: Whether the scale is that of slices after :func:`subtract_border`. False by default.
+        drop_empty: Whether pictures that are zero everywhere are left out, true by default; such slices of volumes
+            always are.
+        max_voxels: Largest number of voxels that a file may declare, see :class:`LoadScand`. 500 million by default.
     """
     if spatial_dims != 2:
         return list(cases)
@@ -114,13 +115,13 @@ def draw_patients(cases: Sequence[Case], number: int | None, seed: int) -> list[
     """Returns the numbers of the cases of so many patients, drawn; those of a smaller number are among a larger's.
 
     Args:
-        cases: of all patients.
-        number: of patients; ``None`` for all.
-        seed: of the draw.
+        cases: Cases of all patients.
+        number: Number of patients, at least 0; ``None`` for all.
+        seed: Seed of the draw.
 
     Raises:
-        NotEnoughCasesError: when there are fewer.
-        ConfigError: when the number is negative.
+        NotEnoughCasesError: When there are fewer.
+        ConfigError: When the number is negative.
     """
     everyone = sorted({person_of(case) for case in cases})
     if number is None:
@@ -129,7 +130,7 @@ def draw_patients(cases: Sequence[Case], number: int | None, seed: int) -> list[
         raise ConfigError(f"num_labeled_patients is {number}; accepted are 0 and more, or none for all")
     if number > len(everyone):
         raise NotEnoughCasesError(
-            f"num_labeled_patients is {number}, but {len(everyone)} patient(s) are there to train on, the others are "
+            f"num_labeled_patients is {number}, but {len(everyone)} patient(s) are left to train on, the others are "
             "for validation and test; lower it, or add patients to dataset_dir"
         )
     order = np.random.default_rng(seed).permutation(len(everyone))

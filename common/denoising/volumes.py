@@ -1,4 +1,4 @@
-"""Results of slices put together: the segmentation and the anomaly map of a volume, in its own geometry."""
+"""Puts results of slices together: segmentation and anomaly map of a volume, in its own geometry."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class SaveSliced(SaveSegmentationd):
     A picture's map is ``<case>_anomaly.nii.gz``, float32, since pictures hold no such numbers.
 
     Args:
-        keys: key of the class indices.
-        output_dir: folder of the results.
-        spatial_dims: 3 writes NIfTI, 2 writes PNG.
-        score_key: key of the anomaly score; a case without one has no map.
-        report: See :class:`SaveSegmentationd`.
+        keys: Key of the class indices.
+        output_dir: Folder of the results.
+        spatial_dims: Number of spatial axes: 3 writes NIfTI; 2, the default, writes PNG.
+        score_key: Key of the anomaly score, ``anomaly`` by default; a case without one has no map.
+        report: Report that is told of each complete segmentation, see :class:`SaveSegmentationd`. ``None`` by default.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class SaveSliced(SaveSegmentationd):
         """Returns ``data`` after writing.
 
         Raises:
-            OutputError: when a file cannot be written.
+            OutputError: When a file cannot be written.
         """
         if "volume" in data:
             return dict(data)
@@ -63,8 +63,8 @@ class VolumeWriter:
     Slices of a volume must come one after the other. Slices that show nothing or fail stay background.
 
     Args:
-        output_dir: folder of the results.
-        score_key: key of the anomaly score.
+        output_dir: Folder of the results.
+        score_key: Key of the anomaly score; ``anomaly`` by default.
     """
 
     def __init__(self, output_dir: str, score_key: str = "anomaly") -> None:
@@ -100,7 +100,7 @@ class VolumeWriter:
         """Writes the volume whose slices are kept.
 
         Raises:
-            OutputError: when a file cannot be written.
+            OutputError: When a file cannot be written.
         """
         if self._name and self._planes:
             # It has been read before, so that its size was accepted.
@@ -120,8 +120,8 @@ def stack_planes(planes: Mapping[int, Tensor], volume: MetaTensor) -> MetaTensor
     """Returns axial slices as a volume of the geometry of another.
 
     Args:
-        planes: number -> slice ``(H, W)`` of the volume turned to RAS; zero where there is none.
-        volume: ``(C, H, W, D)`` as its file holds it.
+        planes: Number -> slice ``(H, W)`` of the volume turned to RAS; zero where there is none.
+        volume: Volume ``(C, H, W, D)`` as its file holds it.
     """
     turned = to_ras(volume)
     stack = torch.zeros(1, *turned.shape[1:])
@@ -137,7 +137,7 @@ def write_map(values: Any, path: Path, dtype: Any) -> None:
     """Writes ``(1, H, W[, D])`` as NIfTI.
 
     Raises:
-        OutputError: when the file cannot be written.
+        OutputError: When the file cannot be written.
     """
     array = torch.as_tensor(values)[0].cpu().numpy().astype(dtype)
     # Of a picture only the axes have a place in space, and these its metadata may tell otherwise than its file.

@@ -1,4 +1,4 @@
-"""One DICOM series: its slices read as a volume, without any attribute of the patient."""
+"""Reads one DICOM series: its slices as a volume, without any attribute of the patient."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def series_name(uid: str) -> str:
     """Returns a short name for a series that tells nothing about it but tells it from others.
 
     Args:
-        uid: its SeriesInstanceUID.
+        uid: SeriesInstanceUID of the series.
     """
     return f"series_{hashlib.sha256(uid.encode()).hexdigest()[:8]}"
 
@@ -79,12 +79,31 @@ def uid_name(uid: str, unknown: str) -> str:
     """Returns what DICOM calls a UID, which is never the text itself: where a tag holds no UID, anything may stand.
 
     Args:
-        uid: value of a tag.
-        unknown: what is returned for a UID that the standard does not define.
+        uid: Value of a tag that should hold a UID.
+        unknown: Text that is returned for a UID that the standard does not define.
     """
     quiet_pydicom()
     name = str(UID(uid).name)
     return unknown if name == uid else name
+
+
+def damage_text(error: BaseException) -> str:
+    """Returns why a file cannot be used, in plain words: texts of libraries quote values, which may name a patient.
+
+    Args:
+        error: One of ``UNREADABLE``.
+    """
+    if isinstance(error, MemoryError):
+        return "not enough memory"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    if isinstance(error, InvalidDicomError):
+        return "it is empty or not DICOM"
+    if isinstance(error, EOFError | BytesLengthException | struct.error):
+        return "a value has another length than it needs"
+    if isinstance(error, AttributeError | LookupError):
+        return "an attribute that images need is missing or invalid"
+    return "its values or the length of its data are not valid"
 
 
 def quiet_pydicom() -> None:
@@ -105,11 +124,11 @@ def read_slice(file: str | Path, **kwargs: Any) -> Any:
     Its attribute ``patient`` is a digest that differs between patients, empty where the file names none.
 
     Args:
-        file: its path.
-        **kwargs: for ``pydicom.dcmread``.
+        file: Path of the file.
+        **kwargs: Options that are passed on to ``pydicom.dcmread``.
 
     Raises:
-        DicomError: when a deflated file decompresses to more than any slice holds.
+        DicomError: When a deflated file decompresses to more than any slice holds.
     """
     quiet_pydicom()
     check_inflated(file)
@@ -135,10 +154,10 @@ def check_inflated(file: str | Path) -> None:
     """Makes sure that a deflated DICOM file does not decompress without end: pydicom decompresses it as a whole.
 
     Args:
-        file: its path.
+        file: Path of the file.
 
     Raises:
-        DicomError: when it holds more than ``MAX_INFLATED`` bytes.
+        DicomError: When it holds more than ``MAX_INFLATED`` bytes.
     """
     with open(file, "rb") as content:
         # The transfer syntax stands in the header of the file, which is short.
@@ -159,11 +178,11 @@ def check_inflated(file: str | Path) -> None:
 class DicomSeriesReader(PydicomReader):
     """MONAI's pydicom reader for one series, given as its folder or its files, with the checks it lacks.
 
-    Where low numbers are shown white (``MONOCHROME1``), the stored numbers are inverted within the range of their bits,
-    unless the file says in which unit the rescaled numbers are.
+    Where low numbers are shown white (``MONOCHROME1``), the stored numbers are inverted within the range of their bits.
+    They stay as they are where the file says in which unit the rescaled numbers are.
 
     Args:
-        max_voxels: Most voxels that a series may declare. Default 500 million.
+        max_voxels: Most voxels that a series may declare, at least 1; 500 million by default.
     """
 
     def __init__(self, max_voxels: int = MAX_VOXELS) -> None:
@@ -174,11 +193,11 @@ class DicomSeriesReader(PydicomReader):
         """Returns the ordered slices of one series.
 
         Args:
-            data: a folder, in which files that are not DICOM are passed over, or the files of the series.
-            **kwargs: for ``pydicom.dcmread``.
+            data: Folder, in which files that are not DICOM are passed over, or the files of the series.
+            **kwargs: Options that are passed on to ``pydicom.dcmread``.
 
         Raises:
-            DicomError: when there is no slice, or the slices make no volume. It never names a file or folder, since
+            DicomError: When there is no slice, or the slices make no volume. It never names a file or folder, since
                 PACS exports name these after patients.
         """
         names = [data] if isinstance(data, str | Path) else list(data)
@@ -210,7 +229,7 @@ class DicomSeriesReader(PydicomReader):
         list item by item).
 
         Raises:
-            DicomError: when values of the header do not allow to compute the volume.
+            DicomError: When values of the header do not allow to compute the volume.
         """
         try:
             quiet_pydicom()
@@ -218,7 +237,7 @@ class DicomSeriesReader(PydicomReader):
         except UNREADABLE as error:
             # Without the cause, whose text may name a file.
             raise DicomError(
-                f"{self.where}: pixels cannot be rescaled or stacked ({type(error).__name__}); export the series again"
+                f"{self.where}: pixels cannot be rescaled or stacked ({damage_text(error)}); export the series again"
             ) from None
         # order_slices accepts axes that are written with few digits.
         self._check(lambda: check_affine(meta["original_affine"], shear_tolerance=UNIT_TOLERANCE))
@@ -253,10 +272,9 @@ class DicomSeriesReader(PydicomReader):
         except DicomError as error:
             raise DicomError(f"{self.where}: {error}") from None
         except UNREADABLE as error:
-            reason = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
             raise DicomError(
-                f"{self.where}: file {index + 1} of {len(files)} is no readable DICOM image ({reason}); export the "
-                "series again"
+                f"{self.where}: file {index + 1} of {len(files)} is no readable DICOM image ({damage_text(error)}); "
+                "export the series again"
             ) from None
         return slice_
 
@@ -274,5 +292,5 @@ class DicomSeriesReader(PydicomReader):
                     "decoders with 'python -m pip install \"pylibjpeg[all]\"' or export the series uncompressed"
                 ) from None
             raise DicomError(
-                f"{named} has no readable pixels ({type(error).__name__}); it may be truncated: export the series again"
+                f"{named} has no readable pixels ({damage_text(error)}); it may be truncated: export the series again"
             ) from None

@@ -1,4 +1,4 @@
-"""Slices of one DICOM series checked against one another and ordered by their positions."""
+"""Checks slices of one DICOM series against one another and orders them by their positions."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ def order_slices(slices: Sequence[Any], where: str) -> list[Any]:
     Neither of MONAI's DICOM readers does: they interleave two series and average over a missing slice in silence.
 
     Args:
-        slices: pydicom data sets, with a digest of the patient as ``patient`` where that is known.
-        where: what a message calls the series.
+        slices: Slices as pydicom data sets, with a digest of the patient as ``patient`` where there is one.
+        where: Name of the series in messages.
 
     Raises:
-        DicomError: when slices are of several patients, studies, series, kinds, frames of reference, orientations or
-            sizes, lie at the same position or aside of the others, or one is missing.
+        DicomError: When slices are of several patients, studies, series, kinds, frames of reference, orientations or
+            sizes. Also when slices lie at the same position or aside of the others, or one is missing.
     """
     _check_identity(slices, where)
     orientations = _numbers(slices, "ImageOrientationPatient", 6, where)
@@ -104,7 +104,7 @@ def instance_text(uid: str) -> str:
 
 
 def _numbers(slices: Sequence[Any], name: str, count: int, where: str) -> NDArray[np.float64]:
-    """The values of a tag as ``(slices, count)``; raises when a slice has not that many finite ones."""
+    """The values of a tag as ``(slices, count)``; raises when a slice has fewer finite ones."""
     rows = []
     for slice_ in slices:
         try:

@@ -1,4 +1,4 @@
-"""DICOM series of a folder tree as a PACS exports it: found by their UID, the rest listed with the reason."""
+"""Finds DICOM series in a folder tree as a PACS exports it: by their UID, the rest listed with the reason."""
 
 from __future__ import annotations
 
@@ -85,13 +85,13 @@ def find_series(folder: str | Path, *, known: Collection[str] = ()) -> DicomTree
 
     Files of one series may lie in different folders. Linked folders are not followed. Only headers are read.
 
-    A damaged file that does not tell its series (it is empty, cannot be read, or lacks the UID) may be a slice of any
+    A damaged file may not tell its series: it is empty, cannot be read, or lacks the UID. It may be a slice of any
     series with slices of its kind in the same folder. It is listed as skipped and also given to each of these, so that
-    they fail: a series that lost its first or last slice would look whole.
+    they fail. A series that lost its first or last slice would look whole.
 
     Args:
-        folder: where to search.
-        known: files that are scans of another format, which are not searched.
+        folder: Folder where to search.
+        known: Paths of files that are scans of another format, which are not searched; none by default.
 
     Returns:
         The series, and what was skipped.
@@ -123,11 +123,11 @@ def describe_tree(
     """Returns the content of ``dicom_series.json``: which case is which series, and what was skipped.
 
     Args:
-        tree: what was found.
-        names: of the cases, in the order of the series.
-        root: folder that paths are relative to.
+        tree: Series that were found, and files that were skipped.
+        names: Names of the cases, in the order of the series.
+        root: Folder that paths are given relative to.
         list_paths: Whether paths are shown, which may name patients; otherwise digests, see :func:`describe_path`.
-            Default: false.
+            False by default.
     """
 
     def described(path: str) -> str:

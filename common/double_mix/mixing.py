@@ -1,9 +1,9 @@
-"""Mixing of labeled images with unlabeled ones and their pseudo labels: Double-Mix, and what it is compared with.
+"""Mixes labeled images with unlabeled ones and their pseudo labels: Double-Mix, and what it is compared with.
 
 Double-Mix (Zhang et al., *Double-Mix Pseudo-Label Framework*, IJCARS) pastes whole classes of the pseudo label into the
-labeled image, drawn with the class weights of the network that learns from the mix. What is drawn at random is drawn
-first, in numbers that do not depend on the images, and applied afterwards: so nothing waits for the device, and the
-mix of a batch is the mix of its elements.
+labeled image. They are drawn with the class weights of the network that learns from the mix. Random numbers are drawn
+first, as many whatever the images show, and applied afterwards. So nothing waits for the device, and the mix of a batch
+is the mix of its elements.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ def draw_classes(present: Tensor, weight: Tensor, *, generator: torch.Generator 
     Where every class present has weight 0, all present ones are equally likely.
 
     Args:
-        present: ``(B, C)`` bool, at least one true in each row.
-        weight: ``(C,)``, not negative; its scale does not matter.
-        generator: of the draw.
+        present: Classes that each image holds, ``(B, C)`` bool, at least one true in each row.
+        weight: Weight of each class, ``(C,)``, at least 0; its scale does not matter.
+        generator: Generator of the draw. With ``None``, the default, torch's own.
 
     Returns:
         ``(B, C)`` class indices; of a row, as many count as classes are present.
@@ -72,12 +72,12 @@ def choose_classes(
     """Returns the classes that each image gives away, ``(B, C)`` bool.
 
     Args:
-        present: ``(B, C)`` bool.
-        weight: ``(C,)``, not negative; at most 1 for ``bernoulli``.
-        generator: of the draw.
-        draw: ``replacement`` draws as often as classes are present and merges duplicates; ``bernoulli`` takes each
-            class with a probability of its weight, so perhaps none, but one of the present ones, all equally likely,
-            where all of these have weight 0.
+        present: Classes that each image holds, ``(B, C)`` bool, at least one true in each row.
+        weight: Weight of each class, ``(C,)``, at least 0; at most 1 for ``bernoulli``.
+        generator: Generator of the draw. With ``None``, the default, torch's own.
+        draw: Way to draw. ``replacement``, the default, draws as often as classes are present and merges duplicates.
+            ``bernoulli`` takes each class with a probability of its weight, so perhaps none. Where all present ones
+            have weight 0, it takes one of them, all equally likely.
     """
     if draw == "bernoulli":
         numbers = _uniform(tuple(present.shape), present.device, generator)
@@ -96,8 +96,8 @@ def mask_of_classes(label: Tensor, chosen: Tensor) -> Tensor:
     """Returns the voxels of the chosen classes, a bool of the shape of ``label``.
 
     Args:
-        label: class indices, ``(B, 1, H, W[, D])``.
-        chosen: ``(B, C)`` bool.
+        label: Class indices, ``(B, 1, H, W[, D])``.
+        chosen: Chosen classes of each image, ``(B, C)`` bool.
     """
     return chosen.gather(1, label.flatten(1).long()).reshape(label.shape)
 
@@ -123,19 +123,20 @@ def double_mix(
     """Pastes the voxels of drawn classes of the unlabeled images into the labeled ones.
 
     Args:
-        image_u: unlabeled images, ``(B, n, H, W[, D])``.
-        pseudo_u: their pseudo labels, class indices ``(B, 1, H, W[, D])`` or ``(B, H, W[, D])``.
-        image_l: labeled images, of the shape of ``image_u``.
-        label_l: their labels, of the shape of ``pseudo_u``.
-        weight: ``(C,)``, not negative: how likely each class is drawn.
-        generator: of the draw; one on the CPU draws the same for every device. Torch's own where none is given.
-        draw: see :func:`choose_classes`.
+        image_u: Unlabeled images, ``(B, n, H, W[, D])``.
+        pseudo_u: Pseudo labels of the unlabeled images, class indices ``(B, 1, H, W[, D])`` or ``(B, H, W[, D])``.
+        image_l: Labeled images, of the shape of ``image_u``.
+        label_l: Labels of the labeled images, of the shape of ``pseudo_u``.
+        weight: Weight of each class, ``(C,)``, at least 0: how likely each class is drawn.
+        generator: Generator of the draw; one on the CPU draws the same for every device. With ``None``, the default,
+            torch's own.
+        draw: Way to draw, ``replacement`` by default, see :func:`choose_classes`.
 
     Returns:
         Mixed images, mixed labels, and the mask of what came from the unlabeled images, a bool of the labels' shape.
 
     Raises:
-        ConfigError: when shapes differ.
+        ConfigError: When shapes differ.
 
     Example:
         >>> image_u, image_l = torch.ones(1, 1, 2, 2), torch.zeros(1, 1, 2, 2)
@@ -215,8 +216,9 @@ def random_boxes(label: Tensor, generator: torch.Generator | None = None) -> Ten
     Its sides are the image's times the square root of a number from [0, 1]; all boxes of a batch start at one corner.
 
     Args:
-        label: ``(B, 1, H, W[, D])``; only its shape and device count.
-        generator: of the draw, on the CPU; MONAI draws by numpy, which is seeded from it.
+        label: Class indices, ``(B, 1, H, W[, D])``; only their shape and device count.
+        generator: Generator of the draw, on the CPU; MONAI draws by numpy, which is seeded from it. With ``None``, the
+            default, torch's own.
     """
     transform = CutOut(batch_size=len(label))
     transform.set_random_state(seed=int(torch.randint(2**31 - 1, (1,), generator=generator)))
@@ -241,11 +243,11 @@ def make_mixing(mixing: str, draw: Draw = "replacement") -> Mixing | None:
     """Returns the mixing of that name, ``None`` for none.
 
     Args:
-        mixing: name, one of ``MIXINGS``.
-        draw: of Double-Mix, see :func:`choose_classes`.
+        mixing: Name of the mixing, one of ``MIXINGS``.
+        draw: Way in which Double-Mix draws, ``replacement`` by default, see :func:`choose_classes`.
 
     Raises:
-        ConfigError: when there is no such mixing or draw.
+        ConfigError: When there is no such mixing or draw.
     """
     if mixing not in MIXINGS:
         raise ConfigError(f"mixing is {mixing!r}; accepted are {', '.join(MIXINGS)}")

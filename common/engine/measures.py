@@ -23,7 +23,8 @@ def measure_persons(rows: Sequence[Mapping[str, Any]]) -> Measures:
     Where cases have confusion matrices, these are added up first: false positives on empty slices count.
 
     Args:
-        rows: One for each case, see ``CaseRecorder``; those without ``metrics`` (no label, failed) are left out.
+        rows: Rows of the recorder, one for each case, see ``CaseRecorder``; those without ``metrics`` (no label,
+            failed) are left out.
 
     Returns:
         ``dsc`` (mean over classes), ``dsc_<class>``, ``assd`` and ``hd95`` in mm (means over cases and classes); with
@@ -53,20 +54,21 @@ def _measure(cases: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         dices = {str(number): dice for number, dice in enumerate(class_dices(total), start=1)}
         counts = {"false_positives": float(foreground_confusions(total)["background_as_foreground"])}
         empty = [matrix for matrix in matrices if not matrix[1:].sum()]
-        counts["false_alarm"] = _mean(bool(matrix[0, 1:].sum()) for matrix in empty)
+        counts["false_alarm"] = mean_of_present([float(matrix[0, 1:].any()) for matrix in empty])
     else:
         names = sorted({name for case in cases for name in case["metrics"]})
-        dices = {name: _mean(_values(cases, "dsc", name)) for name in names}
+        dices = {name: mean_of_present(_values(cases, "dsc", name)) for name in names}
         counts = {}
-    distances = {metric: _mean(_values(cases, metric)) for metric in DISTANCES}
-    return {"dsc": _mean(dices.values())} | {f"dsc_{name}": dice for name, dice in dices.items()} | distances | counts
+    distances = {metric: mean_of_present(_values(cases, metric)) for metric in DISTANCES}
+    return (
+        {"dsc": mean_of_present(list(dices.values()))}
+        | {f"dsc_{name}": dice for name, dice in dices.items()}
+        | distances
+        | counts
+    )
 
 
 def _values(cases: Iterable[Mapping[str, Any]], metric: str, channel: str | None = None) -> list[float]:
     """A metric of one channel, or of all, in every case that has it."""
     channels = [item for case in cases for item in case["metrics"].items()]
     return [values[metric] for name, values in channels if channel in (None, name) and metric in values]
-
-
-def _mean(values: Iterable[float]) -> float:
-    return mean_of_present([float(value) for value in values])

@@ -1,4 +1,4 @@
-"""Experiments: a grid of runs of a bundle, whose rows are kept, reused on other machines, and made into a report."""
+"""Runs experiments: a grid of runs of a bundle, whose rows are kept, reused, and made into a report."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError, RunsFailedError
+from ..runtime.interrupts import Interrupted
 from .bundle_runs import Bundle, BundleJob
 from .jobs import Job, run_jobs
 from .plan import Plan, Run
@@ -26,18 +27,20 @@ class Grid:
     """Runs every arm on every data set, with every number of labels, seed and fold, and writes rows and a report.
 
     Rows of finished runs are kept in ``<output_dir>/<name>.csv``. A run is not done again when that file or the
-    committed ``<results_dir>/<name>.csv`` has rows of the same settings and the same content of data, wherever they
-    were made. A run that was killed goes on from its checkpoint.
+    committed ``<results_dir>/<name>.csv`` has its rows. Those have the same settings and the same content of data,
+    wherever they were made. A run that was killed goes on from its checkpoint.
 
     Args:
         bundle: The bundle whose ``train.json`` and ``evaluate.json`` are run.
-        plan: What is run.
+        plan: Plan of the runs: data sets, arms, numbers of labels, seeds and folds.
         name: Name of the experiment and of its files.
         output_dir: Folder of the rows, of ``report`` and of a folder for each run.
         results_dir: Folder of committed rows, which are read and never written.
         reference: Arm that others are tested against.
-        places: Options of ``train.json`` that change no result, such as ``device``.
-        processes: Runs at a time, each a process of one thread. Default 2.
+        places: Options of ``train.json`` that change no result, such as ``device``. Default none.
+        metrics: Metrics of the tables and curves, as far as runs have them; all others are in ``summary.csv``.
+            Default ``dsc`` alone.
+        processes: Number of runs at a time, at least 1, each in a process of one thread. Default 2.
 
     Raises:
         ConfigError: When ``reference`` is none of the arms.
@@ -53,6 +56,7 @@ class Grid:
         results_dir: str,
         reference: str,
         places: Mapping[str, Any] | None = None,
+        metrics: Sequence[str] = ("dsc",),
         processes: int = 2,
     ) -> None:
         if reference not in plan.arms:
@@ -60,6 +64,7 @@ class Grid:
         self.bundle, self.plan, self.name, self.reference = bundle, plan, name, reference
         self.folder, self.file = Path(output_dir).absolute(), Path(output_dir).absolute() / f"{name}.csv"
         self.committed, self.processes = Path(results_dir) / f"{name}.csv", processes
+        self.metrics = list(metrics)
         # A device is written down by its name.
         self.places = {key: str(value) if key == "device" else value for key, value in (places or {}).items()}
 
@@ -86,17 +91,25 @@ class Grid:
         # Runs that ended while nobody was left to write their rows.
         found |= {key: job.rows() for key, job in work.values() if key not in found and job.finished}
         jobs = [self._job(name, job) for name, (key, job) in work.items() if key not in found]
-        logger.info("%d run(s), %d to do, the others have rows", len(planned), len(jobs))
+        logger.info("%d run(s), %d of them with rows already", len(planned), len(planned) - len(jobs))
 
         def finish(job: Job) -> None:
             key, made = work[job.name]
             found[key] = made.rows()
             self._write(planned, found, kept)
 
-        failed = run_jobs(jobs, processes=self.processes, finished=finish)
+        try:
+            failed = run_jobs(jobs, processes=self.processes, finished=finish)
+        except Interrupted as interrupted:
+            interrupted.advice = "start it again to go on"
+            raise
         rows = self._write(planned, found, kept)
         if rows:
-            write_report(self.file, self.folder / "report", reference=self.reference)
+            measured = {row["metric"] for row in rows}
+            metrics = [name for name in self.metrics if name in measured] or sorted(measured)
+            # Without a run that ended well, the reference is no arm of the rows.
+            reference = self.reference if any(row["arm"] == self.reference for row in rows) else None
+            write_report(self.file, self.folder / "report", reference=reference, metrics=metrics)
         if failed:
             name, reason = next(iter(failed.items()))
             raise RunsFailedError(
@@ -142,8 +155,9 @@ def data_sets(
     """Returns the data sets of an experiment: name -> settings.
 
     Args:
-        dataset_dir: Folder of the only data set, which gives the name; phantoms with ``None``.
-        datasets: Several, with their settings, in place of that one.
+        dataset_dir: Folder of the only data set, which gives the name; several folders make one data set. Phantoms with
+            ``None``, the default.
+        datasets: Settings of several data sets by their names, in place of that one. Default none.
 
     Raises:
         ConfigError: When both are given.

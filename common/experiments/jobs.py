@@ -36,11 +36,11 @@ class Job:
     """Work for a process of its own.
 
     Args:
-        name: Name for the log.
+        name: Name of the job in the log.
         folder: Folder of ``log.txt``, which takes all that the process writes.
-        work: Does it; picklable.
-        shared: Folders that it has in common with other jobs: while none of these has finished, it runs alone among
-            them, so that what they share is made once.
+        work: Function that does the work; it must be picklable.
+        shared: Folders that it has in common with other jobs. While none of these has finished, it runs alone among
+            them, so that what they share is made once. Default none.
     """
 
     name: str
@@ -53,9 +53,10 @@ def run_jobs(jobs: Sequence[Job], *, processes: int, finished: Callable[[Job], N
     """Does all jobs, as many at a time as there are processes, and logs progress with the time left.
 
     Args:
-        jobs: In the order in which they start, as far as what they share lets them.
+        jobs: Jobs, in the order in which they start, as far as what they share lets them.
         processes: Number of processes, at least 1.
-        finished: Called in this process after every job that ended well; its errors count as those of the job.
+        finished: Function that is called in this process after every job that ended well; its errors count as those of
+            the job.
 
     Returns:
         Name of each job that failed -> why, in one line; the others were done.
@@ -65,19 +66,20 @@ def run_jobs(jobs: Sequence[Job], *, processes: int, finished: Callable[[Job], N
     """
     if processes < 1:
         raise ConfigError(f"processes is {processes}; accepted are numbers from 1")
-    waiting, running, failed = list(jobs), dict[Any, tuple[Job, Any]](), dict[str, str]()
-    clock, made = Progress(len(jobs), processes), set[str]()
+    waiting, running, failed = list(jobs), dict[Any, tuple[Job, Any, float]](), dict[str, str]()
+    progress, made = Progress(len(jobs), processes), set[str]()
     with _one_thread() as context:
         try:
             while waiting or running:
-                for job in _startable(waiting, [job for job, _ in running.values()], made)[: processes - len(running)]:
+                startable = _startable(waiting, [job for job, _, _ in running.values()], made)
+                for job in startable[: processes - len(running)]:
                     waiting.remove(job)
                     process = context.Process(target=_work, args=(job.work, str(job.folder / LOG)), name=job.name)
                     job.folder.mkdir(parents=True, exist_ok=True)
                     process.start()
-                    running[process.sentinel] = (job, process)
+                    running[process.sentinel] = (job, process, time.monotonic())
                 for sentinel in connection.wait(list(running)):
-                    job, process = running.pop(sentinel)
+                    job, process, start = running.pop(sentinel)
                     process.join()
                     reason = _reason(job, process.exitcode) or _finish(job, finished)
                     if reason:
@@ -85,11 +87,11 @@ def run_jobs(jobs: Sequence[Job], *, processes: int, finished: Callable[[Job], N
                         logger.error("%s failed: %s", job.name, reason)
                     else:
                         made |= job.shared
-                    logger.info("%s", clock.count(job.name, failed=bool(reason)))
+                    logger.info("%s", progress.count(job.name, time.monotonic() - start, failed=bool(reason)))
         finally:
-            for _, process in running.values():
+            for _, process, _ in running.values():
                 process.terminate()
-            for _, process in running.values():
+            for _, process, _ in running.values():
                 process.join()
     return failed
 
@@ -99,29 +101,30 @@ class Progress:
 
     Args:
         total: Number of jobs.
-        processes: Jobs at a time.
-        now: The clock, in seconds.
+        processes: Number of jobs at a time.
     """
 
-    def __init__(self, total: int, processes: int, now: Callable[[], float] = time.monotonic) -> None:
-        self.total, self.processes, self.now, self.start = total, processes, now, now()
-        self.done = self.failed = 0
+    def __init__(self, total: int, processes: int) -> None:
+        self.total, self.processes = total, processes
+        self.seconds: list[float] = []
+        self.failed = 0
 
-    def count(self, name: str, *, failed: bool) -> str:
+    def count(self, name: str, seconds: float, *, failed: bool) -> str:
         """Counts a job and returns a line for the log.
 
         Args:
             name: Name of the job.
+            seconds: Time that it took, in seconds.
             failed: Whether it failed.
         """
-        self.failed, self.done = self.failed + failed, self.done + (not failed)
-        line = f"{self.done + self.failed} of {self.total} runs ended, {self.failed} failed; the last: {name}"
-        left = self.total - self.done - self.failed
-        if not left or not self.done:
+        self.failed += failed
+        self.seconds += [] if failed else [seconds]
+        ended = len(self.seconds) + self.failed
+        line = f"{ended} of {self.total} runs ended, {self.failed} failed; the last: {name}"
+        if ended == self.total or not self.seconds:
             return line
-        # As long as all together took for each, with as many at a time as before.
-        seconds = (self.now() - self.start) / self.done * left
-        return f"{line}; about {timedelta(seconds=round(seconds))} left"
+        left = (self.total - ended) * sum(self.seconds) / len(self.seconds) / self.processes
+        return f"{line}; about {timedelta(seconds=round(left))} left"
 
 
 def _startable(waiting: Sequence[Job], running: Sequence[Job], made: set[str]) -> list[Job]:

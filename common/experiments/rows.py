@@ -1,4 +1,4 @@
-"""Rows of results in long format: one for each run, case and metric, as they are committed."""
+"""Reads and writes rows of results in long format: one for each run, case and metric, as they are committed."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ COLUMNS = (
     "experiment", "dataset", "arm", "labeled", "seed", "fold", "iterations", "seconds", "case", "metric", "value",
     "swept", "dose", "settings", "data",
 )  # fmt: skip
-"""``case`` is a patient, operation or tile, and empty for a measure of the whole test set; ``swept`` names the setting
-whose value is ``dose``; ``settings`` and ``data`` are digests."""
+"""``case`` is a patient, operation or tile, and empty for a measure of the whole test set; ``seconds`` count training
+and evaluation; ``swept`` names the setting whose value is ``dose``; ``settings`` and ``data`` are digests."""
 
 MEASURED = ("iterations", "seconds", "case", "metric", "value")
 """Columns that a run fills in; the others say which run it was."""
@@ -57,8 +57,8 @@ def name_rows(rows: Iterable[Mapping[str, Any]], columns: Mapping[str, Any]) -> 
     """Returns measured rows as those of a run: what is measured stays, and all else is said of the run as it is now.
 
     Args:
-        rows: With the columns :data:`MEASURED`.
-        columns: Column -> what the rows of the run have there.
+        rows: Measured rows, each with the columns :data:`MEASURED`.
+        columns: Values that the rows of the run have in the other columns, by column.
     """
     measured = ({name: str(row[name]) for name in MEASURED} for row in rows)
     return [{name: str({**row, **columns}[name]) for name in COLUMNS} for row in measured]

@@ -1,4 +1,4 @@
-"""Pictures of results, PNG by matplotlib."""
+"""Draws pictures of results, PNG by matplotlib."""
 
 from .comparisons import draw_bars, draw_scatter, draw_table
 from .curves import draw_curves, draw_history, draw_learning_curves

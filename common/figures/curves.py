@@ -1,4 +1,4 @@
-"""Values over epochs, numbers of patients and other quantities."""
+"""Draws values over epochs, numbers of patients and other quantities."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def draw_curves(
     """Draws a panel of named curves for each group.
 
     Args:
-        groups: title -> name of a curve -> its points.
-        path: of the PNG.
-        xlabel: below every panel.
-        ylabel: beside every panel.
+        groups: Curves by the title of their panel: points ``(x, y)`` by the name of the curve.
+        path: Path of the PNG file that is written.
+        xlabel: Text below the horizontal axis of every panel.
+        ylabel: Text beside the vertical axis of every panel.
     """
     with open_sheet(path, columns=len(groups)) as axes:
         for axis, (title, curves) in zip(axes[0], groups.items(), strict=True):
@@ -48,9 +48,10 @@ def draw_learning_curves(
     """Draws a panel of named curves for each measure over a number on a logarithmic axis, on which 0 has its place.
 
     Args:
-        panels: measure -> name of a curve -> places, means and standard deviations.
-        path: of the PNG.
-        xlabel: below every panel.
+        panels: Curves by the measure of their panel, which is in [0, 1]. The name of a curve leads to its points:
+            place, 0 or more, mean and standard deviation.
+        path: Path of the PNG file that is written.
+        xlabel: Text below the horizontal axis of every panel.
     """
     with open_sheet(path, columns=len(panels)) as axes:
         for axis, (title, curves) in zip(axes[0], panels.items(), strict=True):
@@ -61,6 +62,7 @@ def draw_learning_curves(
             axis.set_xscale("symlog", linthresh=1, linscale=0.5)
             axis.set_xticks(places, [f"{place:g}" for place in places])
             axis.minorticks_off()
-            axis.set(title=title, xlabel=xlabel, ylim=(0, 1))
+            highest = max(mean + spread for points in curves.values() for _, mean, spread in points)
+            axis.set(title=title, xlabel=xlabel, ylim=(0, 1 if highest <= 1 else None))
             axis.grid(alpha=0.3)
             axis.legend(fontsize="small")

@@ -1,10 +1,9 @@
-"""Handlers of the training and evaluation engines."""
+"""Handles the events of training and evaluation engines."""
 
 from .attach import Attach
 from .board import EpochBoardHandler, MovableWriter
 from .buffers import BroadcastBuffers
 from .checkpoint import BestWeights, TrainingCheckpoint
-from .course import training_settings
 from .gallery import EvaluationGallery
 from .history import TrainingHistory
 from .log import EpochStatsHandler, RunLog
@@ -32,5 +31,4 @@ __all__ = [
     "TrainingCheckpoint",
     "TrainingHistory",
     "TrainingProgress",
-    "training_settings",
 ]

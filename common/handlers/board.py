@@ -1,4 +1,4 @@
-"""TensorBoard events of a run, which goes on where they cannot be written."""
+"""Writes TensorBoard events of a run, which goes on where they cannot be written."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class EpochBoardHandler(TensorBoardStatsHandler):
     """MONAI's ``TensorBoardStatsHandler`` for the metrics of every epoch.
 
     Args:
-        board: Writes the events; several handlers may share one.
+        board: Writer of the events; several handlers may share one.
     """
 
     def __init__(self, board: MovableWriter) -> None:

@@ -1,4 +1,4 @@
-"""The log of a run: lines and TensorBoard events."""
+"""Logs a run, as lines and as TensorBoard events."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Randomness that depends on the seed and the epoch alone."""
+"""Makes randomness depend on the seed and the epoch alone."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ class EpochSeeder:
     So a run resumed after epoch k draws in epoch k + 1 what an uninterrupted run draws there.
 
     Args:
-        seed: of the run.
-        transform: the random transforms, with ``set_random_state``; workers of a data loader get theirs from torch.
-        generator: of what else is drawn in an iteration.
+        seed: Seed of the run, an integer.
+        transform: Random transforms, with a method ``set_random_state``; workers of a data loader get their seeds from
+            torch.
+        generator: Generator of what else is drawn in an iteration. Default none.
     """
 
     def __init__(self, seed: int, transform: Any, generator: torch.Generator | None = None) -> None:

@@ -24,7 +24,7 @@ def soft_dice(y_pred: Tensor, y: Tensor) -> Tensor:
         ``(B, C - 1)`` in [0, 1]; NaN for a class that is not in the label.
 
     Raises:
-        ConfigError: when the shapes do not fit.
+        ConfigError: When the shapes do not fit.
     """
     if y.shape != (len(y_pred), 1, *y_pred.shape[2:]):
         raise ConfigError(

@@ -35,8 +35,8 @@ def signed_rank(first: ArrayLike, second: ArrayLike) -> dict[str, float | int | 
     """Returns Wilcoxon's signed-rank test of paired values, two-sided.
 
     Args:
-        first: of every case; NaN where a case has none.
-        second: of the same cases.
+        first: One value for each case; NaN where there is none.
+        second: Values of the same cases, in the same order.
 
     Returns:
         ``n``, the pairs without NaN; ``first`` and ``second``, their means; ``difference`` of the means; and ``p``, 1
@@ -62,8 +62,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
         p_values: One for each test, in [0, 1].
 
     Returns:
-        The corrected values in the order given, at most 1: the k-th smallest of m times ``m - k + 1``, and never below
-        a smaller one's.
+        Corrected values in the order given, at most 1. The k-th smallest of m is multiplied by ``m - k + 1``; none is
+        below that of a smaller one.
 
     Example:
         >>> holm([0.01, 0.04, 0.03])
@@ -81,7 +81,7 @@ def bootstrap_interval(
     """Returns the percentile bootstrap interval of the median.
 
     Args:
-        values: ``(N,)`` without NaN, such as differences of patients.
+        values: Values ``(N,)`` without NaN, such as differences of patients.
         level: Share of the drawn medians inside the interval, in (0, 1). Default 0.95.
         draws: Number of samples of size N that are drawn with replacement. Default 2000.
         seed: Seed of the generator that draws them; the same seed gives the same interval. Default 0.

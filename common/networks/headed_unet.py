@@ -1,4 +1,4 @@
-"""A U-Net whose last convolution, the head, stands apart from the rest, so that tasks can share the rest."""
+"""Defines a U-Net whose last convolution, the head, stands apart from the rest, so that tasks can share the rest."""
 
 from __future__ import annotations
 
@@ -16,21 +16,22 @@ class HeadedUNet(nn.Module):
     """Returns what a head makes of the last feature map of MONAI's ``BasicUNet`` with a free number of levels.
 
     Holzschuh et al., *Combining Anomaly Detection and Supervised Learning for Medical Image Segmentation*, MIDL 2023,
-    section 2: a U-Net with three stages down and three up. The paper leaves features, activation and normalization
-    open.
+    section 2. It is a U-Net with three stages down and three up. The paper leaves features, activation and
+    normalization open.
 
     The last feature map before the head, ``features[0]`` channels at full resolution, is the output of the last module
     of ``ups``, ``ups.2`` with four levels.
 
     Args:
-        spatial_dims: 2 or 3.
-        in_channels: channels of the image.
-        out_channels: channels of the output: classes with background, or those of a reconstruction.
-        features: channels of each level, from fine to coarse; the stride between levels is 2.
-        norm: normalization, a name that MONAI knows, or ``None`` for none.
+        spatial_dims: Number of spatial axes, 2 or 3.
+        in_channels: Number of channels of the image.
+        out_channels: Number of channels of the output: classes with background, or those of a reconstruction.
+        features: Channels of each level, from fine to coarse, at least two levels; 16, 32, 64 and 128 by default. The
+            stride between levels is 2.
+        norm: Normalization, a name that MONAI accepts, or ``None`` for none; ``instance`` by default.
 
     Raises:
-        ConfigError: when ``spatial_dims`` or ``features`` is not accepted.
+        ConfigError: When ``spatial_dims`` or ``features`` is not accepted.
 
     Example:
         >>> import torch

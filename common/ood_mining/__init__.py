@@ -1,4 +1,4 @@
-"""Mining of negative samples from the training set itself (Med-OoD)."""
+"""Mines negative samples from the training set itself (Med-OoD)."""
 
 from .comparison import BaselineComparison
 from .counting import patch_signs

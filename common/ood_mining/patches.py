@@ -1,4 +1,4 @@
-"""Patches cut from images on the fly, as they are and with their foreground removed."""
+"""Cuts patches from images on the fly, as they are and with their foreground removed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .removal import Fill, remove_foreground
 
 logger = logging.getLogger(__name__)
 
-Kind = Literal["known", "emptied", "candidate"]
+Kind = Literal["original", "emptied", "candidate"]
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,9 @@ class Patch:
     """A place in a case.
 
     Args:
-        kind: ``known`` as it is; ``emptied``, its foreground removed; ``candidate``, from an image without foreground.
-        case: name of the case.
-        start: first voxel along each axis.
+        kind: ``original`` as it is; ``emptied``, its foreground removed; ``candidate``, of an image without any.
+        case: Name of the case.
+        start: Index of its first voxel along each axis, from 0.
     """
 
     kind: Kind
@@ -44,12 +44,12 @@ class Patch:
 
 @dataclass(frozen=True)
 class PatchCounts:
-    """What the known patches hold.
+    """What the original patches hold.
 
     Args:
-        positive: those with any foreground.
-        negative: those with any background.
-        foreground: share of foreground pixels of each.
+        positive: Number of patches with any foreground.
+        negative: Number of patches with any background.
+        foreground: Share of foreground pixels of each patch, in [0, 1]; padding does not count.
     """
 
     positive: int
@@ -71,8 +71,8 @@ def patch_starts(size: Sequence[int], roi_size: Sequence[int]) -> list[tuple[int
     """Returns the first voxels of the patches that cover an image side by side; the last ones need padding.
 
     Args:
-        size: voxels of the image along each axis.
-        roi_size: voxels of a patch along each axis.
+        size: Voxels of the image along each axis.
+        roi_size: Voxels of a patch along each axis.
 
     Example:
         >>> patch_starts((5, 4), (4, 4))
@@ -93,26 +93,26 @@ def cut_patch(image: Tensor, start: Sequence[int], roi_size: Sequence[int]) -> T
 class PatchDataset(Dataset):
     """Patches of ``roi_size``, cut with zero padding: those of the cases, then the candidates for negative samples.
 
-    Gao and Xu, section 4.1 and 3.1. Numbers ``0`` to ``num_known - 1`` are the patches of the cases; the same number of
+    Gao and Xu, section 4.1 and 3.1. Numbers ``0`` to ``num_original - 1`` are those of the cases; the same number of
     patches follows with their foreground removed in raw intensities, then those of ``candidate_dir``. Which of them are
     trained on, a sampler says. Images are loaded once and kept in memory, prepared, with and without foreground: about
     8 bytes for each voxel and channel. No patch is written to disk.
 
     Args:
-        data: cases with ``image`` and ``label``.
+        data: Cases with ``image`` and ``label``.
         load: Transform or transforms that load and check a case and turn its label into class indices, of shape
             ``(1, H, W[, D])``.
-        image_transforms: what prepares an image after loading; the foreground is removed before.
-        transform: random changes of a patch; none by default.
-        roi_size: voxels along each axis; 128 x 128 in the paper.
-        fill: what replaces the foreground, see :func:`remove_foreground`.
-        candidate_dir: folders of images that are known to hold no foreground; the paper's other source.
-        load_candidate: Transform or transforms; loads and checks an image of those.
-        count_padding: whether padding counts as background, as in the paper.
-        seed: of the fill ``noise``.
+        image_transforms: Transforms that prepare an image after loading; the foreground is removed before.
+        transform: Random changes of a patch. Default none.
+        roi_size: Voxels of a patch along each axis; 128 x 128 in the paper.
+        fill: What replaces the foreground, see :func:`remove_foreground`. Default ``zero``.
+        candidate_dir: Folders of images without foreground, the paper's other source. Default none.
+        load_candidate: Transform or transforms that load and check an image of ``candidate_dir``. Default none.
+        count_padding: Whether padding counts as background, as in the paper. Default false.
+        seed: Seed of the fill ``noise``, a whole number. Default 0.
 
     Raises:
-        ConfigError: when ``candidate_dir`` is given without ``load_candidate``.
+        ConfigError: When ``candidate_dir`` is given without ``load_candidate``.
     """
 
     def __init__(
@@ -149,8 +149,8 @@ class PatchDataset(Dataset):
     @cached_property
     def cases(self) -> list[_LoadedCase]:
         """All cases and candidate images, in memory."""
-        known = [self._load(case) for case in self.data]
-        return known + [self._load_candidate(case) for case in self.candidates]
+        original = [self._load(case) for case in self.data]
+        return original + [self._load_candidate(case) for case in self.candidates]
 
     @cached_property
     def _places(self) -> list[tuple[int, Patch]]:
@@ -161,7 +161,7 @@ class PatchDataset(Dataset):
         }
         number = len(self.data)
         parts: dict[Kind, Sequence[int]] = {
-            "known": range(number),
+            "original": range(number),
             "emptied": range(number),
             "candidate": range(number, len(self.cases)),
         }
@@ -173,19 +173,21 @@ class PatchDataset(Dataset):
         ]
 
     @property
-    def num_known(self) -> int:
+    def num_original(self) -> int:
         """Number of the patches of the cases themselves."""
         return len(self.counts.foreground)
 
     @cached_property
     def counts(self) -> PatchCounts:
-        """What the known patches hold.
+        """What the original patches hold.
 
         Raises:
-            LabelError: when there is no foreground at all, or no background.
+            LabelError: When there is no foreground at all, or no background.
         """
         labels = [
-            (self.label_at(n), self.padding_at(n)) for n, (_, patch) in enumerate(self._places) if patch.kind == "known"
+            (self.label_at(n), self.padding_at(n))
+            for n, (_, patch) in enumerate(self._places)
+            if patch.kind == "original"
         ]
         signs = [patch_signs(label, padding=padding, count_padding=self.count_padding) for label, padding in labels]
         shares = tuple(float((label != 0).sum() / (~padding).sum()) for label, padding in labels)
@@ -242,7 +244,7 @@ class PatchDataset(Dataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Returns ``image`` ``(C, *roi_size)``, ``label`` ``(1, *roi_size)``, empty where ``ood`` is true."""
         image, label = self.image_at(index).clone(), self.label_at(index).clone()
-        ood = self.patch(index).kind != "known"
+        ood = self.patch(index).kind != "original"
         item: dict[str, Any] = {"image": image, "label": label.zero_() if ood else label}
         if self.transform is not None:
             item = self.transform(item)
@@ -262,7 +264,7 @@ class PatchDataset(Dataset):
         return _LoadedCase(str(case.get("case", "")), images[0], images[1], label)
 
     def _load_candidate(self, case: Case) -> _LoadedCase:
-        """Loads an image that is known to hold no foreground."""
+        """Loads an image without foreground."""
         loaded = self.load_candidate(dict(case))  # type: ignore[misc]
         image = _plain(self.prepare(loaded)["image"])
         return _LoadedCase(str(case["case"]), image, image, torch.zeros(1, *image.shape[1:], dtype=torch.uint8))

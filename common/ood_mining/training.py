@@ -1,21 +1,20 @@
-"""The whole method: baseline, mining, and training on the data set together with what was mined."""
+"""Runs the whole method: baseline, mining, and training on the data set together with what was mined."""
 
 from __future__ import annotations
 
-import copy
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from ..engine.training import Trainer
-from ..errors import ConfigError, NotEnoughCasesError
-from ..handlers import training_settings
+from ..engine.course import Course
+from ..errors import NotEnoughCasesError
 from ..runtime.digests import settings_digest
-from ..runtime.stages import Stages, cases_digest, file_digest
-from ..spectral.digest import weights_digest
+from ..runtime.distributed import is_main_process
+from ..runtime.files import write_atomically
+from ..runtime.stages import Stages, Step, cases_digest, file_digest, run_stages
 from .mine import CANDIDATES, PROPORTION, SELECTED, CandidateMiner, read_selection
 
 logger = logging.getLogger(__name__)
@@ -24,20 +23,8 @@ Stage = Literal["baseline", "mine", "combine"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 
 
-@dataclass(frozen=True)
-class _Step:
-    """Work that is skipped or done as a whole; see :meth:`Stages.run`."""
-
-    name: str
-    stages: Stages
-    work: Callable[[], None]
-    inputs: Mapping[str, str]
-    outputs: Sequence[Path]
-    before: Callable[[], None] | None = None
-
-
 class StagedTraining:
-    """Trains the baseline, mines with it, and trains again on the known and the selected patches shuffled together.
+    """Trains the baseline, mines with it, and trains again on the original and the selected patches shuffled together.
 
     Gao and Xu, *Out-of-distribution data supervision towards biomedical semantic segmentation*
     (https://github.com/StudioYG/Med-OoD). Both trainings start from the same weights and use the same trainer. A stage
@@ -50,20 +37,19 @@ class StagedTraining:
     | combine | the weights, ``<output_dir>/metrics.json``, ``training.png``, ``checkpoint.pt`` |
 
     Args:
-        trainer: Trains; the sampler of its data loader draws the patches that a stage trains on. The members of its
-            checkpoint start anew with every training.
-        miner: scores and selects.
-        val_cases: what the trainer is validated on.
-        baseline_dir: Folder of the baseline, that of the trainer's progress by default;
-            trainings on other candidates may share one.
-        candidates_dir: folder of the scores, ``baseline_dir`` by default; trainings on different selections may share
+        course: Training that is run twice; its weights are those of the last stage.
+        miner: Miner that scores the candidates and selects from them.
+        val_cases: Cases that the training is validated on.
+        baseline_dir: Folder of the baseline, that of the course by default; trainings on other candidates may share
             one.
-        only_ood: train on the selected patches alone, the paper's Table 4.
+        candidates_dir: Folder of the scores, ``baseline_dir`` by default; trainings on different selections may share
+            one.
+        only_ood: Whether to train on the selected patches alone, as in the paper's Table 4. Default false.
     """
 
     def __init__(
         self,
-        trainer: Trainer,
+        course: Course,
         miner: CandidateMiner,
         val_cases: Sequence[Mapping[str, Any]],
         *,
@@ -71,17 +57,11 @@ class StagedTraining:
         candidates_dir: str | None = None,
         only_ood: bool = False,
     ) -> None:
-        self.trainer, self.miner, self.dataset = trainer, miner, miner.dataset
-        progress = trainer.progress
-        self.best, self.history = progress.best, progress.history
-        self.checkpoint, self.log = progress.checkpoint, progress.log
+        self.course, self.miner, self.dataset = course, miner, miner.dataset
         self.val_cases, self.only_ood = val_cases, only_ood
-        self.output_dir, self.baseline_dir = (
-            progress.history.output_dir,
-            Path(baseline_dir or progress.history.output_dir),
-        )
+        self.output_dir, self.baseline_dir = course.history.output_dir, Path(baseline_dir or course.history.output_dir)
         self.candidates_dir = Path(candidates_dir or self.baseline_dir)
-        self.weights_file, self.resume = Path(self.best.path), progress.checkpoint.resume
+        self.weights_file, self.resume = Path(course.best.path), course.checkpoint.resume
         self.baseline_file = self.baseline_dir / "baseline" / "model.pt"
         self._initial: dict[str, Any] = {}
         self._inputs: dict[str, str] = {}
@@ -90,64 +70,46 @@ class StagedTraining:
         """Runs all stages, or one whose predecessors are done.
 
         Args:
-            stage: ``baseline``, ``mine`` or ``combine``; all by default.
+            stage: ``baseline``, ``mine`` or ``combine``; all three with ``None``, the default.
 
         Raises:
-            ConfigError: when there is no such stage.
-            MissingDataError: when a stage is run alone and one before it is not done.
-            LabelError: when the data set holds no foreground or no background.
-            WeightsError: when no validation gave a metric above 0.
-            NotEnoughCasesError: when there is nothing to train on.
+            ConfigError: When there is no such stage.
+            MissingDataError: When a stage is run alone and one before it is not done.
+            LabelError: When the data set holds no foreground or no background.
+            WeightsError: When no validation gave a metric above 0.
+            NotEnoughCasesError: When there is nothing to train on.
         """
-        if stage is not None and stage not in STAGES:
-            raise ConfigError(f"stage is {stage!r}; accepted are {', '.join(STAGES)}")
         counts = self.dataset.counts
         logger.info(
-            "%d known patches: %d positive, %d negative", len(counts.foreground), counts.positive, counts.negative
+            "%d original patches: %d positive, %d negative", len(counts.foreground), counts.positive, counts.negative
         )
-        self._initial = copy.deepcopy(self.checkpoint.states())
-        self._inputs = self._training_inputs()
-        for name in STAGES[: len(STAGES) if stage is None else STAGES.index(stage) + 1]:
-            for step in self._steps(name):
-                if stage in (None, name):
-                    step.stages.run(step.name, step.work, inputs=step.inputs, outputs=step.outputs, before=step.before)
-                else:
-                    step.stages.require(step.name, inputs=step.inputs, outputs=step.outputs)
+        self._initial = self.course.states()
+        dataset = self.dataset
+        self._inputs = {
+            "training data": cases_digest(dataset.data),
+            "validation data": cases_digest(self.val_cases),
+            **self.course.inputs(self._initial, patches=[dataset.load, dataset.prepare, dataset.roi_size]),
+        }
+        run_stages(stage, STAGES, self._steps)
 
-    def _steps(self, stage: Stage) -> Iterator[_Step]:
+    def _steps(self, stage: str) -> Iterator[Step]:
         """The steps of a stage; the inputs of each are read when the one before is done."""
         folders = (self.baseline_dir, self.candidates_dir, self.output_dir)
         training, mining, own = (Stages(folder / "stages") for folder in folders)
         candidates, selected = self.candidates_dir / CANDIDATES, self.output_dir / SELECTED
         if stage == "baseline":
             check = partial(self._check_resumed, self.baseline_file.parent)
-            yield _Step("baseline", training, self._train_baseline, self._inputs, [self.baseline_file], check)
+            yield Step("baseline", training, self._train_baseline, self._inputs, [self.baseline_file], check)
         if stage == "mine":
             scoring = self._scoring_inputs()
-            yield _Step("mine", mining, self._score, scoring, [candidates])
+            yield Step("mine", mining, self._score, scoring, [candidates])
             drawing = scoring | {"scores": file_digest(candidates), "settings": settings_digest(self.miner.settings)}
-            yield _Step("select", own, self._select, drawing, [selected, self.output_dir / PROPORTION])
+            yield Step("select", own, self._select, drawing, [selected, self.output_dir / PROPORTION])
         if stage == "combine":
             inputs = self._inputs | self._scoring_inputs() | {"selection": file_digest(selected)}
             inputs |= {"only_ood": str(self.only_ood)}
             check, work = partial(self._check_resumed, self.output_dir), partial(self._train_combined, inputs)
-            yield _Step("combine", own, work, inputs, [self.weights_file], check)
-
-    def _training_inputs(self) -> dict[str, str]:
-        """Digests of all that decides over the baseline."""
-        dataset = self.dataset
-        described = training_settings(self.trainer, self.trainer.train_handlers) | {
-            "members": {name: state for name, state in self._initial.items() if name != "network"},
-            "patches": [dataset.load, dataset.prepare, dataset.roi_size],
-        }
-        weights = [weights_digest(self._initial["network"]), *map(file_digest, self.trainer.given_weights)]
-        return {
-            "training data": cases_digest(dataset.data),
-            "validation data": cases_digest(self.val_cases),
-            "settings": settings_digest(described),
-            "initial weights": settings_digest(weights),
-            "length": str(self.trainer.state.max_epochs),
-        }
+            yield Step("combine", own, work, inputs, [self.weights_file], check)
 
     def _scoring_inputs(self) -> dict[str, str]:
         """Digests of all that decides over the scores."""
@@ -162,12 +124,12 @@ class StagedTraining:
 
     def _check_resumed(self, folder: Path) -> None:
         """Raises when a training shall go on in a folder that holds the checkpoint of another run."""
-        self.checkpoint.path = str(folder / "checkpoint.pt")
-        if self.resume and Path(self.checkpoint.path).is_file():
-            self.checkpoint.check()
+        self.course.checkpoint.path = str(folder / "checkpoint.pt")
+        self.course.check_resumed()
 
     def _train_baseline(self) -> None:
-        self._train(range(self.dataset.num_known), self.baseline_file.parent, self.baseline_file, self._inputs)
+        self.course.restart(self._initial, self.baseline_file.parent, self.baseline_file)
+        self.course.run(self._inputs, range(self.dataset.num_original), resume=self.resume)
 
     def _score(self) -> None:
         self.miner.score(self.baseline_file, self.candidates_dir)
@@ -182,29 +144,25 @@ class StagedTraining:
                 "only_ood is set, but no out-of-distribution patch is selected; see proportion.json, or set "
                 "ood_fraction"
             )
-        known = [] if self.only_ood else range(self.dataset.num_known)
-        logger.info("training on %d known and %d out-of-distribution patches", len(known), len(selected))
-        self._train([*known, *selected], self.output_dir, self.weights_file, inputs)
-
-    def _train(self, indices: Sequence[int], folder: Path, weights_file: Path, inputs: Mapping[str, str]) -> None:
-        """One training, from the initial state, on the patches of these numbers."""
-        self.checkpoint.restore(copy.deepcopy(self._initial))
-        self.trainer.data_loader.sampler.choose(indices)  # type: ignore[attr-defined]
-        self.best.path, self.history.output_dir = str(weights_file), folder
-        if self.only_ood and folder == self.output_dir:
+        if not selected:
+            logger.info("no patch is selected: the baseline is the result")
+            self._keep_baseline()
+            return
+        original = [] if self.only_ood else range(self.dataset.num_original)
+        logger.info("training on %d original and %d mined patches", len(original), len(selected))
+        self.course.restart(self._initial, self.output_dir, self.weights_file)
+        if self.only_ood:
             # Who sees empty masks alone learns to predict nothing: a metric of 0 is what to expect, and is kept.
-            self.best.best = -1.0
-        self.log.board.move(folder)
-        self.checkpoint.path = str(folder / "checkpoint.pt")
-        self.checkpoint.inputs = settings_digest({key: value for key, value in inputs.items() if key != "length"})
+            self.course.best.best = -1.0
         # A run that was stopped before its last stage has no checkpoint of that.
-        begun = folder == self.baseline_file.parent or Path(self.checkpoint.path).is_file()
-        self.checkpoint.resume = self.resume and begun
-        state: Any = self.trainer.state
-        state.epoch = state.iteration = 0
-        state.epoch_length = len(self.trainer.data_loader)  # type: ignore[attr-defined]
-        validation: Any = self.history.evaluator.state
-        validation.best_metric = validation.best_metric_epoch = -1
-        self.trainer.run()
-        self.log.board.flush()
-        self.best.require()
+        self.course.run(inputs, [*original, *selected], resume=self.resume and self.course.begun)
+
+    def _keep_baseline(self) -> None:
+        """Copies the results of the baseline, which the same training on the same patches would repeat."""
+        folder = self.baseline_file.parent
+        copies = {folder / name: self.output_dir / name for name in ("metrics.json", "training.png")}
+        for source, target in (copies | {self.baseline_file: self.weights_file}).items():
+            # A picture that could not be drawn is missing.
+            if is_main_process() and source.is_file():
+                with write_atomically(target) as temporary:
+                    shutil.copyfile(source, temporary)

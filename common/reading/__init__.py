@@ -1,4 +1,4 @@
-"""Reading of image files: what they declare is checked first, and nothing is corrected in silence."""
+"""Reads image files: what they declare is checked first, and nothing is corrected in silence."""
 
 from .itk_reader import CheckedITKReader
 from .limits import MAX_VOXELS, check_affine, check_size, plain_reason

@@ -1,4 +1,4 @@
-"""Reading by ITK of what neither nibabel nor pydicom reads, with the checks that it lacks."""
+"""Reads by ITK what neither nibabel nor pydicom reads, with the checks that ITK lacks."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class CheckedITKReader(ITKReader):
     """MONAI's reader by ITK for one file, whose header is checked before any voxel is read.
 
     Args:
-        max_voxels: Most voxels that a header may declare. Default 500 million.
+        max_voxels: Most voxels that a header may declare, at least 1; 500 million by default.
     """
 
     def __init__(self, max_voxels: int = MAX_VOXELS) -> None:
@@ -35,11 +35,11 @@ class CheckedITKReader(ITKReader):
         """Returns the ITK image of one file.
 
         Args:
-            data: The path, alone or in a sequence of one.
-            **kwargs: For ``itk.imread``.
+            data: Path of the file, alone or in a sequence of one.
+            **kwargs: Options that are passed on to ``itk.imread``.
 
         Raises:
-            ImageError: when the file is damaged, holds complex numbers, declares too many voxels, or its geometry is
+            ImageError: When the file is damaged, holds complex numbers, declares too many voxels, or its geometry is
                 not valid. The message goes on after the name of the image.
         """
         (path,) = (data,) if isinstance(data, str | Path) else tuple(data)

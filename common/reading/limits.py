@@ -1,4 +1,4 @@
-"""What every reader demands of an image before its voxels are read: a sound place in space and a bearable size."""
+"""Checks what every reader demands of an image before its voxels are read: a sound place in space, a bearable size."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def check_affine(affine: ArrayLike, *, shear_tolerance: float = SHEAR_TOLERANCE)
     """Makes sure that an affine puts voxels into space: finite, invertible, plausible, without shear.
 
     Args:
-        affine: ``(n + 1, n + 1)``, from voxels to mm.
-        shear_tolerance: Largest absolute cosine between two axes, in [0, 1). Default 0.001.
+        affine: Affine ``(n + 1, n + 1)`` from voxels to mm.
+        shear_tolerance: Largest absolute cosine between two axes, in [0, 1); 0.001 by default.
 
     Raises:
-        ImageError: when it does not. The message goes on after the name of the image.
+        ImageError: When it does not. The message goes on after the name of the image.
     """
     matrix = np.asarray(affine, dtype=np.float64)
     if not np.isfinite(matrix).all():
@@ -64,11 +64,11 @@ def check_size(shape: Sequence[int], max_voxels: int) -> None:
     """Makes sure that an image declares no more voxels than are accepted.
 
     Args:
-        shape: Declared voxels along each axis, with axes of time and channels.
+        shape: Numbers of voxels that are declared along each axis, with axes of time and channels.
         max_voxels: Most voxels that are accepted, at least 1.
 
     Raises:
-        ImageError: when an axis holds none, or all together too many. The message goes on after the image's name.
+        ImageError: When an axis holds none, or all together too many. The message goes on after the image's name.
     """
     sizes = [int(size) for size in shape]
     text = " x ".join(map(str, sizes))
@@ -85,7 +85,7 @@ def damaged(reason: str) -> ImageError:
     """Returns the error of a file that is not what was once written; its message goes on after the image's name.
 
     Args:
-        reason: Why, in plain words.
+        reason: Text that says why, in plain words.
     """
     return ImageError(f"cannot be read ({reason}); it may be truncated: copy it again")
 
@@ -94,7 +94,7 @@ def plain_reason(error: BaseException) -> str:
     """Returns why a file could not be read, in words of ours: those of libraries name their own insides.
 
     Args:
-        error: What a reader or a library raised.
+        error: Error that a reader or a library raised.
     """
     if isinstance(error, ImageError):
         return str(error)

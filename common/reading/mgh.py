@@ -1,4 +1,4 @@
-"""Reading of FreeSurfer's ``.mgz`` with its checksum verified."""
+"""Reads FreeSurfer's ``.mgz`` with its checksum verified."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class MghReader(NibabelReader):
     """MONAI's reader for one ``.mgz`` file, with the checks it lacks.
 
     Args:
-        max_voxels: Most voxels that a header may declare. Default 500 million.
+        max_voxels: Most voxels that a header may declare, at least 1; 500 million by default.
     """
 
     def __init__(self, max_voxels: int = MAX_VOXELS) -> None:
@@ -38,11 +38,11 @@ class MghReader(NibabelReader):
         """Returns the nibabel image of one file.
 
         Args:
-            data: The path, alone or in a sequence of one.
-            **_kwargs: Not used.
+            data: Path of the file, alone or in a sequence of one.
+            **_kwargs: Options of other readers, which are not used here.
 
         Raises:
-            ImageError: when the file is damaged, declares too many voxels, or its geometry is not valid. The message
+            ImageError: When the file is damaged, declares too many voxels, or its geometry is not valid. The message
                 goes on after the name of the image.
         """
         (path,) = (data,) if isinstance(data, str | Path) else tuple(data)

@@ -1,4 +1,4 @@
-"""Reading of NIfTI as its header says and not otherwise: the place of the voxels, their number, their checksum."""
+"""Reads NIfTI as its header says and not otherwise: the place of the voxels, their number, their checksum."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class NiftiReader(NibabelReader):
     Where spacing and affine disagree, MONAI's reader rewrites the affine in silence, and so moves the image.
 
     Args:
-        max_voxels: Most voxels that a header may declare. Default 500 million.
+        max_voxels: Most voxels that a header may declare, at least 1; 500 million by default.
     """
 
     def __init__(self, max_voxels: int = MAX_VOXELS) -> None:
@@ -44,11 +44,11 @@ class NiftiReader(NibabelReader):
         """Returns the nibabel image of one file, see :func:`read_nifti`.
 
         Args:
-            data: The path, alone or in a sequence of one.
-            **_kwargs: Not used.
+            data: Path of the file, alone or in a sequence of one.
+            **_kwargs: Options of other readers, which are not used here.
 
         Raises:
-            ImageError: when the file cannot be used.
+            ImageError: When the file cannot be used.
         """
         (path,) = (data,) if isinstance(data, str | Path) else tuple(data)
         self.filenames = [str(path)]
@@ -63,17 +63,18 @@ class NiftiReader(NibabelReader):
 def read_nifti(path: str | Path, *, max_voxels: int = MAX_VOXELS) -> Any:
     """Returns the nibabel image of a ``.nii``, ``.nii.gz`` or ``.hdr`` file, voxels read and checksum verified.
 
-    The affine is that of the sform if its code is set, else of the qform, else that of the spacing alone, where
-    nibabel has the first axis point to the left and the center of the image at the origin.
+    The affine is that of the sform if its code is set, else that of the qform, else that of the spacing alone. From the
+    spacing, nibabel has the first axis point to the left and the center of the image at the origin.
 
     Args:
-        path: The file.
-        max_voxels: Most voxels that the header may declare; nothing is decompressed beyond those declared.
+        path: Path of the file, or of the header of a pair.
+        max_voxels: Most voxels that the header may declare, at least 1; 500 million by default. Nothing is decompressed
+            beyond those declared.
 
     Raises:
-        ImageError: when the file is damaged, holds no real numbers, declares too many voxels, or its geometry is not
+        ImageError: When the file is damaged, holds no real numbers, declares too many voxels, or its geometry is not
             valid. The message goes on after the name of the image.
-        OSError: when the file cannot be opened.
+        OSError: When the file cannot be opened.
     """
     voxels = data_file(path)
     pair = voxels is not None

@@ -1,4 +1,4 @@
-"""The place of a NIfTI image in space: checked when it is read, and given to the masks that are made of it."""
+"""Checks the place of a NIfTI image in space when it is read, and gives it to the masks that are made of it."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ def check_geometry(header: Header) -> None:
     The sform counts if its code is set, else the qform, else the spacing alone.
 
     Args:
-        header: As it is written in the file; changed in place where the standard defines what is not written.
+        header: Header as it is written in the file; changed in place where the standard defines what is not written.
 
     Raises:
-        ImageError: when codes or units are not those of the standard or not mm, or the form that counts is not finite,
-            not invertible, sheared or absurd. The message goes on after the name of the image.
+        ImageError: When a code is not of the standard, or the unit is meters or micrometers. Also when the form that
+            counts is not finite, not invertible, sheared or absurd. The message goes on after the name of the image.
     """
     codes = {name: int(header[f"{name}_code"]) for name in ("sform", "qform")}
     for name, code in codes.items():
@@ -116,11 +116,12 @@ def nifti_image(array: NDArray[Any], affine: NDArray[np.float64], geometry: str 
     """Returns a NIfTI image of an array, of which every reader finds the voxels in the same place.
 
     Args:
-        array: ``(H, W[, D])``.
-        affine: ``(4, 4)``, from voxels to mm; not used with ``geometry``.
-        geometry: Of the image that the array was made of, see :func:`geometry_text`. The form that counts there is
-            taken over bit by bit, with its code; the other form and the spacing are made to agree with it. Where both
-            codes are 0 they stay 0, since readers differ about what that means. By default, both forms are ``affine``.
+        array: Voxels ``(H, W[, D])``.
+        affine: Affine ``(4, 4)`` from voxels to mm; not used with ``geometry``.
+        geometry: Geometry of the image that the array was made of, see :func:`geometry_text`. The form that counts
+            there is taken over bit by bit, with its code; the other form and the spacing are made to agree with it.
+            Where both codes are 0 they stay 0, since readers differ about what that means. By default, both forms are
+            ``affine``.
     """
     if not geometry:
         image = nib.Nifti1Image(array, affine)

@@ -1,4 +1,4 @@
-"""The voxels of MetaImage and NRRD files, counted and their checksum verified: ITK fills what is damaged with zeros."""
+"""Counts the voxels of MetaImage and NRRD files and verifies their checksum: ITK fills what is damaged with zeros."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class Payload:
     """Where the voxels of a file are.
 
     Args:
-        file: The file that holds them.
+        file: Path of the file that holds the voxels.
         start: Byte of the file at which they begin, at least 0.
-        codec: ``raw``, ``zlib`` (which includes gzip), or empty for text and for what only ITK knows.
+        codec: ``raw``, ``zlib`` (which includes gzip), or empty for text and for what only ITK reads.
     """
 
     file: Path
@@ -47,11 +47,11 @@ def check_payload(path: str | Path, size: int) -> None:
     Of other formats nothing is checked.
 
     Args:
-        path: The file, which ``check_source`` accepts: where its voxels lie is not judged here.
-        size: Bytes that the header declares, decompressed.
+        path: Path of the file, which ``check_source`` accepts: where its voxels lie is not judged here.
+        size: Number of bytes of voxels that the header declares, decompressed.
 
     Raises:
-        ImageError: when it holds fewer or more, or its checksum does not agree. The message goes on after the name
+        ImageError: When it holds fewer or more, or its checksum does not agree. The message goes on after the name
             of the image.
     """
     payload = find_payload(Path(path))
@@ -68,7 +68,7 @@ def find_payload(path: Path) -> Payload | None:
     """Returns where the voxels of a MetaImage or NRRD file are, ``None`` for other formats.
 
     Raises:
-        ImageError: when the header cannot be read.
+        ImageError: When the header cannot be read.
     """
     with open(path, "rb") as file:
         head = file.read(MAX_HEADER)

@@ -1,4 +1,4 @@
-"""Reading of pictures by Pillow."""
+"""Reads pictures by Pillow."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ class PictureReader(PILReader):
     """MONAI's reader for one picture by Pillow, whose size is checked before it is decoded.
 
     Args:
-        max_voxels: Most pixels that a picture may declare. Default 500 million; Pillow itself stops at 179 million.
+        max_voxels: Most pixels that a picture may declare, at least 1; 500 million by default. Pillow itself stops at
+            179 million.
     """
 
     def __init__(self, max_voxels: int = MAX_VOXELS) -> None:
@@ -27,11 +28,11 @@ class PictureReader(PILReader):
         """Returns the Pillow picture of one file.
 
         Args:
-            data: The path, alone or in a sequence of one.
-            **kwargs: For ``PIL.Image.open``.
+            data: Path of the file, alone or in a sequence of one.
+            **kwargs: Options that are passed on to ``PIL.Image.open``.
 
         Raises:
-            ImageError: when it declares too many pixels. The message goes on after the name of the image.
+            ImageError: When it declares too many pixels. The message goes on after the name of the image.
         """
         try:
             for name in (data,) if isinstance(data, str | Path) else data:

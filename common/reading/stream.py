@@ -1,4 +1,4 @@
-"""Bytes of a file as they are read, decompressed where its name says so."""
+"""Reads the bytes of a file, decompressed where its name says so."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ def opened(path: str | Path) -> Iterator[BinaryIO]:
     """Gives the content of a file, which a gzip stream compares with its checksum when it is read to its end.
 
     Args:
-        path: Of the file.
+        path: Path of the file.
 
     Raises:
-        ImageError: when it is compressed against its name. The message goes on after the name of the image.
-        EOFError: when it is empty.
+        ImageError: When it is compressed against its name. The message goes on after the name of the image.
+        EOFError: When it is empty.
     """
     compressed = str(path).lower().endswith(GZIP_SUFFIXES)
     with open(path, "rb") as file:
@@ -53,11 +53,11 @@ def read_exactly(stream: BinaryIO, number: int) -> NDArray[np.uint8]:
     """Returns so many bytes of a stream, ``(number,)``, in memory that is taken up as they come.
 
     Args:
-        stream: Binary, see :func:`opened`.
-        number: Of bytes, at least 0.
+        stream: Binary stream, see :func:`opened`.
+        number: Number of bytes to read, at least 0.
 
     Raises:
-        EOFError: when it holds fewer.
+        EOFError: When it holds fewer.
     """
     content = np.empty(number, dtype=np.uint8)
     view, done = memoryview(content), 0  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Settings of objects in plain words, and their digests.
+"""Describes settings of objects in plain words, and computes their digests.
 
 Two settings that differ have different descriptions, in every process. What cannot be told apart is refused.
 """
@@ -40,7 +40,7 @@ def settings_digest(value: Any) -> str:
     """Returns the SHA-256, in hexadecimal, of what :func:`describe` says of a value.
 
     Raises:
-        ConfigError: when it cannot be described.
+        ConfigError: When it cannot be described.
     """
     return hashlib.sha256(_text(describe(value)).encode()).hexdigest()
 
@@ -53,15 +53,15 @@ def describe(value: Any, *, where: str = "settings") -> Any:
     Lists and tuples are the same, since configs know only lists; so are an enum of texts and its text.
 
     Args:
-        value: a number, text, collection, array, class, function of a module, or an object made of these.
-        where: what the value is, for the error.
+        value: Number, text, collection, array, class, function of a module, or object made of these.
+        where: Name of the value in the error; ``settings`` by default.
 
     Raises:
-        ConfigError: naming the part that has no value to describe: a lambda, a function inside another one, an object
-            of compiled code, or an object that holds itself.
+        ConfigError: Naming the part without a value to describe: a lambda, a function inside another one, or an object
+            of compiled code or that holds itself.
 
     Example:
-        >>> describe({"size": (8, 8), "kind_of": Path("a")})
+        >>> describe({"size": (8, 8), "kind_of": PurePath("a")})
         {'size': [8, 8], 'kind_of': {'kind': 'path', 'settings': 'a'}}
     """
     return _describe(value, where, ())
@@ -150,10 +150,17 @@ def _name(value: Any, where: str) -> str:
     # Compiled functions of torch name a class that cannot be reached.
     for name in (getattr(value, "__qualname__", value.__name__), value.__name__):
         found = functools.reduce(lambda held, part: getattr(held, part, None), name.split("."), sys.modules.get(module))
-        if found is value:
+        if found is value or (module not in sys.modules and "<" not in name) or _imported_anew(value, found):
             return f"{module.removeprefix('scripts.')}.{name}"
     # A lambda, a local function or a decorated one may be any of many with this name.
     raise _refusal(where, value, "cannot be found by its name in its module")
+
+
+def _imported_anew(value: Any, found: Any) -> bool:
+    """Whether a module has another import of the same class or function; MONAI Label imports ``scripts`` repeatedly."""
+    if isinstance(value, type):
+        return isinstance(found, type) and found.__qualname__ == value.__qualname__
+    return hasattr(value, "__code__") and getattr(found, "__code__", None) == value.__code__
 
 
 def _class_name(value: Any, where: str) -> str:

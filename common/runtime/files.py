@@ -1,4 +1,4 @@
-"""Writing files so that nothing is ever half written."""
+"""Writes files so that nothing is ever half written."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def check_writable(folder: str | Path) -> None:
     """Makes sure that a folder exists and can be written.
 
     Raises:
-        OutputError: when it cannot.
+        OutputError: When it cannot.
     """
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
@@ -48,11 +48,12 @@ def write_atomically(path: str | Path, *, announce: Callable[[], None] | None = 
     The temporary name keeps the suffixes, by which writers choose a format. Folders are created as needed.
 
     Args:
-        path: where the file shall be.
-        announce: Called when the file is complete, before it appears; where this fails, it never does.
+        path: Path that the file shall have.
+        announce: Function called when the file is complete, before it appears; where it fails, the file never appears.
+            Nothing is called by default.
 
     Raises:
-        OutputError: when the file cannot be written (disk full, folder not writable); nothing is left behind.
+        OutputError: When the file cannot be written (disk full, folder not writable); nothing is left behind.
     """
     target = Path(path)
     temporary = target.with_name(f".{os.getpid()}.{target.name}")
@@ -76,11 +77,11 @@ def write_atomically(path: str | Path, *, announce: Callable[[], None] | None = 
 def fingerprint(source: str | Path | Sequence[str | Path]) -> str:
     """Returns a short text that changes when a file is changed, replaced or renamed, without reading it.
 
-    Made of the size, the time of the last change of the content and that of the last change of the file itself, which
-    no program can set back; so copies of a file differ. A file that is missing has a text of its own.
+    It is made of the size and two times: of the last change of the content, and of the last change of the file itself.
+    No program can set the latter back, so copies of a file differ. A file that is missing has a text of its own.
 
     Args:
-        source: A file, or the files of a series.
+        source: Path of a file, or the paths of the files of a series.
     """
     digest = hashlib.sha256()
     for path in [source] if isinstance(source, str | Path) else source:
@@ -94,10 +95,10 @@ def fingerprint(source: str | Path | Sequence[str | Path]) -> str:
 
 
 def write_json(content: Any, path: str | Path) -> None:
-    """Writes ``content`` as JSON; NaN and infinity, which JSON has not, become null.
+    """Writes ``content`` as JSON; NaN and infinity, which JSON does not have, become null.
 
     Raises:
-        OutputError: when the file cannot be written.
+        OutputError: When the file cannot be written.
     """
     with write_atomically(path) as temporary:
         temporary.write_text(json.dumps(plain_json(content), indent=2, allow_nan=False) + "\n", encoding="utf-8")
@@ -110,7 +111,7 @@ def write_csv(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], path: s
     UTF-8 are written as escapes.
 
     Raises:
-        OutputError: when the file cannot be written.
+        OutputError: When the file cannot be written.
     """
     with (
         write_atomically(path) as temporary,
@@ -124,7 +125,7 @@ def csv_line(cells: Sequence[Any]) -> str:
     r"""Returns a line of a CSV with its end; nothing for ``None``, and see :func:`csv_cell`.
 
     Args:
-        cells: Of the line.
+        cells: Values of the cells of the line.
 
     Example:
         >>> csv_line(["a", None, 0.5, True, "=1"])
@@ -138,11 +139,11 @@ def csv_line(cells: Sequence[Any]) -> str:
 def csv_cell(value: Any) -> Any:
     """Returns what a cell of a CSV holds: a text that begins as a formula gets an apostrophe, numbers stay numbers.
 
-    Spreadsheets compute a cell that begins with ``=``, ``+``, ``-`` or ``@`` when the file is opened, and drop a tab or
-    a line break before it; names of files can be such texts.
+    When a file is opened, spreadsheets compute a cell that begins with ``=``, ``+``, ``-`` or ``@``. They drop a tab or
+    a line break before it. Names of files can be such texts.
 
     Args:
-        value: Of the cell.
+        value: Value of the cell.
 
     Example:
         >>> csv_cell("=1+1"), csv_cell("-1.5"), csv_cell(-1.5)

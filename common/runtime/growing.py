@@ -1,4 +1,4 @@
-"""Text files that grow while a run goes on, and are whole after every entry."""
+"""Appends to text files that grow while a run goes on, and are whole after every entry."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from .files import write_atomically
 class GrowingFile:
     """A text file of entries between a head and a tail, such as a list in JSON.
 
-    An entry at the end costs no more than itself, however many there are: it is written over the tail, with the tail
+    An entry at the end costs no more than itself, however many there are. It is written over the tail, with the tail
     behind it, in one piece. Where that fails, as on a full disk, the file stays as it was. All else writes the whole
     file anew, under another name first.
 
     Args:
-        path: The file.
-        head: What comes before the entries.
-        separator: What comes between two of them.
-        tail: What comes after them; no longer than the separator with the shortest entry.
+        path: Path of the file.
+        head: Text before the entries; empty by default.
+        separator: Text between two entries; empty by default.
+        tail: Text after the entries, no longer than the separator with the shortest entry; empty by default.
     """
 
     def __init__(self, path: Path, *, head: str = "", separator: str = "", tail: str = "") -> None:

@@ -50,7 +50,7 @@ def format_configs(bundles: str = "bundles", *, check: bool = False) -> None:
         check: Whether files are only looked at, not written. Default false.
 
     Raises:
-        ConfigError: with ``check``, naming the files that are formatted otherwise.
+        ConfigError: With ``check``, naming the files that are formatted otherwise.
     """
     files = sorted([*Path(bundles).glob("*/configs/*.json"), *Path(bundles).glob("*.json")])
     wrong = {path: text for path in files if (text := _formatted(path)) != path.read_text(encoding="utf-8")}

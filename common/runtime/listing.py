@@ -1,4 +1,4 @@
-"""The files of a folder that a run does not use: found, listed with the reason, and counted in the log."""
+"""Lists the files of a folder that a run does not use, with the reason, and counts them in the log."""
 
 from __future__ import annotations
 
@@ -32,8 +32,9 @@ def walk_files(folder: str | Path, unseen: list[Skipped]) -> Iterator[str]:
     """Yields every file of a folder and of all folders below it, pipes and links to files among them.
 
     Args:
-        folder: Where to begin.
-        unseen: Folders that are not entered are added here: links, which may form a circle, and unreadable ones.
+        folder: Folder where the search begins.
+        unseen: List to which folders are added that are not entered: links, which may form a circle, and unreadable
+            ones.
     """
 
     def remember(error: OSError) -> None:
@@ -49,7 +50,7 @@ def count_reasons(skipped: Sequence[Skipped]) -> str:
     """Returns how many files were skipped for which reason, the most frequent first; empty when none was.
 
     Args:
-        skipped: The files.
+        skipped: Skipped files with their reasons.
     """
     counts = Counter(item.reason for item in skipped)
     return ", ".join(f"{number} x {reason}" for reason, number in counts.most_common())
@@ -59,7 +60,7 @@ def describe_path(path: str, root: str | Path, *, shown: bool) -> str:
     """Returns what a listing calls a file or folder.
 
     Args:
-        path: Of the file or folder.
+        path: Path of the file or folder.
         root: Folder that the path is given relative to.
         shown: Whether the path is shown. Where it may name a patient, ``path_`` and 16 characters of its SHA-256 stand
             for it, by which someone who knows the path finds it.
@@ -74,7 +75,7 @@ def write_skipped(skipped: Sequence[Mapping[str, str]], output_dir: str | Path) 
     """Writes ``skipped_files.json``, or removes that of an earlier run where nothing was skipped.
 
     Args:
-        skipped: ``file`` and ``reason`` of each.
+        skipped: Mappings with ``file`` and ``reason``, one for each skipped file.
         output_dir: Folder of the results.
 
     Raises:

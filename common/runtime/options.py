@@ -43,11 +43,11 @@ def read_flag(value: bool | str, name: str) -> bool:
     """Returns what a flag means that a command line may have given as a text, such as ``false``.
 
     Args:
-        value: the flag; of a text, case does not matter.
-        name: of the flag, for the error.
+        value: Value of the flag; of a text, case does not matter.
+        name: Name of the flag, for the error.
 
     Raises:
-        ConfigError: when the text is neither ``true`` nor ``false``.
+        ConfigError: When the text is neither ``true`` nor ``false``.
 
     Example:
         >>> read_flag("false", "pretrained"), read_flag(True, "pretrained")
@@ -66,10 +66,10 @@ def check_options(arguments: Sequence[str]) -> None:
     The same for the value of a flag: MONAI takes ``false``, unlike ``False``, for a text, which would count as true.
 
     Args:
-        arguments: of the command line, without the program. Anything but ``monai.bundle run`` passes.
+        arguments: Arguments of the command line, without the program. Anything but ``monai.bundle run`` passes.
 
     Raises:
-        ConfigError: naming the unknown key and the most similar one that exists, or the flag.
+        ConfigError: Naming the unknown key and the most similar one that exists, or the flag.
     """
     options = {argument[2:].split("=", 1)[0]: index for index, argument in enumerate(arguments) if argument[:2] == "--"}
     if "run" not in arguments[:1] or "config_file" not in options:

@@ -1,4 +1,4 @@
-"""What went wrong, as one line for whoever has to mend it."""
+"""Tells what went wrong, as one line for whoever has to mend it."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def plain_reason(error: BaseException) -> str:
     """Returns one line that tells why a case has failed and what to do: what libraries say is put in plain words.
 
     Args:
-        error: What was raised while the case was computed.
+        error: Error that was raised while the case was computed.
 
     Example:
         >>> plain_reason(MemoryError())

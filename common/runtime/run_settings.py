@@ -1,4 +1,4 @@
-"""What decides over a training, kept with its checkpoint: a run that goes on from it must not change it."""
+"""Keeps what decides over a training with its checkpoint: a run that goes on from it must not change it."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def config_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """Returns what decides over a training, in JSON: values of keys, names of cases, number of processes.
 
     Args:
-        config: id -> what the config parser has made of it so far.
+        config: Objects and values that the config parser has made so far, by their ids.
     """
     parts = _by_key(config)
     # Nested values follow from top-level ones or belong to the objects below them.
@@ -63,10 +63,10 @@ def object_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     So what is changed below a top-level key, such as ``optimizer#weight_decay``, is seen as well.
 
     Args:
-        config: id -> what the config parser has made of it so far.
+        config: Objects and values that the config parser has made so far, by their ids.
 
     Raises:
-        ConfigError: naming a setting that cannot be described, such as a lambda.
+        ConfigError: Naming a setting that cannot be described, such as a lambda.
     """
     parts = {key: value for key, value in _by_key(config).items() if isinstance(value, _OBJECTS)}
     # A network has several keys, with and without its wrapper.
@@ -99,7 +99,7 @@ def describe_network(network: nn.Module) -> dict[str, Any]:
     """Returns the layers of a network by name: their kinds, settings and hooks; not what they have learned.
 
     Args:
-        network: perhaps in a data-parallel wrapper.
+        network: Network, perhaps in a data-parallel wrapper.
     """
     return {name: _layer(part, name) for name, part in unwrap(network).named_modules()}
 
@@ -108,9 +108,9 @@ def first_difference(before: Any, now: Any, where: str = "") -> tuple[str, Any, 
     """Returns the place and both values of the first setting that differs; ``None`` where all are the same.
 
     Args:
-        before: settings of a run, in JSON.
-        now: settings of another.
-        where: what they are settings of.
+        before: Settings of a run, in JSON.
+        now: Settings of another run, in JSON.
+        where: Name of what they are settings of, with which the place begins; empty by default.
 
     Example:
         >>> first_difference({"loss": {"kind": "Dice", "settings": {"batch": True}}},

@@ -24,12 +24,12 @@ def start_session(seed: int, *, distributed: bool = False, device: str | torch.d
     """Makes a run reproducible, its errors and its log readable and its options checked.
 
     Args:
-        seed: of every random number generator.
-        distributed: whether to join the process group that ``torchrun`` describes.
-        device: of this process, which decides how processes talk to one another.
+        seed: Seed of every random number generator; the same seed gives the same draws.
+        distributed: Whether to join the process group that ``torchrun`` describes; false by default.
+        device: Device of this process, which decides how processes talk to one another; the CPU by default.
 
     Raises:
-        ConfigError: when the command line sets a key that no config file has.
+        ConfigError: When the command line sets a key that no config file has.
     """
     sys.excepthook = report_error
     watch_signals()

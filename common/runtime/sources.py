@@ -1,4 +1,4 @@
-"""Files that hold a scan: which may be opened, which hold their voxels elsewhere, and how a reader gets at them."""
+"""Finds the files that hold a scan: which may be opened, which hold their voxels elsewhere, how a reader opens them."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def check_source(path: str | Path, where: str) -> None:
     """Makes sure that a file may be opened, and that it names no other file but one beside it.
 
     Args:
-        path: Of an image or a label.
-        where: What a message calls it.
+        path: Path of an image or a label.
+        where: Name of the file in messages.
 
     Raises:
         ImageError: When it is no regular file (a pipe could be waited for forever), or its voxels lie elsewhere.
@@ -52,8 +52,8 @@ def data_file(path: str | Path, where: str = "") -> str | None:
     author likes. What readers would take for such a name in any way counts, so that none of them knows a further one.
 
     Args:
-        path: Of an image.
-        where: What a message calls it; by default the path.
+        path: Path of an image.
+        where: Name of the image in messages; its path by default.
 
     Raises:
         ImageError: When the voxels lie elsewhere, in several files, or nowhere.
@@ -99,8 +99,8 @@ def named_file(path: str, where: str) -> bytes | None:
     """Returns what a MetaImage or NRRD header names as the file of its voxels, unchecked; ``None`` for itself.
 
     Args:
-        path: Of the header.
-        where: What a message calls it.
+        path: Path of the header.
+        where: Name of the image in messages.
 
     Raises:
         ImageError: When it names several files, or none in the way of its format.
@@ -147,7 +147,7 @@ def readable_path(path: str | Path) -> Iterator[str]:
     """Gives a path by which every reader can open a file: ITK takes no name that is not UTF-8.
 
     Args:
-        path: Of an image that :func:`check_source` accepts.
+        path: Path of an image that :func:`check_source` accepts.
     """
     source = os.fspath(path)
     if source.isprintable() or source.lower().endswith(NIBABEL_SUFFIXES):

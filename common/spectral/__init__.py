@@ -1,4 +1,4 @@
-"""Spectral signatures of feature maps and the verdicts drawn from them."""
+"""Computes spectral signatures of feature maps and draws verdicts from them."""
 
 from .bank import BankSettings, SignatureBank
 from .digest import bank_settings, preprocessing_digest, weights_digest

@@ -1,4 +1,4 @@
-"""Transforms: loading and checking, normalization, labels, verdict, metrics, saving."""
+"""Loads, checks and normalizes images and labels, and saves results."""
 
 from .augment import random_appearance, random_frame, random_orientation
 from .intensity import NormalizeByModalityd
@@ -7,7 +7,7 @@ from .loading import CaseLoading
 from .measure import MeasureSegmentationd
 from .outputs import logits_and_classes, softmax_and_classes
 from .save import SaveSegmentationd
-from .scan import CheckImaged, CheckLabeld, CropStranged, LoadScand
+from .scan import CheckImaged, CheckLabeld, CropOODd, LoadScand
 
 __all__ = [
     "CaseLoading",
@@ -15,7 +15,7 @@ __all__ = [
     "CheckLabeld",
     "ClassChannelsd",
     "ClassIndicesd",
-    "CropStranged",
+    "CropOODd",
     "DecodeMaskd",
     "ForegroundChannelsd",
     "KeepTensorsd",

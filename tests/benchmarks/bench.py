@@ -231,7 +231,7 @@ def bench_mining(bundle: str, *, phantoms: int = 12, repeats: int = 5) -> dict[s
         parser.read_config(f"{bundle}/configs/train.json")
         parser.update({"output_dir": folder, "phantom_cases": phantoms})
         miner, network, device = (parser.get_parsed_content(name) for name in ("miner", "network", "device"))
-        indices = range(miner.dataset.num_known, len(miner.dataset))
+        indices = range(miner.dataset.num_original, len(miner.dataset))
         network.eval()
 
         patches = [batch["image"] for batch in miner.dataset.batches(indices, miner.batch_size)]

@@ -160,6 +160,11 @@ def spoil(kind, image, label):
         ("constant", "ImageError", ("every voxel is 7", "constant")),
     ],
 )
+@pytest.mark.tried(
+    "Damaged and unusable scans",
+    "Labels of another shape, place or value, and NaN or constant images, in training",
+    "Training stops with one line that names the case, and leaves no weights.",
+)
 def test_bad_training_case(make_dataset, train_on, shape, tmp_path, kind, error_name, words):
     def edit(index, image, label):
         image = np.where(image > 170, 250, image) if kind == "nan" else image
@@ -190,6 +195,11 @@ def write_scan(scan, path):
 
 
 @pytest.mark.usefixtures("volumes")
+@pytest.mark.tried(
+    "Damaged and unusable scans",
+    "NaN voxels, constant, sheared, complex and truncated images, in every bundle of volumes",
+    "A row for each with the reason; the other scans are segmented.",
+)
 def test_broken_scans_do_not_stop_the_others(infer_on, make_scan, tmp_path):
     """Kinds of broken scans beside a good one, in one run."""
     folder = tmp_path / "scans"
@@ -319,6 +329,11 @@ class TestWeightsAndBank:
         assert "run fit_bank" in str(error)
         assert not list((tmp_path / "out").rglob("*_seg*"))
 
+    @pytest.mark.tried(
+        "Archives and weights",
+        "A bank that was fitted with other weights, in every bundle",
+        "One line; no verdict is drawn from it.",
+    )
     def test_bank_of_other_weights(self, infer_on, models, dataset, tmp_path):
         state = torch.load(models / "model.pt", weights_only=True)
         torch.save({key: value * 1.01 for key, value in state.items()}, models / "model.pt")
@@ -352,7 +367,7 @@ class TestWeightsAndBank:
         (models / "signature_bank.npz").write_bytes(content[:300])
         error = infer_on(dataset, model_dir=models)
         assert "BankError" in kinds(error)
-        assert "no readable signature bank" in str(error)
+        assert "not a readable signature bank" in str(error)
 
 
 class Harmful:

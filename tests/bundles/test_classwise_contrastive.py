@@ -132,7 +132,7 @@ class TestMethods:
             ({"temperature": 0}, "temperature 0, alpha 1.0, beta 1.0: accepted is a temperature above 0"),
             (
                 {"encoder_layers": ["down_7"]},
-                "encoder_layers names 'down_7', which the network has not; it has: conv_0",
+                "encoder_layers names 'down_7', which the network does not have; it has: conv_0",
             ),
             (
                 {"two_step": True, "max_epochs": 1},

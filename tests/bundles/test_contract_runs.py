@@ -128,6 +128,11 @@ class TestTraining:
         first, second = tensors(tmp_path / "m" / "model.pt"), tensors(trained.models / "model.pt")
         assert any(not torch.equal(first[name], second[name]) for name in first)
 
+    @pytest.mark.tried(
+        "Training that goes on",
+        "Ctrl-C in the first validation, in every bundle",
+        "`--resume true` goes on, and ends as if never stopped, bit for bit.",
+    )
     def test_resumed_run_equals_an_uninterrupted_one(self, bundle, trained, dataset, run_config, tmp_path, monkeypatch):
         settings = {"dataset_dir": dataset, "output_dir": tmp_path, "model_dir": tmp_path / "m", "max_epochs": 2}
         with monkeypatch.context() as patch:
@@ -167,6 +172,11 @@ class TestSettingsOfARun:
         assert settings["optimizer"]["lr"] == settings["learning_rate"]
         assert any(key in settings for key in ("network", "network_def"))
 
+    @pytest.mark.tried(
+        "Training that goes on",
+        "`--resume true` with another learning rate, modality or optimizer",
+        "Refused with one line that names the setting and both values.",
+    )
     def test_resumed_run_with_another_setting_is_refused(
         self, configs, trained, bundle, fail_config, dataset, tmp_path
     ):

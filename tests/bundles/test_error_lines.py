@@ -49,6 +49,11 @@ def test_broken_scan(bundle, run_command, trained, make_scan, save_scan, shape, 
 
 
 @TWO_BUNDLES
+@pytest.mark.tried(
+    "Training that goes on",
+    "A disk that is full when weights are written",
+    "One line; nothing is half written.",
+)
 def test_full_disk(bundle, run_command, dataset, tmp_path):
     """No file may grow beyond 20 kB, as if the disk were full: the weights cannot be written."""
     result = run_command(

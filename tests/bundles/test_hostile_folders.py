@@ -31,6 +31,11 @@ def hostile(make_scan, save_scan, shape, tmp_path):
     return folder
 
 
+@pytest.mark.tried(
+    "Files of a folder",
+    "A folder of hostile names, a pipe and a backup, in every bundle",
+    "Every file has a row or a line; nothing is written elsewhere.",
+)
 def test_no_name_leads_elsewhere_and_none_costs_the_report(bundle, run_config, trained, hostile, tmp_path, caplog):
     output = tmp_path / "in" / "out"
     before = {path for path in tmp_path.rglob("*") if output not in path.parents}
@@ -58,6 +63,11 @@ def test_no_name_leads_elsewhere_and_none_costs_the_report(bundle, run_config, t
 
 @pytest.mark.parametrize("name", ["inference.json", "evaluate.json"])
 class TestListedFiles:
+    @pytest.mark.tried(
+        "Files of a folder",
+        "`dataset.json` that lists a missing file",
+        "A row with the reason; training refuses the data set.",
+    )
     def test_missing_image_is_a_row(self, bundle, fail_config, make_dataset, trained, shape, tmp_path, name):
         folder = make_dataset(tmp_path / "data", 3, **shape)
         (file,) = (folder / "imagesTr").glob("case_1.*")
@@ -68,6 +78,7 @@ class TestListedFiles:
         assert f"1 of 3 case(s) failed, the others are complete; the first: case 'case_1': image {file}" in str(error)
         assert "cannot be read (no such file); copy the file there, or correct dataset.json" in str(error)
 
+    @pytest.mark.tried("Files of a folder", "`dataset.json` with 100,000 brackets", "One line, exit status 1.")
     def test_listing_nested_too_deeply_is_one_line(self, bundle, fail_config, trained, tmp_path, name):
         (tmp_path / "data").mkdir()
         (tmp_path / "data" / "dataset.json").write_text("[" * 100_000)

@@ -58,6 +58,11 @@ def segmented(bundle, scans, trained, run_command, tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", ["oblique", "first", "second", SERIES])
+@pytest.mark.tried(
+    "Where a mask lies",
+    "Scans of every accepted format",
+    "The segmentation has the geometry of its scan.",
+)
 def test_segmentation_has_the_geometry_of_its_scan(scans, segmented, configs, name):
     shape, affine = scans[1][name]
     segmentation = nib.load(segmented / name / f"{name}_seg.nii.gz")

@@ -17,6 +17,11 @@ def no_pictures(monkeypatch):
 
 
 @pytest.mark.parametrize(("name", "results"), [("inference", "ood_report.json"), ("evaluate", "metrics.json")])
+@pytest.mark.tried(
+    "Runs that are stopped",
+    "Pictures that cannot be drawn or written, in every bundle",
+    "A warning; the report is written.",
+)
 def test_results_are_written_without_pictures(
     bundle, trained, dataset, run_config, no_pictures, tmp_path, caplog, name, results
 ):

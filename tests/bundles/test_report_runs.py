@@ -110,6 +110,11 @@ def test_gallery_shows_scan_and_mask_on_one_grid(
     assert_gallery(gallery, scans, tmp_path / "out")
 
 
+@pytest.mark.tried(
+    "Where a mask lies",
+    "Resampling, padding, flipped and permuted axes, in every bundle",
+    "Image and outline in the gallery lie on the grid of the scan.",
+)
 def test_gallery_is_on_the_grid_of_the_scan_where_the_network_sees_another(
     bundle, configs, dataset, make_scan, trained, run_config, gallery, tmp_path
 ):
@@ -158,6 +163,11 @@ def written(folder):
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
+@pytest.mark.tried(
+    "Runs that are stopped",
+    "Ctrl-C during inference, in every bundle",
+    "The rows so far are there; `--resume true` does the rest.",
+)
 def test_stopped_run_has_its_rows_and_goes_on_where_it_was(
     bundle, configs, make_scan, trained, run_config, tmp_path, monkeypatch
 ):

@@ -258,7 +258,7 @@ def test_smallest_weight_must_be_a_share(least):
 
 def test_settings_that_do_not_exist_are_refused():
     network = make_pair()
-    with pytest.raises(ConfigError, match="teaching 'self' does not exist; accepted are none, cross, mean_teacher"):
+    with pytest.raises(ConfigError, match="teaching is 'self'; accepted are none, cross, mean_teacher"):
         make_step(network, teaching="self")
     with pytest.raises(ConfigError, match="teacher is 'mean'; accepted are ema and students"):
         make_step(network, teacher="mean")

@@ -86,6 +86,11 @@ ODD = {
 
 @pytest.mark.parametrize(("make", "expected"), ODD.values(), ids=ODD)
 @pytest.mark.parametrize("spatial_dims", [2, 3])
+@pytest.mark.tried(
+    "Files of a folder",
+    "Backups, hidden files, nested folders, pipes, sockets, devices, broken links",
+    "A line with the reason; pipes and devices are never opened.",
+)
 def test_file_that_is_no_scan_is_listed_with_the_reason(folder, listed, tmp_path, make, expected, spatial_dims):
     make(folder)
     inference, evaluation = (tmp_path / "out" / name for name in ("inference", "evaluation"))
@@ -159,6 +164,7 @@ def test_log_counts_reasons_and_names_no_file(folder, caplog):
     assert caplog.messages == [f"3 file(s) of dataset_dir are not used: 2 x {OTHER}, 1 x {NESTED}"]
 
 
+@pytest.mark.tried("Names", "Files whose case cannot bear their name", "The log tells which case is which file.")
 def test_log_tells_which_case_is_a_file_of_another_name(folder, caplog):
     put("..nii.gz")(folder)
     with caplog.at_level(logging.INFO):

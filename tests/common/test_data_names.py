@@ -28,6 +28,11 @@ def test_ordinary_names_stay(name):
 
 
 @pytest.mark.parametrize("name", ODD, ids=ascii)
+@pytest.mark.tried(
+    "Names",
+    "`..nii.gz`, `.nii.gz`, names of devices, control characters, 5,000 letters",
+    "The case gets a safe name; the same name always the same one.",
+)
 def test_odd_names_become_safe_ones(name):
     safe = safe_name(name)
     assert safe != name
@@ -65,6 +70,11 @@ def test_files_named_after_nothing_or_in_another_encoding_have_a_name(file, name
         (["a" * MAX_BYTES] * 2, ["a" * MAX_BYTES, "a" * (MAX_BYTES - 2) + "_2"]),
         (["é" * (MAX_BYTES // 2)] * 2, ["é" * (MAX_BYTES // 2), "é" * (MAX_BYTES // 2 - 1) + "_2"]),
     ],
+)
+@pytest.mark.tried(
+    "Names",
+    "Names that differ in case or in the form of accents alone",
+    "Every case has a folder of its own.",
 )
 def test_names_that_some_file_system_takes_for_one_are_told_apart(names, unique):
     assert [case["case"] for case in unique_names([{"case": name} for name in names])] == unique

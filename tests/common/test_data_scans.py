@@ -61,7 +61,7 @@ def test_split_file_chooses_among_the_known_cases_only(known, decathlon_folder, 
     settings = {"split_file": str(tmp_path / "split.json")}
     cases = evaluation_cases(known, strange, str(tmp_path), **settings)
     assert column(cases, "case") == ["c", "a", "d"]
-    assert column(evaluation_cases(known, None, str(tmp_path), part="val", **settings), "case") == ["b"]
+    assert column(evaluation_cases(known, None, str(tmp_path), split_part="val", **settings), "case") == ["b"]
     assert column(training_cases(known, str(tmp_path), **settings), "case") == ["a"]
 
 

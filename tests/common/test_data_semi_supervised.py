@@ -192,11 +192,14 @@ class TestSampler:
     def test_an_epoch_sees_as_many_patches_as_there_are_cases(self):
         assert len(self.batches()) == 3
         assert len(self.batches(labeled=4)) == 4
+        assert len(self.batches(samples_per_epoch=1)) == 1
 
     def test_draw_depends_on_seed_and_epoch_alone(self):
         assert self.batches(seed=1, epoch=2) == self.batches(seed=1, epoch=2)
         assert self.batches(seed=1, epoch=2) != self.batches(seed=1, epoch=3)
-        assert self.batches(seed=1, epoch=2) != self.batches(seed=2, epoch=2)
+        for half in (slice(2), slice(2, 4)):
+            drawn = [[batch[half] for batch in self.batches(seed=seed, samples_per_epoch=80)] for seed in (1, 2)]
+            assert drawn[0] != drawn[1]
 
     def test_without_unlabeled_cases_batches_are_halves(self):
         batches = self.batches(unlabeled=0, samples_per_epoch=8)

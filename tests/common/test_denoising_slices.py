@@ -259,7 +259,7 @@ class TestDataset:
     def test_healthy_slices_are_found_from_the_labels(self, dataset):
         healthy = HealthySlices(dataset, noisy())
         assert [item.healthy for item in dataset.items] == [True, False, False, True] * 3
-        assert len(healthy) == healthy.num_known == 6
+        assert len(healthy) == healthy.num_original == 6
         item = healthy[0]
         assert torch.equal(item["label"], dataset.items[0].image)
         assert not torch.equal(item["image"], item["label"])

@@ -160,6 +160,11 @@ def same(first, second):
 
 @settings(max_examples=300, derandomize=True, deadline=None, database=None)
 @given(NESTED, NESTED)
+@pytest.mark.tried(
+    "Training that goes on",
+    "Settings that differ in a function, path, set or object inside",
+    "They are told apart; what cannot be told apart is refused.",
+)
 def test_digests_are_equal_just_where_settings_are(first, second):
     assert (settings_digest(first) == settings_digest(second)) == same(first, second)
 
@@ -224,7 +229,18 @@ itself.append(itself)
         (itself, r"^settings\[0\] is \[\[\.\.\.\]\], which holds itself"),
         (random, r"^settings is <module 'random' .*, which has no settings"),
     ],
-    ids=str,
+    ids=(
+        "transform",
+        "lambda",
+        "closure",
+        "partial",
+        "function_object",
+        "iterator",
+        "generator",
+        "sparse",
+        "circle",
+        "module",
+    ),
 )
 def test_what_no_digest_tells_apart_is_refused_with_its_place(value, text):
     with pytest.raises(ConfigError, match=text) as caught:
@@ -249,3 +265,20 @@ def test_bare_name_means_one_transform():
     names = [kind.__qualname__ for kind in own]
     assert {"LoadScand", "ScaleByPercentiled", "Spacingd"} <= set(names)
     assert sorted({name for name in names if names.count(name) > 1}) == []
+
+
+@pytest.mark.parametrize("anew", [False, True])
+def test_digest_outlives_the_import_of_its_module(tmp_path, monkeypatch, anew):
+    """As where MONAI Label forgets the modules of a bundle, and imports them again for the next request."""
+    lines = ["class Scale:", "    def __init__(self, factor):", "        self.factor = factor"]
+    (tmp_path / "served.py").write_text("\n".join([*lines, "def halve(value):", "    return value / 2"]))
+    monkeypatch.syspath_prepend(tmp_path)
+    served = importlib.import_module("served")
+    settings_of = {"scale": served.Scale(2), "function": served.halve}
+    before = settings_digest(settings_of)
+    del sys.modules["served"]
+    if anew:
+        importlib.import_module("served")
+    assert settings_digest(settings_of) == before
+    assert settings_digest(settings_of | {"scale": served.Scale(3)}) != before
+    sys.modules.pop("served", None)

@@ -95,6 +95,11 @@ def files(folder):
     "place",
     ["iteration", "after seed", "after validation", "after history", "after schedule", "after checkpoint"],
 )
+@pytest.mark.tried(
+    "Training that goes on",
+    "A training that ends anywhere",
+    "It goes on from the last checkpoint, bit for bit.",
+)
 def test_run_that_ended_anywhere_goes_on_bit_by_bit(tmp_path, place, epoch):
     (tmp_path / "whole").mkdir()
     Run(tmp_path / "whole").start()

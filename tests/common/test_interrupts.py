@@ -89,6 +89,7 @@ def test_other_threads_change_nothing():
 
 
 @pytest.mark.parametrize(("number", "line"), [(signal.SIGINT, "ended by Ctrl-C"), (signal.SIGTERM, "ended by SIGTERM")])
+@pytest.mark.tried("Runs that are stopped", "Ctrl-C and SIGTERM", "One line, no traceback, exit status 130 or 143.")
 def test_program_ends_with_one_line_and_the_status_of_the_signal(number, line, capsys):
     error = Interrupted(number)
     with pytest.raises(SystemExit) as caught:

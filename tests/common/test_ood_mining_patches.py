@@ -68,8 +68,8 @@ def test_known_patches_come_first_then_the_same_without_foreground(dims):
         for start in patch_starts(size, [PATCH] * dims)
     ]
     patches = [data.patch(index) for index in range(len(data))]
-    assert data.num_known == len(expected) == len(data) // 2
-    for kind, part in (("known", patches[: len(expected)]), ("emptied", patches[len(expected) :])):
+    assert data.num_original == len(expected) == len(data) // 2
+    for kind, part in (("original", patches[: len(expected)]), ("emptied", patches[len(expected) :])):
         assert part == [Patch(kind, *place) for place in expected]
 
 
@@ -83,7 +83,7 @@ def test_foreground_is_removed_from_raw_intensities_before_the_preparation(dims,
         place = (slice(None), *(slice(first, first + PATCH) for first in start))
         emptied[place] = remove_foreground(emptied[place], loaded["label"][place], fill=fill)
     for number, start in enumerate(patch_starts(emptied.shape[1:], [PATCH] * dims)):
-        known, ood = data[number], data[data.num_known + number]
+        known, ood = data[number], data[data.num_original + number]
         for item, image in ((known, loaded["image"]), (ood, emptied)):
             assert_close(item["image"], slow_patch(image / image.max(), start, [PATCH] * dims))
         assert_close(known["label"], slow_patch(loaded["label"], start, [PATCH] * dims))
@@ -98,7 +98,7 @@ def test_patch_without_removed_pixels_stays_the_same_image():
     assert bare
     # Preparing divides by the largest value of an image, which may have been removed.
     for index in bare:
-        known, ood = data[index]["image"], data[data.num_known + index]["image"]
+        known, ood = data[index]["image"], data[data.num_original + index]["image"]
         inside = ~data.padding_at(index).expand(2, -1, -1)
         ratio = ood[inside] / known[inside]
         assert_close(ratio, ratio[0].expand_as(ratio))
@@ -138,7 +138,7 @@ def test_labels_without_foreground_are_named():
 
     data = PatchDataset([{"number": 0, "dims": 2}], empty, [], roi_size=[PATCH] * 2)
     with pytest.raises(LabelError, match=r"labels of all 1 training cases hold no foreground.*foreground_labels"):
-        _ = data.num_known
+        _ = data.num_original
 
 
 def test_every_image_is_loaded_once():
@@ -157,7 +157,7 @@ def test_every_image_is_loaded_once():
 
 def test_noise_follows_the_seed_and_differs_from_patch_to_patch():
     first, again, other = (dataset(2, fill="noise", seed=seed) for seed in (1, 1, 2))
-    index = first.num_known
+    index = first.num_original
     assert torch.equal(first[index]["image"], again[index]["image"])
     assert not torch.equal(first[index]["image"], other[index]["image"])
 
@@ -177,7 +177,7 @@ def test_random_changes_touch_items_alone():
 @pytest.mark.parametrize("batch_size", [1, 4, 100])
 def test_batches_hold_the_patches_in_order(batch_size):
     data = dataset(2)
-    indices = list(range(data.num_known, len(data)))
+    indices = list(range(data.num_original, len(data)))
     batches = list(data.batches(indices, batch_size))
     assert_close(torch.cat([batch["image"] for batch in batches]), torch.stack([data[i]["image"] for i in indices]))
     removed = torch.stack([data.label_at(index) != 0 for index in indices])
@@ -196,14 +196,14 @@ def test_images_without_foreground_are_candidates(tmp_path):
         return case | {"image": torch.as_tensor(nib.load(case["image"]).get_fdata())[None]}
 
     data = dataset(2, candidate_dir=str(tmp_path), load_candidate=read)
-    added = [data.patch(index) for index in range(2 * data.num_known, len(data))]
+    added = [data.patch(index) for index in range(2 * data.num_original, len(data))]
     assert added == [Patch("candidate", name, start) for name in ("a", "b") for start in ((0, 0), (4, 0))]
     item = data[len(data) - 1]
     assert item["ood"]
     assert not item["label"].any()
     assert item["image"][:, 0].eq(1).all()
     assert item["image"][:, 1:].eq(0).all()
-    assert data.num_known == dataset(2).num_known
+    assert data.num_original == dataset(2).num_original
 
 
 def test_candidates_need_something_that_loads_them():
@@ -212,7 +212,7 @@ def test_candidates_need_something_that_loads_them():
 
 
 class Known:
-    num_known = 10
+    num_original = 10
 
 
 class TestPatchSampler:

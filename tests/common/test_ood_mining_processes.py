@@ -26,7 +26,7 @@ def score():
         network.bias.zero_()
     data = PatchDataset([{"image": str(n), "case": str(n)} for n in range(3)], load, [], roi_size=[8, 8])
     miner = CandidateMiner(data, network, torch.device("cpu"), batch_size=4)
-    return miner.scores_of(range(data.num_known, data.num_known + CANDIDATES))
+    return miner.scores_of(range(data.num_original, data.num_original + CANDIDATES))
 
 
 def score_as(rank, folder):

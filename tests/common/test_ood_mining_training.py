@@ -14,6 +14,7 @@ from monai.utils import set_determinism
 from torch import nn
 from torch.testing import assert_close
 
+from common.engine.course import Course
 from common.engine.training import Trainer
 from common.errors import ConfigError, MissingDataError, NotEnoughCasesError
 from common.handlers import BestWeights, EpochSeeder, TrainingProgress
@@ -86,7 +87,7 @@ def make(cases, tmp_path, caplog):
         }
         miner = CandidateMiner(dataset, network, "cpu", seed=seed, **chosen)
         training = StagedTraining(
-            trainer, miner, cases[3:],
+            Course(trainer), miner, cases[3:],
             baseline_dir=str(tmp_path / baseline_dir) if baseline_dir else None, **settings,
         )  # fmt: skip
         training.folder = folder
@@ -135,7 +136,7 @@ class TestMethod:
         network.load_state_dict(weights(training.baseline_file))
         network.eval()
         rows = table(training)
-        assert sorted(int(row["index"]) for row in rows) == list(range(data.num_known, len(data)))
+        assert sorted(int(row["index"]) for row in rows) == list(range(data.num_original, len(data)))
         scores = [float(row["score"]) for row in rows]
         assert scores == sorted(scores, reverse=True)
         for row in rows:
@@ -173,31 +174,48 @@ class TestMethod:
 
     def test_combined_training_sees_known_and_selected_patches(self, make):
         training, seen = make(ood_fraction=1.0), []
-        train = training._train
-        training._train = lambda indices, *rest: (seen.append(list(indices)), train(indices, *rest))
+        choose = training.training.course.trainer.data_loader.sampler.choose
+        training.training.course.trainer.data_loader.sampler.choose = lambda indices: (
+            seen.append(list(indices)),
+            choose(indices),
+        )
         training.run()
         selected = read_selection(training.folder / "ood_selected.json")
-        known = list(range(training.dataset.num_known))
+        known = list(range(training.dataset.num_original))
         assert seen == [known, known + selected]
         assert selected
 
     def test_only_ood_sees_the_selected_alone_and_keeps_its_weights(self, make):
         training = make(ood_fraction=1.0, only_ood=True)
         training.run()
-        assert list(training.trainer.data_loader.sampler.chosen) == read_selection(training.folder / "ood_selected.json")
+        assert list(training.training.course.trainer.data_loader.sampler.chosen) == read_selection(
+            training.folder / "ood_selected.json"
+        )
         assert weights(training.weights_file)
 
     def test_both_trainings_start_from_the_same_weights(self, make):
-        """Without any selected patch the second training repeats the first, bit for bit."""
-        training = make(ood_fraction=0.0)
+        """Started anew, the training of the baseline repeats itself, bit for bit."""
+        training = make()
+        start = training.course.states()
         training.run()
-        assert_close(weights(training.weights_file), weights(training.baseline_file), rtol=0, atol=0)
+        again = training.folder / "again"
+        training.course.restart(start, again, again / "model.pt")
+        training.course.run({}, range(training.dataset.num_original), resume=False)
+        assert_close(weights(again / "model.pt"), weights(training.baseline_file), rtol=0, atol=0)
         first, second = (
-            json.loads((folder / "metrics.json").read_text())
-            for folder in (training.folder / "baseline", training.folder)
+            json.loads((folder / "metrics.json").read_text()) for folder in (training.folder / "baseline", again)
         )
         assert first == second
         assert [epoch["learning_rate"] for epoch in first["epochs"]] == [0.05, 0.05 * 0.5]
+
+    def test_without_any_selected_patch_the_baseline_is_the_result(self, make, caplog):
+        training = make(ood_fraction=0.0)
+        training.run()
+        assert "no patch is selected: the baseline is the result" in caplog.text
+        assert training.weights_file.read_bytes() == training.baseline_file.read_bytes()
+        assert (training.folder / "metrics.json").read_text() == (
+            training.folder / "baseline" / "metrics.json"
+        ).read_text()
 
     def test_baseline_that_confuses_nothing_goes_on_with_the_known_patches(self, make, caplog):
         training = make(rate=0.0, network=bright_finder())
@@ -329,7 +347,7 @@ class TestResuming:
     def test_checkpoint_of_another_selection_is_not_gone_on_from(self, make, caplog):
         make("parts", ood_fraction=1.0, epochs=1).run()
         make("parts", ood_fraction=0.5, epochs=2, resume=True).run()
-        assert "is of other inputs than this run's: training starts anew" in caplog.text
+        assert "was written for other inputs than this run's: training starts from the beginning" in caplog.text
         whole = make("whole", ood_fraction=0.5, epochs=2)
         whole.run()
         resumed = make("parts", ood_fraction=0.5, epochs=2)

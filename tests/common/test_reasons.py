@@ -30,6 +30,11 @@ CAUSES = {
 
 @pytest.mark.parametrize("cause", CAUSES)
 @pytest.mark.parametrize("wrapped", [False, True])
+@pytest.mark.tried(
+    "Damaged and unusable scans",
+    "Errors that only a library words, such as a singular matrix",
+    "The row says in plain words what is wrong and what to do.",
+)
 def test_what_libraries_say_is_put_in_plain_words(cause, wrapped):
     work, text = CAUSES[cause]
     with pytest.raises(Exception) as caught:  # noqa: PT011 - each library has errors of its own

@@ -153,6 +153,7 @@ def test_report_needs_its_bank_and_a_folder(tmp_path, bank_file, scans):
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt(), SystemExit(), OutputError("disk full")])
+@pytest.mark.tried("Runs that are stopped", "Kills at any scan", "Every finished scan has its row.")
 def test_rows_are_there_as_soon_as_their_scan_is_done(tmp_path, bank_file, scans, stop):
     with pytest.raises(type(stop)):
         Inference(tmp_path / "out", bank_file, scans, {"b": STRANGE}, fails={"c": stop}).run()
@@ -188,6 +189,7 @@ def test_no_mask_is_ever_without_its_verdict(tmp_path, bank_file, scans, monkeyp
     assert names_of(tmp_path / "out") == masks_of(tmp_path / "out") == list("abcde")
 
 
+@pytest.mark.tried("Runs that are stopped", "A disk that fills up", "One line; no segmentation is without its row.")
 def test_full_disk_ends_the_run_and_no_mask_appears_for_which_there_is_no_row(tmp_path, bank_file, scans, monkeypatch):
     inference = Inference(tmp_path / "out", bank_file, scans, {"b": STRANGE})
     put = VerdictFiles.put
@@ -246,6 +248,11 @@ class TestResume:
             ({"bank": np.eye(3) * 2}, "bank_digest"),
         ],
     )
+    @pytest.mark.tried(
+        "Runs that are stopped",
+        "`--resume true` with other weights or settings",
+        "Every scan is done anew, and the log says why.",
+    )
     def test_other_weights_or_settings_do_all_anew(self, tmp_path, bank_file, scans, caplog, monkeypatch, change, text):
         monkeypatch.chdir(tmp_path)
         (tmp_path / "denoiser.pt").write_text("weights")
@@ -255,7 +262,7 @@ class TestResume:
             SignatureBank.fit(change.pop("bank") + np.eye(3)[::-1], weights_digest="f" * 64).save(bank_file)
         again = Inference(tmp_path / "out", bank_file, scans[:2], resume=True, **settings | change).run()
         assert again.seen == ["a", "b"]
-        assert f"ood_report.jsonl is of another {text}: every scan is segmented" in caplog.text
+        assert f"ood_report.jsonl was written with another {text}: every scan is segmented" in caplog.text
 
     @pytest.mark.parametrize("change", ["content", "touched", "replaced", "mask removed", "renamed"])
     def test_scan_or_mask_that_changed_is_done_again(self, tmp_path, bank_file, scans, change):
@@ -279,6 +286,11 @@ class TestResume:
         assert Inference(tmp_path / "out", bank_file, scans[:3], resume=True).run().seen == ["b"]
 
     @pytest.mark.parametrize("cut", [1, 20, 10_000])
+    @pytest.mark.tried(
+        "Runs that are stopped",
+        "A report that a power cut tore",
+        "What is whole counts; the rest is done again.",
+    )
     def test_journal_that_a_power_cut_tore_is_read_as_far_as_it_goes(self, tmp_path, bank_file, scans, cut):
         Inference(tmp_path / "out", bank_file, scans[:3]).run()
         journal = tmp_path / "out" / JOURNAL

@@ -47,6 +47,11 @@ def refused(path, text):
 
 
 @pytest.mark.parametrize("suffix", VOLUME_SUFFIXES)
+@pytest.mark.tried(
+    "Files of a folder",
+    "`.hdr`/`.img`, `.mgz`, `.mhd`, `.nhdr`, `.nrrd`",
+    "They are read, with the same voxels in the same place.",
+)
 def test_every_format_gives_the_same_voxels_in_the_same_place(tmp_path, suffix):
     path = write(tmp_path / f"scan{suffix}")
     assert sorted(os.listdir(tmp_path)) == sorted({path.name, DATA.get(suffix, path.name)})
@@ -64,6 +69,11 @@ def test_pair_may_be_named_by_its_voxels(tmp_path):
 
 @pytest.mark.parametrize("suffix", [".mha", ".mhd", ".nrrd", ".nhdr", ".nii.gz", ".hdr", ".mgz"])
 @pytest.mark.parametrize("name", ["a.png", "a.nii", "a.dcm", "a.npy.tif"])
+@pytest.mark.tried(
+    "Files of a folder",
+    "Names such as `a.png.mha`",
+    "The last ending alone decides how a file is read.",
+)
 def test_last_ending_alone_chooses_the_reader(tmp_path, suffix, name):
     (tmp_path / "in").mkdir()
     write(tmp_path / "in" / f"scan{suffix}")
@@ -74,6 +84,11 @@ def test_last_ending_alone_chooses_the_reader(tmp_path, suffix, name):
 
 @pytest.mark.parametrize("suffix", [".mha", ".mhd", ".nrrd", ".nhdr", ".nii.gz", ".hdr"])
 @pytest.mark.parametrize("name", ["M\udcfcller", "two\nlines", "\x1b[31mred", "\u202egpj"], ids=ascii)
+@pytest.mark.tried(
+    "Names",
+    "Names that are not UTF-8, or hold line breaks and escape sequences",
+    "The scan is segmented.",
+)
 def test_any_file_name_can_be_read(tmp_path, suffix, name):
     try:
         (tmp_path / name).touch()
@@ -139,6 +154,11 @@ HEADERS += [(suffix, field.replace("scan.raw", name)) for suffix, field in FIELD
 
 
 @pytest.mark.parametrize(("suffix", "text"), HEADERS, ids=ascii)
+@pytest.mark.tried(
+    "Files of a folder",
+    "Headers that name voxels in another folder, behind a link or in a pipe",
+    "A row with the reason; the other file is not opened.",
+)
 def test_header_that_names_a_file_elsewhere_is_refused_unread(hostile, suffix, text):
     path = hostile(suffix, text)
     with pytest.raises(ImageError):

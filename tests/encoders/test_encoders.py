@@ -95,8 +95,8 @@ def test_weights_of_another_encoder_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("Unet-nonet", 3, 2), "'Unet-nonet' is not known"),
-        (("Nonet-resnet18", 3, 2), "'Nonet-resnet18' is not known"),
+        (("Unet-nonet", 3, 2), "'Unet-nonet' does not exist"),
+        (("Nonet-resnet18", 3, 2), "'Nonet-resnet18' does not exist"),
     ],
 )
 def test_unknown_pairs_are_named_with_the_known_ones(arguments, words):

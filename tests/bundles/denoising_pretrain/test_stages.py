@@ -16,7 +16,7 @@ def assert_same_run(first, second):
 
 
 TRAINING = """
-from scripts.common.denoising.training import Course
+from scripts.common.engine.course import Course
 
 def train(self, *arguments, **settings):
     if self.best.path.endswith({weights!r}):

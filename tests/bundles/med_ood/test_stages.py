@@ -29,14 +29,14 @@ from scripts.common.ood_mining.mine import CandidateMiner
 CandidateMiner._draw = kill
 """,
     "combine": """
-from scripts.common.ood_mining.training import StagedTraining
+from scripts.common.engine.course import Course
 
-def train(self, indices, folder, *rest):
-    if folder == self.output_dir:
+def train(self, *arguments, **settings):
+    if "baseline" not in self.checkpoint.path:
         kill_in_second_epoch(self.trainer)
-    plain(self, indices, folder, *rest)
+    plain(self, *arguments, **settings)
 
-plain, StagedTraining._train = StagedTraining._train, train
+plain, Course.run = Course.run, train
 """,
 }
 """Where to kill within a stage; see ``run_killed``."""

@@ -111,6 +111,11 @@ FIELDS = {
 
 @pytest.mark.parametrize("kind", ["plain", "numpy"])
 @pytest.mark.parametrize("field", FIELDS)
+@pytest.mark.tried(
+    "Archives and weights",
+    "Archives whose headers differ from their directory in any field",
+    "Refused with one line; nothing is installed.",
+)
 def test_header_that_differs_from_the_directory_is_named(kind, field):
     form, content = SOUND[kind]
     changed, (place, _, form_of) = bytearray(content), FIELDS[field]
@@ -144,6 +149,7 @@ def test_name_that_differs_from_the_directory_is_refused(name):
 
 
 @pytest.mark.parametrize("count", [0, 2, 4, 65535])
+@pytest.mark.tried("Archives and weights", "An end record that counts fewer or more files", "Refused.")
 def test_end_record_of_another_number_of_files_is_refused(count):
     for places in ((8,), (10,), (8, 10)):
         content = bytearray(SOUND["plain"][1])
@@ -179,6 +185,11 @@ def test_end_record_of_64_bits_that_contradicts_the_plain_one_is_refused(place):
 
 
 @pytest.mark.parametrize("hidden", [b"x", b"\0", b"\3\0", zlib.compress(b"hidden")])
+@pytest.mark.tried(
+    "Archives and weights",
+    "Bytes hidden behind a compressed stream",
+    "Refused: every byte is accounted for.",
+)
 def test_bytes_hidden_behind_a_packed_stream_are_refused(hidden):
     """Both headers count them; who unpacks the file does not see them."""
     compressor = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
@@ -231,6 +242,11 @@ def test_content_that_differs_from_both_headers_is_refused(field):
     assert "'organ/a.txt' has another size or checksum" in refused(content)
 
 
+@pytest.mark.tried(
+    "Archives and weights",
+    "Comments, extra fields, and gaps between files",
+    "Refused: every byte is accounted for.",
+)
 def test_comments_extra_fields_and_gaps_are_refused():
     def made(**settings):
         buffer = io.BytesIO()

@@ -16,43 +16,7 @@ from common.errors import ArchiveError, WeightsError
 from common.runtime.weights import read_checkpoint
 from common.spectral import SignatureBank, weights_digest
 from tests.common.archive.hostile import weights_of
-
-PLACES = st.integers(0, 2**20)
-EDITS = st.one_of(
-    st.tuples(st.just("flip"), PLACES, st.integers(1, 255)),
-    st.tuples(st.just("insert"), PLACES, st.binary(min_size=1, max_size=40)),
-    st.tuples(st.just("overwrite"), PLACES, st.binary(min_size=1, max_size=8)),
-    st.tuples(st.just("remove"), PLACES, st.integers(1, 100)),
-    st.tuples(st.just("repeat"), PLACES, st.integers(1, 100)),
-    st.tuples(st.just("swap"), PLACES, PLACES),
-    st.tuples(st.just("truncate"), PLACES, st.none()),
-)
-
-
-def edited(content, edits):
-    """The bytes after all edits; places wrap around."""
-    for kind, place, value in edits:
-        if not content:
-            break
-        place %= len(content)
-        head, tail = content[:place], content[place:]
-        if kind == "flip":
-            content = head + bytes([tail[0] ^ value]) + tail[1:]
-        elif kind == "insert":
-            content = head + value + tail
-        elif kind == "overwrite":
-            content = head + value + tail[len(value) :]
-        elif kind == "remove":
-            content = head + tail[value:]
-        elif kind == "repeat":
-            content = head + tail[:value] + tail
-        elif kind == "swap":
-            first, second = sorted((place, value % len(content)))
-            parts = content[:first], content[first:second], content[second:]
-            content = parts[0] + parts[2] + parts[1]
-        else:
-            content = head
-    return content
+from tests.fuzzing.edits import EDITS, edited
 
 
 @pytest.fixture
@@ -80,6 +44,11 @@ def check(tmp_path):
 
 @given(edits=st.lists(EDITS, min_size=1, max_size=3))
 @example(edits=[("flip", 0, 0)])
+@pytest.mark.tried(
+    "Anything at random",
+    "Any damage to an archive",
+    "Refused in one line, or nothing of its content has changed.",
+)
 def test_edited_archive_is_refused_or_holds_the_same(archive, files, check, edits):
     read = check(edited(Path(archive).read_bytes(), edits))
     assert read is None or {f"organ/{name}": content for name, content in read.items()} == files
@@ -88,6 +57,11 @@ def test_edited_archive_is_refused_or_holds_the_same(archive, files, check, edit
 @given(edits=st.lists(EDITS, min_size=1, max_size=3))
 @example(edits=[("flip", 0, 0)])
 @pytest.mark.parametrize("name", ["model.pt", "signature_bank.npz"])
+@pytest.mark.tried(
+    "Anything at random",
+    "Any damage to weights or bank below a valid manifest",
+    "Refused in one line, or they mean the same.",
+)
 def test_edited_weights_or_bank_are_refused_or_mean_the_same(files, sealed, check, name, edits, tmp_path):
     """With a manifest that agrees; torch and numpy find in what is accepted what they found before."""
     path = f"organ/models/{name}"

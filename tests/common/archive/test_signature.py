@@ -29,6 +29,7 @@ def test_signature_is_the_one_that_openssl_checks(archive, tmp_path, write_keys)
     assert "Signature Verified Successfully" in result.stdout + result.stderr
 
 
+@pytest.mark.tried("Archives and weights", "Archives that were changed after they were signed", "Refused.")
 def test_archive_changed_after_signing_is_refused(archive, tmp_path, write_keys):
     private, public = write_keys(tmp_path / "keys")
     sign(archive, private)
@@ -39,6 +40,7 @@ def test_archive_changed_after_signing_is_refused(archive, tmp_path, write_keys)
     assert not (tmp_path / "models").exists()
 
 
+@pytest.mark.tried("Archives and weights", "Archives that somebody else signed", "Refused.")
 def test_signature_of_somebody_else_is_refused(archive, tmp_path, write_keys):
     sign(archive, write_keys(tmp_path / "mine")[0])
     with pytest.raises(SignatureError, match="the signature is not by the owner of"):

@@ -143,6 +143,11 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
+@pytest.mark.tried(
+    "Archives and weights",
+    "`model.pt` with further records, code or pickles, or tensors beyond its bytes",
+    "Refused.",
+)
 def test_file_made_to_break_its_reader_is_refused(kind):
     content, text = HOSTILE[kind]
     with pytest.raises(ArchiveError, match=re.escape(text)) as caught:
@@ -196,6 +201,7 @@ PICKLES = {
 
 
 @pytest.mark.parametrize("kind", PICKLES)
+@pytest.mark.tried("Archives and weights", "Weights that would run code when loaded", "Refused; nothing of them runs.")
 def test_pickle_other_than_tensors_is_refused(files, sealed, refuse, kind):
     name, make, text = PICKLES[kind]
     assert text in refuse(sealed(files | {f"organ/{name}": make()}))

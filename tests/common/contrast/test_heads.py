@@ -136,7 +136,7 @@ class Idle(nn.Module):
     ("layers", "text"),
     [
         ([], "encoder_layers is empty; name the layer that ends each scale"),
-        (["down_9"], "encoder_layers names 'down_9', which the network has not; it has: idle, flat, conv"),
+        (["down_9"], "encoder_layers names 'down_9', which the network does not have; it has: idle, flat, conv"),
         (
             ["idle"],
             r"encoder_layers names 'idle', which gives nothing; a layer must give \(batch, channels, \*2 axes\)",

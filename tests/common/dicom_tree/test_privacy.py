@@ -83,6 +83,11 @@ def spoil(export, how):
         "truncated",
     ],
 )
+@pytest.mark.tried(
+    "DICOM",
+    "Names and numbers of patients in attributes, files and folders",
+    "They appear in no log, result, name or error; listings hold digests.",
+)
 def test_neither_logs_nor_names_nor_errors_tell(named, listing, load, tmp_path, caplog, capfd, how):
     files = spoil(named, how)
     caplog.set_level(logging.DEBUG)

@@ -115,6 +115,11 @@ SKIPPED = {
 
 
 @pytest.mark.parametrize(("spoil", "skipped"), SKIPPED.values(), ids=SKIPPED)
+@pytest.mark.tried(
+    "DICOM",
+    "Reports, localizers, presentation states and other objects",
+    "A line with the reason; the series are segmented.",
+)
 def test_object_is_skipped_with_the_reason_and_costs_no_series(export, listing, load, tmp_path, spoil, skipped):
     spoil(export)
     (case,) = scans_to_segment(str(export.root), str(tmp_path / "out"), list_paths=True)

@@ -35,7 +35,7 @@ def train(output_dir, **options):
         raise ValueError("rate below 0")
 
 def evaluate(output_dir, **options):
-    Path(output_dir).mkdir()
+    Path(output_dir).mkdir(exist_ok=True)
     measures = {"dsc": {"": 0.5, "p1": 0.25}, "ap": {"": 0.75}}
     (Path(output_dir) / "metrics.json").write_text(json.dumps({"measures": measures, "options": options}))
 """
@@ -84,8 +84,8 @@ class TestOptions:
     @pytest.mark.parametrize(
         ("option", "overlays", "words"),
         [
-            ("max_epoch", [], "sets 'max_epoch', which is no option of train.json; did you mean 'max_epochs'?"),
-            ("zzz", [], "sets 'zzz', which is no option of train.json"),
+            ("max_epoch", [], "sets 'max_epoch', which is not an option of train.json; did you mean 'max_epochs'?"),
+            ("zzz", [], "sets 'zzz', which is not an option of train.json"),
             ("pair", [], "sets 'pair'"),
             ("zzz#a", [], "sets 'zzz#a'"),
             ("network_def#features", ["other.json"], "sets 'network_def#features'"),
@@ -190,6 +190,17 @@ class TestJob:
         job()
         assert self.calls(folder)[0]["resume"] is True
         assert 1200 <= job.rows()[0]["seconds"] < 1260
+
+    def test_checkpoint_of_another_run_is_not_gone_on_from(self, bundle, tmp_path):
+        """Another arm was stopped in a stage that both share."""
+        (tmp_path / "shared").mkdir()
+        (tmp_path / "shared" / "checkpoint.pt").touch()
+        (tmp_path / "run").mkdir()
+        sharing = Bundle(bundle.root, shared={"pretrain_dir": ["rate"]})
+        job = BundleJob(sharing, run(), str(tmp_path / "run"), {"pretrain_dir": str(tmp_path / "shared")})
+        job()
+        job()
+        assert [call["resume"] for call in self.calls(tmp_path / "run")] == [False, True]
 
     def test_results_without_measures_are_refused(self, job, tmp_path):
         job()

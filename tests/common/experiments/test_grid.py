@@ -128,6 +128,12 @@ def test_failed_runs_are_told_at_the_end_and_done_again(experiment, calls, tmp_p
     assert [json.loads(line)["resume"] for line in resumed[0].read_text().splitlines()] == [False, True]
 
 
+def test_report_is_made_without_the_reference_where_that_failed(experiment, tmp_path):
+    with pytest.raises(RunsFailedError, match=r"2 of 4 run\(s\) failed"):
+        experiment(arms={"slow": [{"rate": -1.0}], "fast": []}).run()
+    assert "| fast |" in (tmp_path / "out" / "report" / "tables.md").read_text()
+
+
 def test_run_that_ended_after_its_experiment_was_killed_is_taken_over(experiment, calls, tmp_path):
     rows = experiment().run()
     (tmp_path / "out" / "trial.csv").unlink()
@@ -145,7 +151,7 @@ def test_runs_are_named_and_share_folders(experiment, tmp_path):
 
 def test_options_are_checked_before_anything_is_trained(experiment, calls):
     with pytest.raises(
-        ConfigError, match=r"arm 'typo' sets 'rat', which is no option of train.json; did you mean 'rate'"
+        ConfigError, match=r"arm 'typo' sets 'rat', which is not an option of train.json; did you mean 'rate'"
     ):
         experiment(arms={"slow": [], "typo": [{"rat": 1}]}).run()
     with pytest.raises(ConfigError, match="reference is 'slow'; accepted are the arms x"):

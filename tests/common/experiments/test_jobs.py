@@ -125,9 +125,11 @@ def test_there_must_be_a_process():
 
 
 def test_time_left_follows_from_the_runs_that_ended_well():
-    clock = iter([100.0, 160.0, 220.0, 300.0])
-    progress = Progress(4, 2, now=lambda: next(clock))
-    assert progress.count("a", failed=False) == "1 of 4 runs ended, 0 failed; the last: a; about 0:03:00 left"
-    assert progress.count("b", failed=True).endswith("2 of 4 runs ended, 1 failed; the last: b; about 0:04:00 left")
-    assert progress.count("c", failed=False).endswith("about 0:01:40 left")
-    assert progress.count("d", failed=False) == "4 of 4 runs ended, 1 failed; the last: d"
+    progress = Progress(5, 2)
+    assert progress.count("a", 60, failed=True) == "1 of 5 runs ended, 1 failed; the last: a"
+    assert progress.count("b", 60, failed=False).endswith(
+        "2 of 5 runs ended, 1 failed; the last: b; about 0:01:30 left"
+    )
+    assert progress.count("c", 3600, failed=True).endswith("about 0:01:00 left")
+    assert progress.count("d", 120, failed=False).endswith("about 0:00:45 left")
+    assert progress.count("e", 60, failed=False) == "5 of 5 runs ended, 2 failed; the last: e"

@@ -11,7 +11,7 @@ ONE = {"a": {"dataset_dir": "data/a"}}
 def test_every_arm_runs_with_every_share_seed_and_fold():
     plan = Plan(
         {"a": {"dataset_dir": "data/a"}, "b": {"dataset_dir": "data/b", "out_channels": 4}},
-        {"cps": ["cps.json"], "mix": [{"mixing": "none"}, {"momentum": 0.5}]},
+        {"cps": ["cps.json"], "mix": [{"mixing": "none"}, {"loss.momentum": 0.5}]},
         settings={"max_epochs": 3, "out_channels": 2}, overlays=["full.json"], labeled={"share": [0.1, 0.2]},
         seeds=[0, 7], num_folds=2,
     )  # fmt: skip
@@ -27,7 +27,7 @@ def test_every_arm_runs_with_every_share_seed_and_fold():
     }  # fmt: skip
     assert last.settings == {
         "max_epochs": 3, "out_channels": 4, "dataset_dir": "data/b", "share": 0.2, "seed": 7, "num_folds": 2, "fold": 1,
-        "mixing": "none", "momentum": 0.5,
+        "mixing": "none", "loss#momentum": 0.5,
     }  # fmt: skip
     assert last.name == "b_mix_labeled_0.2_seed_7_fold_1"
 

@@ -37,6 +37,11 @@ def write_itk(tmp_path, voxels):
 
 class TestFlippedBits:
     # Time, system and flags in the first ten bytes, and codes of deflate that are not used, change nothing.
+    @pytest.mark.tried(
+        "Damaged and unusable scans",
+        "Flipped bits anywhere in a `.nii.gz`",
+        "A row with the reason, or the same voxels: the checksum must agree.",
+    )
     def test_no_flipped_bit_of_gzip_changes_a_voxel(self, write_nifti, load, voxels):
         path = Path(write_nifti())
         content, refused = path.read_bytes(), 0
@@ -50,6 +55,11 @@ class TestFlippedBits:
         assert refused >= len(content) // 3 - 6
 
     @pytest.mark.parametrize("name", ["scan.mha", "scan.nrrd"])
+    @pytest.mark.tried(
+        "Damaged and unusable scans",
+        "Flipped bits in compressed MetaImage and NRRD",
+        "A row with the reason, or the same voxels.",
+    )
     def test_no_flipped_bit_of_a_compressed_payload_changes_a_voxel(self, write_itk, load, voxels, name):
         path = write_itk(name)
         content = path.read_bytes()
@@ -68,6 +78,11 @@ class TestFlippedBits:
 
 @pytest.mark.parametrize("change", ["truncate", "one byte less", "garbage", "one byte more", "second stream"])
 @pytest.mark.parametrize("name", ["scan.nii.gz", "scan.nii", "raw.mha", "scan.mha", "raw.nrrd", "scan.nrrd"])
+@pytest.mark.tried(
+    "Damaged and unusable scans",
+    "Files that end early, or hold more than the header declares",
+    "A row with the reason.",
+)
 def test_file_that_is_too_short_or_too_long_is_refused(write_nifti, write_itk, load, name, change):
     path = Path(write_nifti(name)) if "nii" in name else write_itk(name, compression=name.startswith("scan"))
     content = path.read_bytes()
@@ -85,6 +100,11 @@ def test_file_that_is_too_short_or_too_long_is_refused(write_nifti, write_itk, l
 
 @pytest.mark.parametrize("name", ["scan.nii.gz", "scan.nii", "scan.mha", "scan.nrrd", "scan.png", "scan.tif"])
 @pytest.mark.parametrize("content", [b"", b"\x1f", b"garbage", b"garbage" * 99, b"\x1f\x8b" + bytes(400), bytes(999)])
+@pytest.mark.tried(
+    "Damaged and unusable scans",
+    "Empty files, texts, and other formats under the name of a scan",
+    "A row with the reason.",
+)
 def test_file_of_another_content_is_refused_in_plain_words(tmp_path, load, name, content):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ImageError, match=r"copy it again|no line 'ElementDataFile") as caught:
@@ -122,6 +142,11 @@ ODD_NUMBERS = {
 
 
 @pytest.mark.parametrize(("dtype", "fields", "words"), ODD_NUMBERS.values(), ids=ODD_NUMBERS)
+@pytest.mark.tried(
+    "Damaged and unusable scans",
+    "Complex numbers, colors, unknown types, impossible scaling and axes",
+    "A row with the reason.",
+)
 def test_numbers_that_are_no_gray_values_are_refused(write_nifti, load, dtype, fields, words):
     path = write_nifti(array=np.zeros((5, 6, 7), dtype=dtype), **fields)
     with pytest.raises(ImageError) as caught:
@@ -178,10 +203,20 @@ class TestSize:
         with pytest.raises(ConfigError, match=r"max_voxels is .*; accepted are whole numbers from 1"):
             LoadScand("image", max_voxels=value)
 
+    @pytest.mark.tried(
+        "Size and memory",
+        "Headers that declare more than `max_voxels`",
+        "A row with the reason; no voxel is read.",
+    )
     def test_axes_that_are_declared_alone_take_no_memory(self, write_nifti, load):
         path = write_nifti(dim=[7, *[32767] * 7])
         assert refused_memory(load, path) < 4e6
 
+    @pytest.mark.tried(
+        "Size and memory",
+        "Small `.nii.gz` that decompresses to far more than it declares",
+        "A row with the reason; no more than declared is read.",
+    )
     def test_bomb_is_not_decompressed_beyond_the_declared_voxels(self, write_nifti, load):
         path = Path(write_nifti("a.nii"))
         # 50 MB of zeros, in 50 kB, after the voxels.
@@ -198,6 +233,11 @@ class TestSize:
         bomb.write_bytes(header + mark + gzip.compress(payload + bytes(50_000_000), 9))
         assert refused_memory(load, str(bomb)) < 8e6
 
+    @pytest.mark.tried(
+        "Size and memory",
+        "Headers that declare voxels that the file does not hold",
+        "A row with the reason; memory is taken as voxels come.",
+    )
     def test_declared_voxels_that_are_not_there_take_no_memory(self, write_nifti, load):
         path = write_nifti(dim=[3, 700, 700, 700, 1, 1, 1, 1])
         tracemalloc_of_numpy = refused_memory(load, path)
@@ -277,6 +317,7 @@ def test_nrrd_without_a_sound_place_is_refused(tmp_path, load, voxels, axes, ori
 
 
 @pytest.mark.parametrize(("matrix", "spacing", "offset"), ITK_GEOMETRY.values(), ids=ITK_GEOMETRY)
+@pytest.mark.tried("Where a mask lies", "MetaImage that is sheared, or not finite", "A row with the reason.")
 def test_meta_image_without_a_sound_place_is_refused(tmp_path, load, voxels, matrix, spacing, offset):
     header = (
         f"ObjectType = Image\nNDims = 3\nBinaryData = True\nTransformMatrix = {matrix}\nOffset = {offset}\n"

@@ -36,6 +36,11 @@ STORED = {
 
 
 @pytest.mark.parametrize("tags", STORED.values(), ids=STORED)
+@pytest.mark.tried(
+    "DICOM",
+    "Images that show low numbers white (`MONOCHROME1`)",
+    "They are inverted, as a viewer does.",
+)
 def test_low_numbers_shown_white_are_inverted(series, load, tags):
     dtype = np.int16 if tags["PixelRepresentation"] else np.uint16
     stored = np.arange(24, dtype=dtype) * 7
@@ -61,6 +66,7 @@ PATIENTS = {
 
 
 @pytest.mark.parametrize("each", PATIENTS.values(), ids=PATIENTS)
+@pytest.mark.tried("DICOM", "Slices of two patients under one series", "A row with the reason, without their names.")
 def test_two_patients_under_one_series_uid_are_refused_without_their_names(series, load, each):
     each = [{"PatientID": "", "PatientName": ""} | tags for tags in (each[0], *[each[1]] * 3)]
     folder = series(each=each)
@@ -77,6 +83,7 @@ def test_one_patient_is_one_patient_however_often_the_name_is_mistyped(series, l
         assert not [item.keyword for item in slice_ if item.keyword.startswith("Patient")]
 
 
+@pytest.mark.tried("DICOM", "Slices of two studies under one series", "A row with the reason.")
 def test_two_studies_under_one_series_uid_are_refused(series, load):
     with pytest.raises(DicomError, match="slices of different StudyInstanceUID"):
         load(series(each=[{"StudyInstanceUID": "7.7"}]))
@@ -113,6 +120,11 @@ def test_series_without_a_sound_place_is_refused_in_one_line(series, load, tmp_p
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.tried(
+    "Size and memory",
+    "DICOM series of more than `max_voxels`",
+    "A row with the reason; no pixel is decoded.",
+)
 def test_series_of_more_than_the_accepted_voxels_is_not_decoded(series, load):
     folder = series()
     assert load(folder, max_voxels=96).shape == (1, 6, 4, 4)
@@ -120,6 +132,7 @@ def test_series_of_more_than_the_accepted_voxels_is_not_decoded(series, load):
         load(folder, max_voxels=95)
 
 
+@pytest.mark.tried("Size and memory", "Deflated DICOM that inflates without end", "A row with the reason.")
 def test_deflated_file_is_not_inflated_without_end(series, load, tmp_path, monkeypatch):
     folder = series(syntax=DeflatedExplicitVRLittleEndian)
     assert load(folder).shape == (1, 6, 4, 4)

@@ -77,6 +77,11 @@ def assert_consistent(path):
 
 @pytest.mark.parametrize("codes", list(itertools.product((0, 1, 2, 4), repeat=2)), ids=str)
 @pytest.mark.parametrize("spacing", ["of the sform", "of the qform", "of neither"])
+@pytest.mark.tried(
+    "Where a mask lies",
+    "NIfTI whose sform, qform and spacing disagree, with any codes",
+    "The mask lies where nibabel reads the scan: sform, else qform, else spacing.",
+)
 def test_mask_lies_where_nibabel_reads_the_scan(write_nifti, saved_mask, codes, spacing):
     sform, qform = AFFINES["oblique"], QFORM
     zooms = {"of the sform": (0.8, 1.3, 2.7), "of the qform": (1, 1, 1), "of neither": (3, 4, 5)}[spacing]
@@ -109,6 +114,11 @@ CODES = [(1, 1), (2, 0), (0, 3), (4, 1)]
 
 @pytest.mark.parametrize("affine", AFFINES.values(), ids=AFFINES)
 @pytest.mark.parametrize("codes", CODES, ids=str)
+@pytest.mark.tried(
+    "Where a mask lies",
+    "Turned, flipped, permuted and tiny voxels",
+    "The mask has the scan's geometry, bit by bit.",
+)
 def test_sound_geometry_is_kept_bit_by_bit(write_nifti, saved_mask, affine, codes):
     path = write_nifti(forms=[("qform", affine, codes[1]), ("sform", affine, codes[0])])
     mask = saved_mask(path)
@@ -191,6 +201,11 @@ BROKEN = {
 
 
 @pytest.mark.parametrize(("affine", "words"), BROKEN.values(), ids=BROKEN)
+@pytest.mark.tried(
+    "Where a mask lies",
+    "NaN, infinite, zero, 1e30 and 1e-30 spacing, sheared axes",
+    "A row with the reason.",
+)
 class TestUnsoundGeometry:
     def test_affine_is_refused(self, affine, words):
         with pytest.raises(ImageError, match=words.replace("+", r"\+")):
@@ -232,6 +247,7 @@ HEADERS = {
 
 
 @pytest.mark.parametrize(("fields", "words"), HEADERS.values(), ids=HEADERS)
+@pytest.mark.tried("Where a mask lies", "qform or spacing that is not finite or not possible", "A row with the reason.")
 def test_header_without_a_sound_place_is_refused(write_nifti, load, fields, words):
     with pytest.raises(ImageError) as caught:
         load(write_nifti(**fields))
@@ -246,6 +262,11 @@ def test_flat_image_needs_no_third_spacing(write_nifti, load, voxels):
 
 @pytest.mark.parametrize("name", ["scan.mha", "scan.nrrd"])
 @pytest.mark.parametrize("affine", AFFINES.values(), ids=AFFINES)
+@pytest.mark.tried(
+    "Where a mask lies",
+    "MetaImage and NRRD of turned, flipped, permuted and tiny voxels",
+    "The mask lies where ITK reads the scan.",
+)
 def test_mask_lies_where_itk_reads_a_scan_of_another_format(saved_mask, voxels, tmp_path, name, affine):
     import itk
 
