@@ -16,8 +16,8 @@ class EMANetwork(AveragedModel):
     Buffers are copied. The average predicts in evaluation mode, and its first update is a copy.
 
     Args:
-        network: what is averaged.
-        ema_decay: of the decay; 0.99 in the source.
+        network: Network that is averaged; a data-parallel wrapper around it is left out.
+        ema_decay: Largest decay of the average, from 0 to 1. Default 0.99, as in the source.
     """
 
     def __init__(self, network: nn.Module, *, ema_decay: float = 0.99) -> None:

@@ -22,11 +22,12 @@ class CaseDataset(Dataset):
     """Loads cases; one that cannot be loaded becomes ``{"case", "error"}`` in place of stopping the run.
 
     Args:
-        data: list of cases.
-        transform: what loads and prepares a case.
-        keep: keys that go on to the engine.
-        report: Of a run that may resume: a case for which its ``is_done`` is true becomes ``{"case", "done"}`` and is
-            not loaded; others get the ``fingerprint`` of their files, from before they are loaded.
+        data: Cases, each a dictionary with ``case``, its name, and the paths of its files.
+        transform: Transform that loads and prepares a case. With ``None``, the default, cases stay as they are.
+        keep: Keys of a case that go on to the engine; default :data:`KEPT`.
+        report: Report of a run that may resume, by default none. A case for which its ``is_done`` is true becomes
+            ``{"case", "done"}`` and is not loaded. Others get the ``fingerprint`` of their files, from before they are
+            loaded.
     """
 
     def __init__(

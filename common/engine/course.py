@@ -1,4 +1,4 @@
-"""A training as a whole, from its first weights to its best: what stages run, skip and go on with."""
+"""Describes a training as a whole, from its first weights to its best: what stages run, skip and go on with."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ class Course:
     """One training, from its first weights to its best; it may be run again from the start in another folder.
 
     Args:
-        trainer: MONAI's trainer; its data loader draws by ``sampler``.
-        sampler: Draws the patches or slices that the training sees.
-        best: Writes the best weights.
-        history: Writes the numbers of every epoch.
-        checkpoint: What the training goes on from.
-        board: TensorBoard events.
-        handlers: Handlers of the trainer; they decide over its start, its seeds and its validation.
+        trainer: MONAI's trainer, whose data loader draws by ``sampler``.
+        sampler: Sampler that draws the patches or slices which the training sees.
+        best: Handler that writes the best weights.
+        history: Handler that writes the numbers of every epoch.
+        checkpoint: Handler that writes the checkpoint from which the training goes on.
+        board: Writer of the TensorBoard events.
+        handlers: Handlers of the trainer, which decide over its start, its seeds and its validation. Default none.
     """
 
     trainer: Engine
@@ -68,7 +68,7 @@ class Course:
         """Returns digests of all that decides over it, beside the data.
 
         Args:
-            states: What it starts from, see :meth:`states`.
+            states: States that the training starts from, see :meth:`states`.
             **further: Settings that the objects of the training do not hold.
         """
         members = {name: state for name, state in states.items() if name != "network"}
@@ -84,7 +84,7 @@ class Course:
         """Sets everything back to a start and lets all that is written go elsewhere.
 
         Args:
-            states: What it starts from, see :meth:`states`.
+            states: States that the training starts from, see :meth:`states`.
             folder: Folder of the results.
             weights_file: File of the best weights.
         """
@@ -97,10 +97,10 @@ class Course:
         validation.best_metric = validation.best_metric_epoch = -1
 
     def check_resumed(self) -> None:
-        """Makes sure that a checkpoint from which it shall go on is one of this very training.
+        """Makes sure that a checkpoint from which it goes on is one of this very training.
 
         Raises:
-            ConfigError: Naming the first setting that differs.
+            ConfigError: When a setting differs, naming the first one.
         """
         if self.checkpoint.resume and self.begun:
             self.checkpoint.check()
@@ -110,7 +110,7 @@ class Course:
 
         Args:
             inputs: Digests of all that decides over the result.
-            indices: Numbers of patches or slices.
+            indices: Numbers of patches or slices, from 0.
             resume: Whether to go on from a checkpoint of the same inputs.
 
         Raises:
@@ -129,12 +129,11 @@ class Course:
 def training_settings(trainer: Engine, handlers: Sequence[Any]) -> dict[str, Any]:
     """Returns the settings of a training in JSON, beside its data, its first weights and its length.
 
-    The device is none of them, nor the precision that follows from it: what was trained on a GPU may be gone on with
-    anywhere.
+    The device is not one of them, nor is the precision that follows from it: a training on a GPU may go on anywhere.
 
     Args:
         trainer: MONAI's trainer.
-        handlers: of the trainer.
+        handlers: Handlers of the trainer.
     """
     parts: Any = trainer
     loader = parts.data_loader

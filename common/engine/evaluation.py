@@ -44,7 +44,7 @@ def segmentation_report(rows: Sequence[Row]) -> dict[str, Any]:
     """Returns, for every metric: mean, std, n, per class, per group, per case, and why a case has none.
 
     Args:
-        rows: of the recorder; those without ``metrics`` (no label, failed) are left out.
+        rows: Rows of the recorder, one for each case; those without ``metrics`` (no label, failed) are left out.
     """
     measured = [row for row in rows if "metrics" in row]
     groups = sorted({str(row.get("group", "")) for row in measured})
@@ -95,7 +95,7 @@ class CaseMean(Metric):
     """Mean over cases of a metric that ``MeasureSegmentationd`` computed; the key metric of evaluation engines.
 
     Args:
-        name: of the metric.
+        name: Name of the metric, one of :data:`~..metrics.segmentation.METRICS`. Default ``dsc``.
     """
 
     def __init__(self, name: str = "dsc") -> None:
@@ -120,10 +120,10 @@ class Evaluation:
     """Runs an evaluation and writes ``metrics.json``, ``cases.csv`` and the figures.
 
     Args:
-        preflight: loads weights and bank and makes sure that they belong together.
-        evaluator: segments and measures every case.
-        recorder: attached to the evaluator.
-        output_dir: folder of the results.
+        preflight: Check that loads weights and bank and makes sure that they belong together.
+        evaluator: Engine that segments and measures every case.
+        recorder: Recorder that is attached to the evaluator.
+        output_dir: Folder of the results.
     """
 
     def __init__(self, preflight: InferencePreflight, evaluator: Any, recorder: CaseRecorder, output_dir: str) -> None:
@@ -134,9 +134,9 @@ class Evaluation:
         """Returns the content of ``metrics.json``.
 
         Raises:
-            CasesFailedError: after writing, when a case failed.
-            BankMismatchError: before anything is computed, when the bank belongs to other weights.
-            OutputError: when results cannot be written.
+            CasesFailedError: After writing, when a case failed.
+            BankMismatchError: Before anything is computed, when the bank belongs to other weights.
+            OutputError: When results cannot be written.
         """
         bank = self.preflight.run()
         self.evaluator.run()

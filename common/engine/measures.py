@@ -23,7 +23,8 @@ def measure_persons(rows: Sequence[Mapping[str, Any]]) -> Measures:
     Where cases have confusion matrices, these are added up first: false positives on empty slices count.
 
     Args:
-        rows: One for each case, see ``CaseRecorder``; those without ``metrics`` (no label, failed) are left out.
+        rows: Rows of the recorder, one for each case, see ``CaseRecorder``; those without ``metrics`` (no label,
+            failed) are left out.
 
     Returns:
         ``dsc`` (mean over classes), ``dsc_<class>``, ``assd`` and ``hd95`` in mm (means over cases and classes); with

@@ -20,15 +20,16 @@ class TrainingPreflight:
     """Finds, before hours are spent, what would make a training run fail at its end.
 
     Args:
-        train_cases: training cases.
-        val_cases: validation cases.
-        max_epochs: epochs of the run.
-        val_interval: epochs between validations; without one no weights are saved.
-        distance: of the signature bank, which needs two cases, or three for the Mahalanobis distance.
-        output_dir: where ``split.json`` is written, which tells the cases of this run.
-        save_dir: where weights and bank will be written.
-        split: where the cases come from, unless they were set from outside.
-        foreground_labels: data set -> classes that count; each must be one of the training cases'.
+        train_cases: Training cases; at least two, or three for the Mahalanobis distance.
+        val_cases: Validation cases, at least one.
+        max_epochs: Number of epochs of the run.
+        val_interval: Epochs between validations, from 1 to ``max_epochs``; without a validation no weights are saved.
+        distance: Distance of the signature bank, ``nearest`` or ``mahalanobis``; it decides how many cases are needed.
+        output_dir: Folder of ``split.json``, which tells the cases of this run.
+        save_dir: Folder that weights and bank will be written to.
+        split: Split that the cases come from; ``None``, the default, where they were set from outside.
+        foreground_labels: Classes that count, by data set; each data set must be one of the training cases'. Default
+            none.
     """
 
     def __init__(
@@ -53,9 +54,9 @@ class TrainingPreflight:
         """Checks everything.
 
         Raises:
-            NotEnoughCasesError: when no threshold could be fitted, or there is nothing to validate on.
-            ConfigError: when no validation would take place.
-            OutputError: when a folder cannot be written.
+            NotEnoughCasesError: When no threshold could be fitted, or there is nothing to validate on.
+            ConfigError: When no validation would take place.
+            OutputError: When a folder cannot be written.
         """
         needed = 2 if self.distance == "nearest" else 3
         if len(self.train_cases) < needed or not self.val_cases:

@@ -36,11 +36,12 @@ class Bundle:
 
     Args:
         root: Folder of the bundle.
-        shared: Option of ``train.json`` that names a folder of stages -> options in which runs that share this folder
-            may differ, since they decide over later stages alone.
-        train_id: What of ``train.json`` is run, ``run`` by default.
-        evaluate_id: What of ``evaluate.json`` is run, ``run`` by default.
-        measured: Files below the folder of a run whose ``measures`` become its rows.
+        shared: Options of ``train.json`` that name a folder of stages, each with the options in which runs that share
+            this folder may differ. Those decide over later stages alone. Default none.
+        train_id: Id of ``train.json`` that is run. Default ``run``.
+        evaluate_id: Id of ``evaluate.json`` that is run. Default ``run``.
+        measured: Files below the folder of a run whose ``measures`` become its rows. Default
+            ``evaluation/metrics.json``.
     """
 
     root: str
@@ -67,7 +68,7 @@ class Bundle:
         """Makes sure that ``train.json`` has every option that a run sets: others would be left out without a word.
 
         Raises:
-            ConfigError: Naming the first option that does not exist, and the most similar one that does.
+            ConfigError: When an option does not exist, naming the first one and the most similar one that does.
         """
         files = self.files("train", run.overlays)
         config, laid = _read(files), _read(files[1:])
@@ -75,12 +76,12 @@ class Bundle:
             if not _takes(config, laid, option) or not has_option(config, option):
                 near = difflib.get_close_matches(option, list(config), n=1)
                 hint = f"; did you mean {near[0]!r}?" if near else ""
-                raise ConfigError(f"arm {run.arm!r} sets {option!r}, which is no option of train.json{hint}")
+                raise ConfigError(f"arm {run.arm!r} sets {option!r}, which is not an option of train.json{hint}")
 
     def digests(self, run: Run) -> dict[str, str]:
         """Returns what tells a run from others on any machine: digests of its ``settings`` and of its ``data``.
 
-        Settings are the plain values of both configs, what overlays say, and what the run sets; an option that is off,
+        Settings are the plain values of both configs, what overlays say, and what the run sets. An option that is off,
         ``null`` or false, counts as absent, so that rows outlive new options that are off. Code does not count.
 
         Raises:
@@ -118,9 +119,9 @@ class BundleJob:
     """Trains and evaluates; made to be sent to a process of its own.
 
     Args:
-        bundle: The bundle.
-        run: What is run.
-        folder: Where its results go.
+        bundle: Bundle that is trained and evaluated.
+        run: Run of the plan that is done.
+        folder: Folder of its results.
         places: Options of ``train.json`` that say where things lie and where it is run, such as ``device``.
     """
 

@@ -1,7 +1,8 @@
 """Compares detectors of out-of-distribution scans: same network, same scans, higher scores for more abnormal.
 
-Beside the spectral signature in several forms: intensity histograms (Vasiliuk et al., 2023), PCA and Mahalanobis
-distance on pooled bottleneck features (Woodland et al., MELBA 2024), and the entropy of the predicted foreground.
+Compared are the spectral signature in several forms and intensity histograms (Vasiliuk et al., 2023). So are PCA and
+Mahalanobis distance on pooled bottleneck features (Woodland et al., MELBA 2024), and the entropy of the predicted
+foreground.
 """
 
 from __future__ import annotations
@@ -54,9 +55,9 @@ def pca_mahalanobis(features: Array, reference: Array, *, variance: float = 0.95
     """Returns the Mahalanobis distance in the principal components that hold ``variance`` of the reference's variance.
 
     Args:
-        features: ``(M, D)``.
-        reference: ``(K, D)``, the training cases.
-        variance: share of the variance that is kept, in (0, 1).
+        features: Features of the cases to judge, ``(M, D)``.
+        reference: Features of the training cases, ``(K, D)``.
+        variance: Share of the variance that is kept, in (0, 1). Default 0.95.
 
     Returns:
         ``(M,)``; higher means more abnormal.
@@ -69,15 +70,16 @@ class DetectorComparison:
     """Scores training, in- and out-of-distribution cases with every detector and writes the table.
 
     Args:
-        preflight: loads the weights.
-        network: the network.
-        inferer: its layers are those of the ``all layers`` variants, the last one that of the paper.
-        train_data: training cases, the reference of every detector.
-        data: in- and out-of-distribution cases, see ``evaluation_cases``.
-        transform: loads, prepares and damages a case.
-        bottleneck_layer: layer whose features are pooled.
-        device: where the network runs.
-        output_dir: folder of ``comparison.csv``, ``comparison.json`` and ``comparison.png``.
+        preflight: Check that loads the weights.
+        network: Network that segments every case.
+        inferer: Inferer that computes signatures. Its layers are those of the ``all layers`` variants, the last one
+            that of the paper.
+        train_data: Training cases, the reference of every detector.
+        data: In- and out-of-distribution cases, see ``evaluation_cases``.
+        transform: Transform that loads, prepares and damages a case.
+        bottleneck_layer: Name of the layer whose features are pooled.
+        device: Device that the network runs on.
+        output_dir: Folder of ``comparison.csv``, ``comparison.json`` and ``comparison.png``.
     """
 
     def __init__(
@@ -100,7 +102,7 @@ class DetectorComparison:
         """Returns detector -> group -> AUC, with false alarms and rank correlation.
 
         Raises:
-            CasesFailedError: when a case cannot be read; a comparison needs them all.
+            CasesFailedError: When a case cannot be read; a comparison needs them all.
         """
         self.preflight.load()
         self.network.to(self.device).eval()

@@ -27,19 +27,20 @@ class Grid:
     """Runs every arm on every data set, with every number of labels, seed and fold, and writes rows and a report.
 
     Rows of finished runs are kept in ``<output_dir>/<name>.csv``. A run is not done again when that file or the
-    committed ``<results_dir>/<name>.csv`` has rows of the same settings and the same content of data, wherever they
-    were made. A run that was killed goes on from its checkpoint.
+    committed ``<results_dir>/<name>.csv`` has its rows. Those have the same settings and the same content of data,
+    wherever they were made. A run that was killed goes on from its checkpoint.
 
     Args:
         bundle: The bundle whose ``train.json`` and ``evaluate.json`` are run.
-        plan: What is run.
+        plan: Plan of the runs: data sets, arms, numbers of labels, seeds and folds.
         name: Name of the experiment and of its files.
         output_dir: Folder of the rows, of ``report`` and of a folder for each run.
         results_dir: Folder of committed rows, which are read and never written.
         reference: Arm that others are tested against.
-        places: Options of ``train.json`` that change no result, such as ``device``.
+        places: Options of ``train.json`` that change no result, such as ``device``. Default none.
         metrics: Metrics of the tables and curves, as far as runs have them; all others are in ``summary.csv``.
-        processes: Runs at a time, each a process of one thread. Default 2.
+            Default ``dsc`` alone.
+        processes: Number of runs at a time, at least 1, each in a process of one thread. Default 2.
 
     Raises:
         ConfigError: When ``reference`` is none of the arms.
@@ -154,8 +155,9 @@ def data_sets(
     """Returns the data sets of an experiment: name -> settings.
 
     Args:
-        dataset_dir: Folder of the only data set, which gives the name; phantoms with ``None``.
-        datasets: Several, with their settings, in place of that one.
+        dataset_dir: Folder of the only data set, which gives the name; several folders make one data set. Phantoms with
+            ``None``, the default.
+        datasets: Settings of several data sets by their names, in place of that one. Default none.
 
     Raises:
         ConfigError: When both are given.

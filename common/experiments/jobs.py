@@ -36,11 +36,11 @@ class Job:
     """Work for a process of its own.
 
     Args:
-        name: Name for the log.
+        name: Name of the job in the log.
         folder: Folder of ``log.txt``, which takes all that the process writes.
-        work: Does it; picklable.
-        shared: Folders that it has in common with other jobs: while none of these has finished, it runs alone among
-            them, so that what they share is made once.
+        work: Function that does the work; it must be picklable.
+        shared: Folders that it has in common with other jobs. While none of these has finished, it runs alone among
+            them, so that what they share is made once. Default none.
     """
 
     name: str
@@ -53,9 +53,10 @@ def run_jobs(jobs: Sequence[Job], *, processes: int, finished: Callable[[Job], N
     """Does all jobs, as many at a time as there are processes, and logs progress with the time left.
 
     Args:
-        jobs: In the order in which they start, as far as what they share lets them.
+        jobs: Jobs, in the order in which they start, as far as what they share lets them.
         processes: Number of processes, at least 1.
-        finished: Called in this process after every job that ended well; its errors count as those of the job.
+        finished: Function that is called in this process after every job that ended well; its errors count as those of
+            the job.
 
     Returns:
         Name of each job that failed -> why, in one line; the others were done.
@@ -100,7 +101,7 @@ class Progress:
 
     Args:
         total: Number of jobs.
-        processes: Jobs at a time.
+        processes: Number of jobs at a time.
     """
 
     def __init__(self, total: int, processes: int) -> None:
@@ -113,7 +114,7 @@ class Progress:
 
         Args:
             name: Name of the job.
-            seconds: Time that it took.
+            seconds: Time that it took, in seconds.
             failed: Whether it failed.
         """
         self.failed += failed

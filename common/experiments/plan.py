@@ -26,12 +26,12 @@ class Run:
         dataset: Name of the data set.
         arm: Name of the arm.
         seed: Seed of everything that the training draws.
-        labeled: Share or number of labeled cases; ``None`` where the experiment does not vary it.
-        fold: Fold that it is tested on, from 0; ``None`` without cross-validation.
-        swept: Name of the setting that the experiment sweeps, empty without.
-        dose: Value of that setting.
-        overlays: Names of files laid over the configs, in this order.
-        settings: Options of ``train.json``, the seed among them.
+        labeled: Share or number of labeled cases; ``None``, the default, where the experiment does not vary it.
+        fold: Fold that it is tested on, from 0; ``None``, the default, without cross-validation.
+        swept: Name of the setting that the experiment sweeps; empty, the default, without one.
+        dose: Value of that setting; ``None``, the default, without one.
+        overlays: Names of files laid over the configs, in this order. Default none.
+        settings: Options of ``train.json``, the seed among them. Default none.
     """
 
     dataset: str
@@ -63,15 +63,17 @@ class Plan:
     """A grid of runs.
 
     Args:
-        datasets: Name -> settings of the data set, ``dataset_dir`` and what goes with it.
-        arms: Name -> what makes the arm.
-        settings: Options of ``train.json`` that all runs share; nested ones are joined by ``.`` or ``#``.
-        overlays: Names of files laid over the configs of all runs, below those of an arm.
-        labeled: The option of ``train.json`` that says how much is labeled -> its values; empty to leave it as it is.
-        seeds: Seeds of everything that a training draws.
-        num_folds: Folds of a cross-validation by patient; 0, the default, for none.
-        one_fold_per_seed: Whether the k-th seed is tested on the k-th fold alone, in place of on every fold.
-        sweep: One option of ``train.json`` -> its values, which every arm is run with; empty for none.
+        datasets: Settings of every data set by its name: ``dataset_dir`` and what goes with it.
+        arms: What makes an arm, by its name: names of overlay files, and settings.
+        settings: Options of ``train.json`` that all runs share; nested ones are joined by ``.`` or ``#``. Default none.
+        overlays: Names of files laid over the configs of all runs, below those of an arm. Default none.
+        labeled: Option of ``train.json`` that says how much is labeled, with its values; empty, the default, to leave
+            it as it is.
+        seeds: Seeds of everything that a training draws. Default 0 alone.
+        num_folds: Number of folds of a cross-validation by patient; 0, the default, for none.
+        one_fold_per_seed: Whether the k-th seed is tested on the k-th fold alone, in place of on every fold. Default
+            false.
+        sweep: One option of ``train.json`` with its values, which every arm is run with; empty, the default, for none.
 
     Raises:
         ConfigError: When there is nothing to run, a name is not an axis, or an option is set that is not the arm's.

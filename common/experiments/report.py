@@ -36,9 +36,9 @@ def write_report(
 
     Args:
         rows_file: CSV of an experiment, in the long format.
-        into: Folder of the report; by default one beside the rows, named as they are.
+        into: Folder of the report; by default one beside the rows, with the name of their file.
         reference: Arm that others are tested against; by default the first in the rows.
-        metrics: Metrics of ``tables.md`` and of the curves.
+        metrics: Metrics of ``tables.md`` and of the curves. Default ``dsc`` alone.
 
     Raises:
         MissingDataError: When there are no such rows.

@@ -57,8 +57,8 @@ def name_rows(rows: Iterable[Mapping[str, Any]], columns: Mapping[str, Any]) -> 
     """Returns measured rows as those of a run: what is measured stays, and all else is said of the run as it is now.
 
     Args:
-        rows: With the columns :data:`MEASURED`.
-        columns: Column -> what the rows of the run have there.
+        rows: Measured rows, each with the columns :data:`MEASURED`.
+        columns: Values that the rows of the run have in the other columns, by column.
     """
     measured = ({name: str(row[name]) for name in MEASURED} for row in rows)
     return [{name: str({**row, **columns}[name]) for name in COLUMNS} for row in measured]

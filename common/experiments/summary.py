@@ -27,8 +27,8 @@ def summarize_rows(rows: pd.DataFrame, reference: str) -> pd.DataFrame:
     Holm's correction over the arms of one data set, number of labels and metric.
 
     Args:
-        rows: With the columns of ``experiments.rows.COLUMNS``; texts, and ``value`` a number.
-        reference: Arm that others are tested against, at the same dose; itself at its first dose.
+        rows: Rows with the columns of ``experiments.rows.COLUMNS``; all are texts but ``value``, a number.
+        reference: Arm that others are tested against, at the same dose. It is tested itself against its first dose.
     """
     cells = [*CELL, "metric"]
     cases = rows[rows["case"] != ""]

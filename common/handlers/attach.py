@@ -13,7 +13,7 @@ class Attach:
     MONAI Label reads ``train#handlers`` and needs every entry to be an object of its own, not a reference.
 
     Args:
-        handler: has ``attach``.
+        handler: Handler with a method ``attach``.
     """
 
     def __init__(self, handler: Any) -> None:

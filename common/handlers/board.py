@@ -61,7 +61,7 @@ class EpochBoardHandler(TensorBoardStatsHandler):
     """MONAI's ``TensorBoardStatsHandler`` for the metrics of every epoch.
 
     Args:
-        board: Writes the events; several handlers may share one.
+        board: Writer of the events; several handlers may share one.
     """
 
     def __init__(self, board: MovableWriter) -> None:

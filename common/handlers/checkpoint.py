@@ -30,10 +30,10 @@ class BestWeights:
     MONAI's ``CheckpointSaver`` forgets the best value when a run is resumed; this one is part of the checkpoint.
 
     Args:
-        network: what is saved, without a data-parallel wrapper.
-        path: the file of the weights.
-        floor: what the metric must exceed; nothing with ``None``. A metric of 0 is no segmentation; it is also MONAI's
-            mean of no Dice at all.
+        network: Network that is saved, without a data-parallel wrapper.
+        path: File of the weights.
+        floor: Value that the metric must exceed, 0 by default; none with ``None``. A metric of 0 is no segmentation; it
+            is also MONAI's mean of no Dice at all.
     """
 
     def __init__(self, network: nn.Module, path: str, floor: float | None = 0.0) -> None:
@@ -62,7 +62,7 @@ class BestWeights:
         """Makes sure that the file holds the best weights of this run, before anything is fitted to them.
 
         Raises:
-            WeightsError: when no validation gave a number, or the file holds other weights.
+            WeightsError: When no validation gave a number, or the file holds other weights.
         """
         wait_for_all()
         if not self.digest:
@@ -89,18 +89,20 @@ class TrainingCheckpoint:
     well. A run that goes on from the first of the two begins with what follows, so that nothing is lost or different.
 
     Args:
-        path: the file of the checkpoint.
-        members: name -> object with ``state_dict`` and ``load_state_dict``: network, optimizer, handlers.
-        resume: whether to go on from ``path``.
-        interval: epochs between checkpoints.
-        config: id -> what the config parser has made of it so far, as the expression ``$__local_refs`` gives it. What
-            decides over the training is derived from it, see :mod:`~..runtime.run_settings`; nothing by default.
-        inputs: digest of what the training goes out from, of stages before it; with other inputs it starts anew.
+        path: File of the checkpoint.
+        members: Objects with ``state_dict`` and ``load_state_dict`` by their names: network, optimizer, handlers.
+        resume: Whether to go on from ``path``. Default false.
+        interval: Epochs between checkpoints, at least 1. Default 1.
+        config: What the config parser has made of every id so far, as the expression ``$__local_refs`` gives it. The
+            settings that decide over the training are derived from it, see :mod:`~..runtime.run_settings`. Default
+            none.
+        inputs: Digest of what the training starts from, of stages before it; with other inputs it starts anew. Default
+            empty.
 
     Raises:
-        MissingDataError: at the start, when it shall resume and there is no checkpoint.
-        ConfigError: at the start, when it shall resume and the checkpoint is of another run: other settings or cases.
-        WeightsError: at the start, when it shall resume and the checkpoint does not fit.
+        MissingDataError: When the start finds no checkpoint to resume from.
+        ConfigError: When the start resumes from a checkpoint of another run: other settings or cases.
+        WeightsError: When the start resumes from a checkpoint that does not fit.
     """
 
     def __init__(
@@ -165,8 +167,8 @@ class TrainingCheckpoint:
         """Returns the content of the checkpoint, of which it makes sure that it is of a run like this one.
 
         Raises:
-            MissingDataError: when there is no checkpoint.
-            ConfigError: naming the first setting that differs, with both values.
+            MissingDataError: When there is no checkpoint.
+            ConfigError: When a setting differs, naming the first one with both values.
         """
         content = read_checkpoint(self.path)
         recorded = content.get("progress", {}).get("settings")
@@ -197,7 +199,9 @@ class TrainingCheckpoint:
         states = self.check()
         progress = states["progress"]
         if progress["inputs"] != self.inputs:
-            logger.warning("%s is of other inputs than this run's: training starts anew", self.path)
+            logger.warning(
+                "%s was written for other inputs than this run's: training starts from the beginning", self.path
+            )
             return
         try:
             self.restore(states)

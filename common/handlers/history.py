@@ -19,9 +19,9 @@ class TrainingHistory:
     """Records loss, learning rate and validation metric of every epoch; writes ``metrics.json`` and ``training.png``.
 
     Args:
-        output_dir: folder of both files.
-        evaluator: the validation engine, whose key metric is recorded when it ran in the epoch.
-        optimizer: whose learning rate is recorded.
+        output_dir: Folder of both files.
+        evaluator: Validation engine, whose key metric is recorded when it ran in the epoch.
+        optimizer: Optimizer whose learning rate is recorded, that of its first group of parameters.
     """
 
     def __init__(self, output_dir: str, evaluator: Engine, optimizer: Any) -> None:

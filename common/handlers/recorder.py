@@ -51,10 +51,10 @@ class CaseRecorder:
         """Ends the run with an error when a case failed.
 
         Args:
-            report: where the reasons are written.
+            report: File that the reasons are written to.
 
         Raises:
-            CasesFailedError: naming how many, the first reason and the report.
+            CasesFailedError: When a case failed, naming how many, the first reason and the report.
         """
         if self.failed:
             raise CasesFailedError(

@@ -30,17 +30,19 @@ class OODReport(CaseRecorder):
 
     A scan's row is written before its segmentation appears, so that there is never a segmentation without a verdict.
     ``ood_report.jsonl`` tells which scans are done, for a run that resumes. It passes over a scan that was done without
-    an error by the same weights, bank and settings, whose segmentation is still there and whose files have not changed,
-    see :func:`~..runtime.files.fingerprint`. The slices of a volume are done when all are.
+    an error by the same weights, bank and settings. The scan's segmentation must still be there, and its files
+    unchanged, see :func:`~..runtime.files.fingerprint`. The slices of a volume are done when all are.
 
     Args:
         output_dir: Folder of the files.
-        bank_file: The signature bank, whose digests go into the JSON.
-        load: Loads the ``image`` of a case, as a file holds it; segmentations are loaded with it as well.
-        resume: Whether to pass over what is done. Default: a report that is there is replaced.
-        settings: Further settings that decide over the results; after others, everything is done anew.
-        files: Further weights that decide over them, where they exist.
-        pictures: Scans shown in ``gallery.png``, from 0; those called out-of-distribution come first. Default 12.
+        bank_file: File of the signature bank, whose digests go into the JSON.
+        load: Function that loads the ``image`` of a case, as a file holds it; segmentations are loaded with it as well.
+        resume: Whether to pass over what is done. Default false: a report that is there is replaced.
+        settings: Further settings that decide over the results; after others, everything is done anew. Default none.
+        files: Files of further weights that decide over the results; those that do not exist are left out. Default
+            none.
+        pictures: Number of scans shown in ``gallery.png``, from 0; those called out-of-distribution come first. Default
+            12.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class OODReport(CaseRecorder):
         self.cases: dict[str, Mapping[str, Any]] = {}
         self.kept: dict[str, Row] = {}
         self.announced: set[str] = set()
+        self.verdicts: VerdictFiles | None = None
 
     def attach(self, engine: Engine) -> None:
         """Attaches to an engine that segments the cases of its data loader one by one."""
@@ -115,14 +118,16 @@ class OODReport(CaseRecorder):
         """Writes the row of a scan whose segmentation is about to appear.
 
         Args:
-            name: Of the case.
-            result: The verdict.
+            name: Name of the case.
+            result: Verdict on the case, see ``SpectralVerdictd``.
 
         Raises:
             OutputError: When the row cannot be written; then the segmentation must not appear.
         """
-        self.verdicts.put(report_row({"case": name, "result": result}))
-        self.announced.add(name)
+        # Without a run, as where a program calls the postprocessing itself, there is no report.
+        if self.verdicts is not None:
+            self.verdicts.put(report_row({"case": name, "result": result}))
+            self.announced.add(name)
 
     def __call__(self, engine: Engine) -> None:
         """Adds the cases of one iteration.
@@ -137,6 +142,7 @@ class OODReport(CaseRecorder):
             return
         super().__call__(engine)
         row = report_row(self.rows[-1])
+        assert self.verdicts is not None
         with undisturbed():
             self.verdicts.put(row)
             if row["error"] is None:
@@ -203,7 +209,7 @@ def report_row(row: Mapping[str, Any]) -> Row:
     """Returns the row of the report on a case.
 
     Args:
-        row: ``case``, ``result`` and, of a case that failed, ``error``.
+        row: Row of the recorder with ``case``, ``result`` and, of a case that failed, ``error``.
     """
     result = row.get("result") or {}
     verdict = {name: result.get(name) for name in ("oodm", "threshold", "is_ood")}

@@ -16,10 +16,11 @@ class EpochSeeder:
     So a run resumed after epoch k draws in epoch k + 1 what an uninterrupted run draws there.
 
     Args:
-        seed: of the run.
-        sampler: has ``set_epoch``.
-        transform: the random transforms, with ``set_random_state``; workers of a data loader get theirs from torch.
-        generator: of what else is drawn in an iteration.
+        seed: Seed of the run, an integer.
+        sampler: Sampler with a method ``set_epoch``.
+        transform: Random transforms, with a method ``set_random_state``; workers of a data loader get their seeds from
+            torch.
+        generator: Generator of what else is drawn in an iteration. Default none.
     """
 
     def __init__(self, seed: int, sampler: Any, transform: Any, generator: torch.Generator | None = None) -> None:

@@ -41,12 +41,13 @@ class PlateauSchedule:
     last evaluation, summed on the device, so that no iteration waits for it.
 
     Args:
-        optimizer: whose rate is changed.
-        schedule_interval: iterations between evaluations; 2000 in the paper.
-        schedule_factor: of the learning rate; 0.9 in the paper.
-        schedule_patience: evaluations in a row without a lower loss after which training stops; 2 in the paper, 0 never
-            stops.
-        val_interval: epochs between validations; training stops after an epoch that is validated.
+        optimizer: Optimizer whose learning rate is changed.
+        schedule_interval: Iterations between evaluations, at least 1. Default 2000, as in the paper.
+        schedule_factor: Factor of the learning rate, below 1. Default 0.9, as in the paper.
+        schedule_patience: Number of evaluations in a row without a lower loss after which training stops; 0 never stops
+            it. Default 2, as in the paper.
+        val_interval: Epochs between validations, at least 1; training stops after an epoch that is validated. Default
+            1.
     """
 
     def __init__(

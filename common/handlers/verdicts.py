@@ -27,8 +27,8 @@ class VerdictFiles:
 
     Args:
         folder: Folder of the files.
-        head: What the JSON holds beside the rows.
-        order: Names of the scans in the order of the rows; others come behind.
+        head: Entries of the JSON beside the rows.
+        order: Place of every scan by its name, from 0; scans that are not named come behind.
     """
 
     def __init__(self, folder: Path, head: Mapping[str, Any], order: Mapping[str, int]) -> None:
@@ -43,7 +43,7 @@ class VerdictFiles:
         """Writes both files anew.
 
         Args:
-            rows: Name of a scan -> its row.
+            rows: Rows by the names of the scans.
 
         Raises:
             OutputError: When a file cannot be written.
@@ -59,7 +59,7 @@ class VerdictFiles:
         """Writes the row of a scan, in place of an earlier one.
 
         Args:
-            row: With the columns.
+            row: Row with the columns :data:`COLUMNS`.
 
         Raises:
             OutputError: When a file cannot be written.
@@ -89,7 +89,7 @@ class Journal:
 
     Args:
         folder: Folder of the file.
-        run: What must be equal for a later run to go on from the journal: digests and settings.
+        run: Digests and settings that must be equal for a later run to go on from the journal.
     """
 
     def __init__(self, folder: Path, run: Mapping[str, Any]) -> None:
@@ -106,7 +106,9 @@ class Journal:
         first, *lines = [_parse(line) for line in text.split("\n")]
         differs = sorted(key for key in self.run.keys() | first.keys() if self.run.get(key) != first.get(key))
         if differs:
-            logger.warning("%s is of another %s: every scan is segmented", self.file.path, ", ".join(differs))
+            logger.warning(
+                "%s was written with another %s: every scan is segmented", self.file.path, ", ".join(differs)
+            )
             return {}
         return {line["row"]["image"]: line for line in lines if line}
 
@@ -123,7 +125,7 @@ class Journal:
         """Writes a line on one more scan.
 
         Args:
-            line: ``input``, see :func:`~..runtime.files.fingerprint`, and ``row``.
+            line: Line with ``input``, see :func:`~..runtime.files.fingerprint`, and ``row``.
 
         Raises:
             OutputError: When it cannot be written.

@@ -29,11 +29,11 @@ class SegmentedCase:
     """What a network makes of a labeled image.
 
     Args:
-        name: of the case.
-        image: ``(C, H, W[, D])``, prepared.
-        truth: class indices ``(1, H, W[, D])``.
-        predicted: class indices ``(1, H, W[, D])``.
-        matrix: which class is taken for which.
+        name: Name of the case.
+        image: Prepared image, ``(C, H, W[, D])``.
+        truth: Class indices of the ground truth, ``(1, H, W[, D])``, from 0.
+        predicted: Class indices that the network predicts, ``(1, H, W[, D])``, from 0.
+        matrix: Confusion matrix, which tells what class is taken for what class, ``(C, C)``.
     """
 
     name: str
@@ -55,12 +55,13 @@ def segment_cases(
     """Gives every labeled case, segmented with the given weights.
 
     Args:
-        network: takes the weights.
-        weights_file: the weights.
-        data: cases; those without a label are passed over.
-        transform: loads and prepares a case; its label has a binary channel for each class, see ``ClassChannelsd``.
-        inferer: runs the network over an image.
-        device: where it runs.
+        network: Network that takes the weights.
+        weights_file: File of the weights.
+        data: Cases; those without a label are passed over.
+        transform: Transform that loads and prepares a case; its label has a binary channel for each class, see
+            ``ClassChannelsd``.
+        inferer: Inferer that runs the network over an image.
+        device: Device that the network runs on.
     """
     load_weights(network, weights_file, device=device)
     network.to(device).eval()
@@ -84,16 +85,17 @@ class BaselineComparison:
     ``side_by_side.png``: image, truth, baseline, Med-OoD.
 
     Args:
-        network: takes both weights in turn.
-        weights_file: of the combined training.
-        baseline_file: of the baseline, ``baseline/model.pt`` of a run; nothing is compared without.
-        data: cases; those that are not in-distribution are passed over.
-        transform: loads and prepares a case.
-        inferer: runs the network over an image.
-        device: where the network runs.
-        output_dir: folder of the results.
-        foreground_labels: data set -> classes that count, in order; for their names.
-        pictures: cases shown.
+        network: Network that takes both weights in turn.
+        weights_file: File of the weights of the combined training.
+        baseline_file: File of the weights of the baseline, ``baseline/model.pt`` of a run. With ``None``, nothing is
+            compared.
+        data: Cases; those that are damaged or not in-distribution are passed over.
+        transform: Transform that loads and prepares a case.
+        inferer: Inferer that runs the network over an image.
+        device: Device that the network runs on.
+        output_dir: Folder of the results.
+        foreground_labels: Classes that count, in order, by data set; they give the names of the classes. Default none.
+        pictures: Number of cases shown in ``side_by_side.png``. Default 6.
     """
 
     def __init__(
@@ -120,8 +122,8 @@ class BaselineComparison:
         """Returns the content of ``comparison.json``.
 
         Raises:
-            MissingDataError: when there are no such weights.
-            WeightsError: when weights belong to another network.
+            MissingDataError: When there are no such weights.
+            WeightsError: When weights belong to another network.
         """
         if not self.files["baseline"]:
             return {}

@@ -47,17 +47,19 @@ class CandidateMiner:
     Gao and Xu, sections 3.1 and 3.2.
 
     Args:
-        dataset: whose patches behind the original ones are the candidates.
-        network: takes the baseline's weights.
-        device: where it runs.
-        batch_size: candidates scored at once.
-        target_ratio: wanted ratio of positive to negative patches; 0.65 in the paper.
-        fraction_step: of the search for the fraction; 0.1 in the paper.
-        exact_fraction: whether the fraction is that of :func:`exact_ood_fraction` in place of the grid's best.
-        ood_fraction: of the candidates that confuse; given, it takes the place of either.
-        seed: of the draw.
-        save_patches: whether the selected patches are written as files as well, to ``ood_patches``.
-        pictures: candidates shown in the gallery.
+        dataset: Data set whose patches behind the original ones are the candidates.
+        network: Network that takes the baseline's weights.
+        device: Device that the network runs on.
+        batch_size: Number of candidates scored at once. Default 8.
+        target_ratio: Wanted ratio of positive to negative patches, above 0. Default 0.65, as in the paper.
+        fraction_step: Step of the search for the fraction, in (0, 1]. Default 0.1, as in the paper.
+        exact_fraction: Whether the fraction is that of :func:`exact_ood_fraction` in place of the grid's best. Default
+            false.
+        ood_fraction: Fraction of the candidates that confuse, in [0, 1]; it takes the place of either. With ``None``,
+            the default, it is searched.
+        seed: Seed of the draw, a whole number from 0. Default 0.
+        save_patches: Whether the selected patches are written as files as well, to ``ood_patches``. Default false.
+        pictures: Largest number of candidates shown in the gallery. Default 12.
     """
 
     def __init__(
@@ -92,11 +94,11 @@ class CandidateMiner:
         """Scores every candidate; writes ``ood_candidates.csv``, the most confusing first, and a gallery.
 
         Args:
-            weights_file: of the baseline.
-            folder: of both files.
+            weights_file: File of the weights of the baseline.
+            folder: Folder of both files.
 
         Raises:
-            OutputError: when a file cannot be written.
+            OutputError: When a file cannot be written.
         """
         load_weights(self.network, weights_file, device=self.device)
         first = self.dataset.num_original
@@ -120,11 +122,11 @@ class CandidateMiner:
         """Draws from the candidates that confuse; writes ``proportion.json`` and ``ood_selected.json``.
 
         Args:
-            candidates: ``ood_candidates.csv``.
-            folder: of both files.
+            candidates: Path of ``ood_candidates.csv``.
+            folder: Folder of both files.
 
         Raises:
-            OutputError: when a file cannot be written.
+            OutputError: When a file cannot be written.
         """
         with open(candidates, newline="", encoding="utf-8") as file:
             # In the order of the data set, so that the draw does not depend on the last bits of scores.
@@ -168,7 +170,7 @@ class CandidateMiner:
         """Returns the counts, the ratio at every fraction of the grid, and the fraction that is chosen.
 
         Args:
-            num_ood: candidates that confuse.
+            num_ood: Number of candidates that confuse, at least 0.
         """
         counts = (self.dataset.counts.positive, self.dataset.counts.negative, num_ood)
         estimated = estimate_ood_fraction(*counts, target=self.target_ratio, step=self.fraction_step)
@@ -200,7 +202,7 @@ class CandidateMiner:
         """Returns the scores of patches by the weights that the network has, shared out over all processes.
 
         Args:
-            indices: numbers of the patches.
+            indices: Numbers of the patches, from 0.
 
         Returns:
             ``(N, 2)`` as of :func:`score_batches`, the same on every process, in the order of ``indices``.

@@ -33,8 +33,8 @@ class Patch:
 
     Args:
         kind: ``original`` as it is; ``emptied``, its foreground removed; ``candidate``, of an image without any.
-        case: name of the case.
-        start: first voxel along each axis.
+        case: Name of the case.
+        start: Index of its first voxel along each axis, from 0.
     """
 
     kind: Kind
@@ -47,9 +47,9 @@ class PatchCounts:
     """What the original patches hold.
 
     Args:
-        positive: those with any foreground.
-        negative: those with any background.
-        foreground: share of foreground pixels of each.
+        positive: Number of patches with any foreground.
+        negative: Number of patches with any background.
+        foreground: Share of foreground pixels of each patch, in [0, 1]; padding does not count.
     """
 
     positive: int
@@ -71,8 +71,8 @@ def patch_starts(size: Sequence[int], roi_size: Sequence[int]) -> list[tuple[int
     """Returns the first voxels of the patches that cover an image side by side; the last ones need padding.
 
     Args:
-        size: voxels of the image along each axis.
-        roi_size: voxels of a patch along each axis.
+        size: Voxels of the image along each axis.
+        roi_size: Voxels of a patch along each axis.
 
     Example:
         >>> patch_starts((5, 4), (4, 4))
@@ -99,19 +99,19 @@ class PatchDataset(Dataset):
     8 bytes for each voxel and channel. No patch is written to disk.
 
     Args:
-        data: cases with ``image`` and ``label``.
-        load: loads and checks a case and turns its label into class indices ``(1, H, W[, D])``.
-        image_transforms: what prepares an image after loading; the foreground is removed before.
-        transform: random changes of a patch; none by default.
-        roi_size: voxels along each axis; 128 x 128 in the paper.
-        fill: what replaces the foreground, see :func:`remove_foreground`.
-        candidate_dir: folders of images without foreground; the paper's other source.
-        load_candidate: loads and checks an image of those.
-        count_padding: whether padding counts as background, as in the paper.
-        seed: of the fill ``noise``.
+        data: Cases with ``image`` and ``label``.
+        load: Function that loads and checks a case and turns its label into class indices, ``(1, H, W[, D])``.
+        image_transforms: Transforms that prepare an image after loading; the foreground is removed before.
+        transform: Random changes of a patch. Default none.
+        roi_size: Voxels of a patch along each axis; 128 x 128 in the paper.
+        fill: What replaces the foreground, see :func:`remove_foreground`. Default ``zero``.
+        candidate_dir: Folders of images without foreground, the paper's other source. Default none.
+        load_candidate: Function that loads and checks an image of ``candidate_dir``. Default none.
+        count_padding: Whether padding counts as background, as in the paper. Default false.
+        seed: Seed of the fill ``noise``, a whole number. Default 0.
 
     Raises:
-        ConfigError: when ``candidate_dir`` is given without ``load_candidate``.
+        ConfigError: When ``candidate_dir`` is given without ``load_candidate``.
     """
 
     def __init__(
@@ -180,7 +180,7 @@ class PatchDataset(Dataset):
         """What the original patches hold.
 
         Raises:
-            LabelError: when there is no foreground at all, or no background.
+            LabelError: When there is no foreground at all, or no background.
         """
         labels = [
             (self.label_at(n), self.padding_at(n))

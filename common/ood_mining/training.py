@@ -37,14 +37,14 @@ class StagedTraining:
     | combine | the weights, ``<output_dir>/metrics.json``, ``training.png``, ``checkpoint.pt`` |
 
     Args:
-        course: the training that is run twice; its weights are those of the last stage.
-        miner: scores and selects.
-        val_cases: what the training is validated on.
-        output_dir: folder of results.
-        baseline_dir: folder of the baseline, ``output_dir`` by default; trainings on other candidates may share one.
-        candidates_dir: folder of the scores, ``baseline_dir`` by default; trainings on different selections may share
+        course: Training that is run twice; its weights are those of the last stage.
+        miner: Miner that scores the candidates and selects from them.
+        val_cases: Cases that the training is validated on.
+        output_dir: Folder of the results.
+        baseline_dir: Folder of the baseline, ``output_dir`` by default; trainings on other candidates may share one.
+        candidates_dir: Folder of the scores, ``baseline_dir`` by default; trainings on different selections may share
             one.
-        only_ood: train on the selected patches alone, the paper's Table 4.
+        only_ood: Whether to train on the selected patches alone, as in the paper's Table 4. Default false.
     """
 
     def __init__(
@@ -71,14 +71,14 @@ class StagedTraining:
         """Runs all stages, or one whose predecessors are done.
 
         Args:
-            stage: ``baseline``, ``mine`` or ``combine``; all by default.
+            stage: ``baseline``, ``mine`` or ``combine``; all three with ``None``, the default.
 
         Raises:
-            ConfigError: when there is no such stage.
-            MissingDataError: when a stage is run alone and one before it is not done.
-            LabelError: when the data set holds no foreground or no background.
-            WeightsError: when no validation gave a metric above 0.
-            NotEnoughCasesError: when there is nothing to train on.
+            ConfigError: When there is no such stage.
+            MissingDataError: When a stage is run alone and one before it is not done.
+            LabelError: When the data set holds no foreground or no background.
+            WeightsError: When no validation gave a metric above 0.
+            NotEnoughCasesError: When there is nothing to train on.
         """
         counts = self.dataset.counts
         logger.info(

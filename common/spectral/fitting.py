@@ -34,18 +34,18 @@ def compute_signatures(
     """Returns the spectral signatures of cases, shared out over all processes, and the digest of the weights.
 
     Args:
-        cases: the cases; every process gives the same list.
-        transform: loads and prepares a case, without randomness.
-        network: in evaluation mode afterwards.
-        inferer: computes signatures.
-        device: where the network runs.
+        cases: Training cases, at least one; every process gives the same list.
+        transform: Transform that loads and prepares a case, without randomness.
+        network: Trained network; in evaluation mode afterwards.
+        inferer: Inferer that computes signatures.
+        device: Device that the network runs on.
 
     Returns:
         ``(K, D)`` float64, the same on every process, and the SHA-256 of the weights.
 
     Raises:
-        FeatureError: naming a case whose features have no signature.
-        NotEnoughCasesError: without any case.
+        FeatureError: When the features of a case have no signature, naming the case.
+        NotEnoughCasesError: When there is no case.
     """
     if not cases:
         raise NotEnoughCasesError("no training case: a signature bank needs at least two; add cases to dataset_dir")
@@ -80,16 +80,16 @@ def fit_bank(
     """Returns the bank of the given training scans, bound to the network's weights and to the inferer's settings.
 
     Args:
-        network: The trained network; in evaluation mode afterwards.
-        scans: The training scans, each ``(C, H, W[, D])``, prepared as for the network, on the network's device.
-        inferer: Segments a scan and computes its signature.
-        image_transforms: The transforms that have prepared the scans; the bank is bound to them. Default none.
-        c: Standard deviations above the mean leave-one-out OODM at which the threshold lies, 0 to 10. Default 2.5.
+        network: Trained network; in evaluation mode afterwards.
+        scans: Training scans, each ``(C, H, W[, D])``, prepared as for the network, on the network's device.
+        inferer: Inferer that segments a scan and computes its signature.
+        image_transforms: Transforms that have prepared the scans; the bank is bound to them. Default none.
+        c: Standard deviations above the mean leave-one-out OODM at which the threshold lies, from 0 to 10. Default 2.5.
         distance: ``nearest`` (the paper) or ``mahalanobis``. Default ``nearest``.
 
     Raises:
-        FeatureError: when the features of a scan have no signature.
-        NotEnoughCasesError: with fewer than two distinct signatures (three for the Mahalanobis distance).
+        FeatureError: When the features of a scan have no signature.
+        NotEnoughCasesError: When there are fewer than two distinct signatures (three for the Mahalanobis distance).
     """
     network.eval()
     with torch.no_grad():
@@ -102,16 +102,17 @@ class BankFitter:
     """Computes the signatures of the training cases with the best weights and writes the bank bound to them.
 
     Args:
-        data: training cases.
-        transform: loads and prepares a case, without randomness.
-        image_transforms: the part of it that prepares an image after loading; the bank is bound to its settings.
-        network: the network.
-        inferer: computes signatures.
-        device: where the network runs.
-        weights_file: the best weights; the bank is bound to them.
-        bank_file: where the bank goes.
-        threshold_c: the paper's C of the threshold.
-        distance: ``nearest`` or ``mahalanobis``.
+        data: Training cases.
+        transform: Transform that loads and prepares a case, without randomness.
+        image_transforms: Part of ``transform`` that prepares an image after loading; the bank is bound to its settings.
+        network: Network that takes the best weights.
+        inferer: Inferer that computes signatures.
+        device: Device that the network runs on.
+        weights_file: File of the best weights; the bank is bound to them.
+        bank_file: File that the bank is written to.
+        threshold_c: Standard deviations above the mean leave-one-out OODM at which the threshold lies, the paper's C,
+            from 0 to 10. Default 2.5.
+        distance: ``nearest`` (the paper, and the default) or ``mahalanobis``.
     """
 
     def __init__(
@@ -137,8 +138,8 @@ class BankFitter:
         """Fits the bank; the main process writes it.
 
         Raises:
-            NotEnoughCasesError: when there are too few distinct training cases for a threshold.
-            OutputError: when the bank cannot be written.
+            NotEnoughCasesError: When there are too few distinct training cases for a threshold.
+            OutputError: When the bank cannot be written.
         """
         wait_for_all()
         load_weights(self.network, self.weights_file, device=self.device)

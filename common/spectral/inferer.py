@@ -27,10 +27,10 @@ class SpectrumCollector:
     """Sums the Gram matrices of the core cells of every window, for every image of a batch and every layer.
 
     Args:
-        layers: names of the feature layers.
-        image_size: voxels of the images along each axis, before padding.
-        window: voxels of the sliding window along each axis.
-        overlap: share of a window that the next one covers again.
+        layers: Names of the feature layers.
+        image_size: Voxels of the images along each axis, before padding.
+        window: Voxels of the sliding window along each axis.
+        overlap: Share of a window that the next one covers again, in [0, 1).
     """
 
     def __init__(self, layers: Sequence[str], image_size: Sequence[int], window: Sequence[int], overlap: float) -> None:
@@ -45,7 +45,7 @@ class SpectrumCollector:
         """Hooks the layers of ``network`` while the block runs.
 
         Raises:
-            ConfigError: when the network has no layer of that name.
+            ConfigError: When the network has no layer of that name.
         """
         owner = threading.get_ident()
         handles = []
@@ -105,18 +105,22 @@ class SpectralInferer(Inferer):
     exactly once: in the window where it lies deepest. Padding never counts.
 
     Args:
-        roi_size: largest sliding window, voxels along each axis; 96 along each in Karimi and Gholipour 2023. For an
+        roi_size: Largest sliding window, in voxels along each axis; 96 along each in Karimi and Gholipour 2023. For an
             image smaller than that the window shrinks to the image, rounded up to ``divisor``.
-        feature_layers: names of the feature layers; the paper's is the last map before the head alone.
-        divisor: window sizes are multiples of this, as the network demands.
-        overlap: share of a window that the next one covers again, in [0, 1); 0.25 in the paper (24 of 96 voxels).
-        sw_batch_size: windows that go through the network at once.
-        per_voxel: divide singular values by the square root of the number of voxels (not in the paper).
-        precision: floating type in which the network runs; signatures of one bank need one precision.
-        with_signature: ``False`` gives the logits alone.
+        feature_layers: Names of the feature layers, at least one with signatures; the paper's is the last map before
+            the head alone.
+        divisor: Number of voxels of which window sizes are multiples, as the network demands. Default 8.
+        overlap: Share of a window that the next one covers again, in [0, 1). Default 0.25, as in the paper (24 of 96
+            voxels).
+        sw_batch_size: Number of windows that go through the network at once. Default 1.
+        per_voxel: Whether singular values are divided by the square root of the number of voxels. The paper does not
+            divide them. Default false.
+        precision: ``float32``, ``bfloat16`` or ``float16``: the floating type in which the network runs. Signatures of
+            one bank need one precision. Default ``float32``.
+        with_signature: Whether signatures are computed; with false, only logits are returned. Default true.
 
     Raises:
-        ConfigError: when a setting is not accepted.
+        ConfigError: When a setting is not accepted.
     """
 
     def __init__(
@@ -161,18 +165,18 @@ class SpectralInferer(Inferer):
         """Segments a batch of images.
 
         Args:
-            inputs: ``(B, C, H, W[, D])``.
-            network: returns logits for a window.
-            *args: further arguments of the network.
-            **kwargs: further keyword arguments of the network.
+            inputs: Images, ``(B, C, H, W[, D])``.
+            network: Network that returns logits for a window.
+            *args: Further arguments of the network.
+            **kwargs: Further keyword arguments of the network.
 
         Returns:
             The logits ``(B, K, H, W[, D])``; with signatures, a dictionary of ``logits``, ``signature`` (``(B, D)``
             float64 on the CPU) and ``weights_digest`` (``(B, 32)`` uint8, the SHA-256 of the network's weights).
 
         Raises:
-            ConfigError: when a layer does not exist or the window does not fit the image's number of axes.
-            FeatureError: when the image is too small, or a feature map has no signature, being zero or not finite.
+            ConfigError: When a layer does not exist or the window does not fit the image's number of axes.
+            FeatureError: When the image is too small, or a feature map has no signature, being zero or not finite.
         """
         if not self.with_signature:
             self._check_extent(inputs.shape[2:], network)

@@ -25,12 +25,12 @@ class NormalizeByModalityd(MapTransform):
     ``modality``.
 
     Args:
-        keys: keys of the images.
-        modality: ``CT``, ``MR`` or ``RGB``, for images that do not tell.
-        hounsfield_window: lower and upper limit in HU; (-1000, 1000) in the paper.
+        keys: Keys of the images.
+        modality: ``CT``, ``MR`` or ``RGB``, for images that do not tell. Default ``MR``.
+        hounsfield_window: Lower and upper limit of CT in HU. Default (-1000, 1000), as in the paper.
 
     Raises:
-        ConfigError: when ``modality`` is not accepted.
+        ConfigError: When ``modality`` is not accepted.
     """
 
     def __init__(

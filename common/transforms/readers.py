@@ -28,8 +28,8 @@ def choose_reader(source: Any, max_voxels: int = MAX_VOXELS) -> ImageReader:
     MONAI 1.6.1 would take a picture for what has ``.png`` anywhere in its name, and nibabel for ``.nii`` alone.
 
     Args:
-        source: The path of a file, or the folder or list of files of a DICOM series.
-        max_voxels: Most voxels that an image may declare. Default 500 million.
+        source: Path of a file, or the folder or list of files of a DICOM series.
+        max_voxels: Largest number of voxels that an image may declare. Default 500 million.
     """
     if is_series(source):
         return DicomSeriesReader(max_voxels)

@@ -41,16 +41,18 @@ class SaveSegmentationd(SaveImaged):
     is complete. MONAI Label leaves every ``SaveImaged`` out, as it writes results itself.
 
     Args:
-        keys: keys of the class indices, ``(1, H, W[, D])``.
-        output_dir: folder of the results.
-        spatial_dims: 3 writes NIfTI, 2 writes PNG.
-        output_format: ``nifti``, or ``dicom_seg`` for DICOM beside the NIfTI, which needs the package highdicom.
-        metadata_file: the bundle's ``configs/metadata.json``, after which DICOM files name segments and bundle.
-        report: Its ``announce`` is called with the case's name and verdict when a segmentation is complete, before it
-            appears; where that fails, it does not.
+        keys: Keys of the class indices, ``(1, H, W[, D])``.
+        output_dir: Folder of the results.
+        spatial_dims: Number of spatial axes. 3, the default, writes NIfTI; 2 writes PNG.
+        output_format: ``nifti``, the default, or ``dicom_seg`` for DICOM beside the NIfTI, which needs the package
+            highdicom.
+        metadata_file: File ``configs/metadata.json`` of the bundle, after which DICOM files name segments and bundle.
+            Default none.
+        report: Report whose ``announce`` is called with the case's name and verdict when a segmentation is complete,
+            before it appears. Where that fails, the segmentation does not appear. Default none.
 
     Raises:
-        ConfigError: when the format is unknown, or ``dicom_seg`` impossible.
+        ConfigError: When the format is unknown, or ``dicom_seg`` impossible.
     """
 
     def __init__(
@@ -75,7 +77,7 @@ class SaveSegmentationd(SaveImaged):
         The case fails then, but keeps its NIfTI and its verdict, which an exception would take with it.
 
         Raises:
-            OutputError: when the NIfTI or PNG cannot be written.
+            OutputError: When the NIfTI or PNG cannot be written.
         """
         saved = dict(data)
         case = str(data["case"])
@@ -124,14 +126,15 @@ def write_volume(
     """Writes an array as NIfTI in the place of the image it was made of.
 
     Args:
-        array: ``(H, W[, D])``.
-        affine: ``(3, 3)`` or ``(4, 4)``, from its voxels to mm; not used with ``geometry``.
-        path: of the file.
-        geometry: ``nifti_geometry`` of the image's metadata; by default the image was no NIfTI.
-        announce: See :func:`~..runtime.files.write_atomically`.
+        array: Values of the voxels, ``(H, W[, D])``.
+        affine: Affine from voxels to mm, ``(3, 3)`` or ``(4, 4)``; not used with ``geometry``.
+        path: Path of the file.
+        geometry: ``nifti_geometry`` of the image's metadata; empty, the default, where the image was no NIfTI.
+        announce: Function that is called before the file appears, see :func:`~..runtime.files.write_atomically`.
+            Default none.
 
     Raises:
-        OutputError: when the file cannot be written.
+        OutputError: When the file cannot be written.
     """
     image = nifti_image(array, np.asarray(to_affine_nd(3, np.asarray(affine, dtype=np.float64))), geometry)
     with write_atomically(path, announce=announce) as temporary:

@@ -44,7 +44,7 @@ def check_palette(path: Any, name: str) -> None:
     """Makes sure that a file is no picture with a palette, whose numbers mean nothing without it.
 
     Raises:
-        ImageError: when it is one.
+        ImageError: When it is one.
     """
     if Path(str(path)).suffix.lower() in PALETTE_SUFFIXES:
         with Image.open(path) as picture:
@@ -59,10 +59,10 @@ class LoadScand(LoadImaged):
     geometry is that of the file: nothing in it is corrected.
 
     Args:
-        keys: keys of the paths.
-        allow_missing_keys: whether a case may lack a key, as unlabeled cases do.
-        max_voxels: most voxels that a file may declare, at least 1; one that declares more is not read. Default 500
-            million.
+        keys: Keys of the paths.
+        allow_missing_keys: Whether a case may lack a key, as unlabeled cases do. Default false.
+        max_voxels: Largest number of voxels that a file may declare, at least 1; one that declares more is not read.
+            Default 500 million.
     """
 
     def __init__(self, keys: KeysCollection, allow_missing_keys: bool = False, max_voxels: int = MAX_VOXELS) -> None:
@@ -75,7 +75,7 @@ class LoadScand(LoadImaged):
         """Returns ``data`` with every path replaced by a ``(C, H, W[, D])`` float32 ``MetaTensor``.
 
         Raises:
-            ImageError: when a file cannot be read, declares more than ``max_voxels``, or has no valid geometry.
+            ImageError: When a file cannot be read, declares more than ``max_voxels``, or has no valid geometry.
         """
         loaded = dict(data)
         for key in self.key_iterator(loaded):
@@ -113,9 +113,9 @@ class CheckImaged(MapTransform):
     """Makes sure that an image is one this bundle can segment.
 
     Args:
-        keys: keys of the images.
-        spatial_dims: 2 or 3.
-        in_channels: channels of the image.
+        keys: Keys of the images.
+        spatial_dims: Number of spatial axes, 2 or 3.
+        in_channels: Number of channels of an image. Default 1.
     """
 
     def __init__(self, keys: KeysCollection, spatial_dims: int, in_channels: int = 1) -> None:
@@ -127,8 +127,8 @@ class CheckImaged(MapTransform):
         """Returns ``data`` unchanged.
 
         Raises:
-            ImageError: when the number of axes or channels is another, or the image is not finite or constant, or a
-                picture holds numbers of colors in place of intensities.
+            ImageError: When the number of axes or channels is another, or the image is constant or not finite. Also
+                when a picture holds numbers of colors in place of intensities.
         """
         for key in self.key_iterator(dict(data)):
             image: Tensor = torch.as_tensor(data[key])
@@ -157,8 +157,8 @@ class CheckLabeld(MapTransform):
     """Makes sure that a label fits its image and holds class indices that are accepted.
 
     Args:
-        keys: keys of the labels; a case without a label passes.
-        image_key: key of the image.
+        keys: Keys of the labels; a case without a label passes.
+        image_key: Key of the image. Default ``image``.
     """
 
     def __init__(self, keys: KeysCollection, image_key: str = "image") -> None:
@@ -169,7 +169,7 @@ class CheckLabeld(MapTransform):
         """Returns ``data`` unchanged.
 
         Raises:
-            LabelError: when shape or affine differ from the image's, it has several channels, or a value is no accepted
+            LabelError: When shape or affine differ from the image's, it has several channels, or a value is no accepted
                 class. Palette and 16-bit pictures are accepted: they hold the numbers of the classes.
         """
         for key in self.key_iterator(dict(data)):
@@ -204,8 +204,8 @@ class CropOODd(MapTransform):
     """Cuts out the center of cases that are not in-distribution, so that size alone does not give them away.
 
     Args:
-        keys: keys of images and labels.
-        crop_size: voxels along each axis, at most; ``None`` leaves cases as they are.
+        keys: Keys of images and labels.
+        crop_size: Largest size in voxels along each axis. ``None``, the default, leaves cases as they are.
     """
 
     def __init__(self, keys: KeysCollection, crop_size: Sequence[int] | None = None) -> None:

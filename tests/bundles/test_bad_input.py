@@ -367,7 +367,7 @@ class TestWeightsAndBank:
         (models / "signature_bank.npz").write_bytes(content[:300])
         error = infer_on(dataset, model_dir=models)
         assert "BankError" in kinds(error)
-        assert "no readable signature bank" in str(error)
+        assert "not a readable signature bank" in str(error)
 
 
 class Harmful:

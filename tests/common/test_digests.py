@@ -229,7 +229,18 @@ itself.append(itself)
         (itself, r"^settings\[0\] is \[\[\.\.\.\]\], which holds itself"),
         (random, r"^settings is <module 'random' .*, which has no settings"),
     ],
-    ids=str,
+    ids=(
+        "transform",
+        "lambda",
+        "closure",
+        "partial",
+        "function_object",
+        "iterator",
+        "generator",
+        "sparse",
+        "circle",
+        "module",
+    ),
 )
 def test_what_no_digest_tells_apart_is_refused_with_its_place(value, text):
     with pytest.raises(ConfigError, match=text) as caught:

@@ -292,7 +292,7 @@ def test_checkpoint_of_other_inputs_is_not_gone_on_from(tmp_path, caplog):
     train(tmp_path / "checkpoint.pt", 1, inputs="other")
     _, _, engine = train(tmp_path / "checkpoint.pt", 2, resume=True, inputs="own")
     assert engine.state.iteration == 6, "started anew"
-    assert "is of other inputs than this run's: training starts anew" in caplog.text
+    assert "was written for other inputs than this run's: training starts from the beginning" in caplog.text
 
 
 @pytest.mark.parametrize(

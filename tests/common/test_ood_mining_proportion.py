@@ -86,8 +86,8 @@ def test_grid_of_the_paper_has_eleven_short_numbers():
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: positive_negative_ratio(-1, 2), "counts are not negative"),
-        (lambda: exact_ood_fraction(1, -2, 3), "counts are not negative"),
+        (lambda: positive_negative_ratio(-1, 2), "accepted are counts of at least 0"),
+        (lambda: exact_ood_fraction(1, -2, 3), "accepted are counts of at least 0"),
         (lambda: estimate_ood_fraction(1, 2, 3, step=0), "accepted is 0 < step <= 1"),
         (lambda: estimate_ood_fraction(1, 2, 3, target=0), "accepted are positive numbers"),
         (lambda: draw_selection(3, 1.5, seed=0), "accepted is 0 to 1"),

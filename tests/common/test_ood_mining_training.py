@@ -345,7 +345,7 @@ class TestResuming:
     def test_checkpoint_of_another_selection_is_not_gone_on_from(self, make, caplog):
         make("parts", ood_fraction=1.0, epochs=1).run()
         make("parts", ood_fraction=0.5, epochs=2, resume=True).run()
-        assert "is of other inputs than this run's: training starts anew" in caplog.text
+        assert "was written for other inputs than this run's: training starts from the beginning" in caplog.text
         whole = make("whole", ood_fraction=0.5, epochs=2)
         whole.run()
         resumed = make("parts", ood_fraction=0.5, epochs=2)

@@ -104,7 +104,7 @@ def block_output(ready):
             MissingDataError,
             f"no signature bank at .*; fit it with: {REFIT_COMMAND}",
         ),
-        (lambda ready: truncate(ready, "bank"), BankError, r"bank\.npz is no readable signature bank"),
+        (lambda ready: truncate(ready, "bank"), BankError, r"bank\.npz is not a readable signature bank"),
         (train_again, BankMismatchError, f"weights_digest is .*; refit it with: {REFIT_COMMAND}"),
         (lambda ready: {"transforms": []}, BankMismatchError, "preprocessing_digest is "),
         (lambda ready: {"inferer": SpectralInferer((8, 8), ["1"])}, BankMismatchError, r"layers is \('1',\)"),

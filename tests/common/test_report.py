@@ -262,7 +262,7 @@ class TestResume:
             SignatureBank.fit(change.pop("bank") + np.eye(3)[::-1], weights_digest="f" * 64).save(bank_file)
         again = Inference(tmp_path / "out", bank_file, scans[:2], resume=True, **settings | change).run()
         assert again.seen == ["a", "b"]
-        assert f"ood_report.jsonl is of another {text}: every scan is segmented" in caplog.text
+        assert f"ood_report.jsonl was written with another {text}: every scan is segmented" in caplog.text
 
     @pytest.mark.parametrize("change", ["content", "touched", "replaced", "mask removed", "renamed"])
     @pytest.mark.tried(

@@ -227,7 +227,7 @@ def test_pickled_objects_are_never_loaded(tmp_path):
         ({"signatures": 1e200 * unit_rows()}, "negative or not finite: no threshold follows"),
         ({"signatures": unit_rows().astype(np.float32)}, "not of double precision"),
         ({"signatures": unit_rows().astype(complex)}, "not of double precision"),
-        ({"more": np.zeros(3)}, "no signature bank of version 1"),
+        ({"more": np.zeros(3)}, "not a signature bank of version 1"),
     ],
 )
 def test_edited_bank_is_refused(tmp_path, changes, text):
