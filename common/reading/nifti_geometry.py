@@ -79,17 +79,19 @@ def forms_differ(header: Header) -> bool:
     if not int(header["sform_code"]):
         return False
     affine = header.get_sform()
-    spacing = header["pixdim"][1:4] / np.linalg.norm(affine[:3, :3], axis=0)
-    readings = [affine * np.append(spacing, 1)]
-    if int(header["qform_code"]):
-        try:
-            readings.append(header.get_qform())
-        except (ValueError, HeaderDataError):
-            return True
-    corner = np.array([*[*header.get_data_shape(), 1, 1][:3], 1])
-    differences = [np.abs(reading - affine)[:3] @ corner for reading in readings]
-    # A comparison with NaN is false, so that it counts as a difference.
-    return not all((difference <= FORMS_TOLERANCE).all() for difference in differences)
+    # Spacing that does not count may hold anything.
+    with np.errstate(all="ignore"):
+        spacing = header["pixdim"][1:4] / np.linalg.norm(affine[:3, :3], axis=0)
+        readings = [affine * np.append(spacing, 1)]
+        if int(header["qform_code"]):
+            try:
+                readings.append(header.get_qform())
+            except (ValueError, HeaderDataError):
+                return True
+        corner = np.array([*[*header.get_data_shape(), 1, 1][:3], 1])
+        differences = [np.abs(reading - affine)[:3] @ corner for reading in readings]
+        # A comparison with NaN is false, so that it counts as a difference.
+        return not all((difference <= FORMS_TOLERANCE).all() for difference in differences)
 
 
 def geometry_text(header: Header) -> str:

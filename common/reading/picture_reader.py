@@ -34,10 +34,15 @@ class PictureReader(PILReader):
         Raises:
             ImageError: When it declares too many pixels. The message goes on after the name of the image.
         """
+        names = (data,) if isinstance(data, str | Path) else tuple(data)
+        pictures = []
         try:
-            for name in (data,) if isinstance(data, str | Path) else data:
-                with Image.open(name) as picture:
+            for name in names:
+                with Image.open(name, **(self.kwargs | kwargs)) as picture:
                     check_size(picture.size, self.max_voxels)
-            return super().read(data, **kwargs)
+                    # MONAI decodes later, and leaves the file of a damaged picture open.
+                    picture.load()
+                pictures.append(picture)
         except Image.DecompressionBombError as error:
             raise ImageError("declares more pixels than Pillow accepts; crop it or make it smaller") from error
+        return pictures if len(pictures) > 1 else pictures[0]

@@ -112,6 +112,11 @@ def test_run_that_ended_anywhere_goes_on_bit_by_bit(tmp_path, place, epoch):
     torch.testing.assert_close(files(tmp_path / "cut"), files(tmp_path / "whole"), rtol=0, atol=0)
 
 
+@pytest.mark.tried(
+    "Training that goes on",
+    "A stop during validation",
+    "The epoch's training is on disk before validation begins.",
+)
 def test_training_of_an_epoch_is_on_disk_before_its_validation(tmp_path):
     with pytest.raises(RuntimeError, match="cut"):
         Run(tmp_path, fail=fail_at("after seed", 2, RuntimeError("cut"))).start()
@@ -133,6 +138,7 @@ def test_training_of_an_epoch_is_on_disk_before_its_validation(tmp_path):
         ("iteration", 3, r"ended by Ctrl-C: in epoch 3; the same command with --resume true goes on from .*\.pt"),
     ],
 )
+@pytest.mark.tried("Training that goes on", "Ctrl-C in training", "One line that says how to go on.")
 def test_interrupted_training_says_how_to_go_on(tmp_path, place, epoch, text):
     with pytest.raises(Interrupted, match=text):
         Run(tmp_path, fail=fail_at(place, epoch, Interrupted(signal.SIGINT))).start()

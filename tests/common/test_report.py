@@ -265,6 +265,11 @@ class TestResume:
         assert f"ood_report.jsonl was written with another {text}: every scan is segmented" in caplog.text
 
     @pytest.mark.parametrize("change", ["content", "touched", "replaced", "mask removed", "renamed"])
+    @pytest.mark.tried(
+        "Runs that are stopped",
+        "`--resume true` where a scan or a mask has changed",
+        "It is done again.",
+    )
     def test_scan_or_mask_that_changed_is_done_again(self, tmp_path, bank_file, scans, change):
         Inference(tmp_path / "out", bank_file, scans[:3]).run()
         file, other = Path(scans[1]["image"]), Path(scans[3]["image"])

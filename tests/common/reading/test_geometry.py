@@ -109,6 +109,12 @@ def test_the_reported_case(write_nifti, saved_mask):
             assert_allclose(reading, AFFINES["template"], rtol=1e-6)
 
 
+@pytest.mark.parametrize("spacing", [math.inf, math.nan, 0.0, -1.0])
+def test_spacing_that_does_not_count_may_be_anything(write_nifti, saved_mask, spacing):
+    path = write_nifti(forms=[("sform", AFFINES["oblique"], 1)], pixdim=[1, spacing, 1, 1, 0, 0, 0, 0])
+    assert_allclose(readings(saved_mask(path))[0], AFFINES["oblique"], rtol=1e-6, atol=1e-6)
+
+
 CODES = [(1, 1), (2, 0), (0, 3), (4, 1)]
 
 
