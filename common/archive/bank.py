@@ -9,7 +9,7 @@ import struct
 from dataclasses import dataclass
 from math import prod
 
-from ..bank_rules import check_norms, implied_threshold
+from ..runtime.bank_rules import check_norms, implied_threshold
 from .layout import NUMPY
 from .tensors import DAMAGED, read_stored, refuse
 

@@ -26,8 +26,8 @@ LEFT_OUT = ("__pycache__", "output")
 TOOL = "bundle_tool.pyz"
 TOOL_FILES = (
     "__init__.py",
-    "bank_rules.py",
     "errors.py",
+    "runtime/bank_rules.py",
     "runtime/__init__.py",
     "runtime/files.py",
     "runtime/hashing.py",

@@ -11,8 +11,8 @@ from zipfile import BadZipFile
 import numpy as np
 from torch import Tensor
 
-from ..bank_rules import check_norms, implied_threshold
 from ..errors import BankError, BankMismatchError, ConfigError, MissingDataError, NotEnoughCasesError
+from ..runtime.bank_rules import check_norms, implied_threshold
 from ..runtime.files import write_atomically
 from .distance import Array, Distance, distance_to, leave_one_out
 

@@ -174,8 +174,8 @@ class TestMethod:
 
     def test_combined_training_sees_known_and_selected_patches(self, make):
         training, seen = make(ood_fraction=1.0), []
-        choose = training.training.course.trainer.data_loader.sampler.choose
-        training.training.course.trainer.data_loader.sampler.choose = lambda indices: (
+        choose = training.course.trainer.data_loader.sampler.choose
+        training.course.trainer.data_loader.sampler.choose = lambda indices: (
             seen.append(list(indices)),
             choose(indices),
         )
@@ -188,7 +188,7 @@ class TestMethod:
     def test_only_ood_sees_the_selected_alone_and_keeps_its_weights(self, make):
         training = make(ood_fraction=1.0, only_ood=True)
         training.run()
-        assert list(training.training.course.trainer.data_loader.sampler.chosen) == read_selection(
+        assert list(training.course.trainer.data_loader.sampler.chosen) == read_selection(
             training.folder / "ood_selected.json"
         )
         assert weights(training.weights_file)

@@ -1,7 +1,6 @@
 """Factories and classes that put parts together, as every bundle needs them."""
 
 import json
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -83,7 +82,8 @@ class TestLoaders:
         assert {batch["image"].shape for batch in loader} == {(4, 1, 3)}
 
     def test_patches_are_drawn(self):
-        data = SimpleNamespace(num_known=3)
+        data = Dataset(range(5))
+        data.num_original = 3
         loader = patch_loader(data, batch_size=2, seed=3, samples_per_epoch=5)
         assert list(loader.sampler) == list(PatchSampler(data, seed=3, samples_per_epoch=5))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from .errors import BankError, ConfigError
+from ..errors import BankError, ConfigError
 
 MAX_C = 10.0
 """Largest C: a threshold so many standard deviations above the mean calls next to nothing out-of-distribution."""
