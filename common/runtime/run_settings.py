@@ -21,7 +21,7 @@ PLACES = frozenset(
         *("bundle_root", "output_dir", "model_dir", "save_dir"),
         *("baseline_dir", "candidates_dir", "pretrain_dir", "cache_dir"),
         # How it runs. The number of processes is compared.
-        *("device", "amp", "distributed", "is_main", "num_workers", "cache_rate", "sw_batch_size", "resume"),
+        *("device", "amp", "distributed", "num_workers", "cache_rate", "sw_batch_size", "resume"),
     }
 )
 """Top-level keys that say where and how a run is done, and change nothing in its result."""
