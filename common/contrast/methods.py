@@ -48,6 +48,27 @@ METHODS = {
 """What ``method`` accepts; ``both`` is the source's."""
 
 
+def uses_views(self) -> bool:
+        """Whether every image is seen twice, changed in two ways."""
+        return self.pairs in ("simclr", "byol")
+
+    @property
+    def learns_without_masks(self) -> bool:
+        """Whether frames without masks teach anything."""
+        return self.classifies or self.pairs != "none"
+
+
+METHODS = {
+    "unet": Method("none"),
+    "simclr": Method("simclr"),
+    "byol": Method("byol"),
+    "classification": Method("none", classifies=True),
+    "contrastive": Method("classes"),
+    "both": Method("classes", classifies=True),
+}
+"""What ``method`` accepts; ``both`` is the source's."""
+
+
 def find_method(name: str) -> Method:
     """Returns the method of that name.
 
