@@ -48,36 +48,15 @@ METHODS = {
 """What ``method`` accepts; ``both`` is the source's."""
 
 
-def uses_views(self) -> bool:
-        """Whether every image is seen twice, changed in two ways."""
-        return self.pairs in ("simclr", "byol")
-
-    @property
-    def learns_without_masks(self) -> bool:
-        """Whether frames without masks teach anything."""
-        return self.classifies or self.pairs != "none"
-
-
-METHODS = {
-    "unet": Method("none"),
-    "simclr": Method("simclr"),
-    "byol": Method("byol"),
-    "classification": Method("none", classifies=True),
-    "contrastive": Method("classes"),
-    "both": Method("classes", classifies=True),
-}
-"""What ``method`` accepts; ``both`` is the source's."""
-
-
-def find_method(name: str) -> Method:
+def find_method(method: str) -> Method:
     """Returns the method of that name.
 
     Raises:
         ConfigError: When there is none.
     """
-    if name not in METHODS:
-        raise ConfigError(f"method is {name!r}; accepted are {', '.join(METHODS)}")
-    return METHODS[name]
+    if method not in METHODS:
+        raise ConfigError(f"method is {method!r}; accepted are {', '.join(METHODS)}")
+    return METHODS[method]
 
 
 def uses_views(method: str) -> bool:
