@@ -1,6 +1,7 @@
 """What tests of several folders share: accepted warnings and tiny data."""
 
 import json
+import signal
 import warnings
 from pathlib import Path
 
@@ -34,6 +35,8 @@ IGNORED_WARNINGS = (
 
 
 def pytest_configure(config):
+    # Programs that are started in the background ignore Ctrl-C, and so would all that tests start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     torch.set_num_threads(1)
     bound_properties(config.getoption("--hypothesis-profile") or "bounded")
 

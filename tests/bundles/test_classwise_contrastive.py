@@ -313,7 +313,7 @@ class TestEvaluation:
             BUNDLE, "evaluate.json", dataset_dir=folder, split_file=out / "split.json", model_dir=out / "m",
             output_dir=tmp_path / "e",
         )  # fmt: skip
-        for name in ("per_class", "overlays", "embeddings", "dice_per_class"):
+        for name in ("per_class", "overlays", "embeddings"):
             assert (tmp_path / "e" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         report = json.loads((tmp_path / "e" / "metrics.json").read_text())
         measures = report["test_set"]["per_class"]

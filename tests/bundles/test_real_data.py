@@ -89,7 +89,7 @@ def test_brain_slices_are_scaled_by_patient_and_the_healthy_ones_found(bundle_im
             dataset = parser.get_parsed_content("train#dataset")
             items = [item for item in dataset.items if item.case["patient"] == "TCGA_FG_5962"]
             shares[clear] = np.mean(
-                [float(foreground_mask(item.image, threshold=0.1).float().mean()) for item in items]
+                [float(foreground_mask(item.image, foreground_threshold=0.1).float().mean()) for item in items]
             )
             assert sum(not item.healthy for item in items) == 13
             assert len({tuple(item.case["scale"]) for item in dataset.items}) == 2

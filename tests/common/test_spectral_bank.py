@@ -30,7 +30,7 @@ SETTINGS = {
     "weights_digest": "a1" * 32,
     "preprocessing_digest": "b2" * 32,
 }
-NO_BANK = r"\.npz is no \w+ signature bank \("
+NO_BANK = r"\.npz is not a \w+ signature bank \("
 LINE = [[0.0, 0.0], [1.0, 0.0], [3.0, 0.0]]
 
 

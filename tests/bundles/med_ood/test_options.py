@@ -38,7 +38,7 @@ class TestOptions:
         folder = train(only_ood=True, ood_fraction=1.0)
         number = len(read_json(folder / "ood_selected.json")["patches"])
         assert number
-        assert f"training on 0 known and {number} out-of-distribution patches" in caplog.text
+        assert f"training on 0 original and {number} mined patches" in caplog.text
 
     def test_selected_patches_are_written_when_asked_for(self, train, read_json):
         folder = train(save_patches=True, ood_fraction=1.0)
