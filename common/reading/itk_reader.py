@@ -11,7 +11,8 @@ from monai.utils import optional_import
 from numpy.typing import NDArray
 
 from ..errors import ImageError
-from .limits import MAX_VOXELS, check_affine, check_size, damaged
+from .file_reader import FileReader
+from .limits import check_affine, check_size, damaged
 from .payload import check_payload
 
 itk, _ = optional_import("itk", allow_namespace_pkg=True)
@@ -20,35 +21,26 @@ FLAT_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff")
 """Kinds of pictures: their spacing is that of paper or of a microscope, and no result depends on it."""
 
 
-class CheckedITKReader(ITKReader):
-    """MONAI's reader by ITK for one file, whose header is checked before any voxel is read.
+class CheckedITKReader(FileReader, ITKReader):
+    """MONAI's reader by ITK for one file, whose header is checked before any voxel is read."""
 
-    Args:
-        max_voxels: Most voxels that a header may declare, at least 1; 500 million by default.
-    """
-
-    def __init__(self, max_voxels: int = MAX_VOXELS) -> None:
-        super().__init__()
-        self.max_voxels = max_voxels
-
-    def read(self, data: Any, **kwargs: Any) -> Any:
-        """Returns the ITK image of one file.
+    def read_file(self, path: str | Path, **kwargs: Any) -> Any:
+        """Returns the ITK image of a file.
 
         Args:
-            data: Path of the file, alone or in a sequence of one.
+            path: Path of the file.
             **kwargs: Options that are passed on to ``itk.imread``.
 
         Raises:
             ImageError: When the file is damaged, holds complex numbers, declares too many voxels, or its geometry is
                 not valid. The message goes on after the name of the image.
         """
-        (path,) = (data,) if isinstance(data, str | Path) else tuple(data)
         # ITK calls whatever it cannot open missing.
         with open(path, "rb"):
             pass
         try:
             self._check(str(path))
-            return super().read(str(path), **kwargs)
+            return itk.imread(str(path), **kwargs)
         except RuntimeError as error:
             # ITK's own text fills several lines with the places of its source.
             raise damaged("ITK finds no image in it") from error

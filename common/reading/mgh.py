@@ -10,7 +10,8 @@ import nibabel as nib
 import numpy as np
 from monai.data import NibabelReader
 
-from .limits import MAX_VOXELS, check_affine, check_size, damaged
+from .file_reader import FileReader
+from .limits import check_affine, check_size, damaged
 from .stream import CHUNK, DAMAGE, opened, read_exactly
 
 HEADER_BYTES = 284
@@ -23,30 +24,20 @@ MAX_FOOTER = 2**24
 """Most bytes after the voxels, where FreeSurfer keeps how the image was made."""
 
 
-class MghReader(NibabelReader):
-    """MONAI's reader for one ``.mgz`` file, with the checks it lacks.
+class MghReader(FileReader, NibabelReader):
+    """MONAI's reader for one ``.mgz`` file, with the checks it lacks."""
 
-    Args:
-        max_voxels: Most voxels that a header may declare, at least 1; 500 million by default.
-    """
-
-    def __init__(self, max_voxels: int = MAX_VOXELS) -> None:
-        super().__init__()
-        self.max_voxels = max_voxels
-
-    def read(self, data: Any, **_kwargs: Any) -> Any:
-        """Returns the nibabel image of one file.
+    def read_file(self, path: str | Path, **_kwargs: Any) -> Any:
+        """Returns the nibabel image of a file.
 
         Args:
-            data: Path of the file, alone or in a sequence of one.
+            path: Path of the file.
             **_kwargs: Options of other readers, which are not used here.
 
         Raises:
             ImageError: When the file is damaged, declares too many voxels, or its geometry is not valid. The message
                 goes on after the name of the image.
         """
-        (path,) = (data,) if isinstance(data, str | Path) else tuple(data)
-        self.filenames = [str(path)]
         try:
             with opened(path) as stream:
                 head = read_exactly(stream, HEADER_BYTES).tobytes()

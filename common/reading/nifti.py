@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ..errors import ImageError
 from ..runtime.sources import data_file
+from .file_reader import FileReader
 from .limits import MAX_VOXELS, check_size, damaged
 from .nifti_geometry import Header, check_geometry, geometry_text, image_kind
 from .stream import CHUNK, DAMAGE, opened, read_exactly
@@ -27,31 +28,14 @@ SIZES: dict[int, type[Any]] = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
 BEYOND = "holds more than the voxels that its header declares; copy it again, or save it anew"
 
 
-class NiftiReader(NibabelReader):
+class NiftiReader(FileReader, NibabelReader):
     """MONAI's reader for one NIfTI file, with the checks it lacks, and without its corrections of the header.
 
     Where spacing and affine disagree, MONAI's reader rewrites the affine in silence, and so moves the image.
-
-    Args:
-        max_voxels: Most voxels that a header may declare, at least 1; 500 million by default.
     """
 
-    def __init__(self, max_voxels: int = MAX_VOXELS) -> None:
-        super().__init__()
-        self.max_voxels = max_voxels
-
-    def read(self, data: Any, **_kwargs: Any) -> Any:
-        """Returns the nibabel image of one file, see :func:`read_nifti`.
-
-        Args:
-            data: Path of the file, alone or in a sequence of one.
-            **_kwargs: Options of other readers, which are not used here.
-
-        Raises:
-            ImageError: When the file cannot be used.
-        """
-        (path,) = (data,) if isinstance(data, str | Path) else tuple(data)
-        self.filenames = [str(path)]
+    def read_file(self, path: str | Path, **_kwargs: Any) -> Any:
+        """Returns the nibabel image of a file, see :func:`read_nifti`; there are no other options."""
         return read_nifti(path, max_voxels=self.max_voxels)
 
     def get_data(self, img: Any) -> tuple[NDArray[Any], dict[str, Any]]:
