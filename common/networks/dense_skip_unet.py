@@ -9,7 +9,7 @@ from monai.networks.blocks import ResidualUnit
 from monai.networks.layers.factories import Conv
 from torch import Tensor, nn
 
-from ..errors import ConfigError
+from .levels import check_levels
 
 
 class DenseSkipUNet(nn.Module):
@@ -57,10 +57,7 @@ class DenseSkipUNet(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        if spatial_dims not in (2, 3):
-            raise ConfigError(f"spatial_dims is {spatial_dims!r}; accepted are 2 and 3")
-        if len(features) < 2 or min(features) < 1:
-            raise ConfigError(f"features is {list(features)!r}; at least two levels of at least one channel are needed")
+        check_levels(spatial_dims, features)
         self.divisor = 2 ** (len(features) - 1)
         convolution = Conv[Conv.CONV, spatial_dims]
         transposed = Conv[Conv.CONVTRANS, spatial_dims]

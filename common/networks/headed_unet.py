@@ -9,7 +9,7 @@ from monai.networks.layers.factories import Conv
 from monai.networks.nets.basic_unet import Down, TwoConv, UpCat
 from torch import Tensor, nn
 
-from ..errors import ConfigError
+from .levels import check_levels
 
 
 class HeadedUNet(nn.Module):
@@ -50,10 +50,7 @@ class HeadedUNet(nn.Module):
         norm: str | None = "instance",
     ) -> None:
         super().__init__()
-        if spatial_dims not in (2, 3):
-            raise ConfigError(f"spatial_dims is {spatial_dims!r}; accepted are 2 and 3")
-        if len(features) < 2 or min(features) < 1:
-            raise ConfigError(f"features is {list(features)}; a U-Net needs the channels of at least two levels")
+        check_levels(spatial_dims, features)
         block = {"act": ("leakyrelu", {"negative_slope": 0.1, "inplace": True}), "bias": True}
         # Feature maps of one channel each would be normalized to nothing where a level has one voxel.
         block |= {"norm": None if norm is None else (norm, {"affine": True} if norm == "instance" else {})}
