@@ -24,7 +24,7 @@ class TrainingProgress:
         output_dir: Folder of ``metrics.json``, ``training.png``, ``checkpoint.pt`` and TensorBoard events.
         evaluator: The validation engine, which is recorded and logged as well.
         network: What is trained.
-        optimizer: Whose learning rate is recorded.
+        optimizer: Optimizer whose learning rate is recorded.
         schedule: A schedule of torch, stepped after every epoch; one that attaches itself is only kept.
         best: Writes the best weights.
         initial_weights: File of weights that the network of ``best`` starts from. Default none.
