@@ -70,7 +70,7 @@ types: setup ## check the types
 	$(BIN)/mypy
 
 verify: setup ## verify every bundle
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/bundles/test_contract.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/bundles/test_contract.py tests/bundles/test_contract_configs.py
 
 zips: setup ## dist/<bundle>_v<version>.zip and dist/SHA256SUMS
 	$(BIN)/python -m common zips

@@ -13,6 +13,7 @@ import torch
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
+from tests.bundles.refusals import leftovers
 from tests.running import REPRESENTATIVES
 
 BUNDLES = sorted(path.parent for path in (Path(__file__).resolve().parents[2] / "bundles").glob("*/configs"))
@@ -201,5 +202,30 @@ def states_of_two_processes(run_command, tmp_path):
             output_dir=tmp_path / "out", model_dir=tmp_path / "m", env={"PYTHONPATH": str(tmp_path)}, **settings,
         )  # fmt: skip
         return [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
+
+    return start
+
+
+@pytest.fixture
+def train_on(bundle, fail_config, tmp_path):
+    """Trains on a folder, which must fail; returns the error after checking that no weights were left."""
+
+    def start(folder, **settings):
+        settings = {"dataset_dir": folder, "output_dir": tmp_path / "out", "model_dir": tmp_path / "m"} | settings
+        error = fail_config(bundle, "train.json", **settings)
+        assert not list(tmp_path.rglob("*.pt"))
+        assert not leftovers(tmp_path)
+        return error
+
+    return start
+
+
+@pytest.fixture
+def infer_on(bundle, fail_config, trained, tmp_path):
+    """Segments a folder, which must fail; returns the error."""
+
+    def start(folder, **settings):
+        settings = {"dataset_dir": folder, "output_dir": tmp_path / "out", "model_dir": trained.models} | settings
+        return fail_config(bundle, "inference.json", **settings)
 
     return start

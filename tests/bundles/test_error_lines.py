@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 TWO_BUNDLES = pytest.mark.two_bundles
-"""What the process does with an error is shared by all; that each raises it, ``test_bad_input.py`` tests."""
+"""What the process does with an error is shared by all; that each raises it, ``test_bad_*.py`` test."""
 
 
 def error_line(result):

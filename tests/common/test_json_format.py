@@ -43,4 +43,6 @@ def test_configs_are_formatted_and_checked(tmp_path):
 
 
 def test_configs_of_the_bundles_are_formatted(repository):
-    format_configs(str(repository / "bundles"), check=True)
+    bundles = repository / "bundles"
+    assert list(bundles.glob("*/configs/train.json")), "there is something to check"
+    format_configs(str(bundles), check=True)

@@ -39,7 +39,8 @@ def load(path):
     return LoadScand("image")({"image": str(path), "case": "x"})["image"]
 
 
-def refused(path, text):
+def assert_refused(path, text):
+    """Its reason is one line that names the case."""
     with pytest.raises(ImageError, match=text) as caught:
         load(path)
     assert "case 'x'" in str(caught.value)
@@ -163,7 +164,7 @@ def test_header_that_names_a_file_elsewhere_is_refused_unread(hostile, suffix, t
     path = hostile(suffix, text)
     with pytest.raises(ImageError):
         data_file(path)
-    refused(path, r"cannot be read \(.*data file")
+    assert_refused(path, r"cannot be read \(.*data file")
 
 
 def test_links_and_pipes_are_no_voxels_of_a_pair(tmp_path):
@@ -171,25 +172,25 @@ def test_links_and_pipes_are_no_voxels_of_a_pair(tmp_path):
     folder.mkdir()
     path = write(folder / "scan.hdr")
     (folder / "scan.img").rename(tmp_path / "scan.img")
-    refused(path, re.escape("cannot be read (data file 'scan.img' is missing beside it); copy both files"))
+    assert_refused(path, re.escape("cannot be read (data file 'scan.img' is missing beside it); copy both files"))
     (folder / "scan.img").symlink_to(tmp_path / "scan.img")
-    refused(path, r"is a link to another folder\); copy the file itself")
+    assert_refused(path, r"is a link to another folder\); copy the file itself")
     (folder / "scan.img").unlink()
     os.mkfifo(folder / "scan.img")
-    refused(path, "is missing beside it")
-    refused(folder / "scan.img", "no regular file")
+    assert_refused(path, "is missing beside it")
+    assert_refused(folder / "scan.img", "no regular file")
 
 
 def test_header_that_does_not_tell_left_from_right_is_refused(tmp_path):
     nib.save(nib.AnalyzeImage(IMAGE, np.eye(4)), tmp_path / "scan.hdr")
-    refused(tmp_path / "scan.hdr", "Analyze and other formats do not say which side is left: convert the scan")
+    assert_refused(tmp_path / "scan.hdr", "Analyze and other formats do not say which side is left: convert the scan")
 
 
 @pytest.mark.parametrize("suffix", [".mha", ".mhd", ".nrrd", ".nhdr", ".hdr"])
 @pytest.mark.parametrize("content", [b"", b"NRRD", b"\0" * 400, b"\n" * 2_000_000, b"#" * 2_000_000])
 def test_header_of_anything_else_is_refused(tmp_path, suffix, content):
     (tmp_path / f"scan{suffix}").write_bytes(content)
-    refused(tmp_path / f"scan{suffix}", r"image .* cannot be read \(.*\); ")
+    assert_refused(tmp_path / f"scan{suffix}", r"image .* cannot be read \(.*\); ")
 
 
 SPECIAL = {
@@ -204,7 +205,7 @@ SPECIAL = {
 @pytest.mark.parametrize("suffix", [*VOLUME_SUFFIXES, ".png"])
 def test_what_is_no_file_is_never_opened(tmp_path, make, suffix):
     make(tmp_path / f"scan{suffix}")
-    refused(tmp_path / f"scan{suffix}", "cannot be read .no regular file, or a link to a missing one")
+    assert_refused(tmp_path / f"scan{suffix}", "cannot be read .no regular file, or a link to a missing one")
 
 
 def test_file_that_is_there_passes_and_one_that_is_not_is_named(tmp_path):

@@ -37,7 +37,10 @@ MODULES = {
     ),
     "ood_mining": (
         "common/ood_mining/[lprs]*.py",
-        [f"test_ood_mining_{name}.py" for name in ("loss", "patches", "proportion", "removal", "scoring", "training")],
+        [
+            f"ood_mining/test_{name}.py"
+            for name in ("loss", "patches", "proportion", "removal", "scoring", "training", "stages")
+        ],
     ),
     "contrast": ("common/contrast/losses.py", ["contrast/test_losses.py"]),
     "denoising": ("common/denoising/[ns]*e.py", ["test_denoising_noise.py", "test_denoising_score.py"]),

@@ -100,7 +100,7 @@ def test_processes_end_with_the_one_that_started_them(tmp_path):
     )
     parent = multiprocessing.get_context("forkserver").Process(target=exec, args=(program, {}))
     parent.start()
-    wait_until(lambda: beat.is_file() and beat.stat().st_size > 2)
+    assert_soon(lambda: beat.is_file() and beat.stat().st_size > 2)
     parent.kill()
     parent.join()
 
@@ -109,10 +109,11 @@ def test_processes_end_with_the_one_that_started_them(tmp_path):
         time.sleep(0.3)
         return beat.stat().st_size == before
 
-    wait_until(silent)
+    assert_soon(silent)
 
 
-def wait_until(true, seconds=60):
+def assert_soon(true, seconds=60):
+    """Waits until a function returns true, and fails where it does not within the time."""
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end

@@ -54,3 +54,15 @@ def saved_mask(load, tmp_path):
         return str(tmp_path / "out" / "p1" / "p1_seg.nii.gz")
 
     return save
+
+
+@pytest.fixture
+def write_itk(tmp_path, voxels):
+    def write(name, *, compression=True, **settings):
+        import itk
+
+        image = itk.image_from_array(np.ascontiguousarray(voxels.T))
+        itk.imwrite(image, str(tmp_path / name), compression=compression)
+        return tmp_path / name
+
+    return write

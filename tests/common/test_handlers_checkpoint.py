@@ -1,148 +1,21 @@
-import json
 import math
 from types import SimpleNamespace
 
 import pytest
 import torch
-from ignite.engine import Engine, Events
+from ignite.engine import Engine
 from monai.losses import DiceLoss
 from monai.transforms import ScaleIntensityd
-from PIL import Image
 from torch import nn
 from torch.testing import assert_close
 
 from common.errors import ConfigError, MissingDataError, WeightsError
 from common.handlers import (
-    Attach,
     BestWeights,
-    EpochSeeder,
-    PlateauSchedule,
     TrainingCheckpoint,
-    TrainingHistory,
 )
 from common.handlers import checkpoint as checkpoint_module
-from common.handlers import schedule as schedule_module
-from common.handlers.schedule import mean_over_processes
 from common.spectral import weights_digest
-
-
-def optimizer_of(network, rate=1.0):
-    return torch.optim.SGD(network.parameters(), lr=rate, momentum=0.5)
-
-
-def run_schedule(losses, interval=2, epochs=100, schedule=None, **settings):
-    """Runs an engine over the losses, one epoch per evaluation; returns the schedule, the engine and the rates."""
-    optimizer = optimizer_of(nn.Linear(1, 1))
-    schedule = schedule or PlateauSchedule(optimizer, schedule_interval=interval, **settings)
-    values, rates = iter(losses), []
-    engine = Engine(lambda engine, batch: [{"loss": torch.tensor(next(values))}])
-    schedule.attach(engine)
-    engine.add_event_handler(
-        Events.EPOCH_COMPLETED, lambda: rates.append(schedule.scheduler.optimizer.param_groups[0]["lr"])
-    )
-    engine.run(range(interval), max_epochs=min(epochs, len(losses) // interval))
-    return schedule, engine, rates
-
-
-def test_rate_falls_with_every_evaluation_whose_mean_loss_is_not_lower():
-    # Means of two iterations: 4, 3, 3 (not lower), 2, 5 (not lower), 1.
-    losses = [5.0, 3.0, 3.0, 3.0, 1.0, 5.0, 2.0, 2.0, 4.0, 6.0, 1.0, 1.0]
-    _, engine, rates = run_schedule(losses)
-    assert rates == pytest.approx([1, 1, 0.9, 0.9, 0.81, 0.81])
-    assert engine.state.epoch == 6
-
-
-def test_training_stops_after_two_such_evaluations_in_a_row():
-    _, engine, rates = run_schedule([3.0, 3.0, 2.0, 2.0, 2.0, 2.0, 2.5, 2.5, 0.1, 0.1])
-    assert rates == pytest.approx([1, 1, 0.9, 0.81])
-    assert engine.state.epoch == 4
-
-
-def test_loss_that_is_not_a_number_counts_as_not_lower():
-    _, engine, _ = run_schedule([1.0, math.nan, math.nan, 0.5], interval=1)
-    assert engine.state.epoch == 3
-
-
-@pytest.mark.parametrize(("patience", "epochs"), [(0, 6), (1, 2), (3, 4)])
-def test_patience_and_factor_can_be_set(patience, epochs):
-    _, engine, rates = run_schedule([1.0] * 6, interval=1, schedule_patience=patience, schedule_factor=0.5)
-    assert engine.state.epoch == epochs
-    assert rates == pytest.approx([0.5**k for k in range(epochs)])
-
-
-def test_epoch_is_finished_before_training_stops():
-    schedule = PlateauSchedule(optimizer_of(nn.Linear(1, 1)), schedule_interval=1)
-    engine = Engine(lambda engine, batch: {"loss": torch.tensor(1.0)})
-    schedule.attach(engine)
-    engine.run(range(8), max_epochs=5)
-    assert (engine.state.epoch, engine.state.iteration) == (1, 8)
-
-
-@pytest.mark.parametrize(("val_interval", "epochs"), [(1, 3), (2, 4), (3, 3), (5, 5)])
-def test_training_stops_after_an_epoch_that_is_validated(val_interval, epochs):
-    # The loss has not fallen twice in a row after the third epoch.
-    _, engine, _ = run_schedule([1.0] * 8, interval=1, val_interval=val_interval)
-    assert engine.state.epoch == epochs
-
-
-@pytest.fixture
-def group(monkeypatch):
-    """A group of processes of which the others hold the given values."""
-
-    def pretend(*others):
-        monkeypatch.setattr(schedule_module, "world_size", lambda: 1 + len(others))
-        monkeypatch.setattr(schedule_module.dist, "all_reduce", lambda value: value.add_(sum(others)))
-
-    return pretend
-
-
-def test_mean_over_processes_is_that_of_all_and_leaves_the_value(group):
-    value = torch.tensor(3.0)
-    assert mean_over_processes(value) is value
-    group(4.0, 8.0)
-    assert float(mean_over_processes(value)) == 5.0
-    assert float(value) == 3.0
-
-
-def test_schedule_decides_by_the_loss_of_all_processes(group):
-    # Ours falls all the time, the mean over both does not.
-    group(5.0)
-    schedule, _, rates = run_schedule([3.0, 2.0, 1.0], interval=1)
-    assert schedule.scheduler.best == pytest.approx(3.0)
-    assert rates == pytest.approx([1, 1, 1])
-    group(10.0)
-    _, _, rates = run_schedule([1.0], interval=1, schedule=schedule)
-    assert rates == pytest.approx([0.9])
-
-
-def test_state_holds_the_mean_of_what_all_have_summed(group):
-    schedule = PlateauSchedule(optimizer_of(nn.Linear(1, 1)), schedule_interval=5)
-    engine = Engine(lambda engine, batch: {"loss": torch.tensor(2.0)})
-    schedule.attach(engine)
-    engine.run(range(3), max_epochs=1)
-    assert float(schedule.state_dict()["total"]) == 6.0
-    group(9.0, 3.0, 2.0)
-    for _ in range(2):
-        assert float(schedule.state_dict()["total"]) == 5.0
-    assert float(schedule.total) == 6.0
-
-
-def test_defaults_of_the_schedule_are_the_paper_s():
-    schedule = PlateauSchedule(optimizer_of(nn.Linear(1, 1)))
-    assert (schedule.schedule_interval, schedule.scheduler.factor, schedule.schedule_patience) == (2000, 0.9, 2)
-    assert schedule.val_interval == 1
-
-
-@pytest.mark.parametrize("cut", [1, 2, 3, 4])
-def test_resumed_schedule_goes_on_as_an_uninterrupted_one(cut):
-    losses = [3.0, 3.0, 2.0, 2.5, 2.4, 2.6, 2.0, 2.0, 1.0, 1.0]
-    whole, _, rates = run_schedule(losses, epochs=5, schedule_patience=0)
-    first, _, before = run_schedule(losses[: 2 * cut], schedule_patience=0)
-    second = PlateauSchedule(optimizer_of(nn.Linear(1, 1), rate=before[-1]), schedule_interval=2, schedule_patience=0)
-    second.load_state_dict(first.state_dict())
-    _, _, after = run_schedule(losses[2 * cut :], schedule=second)
-    assert before + after == pytest.approx(rates)
-    assert second.state_dict() == whole.state_dict()
 
 
 def validation(value):
@@ -253,7 +126,7 @@ def train(path, max_epochs, *, resume=False, interval=1, members=(), **settings)
     """Trains a tiny network on batches that depend on the iteration alone; returns its members and engine."""
     torch.manual_seed(3 if resume else 0)
     network = nn.Linear(2, 1)
-    optimizer = optimizer_of(network, rate=0.01)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.5)
 
     def step(engine, batch):
         generator = torch.Generator().manual_seed(engine.state.iteration)
@@ -356,7 +229,10 @@ def test_checkpoint_without_settings_is_refused(tmp_path):
         ({"network": nn.Linear(3, 1)}, "size mismatch for weight"),
         ({"network": nn.Bilinear(2, 2, 1)}, "size mismatch for weight"),
         ({"statistics": nn.Linear(1, 1)}, "'statistics'"),
-        ({"optimizer": optimizer_of(nn.Bilinear(2, 2, 1, bias=False))}, "parameter group"),
+        (
+            {"optimizer": torch.optim.SGD(nn.Bilinear(2, 2, 1, bias=False).parameters(), lr=1.0, momentum=0.5)},
+            "parameter group",
+        ),
     ],
 )
 def test_checkpoint_that_does_not_fit_is_one_line(tmp_path, members, reason):
@@ -364,51 +240,3 @@ def test_checkpoint_that_does_not_fit_is_one_line(tmp_path, members, reason):
     with pytest.raises(WeightsError, match=rf"checkpoint\.pt is of another network .*{reason}.*resume with") as caught:
         train(tmp_path / "checkpoint.pt", 2, resume=True, members=members)
     assert "\n" not in str(caught.value)
-
-
-def test_history_records_every_epoch_and_the_best(tmp_path):
-    optimizer = optimizer_of(nn.Linear(1, 1))
-    evaluator = Engine(lambda engine, batch: None)
-    trainer = Engine(lambda engine, batch: {"loss": torch.tensor(1.0 / engine.state.epoch)})
-    dice = iter([0.8, 0.6])
-
-    @evaluator.on(Events.COMPLETED)
-    def measure():
-        evaluator.state.metrics["dice"], evaluator.state.key_metric_name = next(dice), "dice"
-
-    @trainer.on(Events.EPOCH_COMPLETED)
-    def step():
-        optimizer.param_groups[0]["lr"] *= 0.5
-
-    trainer.add_event_handler(Events.EPOCH_COMPLETED(every=2), lambda: evaluator.run([0]))
-    history = TrainingHistory(str(tmp_path / "run"), evaluator, optimizer)
-    Attach(history).attach(trainer)
-    trainer.run([0], max_epochs=4)
-    epochs = [
-        {"epoch": 1, "iteration": 1, "learning_rate": 0.5, "train_loss": 1.0},
-        {"epoch": 2, "iteration": 2, "learning_rate": 0.25, "train_loss": 0.5, "dice": 0.8},
-        {"epoch": 3, "iteration": 3, "learning_rate": 0.125, "train_loss": pytest.approx(1 / 3)},
-        {"epoch": 4, "iteration": 4, "learning_rate": 0.0625, "train_loss": 0.25, "dice": 0.6},
-    ]
-    assert json.loads((tmp_path / "run" / "metrics.json").read_text()) == {"best": epochs[1], "epochs": epochs}
-    with Image.open(tmp_path / "run" / "training.png") as picture:
-        assert (picture.format, min(picture.size) > 100) == ("PNG", True)
-    again = TrainingHistory(str(tmp_path), evaluator, optimizer)
-    again.load_state_dict(history.state_dict())
-    assert again.epochs == history.epochs
-
-
-def test_epochs_are_seeded_by_seed_and_number_alone():
-    def draws(seed, epochs):
-        seen, sampler, transform = [], SimpleNamespace(), SimpleNamespace()
-        sampler.set_epoch = lambda epoch: seen.append(epoch)
-        transform.set_random_state = lambda seed: seen.append(seed)
-        engine = Engine(lambda engine, batch: seen.append(float(torch.rand(()))))
-        engine.data_loader = SimpleNamespace(sampler=sampler)
-        EpochSeeder(seed, transform).attach(engine)
-        engine.run([0], max_epochs=epochs)
-        return [tuple(seen[k : k + 3]) for k in range(0, len(seen), 3)]
-
-    assert draws(1, 3)[:2] == draws(1, 2)
-    assert [epoch for epoch, _, _ in draws(1, 3)] == [1, 2, 3]
-    assert len({value for seed in (1, 2) for _, *values in draws(seed, 3) for value in values}) == 12
