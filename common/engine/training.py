@@ -1,4 +1,4 @@
-"""The trainer of all bundles."""
+"""Makes the trainer of all bundles."""
 
 from __future__ import annotations
 
