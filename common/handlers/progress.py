@@ -1,4 +1,4 @@
-"""What every training keeps of its course: history, learning rate, checkpoint and log."""
+"""Keeps what every training needs of its course: history, learning rate, checkpoint and log."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class TrainingProgress:
 
     Args:
         output_dir: Folder of ``metrics.json``, ``training.png``, ``checkpoint.pt`` and TensorBoard events.
-        evaluator: The validation engine, which is recorded and logged as well.
-        network: What is trained.
+        evaluator: Validation engine, which is recorded and logged as well.
+        network: Network that is trained, perhaps in a data-parallel wrapper.
         optimizer: Optimizer whose learning rate is recorded.
         schedule: A schedule of torch, stepped after every epoch; one that attaches itself is only kept.
         best: Writes the best weights.

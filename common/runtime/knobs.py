@@ -65,7 +65,8 @@ def undescribed_blocks(config: Mapping[str, Any]) -> list[str]:
     """Returns the top-level blocks that take more than one line and hold no sentence on what they do.
 
     Example:
-        >>> undescribed_blocks({"amp": {"a": 1}, "train": {"data": "x" * 120}, "loss": {"_desc_": "y" * 120}})
+        >>> block = {"data": "@dataset_dir", "text": "x" * 120}
+        >>> undescribed_blocks({"amp": {"device": "@device"}, "train": block, "loss": block | {"_desc_": "The loss."}})
         ['train']
     """
     blocks = {key: value for key, value in config.items() if isinstance(value, dict) and _refers(value)}

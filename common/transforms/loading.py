@@ -1,4 +1,4 @@
-"""The first transforms of every workflow: cases are loaded and checked before anything is computed from them."""
+"""Loads and checks cases before anything is computed from them: the first transforms of every workflow."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From logits to what is measured and saved."""
+"""Turns logits into what is measured and saved."""
 
 from __future__ import annotations
 
