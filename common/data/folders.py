@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from ..runtime.listing import NO_FILE, Skipped, count_reasons, walk_files
 from ..runtime.sources import PICTURE_SUFFIXES, VOLUME_SUFFIXES, data_file
 from .cases import Case, case_name, decathlon_scans, file_stem, task_name
 from .endoscopy import is_endoscopy
-from .names import free_name, safe_name
+from .names import folded, free_name, safe_name, with_digest
 
 logger = logging.getLogger(__name__)
 
@@ -94,7 +95,7 @@ def search_folder(
     files = [str(root / file) for file in names if _is_image(root / file, suffixes)]
     tree = find_series(root, known=[*files, *_voxels(files)])
     tree = replace(tree, skipped=[_explain(item, root, suffixes) for item in tree.skipped])
-    cases = [{"image": file, "case": case_name(file)} for file in files]
+    cases = [{"image": file, "case": name} for file, name in zip(files, file_names(files), strict=True)]
     cases += [{"image": item.files, "case": series_name(item.uid)} for item in tree.series]
     cases = [case | {"task": task_name(root)} for case in unique_names(cases)]
     _log(cases, tree.skipped, name)
@@ -129,8 +130,25 @@ def accepted_suffixes(spatial_dims: int) -> tuple[str, ...]:
     return VOLUME_SUFFIXES + (PICTURE_SUFFIXES if spatial_dims == 2 else ())
 
 
+def file_names(files: Sequence[str]) -> list[str]:
+    """Returns the name of the case of every file of a folder.
+
+    Files whose names would be equal, such as ``x.nii`` and ``x.nii.gz``, each get a digest of the file's own name. So
+    no name goes over to another file when one of them is removed.
+
+    Args:
+        files: Paths of files of one folder.
+    """
+    names = [case_name(file) for file in files]
+    number = Counter(map(folded, names))
+    return [
+        with_digest(name, os.path.basename(file)) if number[folded(name)] > 1 else name
+        for file, name in zip(files, names, strict=True)
+    ]
+
+
 def unique_names(cases: Sequence[Case]) -> list[Case]:
-    """Returns the cases with safe names, and a number appended to one that occurs before.
+    """Returns the cases with safe names, and a number appended to one that occurs before, as in several folders.
 
     So no result lies outside ``output_dir``, and none overwrites another, also where file systems ignore case.
     """

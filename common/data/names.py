@@ -48,8 +48,18 @@ def safe_name(name: str) -> str:
         cleaned = f"scan_{cleaned}".strip("_")
     if cleaned == name and not _is_of_the_run(cleaned) and len(cleaned.encode()) <= MAX_BYTES:
         return name
-    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
-    return _append(cleaned, f"_{digest}")
+    return with_digest(cleaned, name)
+
+
+def with_digest(name: str, text: str) -> str:
+    """Returns a name with the digest of a text, by which names that would be equal are told apart.
+
+    Args:
+        name: A name for which a folder can be made.
+        text: Any text, such as a file's name.
+    """
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    return _append(name, f"_{digest}")
 
 
 def free_name(name: str, taken: set[str]) -> str:

@@ -81,7 +81,7 @@ def _read(case: Case, max_voxels: int) -> Tensor | None:
     """The image of a case, none where it cannot be read."""
     try:
         load = LoadScand("image", max_voxels=max_voxels)
-        image = load({key: case[key] for key in ("image", "case") if key in case})["image"]
+        image = load({key: case[key] for key in ("image", "case", "refused") if key in case})["image"]
     except BundleError:
         return None
     return to_ras(image) if image.ndim == 4 else image

@@ -75,8 +75,11 @@ class LoadScand(LoadImaged):
         """Returns ``data`` with every path replaced by a ``(C, H, W[, D])`` float32 ``MetaTensor``.
 
         Raises:
-            ImageError: When a file cannot be read, declares more than ``max_voxels``, or has no valid geometry.
+            ImageError: When a file cannot be read, declares more than ``max_voxels``, or has no valid geometry. Also
+                when the listing's item of the case was refused.
         """
+        if "refused" in data:
+            raise ImageError(f"{scan_name(data)}: {data['refused']}")
         loaded = dict(data)
         for key in self.key_iterator(loaded):
             source = loaded[key]

@@ -56,14 +56,15 @@ def test_modality_is_read_from_the_listing(decathlon_folder, text, modality):
     ("listing", "text"),
     [
         (None, "holds no dataset.json; expected is a Decathlon folder"),
-        ("{", "is no Decathlon listing"),
+        ("{", r"is no Decathlon listing \(no JSON at line 1, column 2\); it needs"),
         ("[]", r"is no Decathlon listing \(it holds a list\); it needs a list 'training'"),
         ("[" * 100_000, r"is no Decathlon listing \(brackets nested too deeply\); it needs a list 'training'"),
         ('{"training": [' * 50_000, "brackets nested too deeply"),
         ('{"labels": {"1' + "0" * 5000 + '": "x"}, "training": ["a"]}', "is no Decathlon listing"),
-        ('{"training": [1e999]}', "it needs a list 'training'"),
-        ('{"training": 3}', "it needs a list 'training'"),
-        ('{"training": [{"label": "b.nii.gz"}]}', "it needs a list 'training'"),
+        ('{"training": 3}', r"is no Decathlon listing \(its 'training' is no list\); it needs a list 'training'"),
+        ('{"modality": "CT", "training": []}', r"\(its 'modality' is not \{number: name\}\); it needs"),
+        ('{"labels": {"x": "y"}, "training": []}', r"\(its 'labels' is not \{number: name\}\); it needs"),
+        ('{"labels": 1' + "0" * 5000 + "}", r"\(it holds a number of too many digits\); it needs"),
         ("{}", "lists no case; its list 'training' is empty"),
         ('{"training": []}', "lists no case; its list 'training' is empty"),
         ('{"test": ["a.nii.gz"]}', "lists no case; its list 'training' is empty"),
@@ -85,7 +86,7 @@ def test_unusable_listing_is_named(tmp_path, listing, text):
 
 def test_listing_of_another_encoding_or_out_of_reach_is_named(tmp_path, monkeypatch):
     (tmp_path / "dataset.json").write_bytes('{"name": "Müller"}'.encode("latin-1"))
-    with pytest.raises(MissingDataError, match=r"is no Decathlon listing \(UnicodeDecodeError"):
+    with pytest.raises(MissingDataError, match=r"is no Decathlon listing \(its text is not UTF-8\)"):
         decathlon_cases(tmp_path)
 
     def refuse(*_, **__):
@@ -104,7 +105,7 @@ def test_class_names_of_a_broken_listing_are_one_line(decathlon_folder, listing)
         class_names(case)
 
 
-MISSING = ["absent.nii.gz", "", ".", "a\0b.nii.gz", "a" * 300 + ".nii.gz", "../absent.nii.gz"]
+MISSING = ["absent.nii.gz", "a\0b.nii.gz", "a" * 300 + ".nii.gz", "../absent.nii.gz"]
 
 
 @pytest.mark.parametrize("name", MISSING, ids=ascii)
@@ -121,6 +122,36 @@ def test_missing_file_is_a_case_for_inference_and_an_error_for_training(decathlo
     assert names(scans_to_segment(str(folder), str(tmp_path / "out"))) == names(cases)
     with pytest.raises(ImageError, match=r"cannot be read \(|holds no DICOM file"):
         LoadScand(["image", "label"])(cases[0])
+
+
+MALFORMED = [
+    ({"label": "b.nii.gz"}, "has no 'image'"),
+    ({"image": None, "label": "b.nii.gz"}, "has null as its image"),
+    ({"image": "a.nii.gz", "label": 7}, "has 7 as its label"),
+    (7, "has 7 as its image"),
+    (float("inf"), "has Infinity as its image"),
+    (None, "has null as its image"),
+    ("", "has an empty text as its image"),
+    (["a.nii.gz"], r'has \["a.nii.gz"\] as its image'),
+    ("imagesTr", "has the folder imagesTr as its image"),
+    (".", r"has the folder \. as its image"),
+]
+
+
+@pytest.mark.parametrize(("item", "fault"), MALFORMED, ids=str)
+def test_malformed_item_is_a_case_for_inference_and_an_error_for_training(decathlon_folder, tmp_path, item, fault):
+    folder = decathlon_folder(training=[{"image": "./imagesTr/a.nii.gz", "label": "./labelsTr/a.nii.gz"}, item])
+    line = rf"item 2 of the list 'training' of .*dataset\.json {fault}; accepted are the path of .*; correct the item$"
+    for refuse in (decathlon_cases, find_scans, lambda root: labeled_cases(str(root), tmp_path)):
+        with pytest.raises(MissingDataError, match=rf"^{line}"):
+            refuse(folder)
+    for cases in (
+        evaluation_cases(str(folder), None, str(tmp_path / "out")),
+        scans_to_segment(str(folder), str(tmp_path / "out")),
+    ):
+        assert names(cases) == ["a", "training_item_2"]
+        with pytest.raises(ImageError, match=rf"^case 'training_item_2': {line}"):
+            LoadScand(["image", "label"], allow_missing_keys=True)(cases[1])
 
 
 def test_missing_folder_is_named(tmp_path):
