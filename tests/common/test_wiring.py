@@ -142,7 +142,7 @@ class TestTraining:
 
         def run(*layers, **settings):
             torch.manual_seed(0)
-            network = nn.Sequential(nn.Linear(2, 1), *layers)
+            network = nn.Sequential(nn.Linear(2, 1), *layers) if layers else nn.Linear(2, 1)
             optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
             schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [1], 0.5)
             evaluator = Engine(lambda _engine, _batch: None)
