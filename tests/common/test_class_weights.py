@@ -154,6 +154,13 @@ def test_statistics_equal_those_of_a_loop_over_voxels():
     assert class_statistics(*batch[:2]).pseudo.tolist() == [0, 0, 0]
 
 
+def test_one_voxel_of_a_class_is_enough_for_its_confidence():
+    weight = ConfidenceDifficultyWeight(2)
+    rows = torch.tensor([[9, 1], [9, 1], [9, 1], [8.1, 0.25], [9, 1]], dtype=torch.float64)
+    weight.update(ClassStatistics(*rows))
+    assert_close(weight.state_dict()["certainty.confidence"], torch.tensor([0.9, 0.25], dtype=torch.float64))
+
+
 @pytest.mark.parametrize("name", ["DisW", "DifW", "CDifW", "CDisW"])
 def test_weights_equal_the_definitions_over_many_steps(name):
     counts = torch.tensor([900, 90, 10])

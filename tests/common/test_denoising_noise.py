@@ -125,6 +125,11 @@ def test_all_zero_slices_stay_zero():
     assert not add_in_foreground(torch.zeros(1, 4, 4), torch.ones(1, 4, 4)).any()
 
 
+def test_noise_is_added_above_the_given_threshold_alone():
+    image = torch.tensor([[[0.05, 0.5]]])
+    assert add_in_foreground(image, torch.ones(1, 1, 2), foreground_threshold=0.1).tolist() == [[[image[0, 0, 0], 1.5]]]
+
+
 def test_foreground_is_the_sum_of_channels():
     image = torch.tensor([[[0.006, 0.01]], [[0.006, 0.0]]])
     assert foreground_mask(image).tolist() == [[[True, False]]]

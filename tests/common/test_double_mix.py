@@ -168,8 +168,11 @@ class TestEveryMixing:
 
     def test_sides_of_different_shape_are_refused(self, name):
         image_u, pseudo_u, image_l, label_l = random_pair()
-        with pytest.raises(ConfigError, match="both sides must have equal shapes"):
+        shapes = [tuple(item.shape) for item in (image_u, pseudo_u, image_l[..., :-1], label_l[..., :-1])]
+        with pytest.raises(ConfigError) as caught:
             make_mixing(name)(image_u, pseudo_u, image_l[..., :-1], label_l[..., :-1], torch.ones(4))
+        text = f"pseudo label {shapes[:2]}, labeled image and label {shapes[2:]}: both sides must have equal shapes"
+        assert text in str(caught.value)
 
 
 def test_class_mix_takes_half_of_the_classes_all_alike():

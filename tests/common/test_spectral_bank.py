@@ -29,6 +29,13 @@ def test_default_c_is_that_of_the_paper():
     assert SignatureBank.fit(LINE).c == 2.5
 
 
+def test_oodm_is_computed_in_double_precision():
+    bank = SignatureBank.fit(LINE)
+    near = np.float32(1 / 3)
+    signature = np.array([near, 2.0], dtype=np.float32)
+    assert bank.oodm(signature) == bank.oodm(signature.astype(np.float64)) == bank.oodm(torch.from_numpy(signature))
+
+
 def test_oodm_is_the_distance_to_the_nearest_signature():
     bank = SignatureBank.fit(LINE)
     assert bank.oodm(torch.tensor([1.0, 2.0])) == 2.0

@@ -48,7 +48,7 @@ MODULES = {
 }
 """Package -> its modules, and the tests that belong to them, below ``tests/common``."""
 FURTHER = {
-    "double_mix": ["test_data_semi_supervised.py", "test_handlers_cotraining.py"],
+    "double_mix": ["test_data_semi_supervised.py", "test_handlers_cotraining.py", "test_preflight.py"],
     "spectral": ["test_bank_rules.py"],
 }
 """Tests that run last."""

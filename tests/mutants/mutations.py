@@ -72,16 +72,21 @@ def variants(node):
         yield ast.IfExp(ast.UnaryOp(ast.Not(), node.test), node.body, node.orelse)
     elif isinstance(node, ast.If):
         yield ast.If(ast.UnaryOp(ast.Not(), node.test), node.body, node.orelse)
-    elif isinstance(node, ast.Return) and node.value is not None:
+    elif isinstance(node, ast.Return) and node.value is not None and ast.unparse(node.value) != "None":
         yield ast.Return(ast.Constant(None))
     elif isinstance(node, ast.Call):
-        for index in range(len(node.keywords)):
+        for index in [place for place, word in enumerate(node.keywords) if not guards(word)]:
             yield ast.Call(node.func, node.args, node.keywords[:index] + node.keywords[index + 1 :])
+
+
+def guards(node):
+    """Whether a keyword finds our own mistakes, as an assertion does, and changes nothing else."""
+    return isinstance(node, ast.keyword) and node.arg == "strict"
 
 
 def silent(node):
     """Whether a node says or names something only: a docstring, a log line, an error, an import."""
-    if isinstance(node, ast.Raise | ast.Import | ast.ImportFrom):
+    if isinstance(node, ast.Raise | ast.Import | ast.ImportFrom) or guards(node):
         return True
     if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
         return ast.unparse(node.value.func).startswith(("logger.", "warnings."))

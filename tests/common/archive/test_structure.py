@@ -141,6 +141,7 @@ def test_entry_listed_twice_is_refused(files, refuse):
     "Refused before they are unpacked.",
 )
 def test_too_much_is_refused(files, refuse, monkeypatch):
+    assert (structure.MAX_FILES, structure.MAX_BYTES, structure.MAX_RATIO) == (5000, 1024**3, 200)
     monkeypatch.setattr(structure, "MAX_FILES", 10)
     assert "accepted are 10 files" in refuse(_zip(files))
     monkeypatch.setattr(structure, "MAX_FILES", 1000)
