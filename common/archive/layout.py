@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile
 
+from .quotes import quoted
+
 _LOCAL = struct.Struct("<4s5H3L2H")
 _CENTRAL = struct.Struct("<4s6H3L5H2L")
 _END = struct.Struct("<4s4H2LH")
@@ -128,11 +130,11 @@ def unpack(content: bytes, entry: Entry, form: Form) -> bytes:
         try:
             unpacked = stream.decompress(packed, entry.size + 1)
         except zlib.error as error:
-            raise BadZipFile(f"{entry.name!r} cannot be unpacked ({error})") from error
+            raise BadZipFile(f"{quoted(entry.name)} cannot be unpacked ({error})") from error
         if not stream.eof or stream.unused_data:
-            raise BadZipFile(f"the packed bytes of {entry.name!r} end elsewhere than its directory says")
+            raise BadZipFile(f"the packed bytes of {quoted(entry.name)} end elsewhere than its directory says")
     if len(unpacked) != entry.size or zlib.crc32(unpacked) != entry.checksum:
-        raise BadZipFile(f"{entry.name!r} has another size or checksum than its directory says")
+        raise BadZipFile(f"{quoted(entry.name)} has another size or checksum than its directory says")
     return unpacked
 
 
@@ -154,12 +156,12 @@ def _read_entry(content: bytes, directory: int, position: int, form: Form) -> tu
     wanted = (b"PK\1\2", made, *shared, checksum, packed_size, size, length, 0, 0, 0, 0, form.attributes, position)
     _compare(fields, wanted, _CENTRAL_FIELDS, name)
     if not raw.isascii():
-        raise BadZipFile(f"the name {name!r} is not of ASCII letters")
+        raise BadZipFile(f"the name {quoted(name)} is not of ASCII letters")
     start = _check_local(content, position, (shared, raw, (checksum, packed_size, size)), form)
     end = start + packed_size
     after = struct.pack("<4s3L", b"PK\7\10", checksum, packed_size, size) if streamed else b""
     if end > len(content) or content[end : end + len(after)] != after:
-        raise BadZipFile(f"{name!r} is cut off, or its sizes differ from those of the directory")
+        raise BadZipFile(f"{quoted(name)} is cut off, or its sizes differ from those of the directory")
     return Entry(name, checksum, packed_size, size, start), directory + length, end + len(after)
 
 
@@ -170,7 +172,7 @@ def _check_local(
     shared, raw, (checksum, packed_size, size) = known
     name, header = raw.decode("ascii"), content[position : position + _LOCAL.size]
     if len(header) < _LOCAL.size:
-        raise BadZipFile(f"the header of {name!r} is cut off")
+        raise BadZipFile(f"the header of {quoted(name)} is cut off")
     fields = _LOCAL.unpack(header)
     extra_length, sizes = 0, (checksum, packed_size, size)
     if form.wide:
@@ -183,7 +185,7 @@ def _check_local(
     if form.streamed:
         extra = struct.pack("<2sH", b"FB", max(extra_length - 4, 0)).ljust(extra_length, b"Z")
     if content[position + _LOCAL.size : start] != raw + extra:
-        raise BadZipFile(f"the header of {name!r} has another name, or extra data")
+        raise BadZipFile(f"the header of {quoted(name)} has another name, or extra data")
     return start
 
 
@@ -191,7 +193,7 @@ def _compare(found: Sequence[bytes | int], wanted: Sequence[bytes | int], names:
     """Refuses a header of which a field is not as it would have been written."""
     for value, expected, name in zip(found, wanted, names, strict=True):
         if value != expected:
-            raise BadZipFile(f"the {name} of {file!r} is {value!r}, expected is {expected!r}")
+            raise BadZipFile(f"the {name} of {quoted(file)} is {quoted(value)}, expected is {quoted(expected)}")
 
 
 def _end(form: Form, count: int, length: int, place: int) -> bytes:

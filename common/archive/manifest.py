@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..errors import ArchiveError
+from .quotes import MAX_REASON, cut, quoted
 
 NAME = "manifest.json"
 FORMAT = 1
@@ -95,10 +96,11 @@ class Manifest:
             checks += [(_DIGEST, digest) for digest in manifest.files.values()]
             wrong = [text for pattern, text in checks if not pattern.fullmatch(text)]
             if wrong or not all(requires.values()):
-                raise ValueError(f"{wrong[:1]} is not accepted")
+                raise ValueError(f"{quoted(wrong[:1])} is not accepted")
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            reason = " ".join(str(error).split())
-            raise ArchiveError(f"{where}: {NAME} is no manifest ({reason}); get the archive again") from error
+            raise ArchiveError(
+                f"{where}: {NAME} is no manifest ({cut(str(error), MAX_REASON)}); get the archive again"
+            ) from error
         return manifest
 
 

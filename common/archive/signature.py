@@ -14,24 +14,22 @@ logger = logging.getLogger(__name__)
 SUFFIX = ".sig"
 
 
-def sign(file: str, private_key: str) -> None:
+def write_signature(content: bytes, file: str, private_key: str) -> None:
     """Writes the signature of an archive beside it, as ``<file>.sig``.
 
-    Keys are made with ``openssl genpkey -algorithm ed25519 -out private.pem`` and
-    ``openssl pkey -in private.pem -pubout -out public.pem``.
-
     Args:
+        content: Bytes of the archive, which were checked.
         file: Path of the archive.
         private_key: Path of an Ed25519 private key in PEM form, without a passphrase.
 
     Raises:
-        MissingDataError: When a file does not exist.
+        MissingDataError: When the key does not exist.
         SignatureError: When the key cannot be used.
         OutputError: When the signature cannot be written.
     """
     key = _load_key(private_key, private=True)
     target = f"{file}{SUFFIX}"
-    signature = key.sign(_read(file, "archive"))
+    signature = key.sign(content)
     with write_atomically(target) as temporary:
         temporary.write_bytes(signature)
     logger.info("%s written; give it away beside the archive, and the public key by another way", target)

@@ -21,6 +21,7 @@ from zipfile import BadZipFile
 from ..errors import ArchiveError
 from ..runtime.hashing import tensors_digest
 from .layout import TORCH, Form, read_entries, unpack
+from .quotes import MAX_REASON, cut, quoted
 from .structure import MAX_BYTES
 
 STORAGES = {
@@ -239,8 +240,9 @@ def refuse(where: str, reason: str, cause: BaseException | None = None) -> NoRet
     Raises:
         ArchiveError: Always.
     """
-    text = " ".join(reason.split())
-    raise ArchiveError(f"{where} holds more than tensors or is damaged ({text}); do not load it") from cause
+    raise ArchiveError(
+        f"{where} holds more than tensors or is damaged ({cut(reason, MAX_REASON)}); do not load it"
+    ) from cause
 
 
 def read_stored(content: bytes, form: Form) -> dict[str, bytes]:
@@ -269,7 +271,7 @@ def _read_records(content: bytes) -> tuple[bytes, dict[str, bytes]]:
     storages = {name.removeprefix("data/"): data for name, data in records.items() if _STORAGE.fullmatch(name)}
     for name in records.keys() - {f"data/{key}" for key in storages}:
         if name not in _NOTES or not re.fullmatch(_NOTES[name], records[name]):
-            raise ValueError(f"it holds {name!r}, which weights have no use for")
+            raise ValueError(f"it holds {quoted(name)}, which weights have no use for")
     if len(pickled) > MAX_PICKLE:
         raise ValueError("its pickle is too large")
     return pickled, storages

@@ -1,4 +1,4 @@
-"""Verifies and installs an archive, before anything in it is parsed as a config or run."""
+"""Verifies, installs and signs an archive, before anything in it is parsed as a config or run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from ..errors import ArchiveError, MissingDataError, OutputError
 from .bank import bank_weights_digest
 from .kinds import check_kind
 from .manifest import NAME, Manifest
-from .signature import check_signature
+from .quotes import cut
+from .signature import check_signature, write_signature
 from .structure import MAX_BYTES, read_files
 from .tensors import state_digest
 from .versions import check_versions
@@ -70,25 +71,36 @@ def read_archive(file: str, *, public_key: str | None = None, ignore_versions: b
         ArchiveError: Naming what is wrong.
         SignatureError: When there is no valid signature.
     """
+    content = _content(file)
+    # An empty name, as of a shell variable that is not set, must not pass for no wish to check.
+    if public_key is not None:
+        check_signature(content, str(file), str(public_key))
+    archive = _checked(content, Path(file).name)
+    if not ignore_versions:
+        check_versions(archive.manifest.requires, Path(file).name)
+    return archive
+
+
+def _content(file: str) -> bytes:
+    """The bytes of an archive: whatever happens to the file meanwhile, these are checked and used."""
     path = Path(file)
     if not path.is_file():
         what = "is no file" if path.exists() else "does not exist"
         raise MissingDataError(f"archive {file} {what}; give a bundle's .zip file")
     if path.stat().st_size > MAX_BYTES:
         raise ArchiveError(f"{file} has {path.stat().st_size} bytes; an archive has at most {MAX_BYTES}")
-    content = path.read_bytes()
-    # An empty name, as of a shell variable that is not set, must not pass for no wish to check.
-    if public_key is not None:
-        check_signature(content, str(file), str(public_key))
-    named = read_files(content, path.name)
+    return path.read_bytes()
+
+
+def _checked(content: bytes, where: str) -> Archive:
+    """What an archive of these bytes holds, after every check that depends on nothing but them."""
+    named = read_files(content, where)
     top = next(iter(named)).split("/")[0]
     files = {name.removeprefix(f"{top}/"): data for name, data in named.items()}
-    manifest = _check_manifest(files, top, path.name)
+    manifest = _check_manifest(files, top, where)
     for name, data in files.items():
-        check_kind(name, data, path.name)
-    _check_tensors(files, path.name)
-    if not ignore_versions:
-        check_versions(manifest.requires, path.name)
+        check_kind(name, data, where)
+    _check_tensors(files, where)
     return Archive(manifest, files)
 
 
@@ -105,6 +117,28 @@ def verify(file: str, public_key: str | None = None, ignore_versions: bool = Fal
     """
     archive = read_archive(file, public_key=public_key, ignore_versions=ignore_versions)
     logger.info("%s", _passed(archive, public_key, ignore_versions))
+
+
+def sign(file: str, private_key: str) -> None:
+    """Checks an archive and writes its signature beside it, as ``<file>.sig``.
+
+    The checks are those of :func:`verify`, but for the signature and for the versions of packages that are installed:
+    who signs need not have them. Keys are made with ``openssl genpkey -algorithm ed25519 -out private.pem`` and
+    ``openssl pkey -in private.pem -pubout -out public.pem``.
+
+    Args:
+        file: Path of the archive.
+        private_key: Path of an Ed25519 private key in PEM form, without a passphrase.
+
+    Raises:
+        MissingDataError: When a file does not exist.
+        ArchiveError: Naming what is wrong with the archive.
+        SignatureError: When the key cannot be used.
+        OutputError: When the signature cannot be written.
+    """
+    content = _content(file)
+    _checked(content, Path(file).name)
+    write_signature(content, str(file), str(private_key))
 
 
 def install(
@@ -162,11 +196,13 @@ def _check_manifest(files: Mapping[str, bytes], top: str, where: str) -> Manifes
         raise ArchiveError(f"{where} has no {top}/{NAME}; it was not made by 'make zips', or is incomplete")
     manifest = Manifest.from_json(files[NAME], where)
     if manifest.name != top:
-        raise ArchiveError(f"{where}: the manifest is of {manifest.name}, the folder is {top}; get the archive again")
+        raise ArchiveError(
+            f"{where}: the manifest is of {cut(manifest.name)}, the folder is {cut(top)}; get the archive again"
+        )
     listed, there = manifest.files.keys(), files.keys() - {NAME}
     if listed != there:
         absent, added = sorted(listed - there)[:1], sorted(there - listed)[:1]
-        what = f"{absent[0]} is missing" if absent else f"{added[0]} is not in the manifest"
+        what = f"{cut(absent[0])} is missing" if absent else f"{added[0]} is not in the manifest"
         raise ArchiveError(f"{where}: {what}; the archive is incomplete or was changed: get it again")
     for path, digest in manifest.files.items():
         if hashlib.sha256(files[path]).hexdigest() != digest:
@@ -181,7 +217,9 @@ def _check_manifest(files: Mapping[str, bytes], top: str, where: str) -> Manifes
     except (ValueError, LookupError, TypeError, RecursionError) as error:
         raise ArchiveError(f"{where}: configs/metadata.json tells no version; it is no whole bundle") from error
     if version != manifest.version:
-        raise ArchiveError(f"{where}: version {version} in its metadata, {manifest.version} in its manifest")
+        raise ArchiveError(
+            f"{where}: version {cut(str(version))} in its metadata, {cut(manifest.version)} in its manifest"
+        )
     return manifest
 
 

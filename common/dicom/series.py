@@ -53,8 +53,8 @@ SLICE_TAGS = (
 )  # fmt: skip
 """All that is kept of a slice: what geometry, pixels, rescaling and modality need, and nothing of the patient."""
 
-PATIENT_TAGS = ("PatientID", "PatientName")
-"""What tells patients apart: the first of these that a slice has. Only a digest of it is kept, and never passed on."""
+PATIENT_TAGS = ("PatientID", "PatientName", "PatientBirthDate", "PatientSex")
+"""What tells patients apart, each on its own. Only digests of the values are kept, and never passed on."""
 
 UNSPECIFIED = ("", "US")
 """Rescale types that name no unit; with one, as Hounsfield units, numbers mean the same however they are shown."""
@@ -121,7 +121,7 @@ def quiet_pydicom() -> None:
 def read_slice(file: str | Path, **kwargs: Any) -> Any:
     """Returns the pydicom data set of one file, reduced to ``SLICE_TAGS``; its pixels are not decoded yet.
 
-    Its attribute ``patient`` is a digest that differs between patients, empty where the file names none.
+    Its attribute ``patient`` holds a digest for each of ``PATIENT_TAGS``, empty where the file has no value.
 
     Args:
         file: Path of the file.
@@ -139,15 +139,20 @@ def read_slice(file: str | Path, **kwargs: Any) -> Any:
     return slice_
 
 
-def _take_patient(slice_: Any) -> str:
-    """A digest of what tells the patient of a slice apart; the attributes themselves are removed."""
-    # As they are in the file: damaged ones cannot be converted.
-    values = [str(slice_.get_item(name).value or "") if name in slice_ else "" for name in PATIENT_TAGS]
+def _take_patient(slice_: Any) -> tuple[str, ...]:
+    """Digests of what tells the patient of a slice apart; the attributes themselves are removed."""
+    digests = []
     for name in PATIENT_TAGS:
+        # As it is in the file: a damaged value cannot be converted.
+        value = slice_.get_item(name).value if name in slice_ else None
+        text = (value.decode("latin-1") if isinstance(value, bytes) else str(value or "")).strip("\0 ")
+        if name == "PatientName":
+            # Devices write one name with and without empty components, and in either case.
+            text = "^".join(part.strip() for part in text.upper().split("^")).rstrip("^=")
+        digests.append(hashlib.sha256(text.encode()).hexdigest() if text else "")
         if name in slice_:
             delattr(slice_, name)
-    named = next((value for value in values if value), "")
-    return hashlib.sha256(named.encode()).hexdigest() if named else ""
+    return tuple(digests)
 
 
 def check_inflated(file: str | Path) -> None:

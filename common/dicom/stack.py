@@ -37,7 +37,8 @@ def order_slices(slices: Sequence[Any], where: str) -> list[Any]:
     Neither of MONAI's DICOM readers does: they interleave two series and average over a missing slice in silence.
 
     Args:
-        slices: Slices as pydicom data sets, with a digest of the patient as ``patient`` where there is one.
+        slices: Slices as pydicom data sets, with digests of the patient's attributes as ``patient``, as
+            ``read_slice`` returns them.
         where: Name of the series in messages.
 
     Raises:
@@ -83,7 +84,7 @@ def _check_identity(slices: Sequence[Any], where: str) -> None:
             f"{where}: slices of different {', '.join(differing)}; slices of a series have these in common: export "
             "each study, and each kind of image, as a series of its own"
         )
-    if len({getattr(slice_, "patient", "") for slice_ in slices}) > 1:
+    if _several_patients([getattr(slice_, "patient", ()) for slice_ in slices]):
         raise DicomError(
             f"{where}: slices of different patients under one SeriesInstanceUID; export each patient's series again"
         )
@@ -96,6 +97,14 @@ def _check_identity(slices: Sequence[Any], where: str) -> None:
             f"{where}: {instances[repeated[0]]} files of one slice{instance_text(repeated[0])}; remove copies, or "
             "export the series again if they differ"
         )
+
+
+def _several_patients(patients: Sequence[tuple[str, ...]]) -> bool:
+    """Whether values of an attribute differ, or some slices lack the number, or without any the name, of others."""
+    columns = zip(*patients, strict=True)
+    # The first two, number and name, identify; the others may be missing from some slices.
+    identified = {next(filter(None, patient[:2]), "") for patient in patients}
+    return len(identified) > 1 or any(len(set(filter(None, column))) > 1 for column in columns)
 
 
 def instance_text(uid: str) -> str:

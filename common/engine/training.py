@@ -11,6 +11,7 @@ from monai.handlers import CheckpointLoader
 
 from ..handlers import TrainingProgress
 from ..runtime.distributed import is_cuda
+from ..runtime.reasons import plain_training_errors
 
 
 class Trainer(SupervisedTrainer):
@@ -37,6 +38,15 @@ class Trainer(SupervisedTrainer):
         own: dict[str, Any] = {"decollate": False, "optim_set_to_none": True, "amp": is_cuda(device)}
         own["amp_kwargs"] = {"dtype": torch.bfloat16}
         super().__init__(device=device, train_handlers=[*self.train_handlers, progress], **(own | settings))
+
+    def run(self) -> None:
+        """Trains.
+
+        Raises:
+            ConfigError: When the patches are too small for the network.
+        """
+        with plain_training_errors():
+            super().run()
 
     @property
     def given_weights(self) -> list[str]:

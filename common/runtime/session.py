@@ -14,10 +14,10 @@ from monai.utils import set_determinism
 
 from ..errors import one_line
 from .distributed import is_cuda, is_main_process
-from .interrupts import Interrupted, watch_signals
+from .interrupts import watch_signals
 from .logs import escape_logs, escaped_lines
 from .options import check_options
-from .reasons import find_bundle_error
+from .reasons import find_bundle_error, find_interruption
 
 
 def start_session(seed: int, *, distributed: bool = False, device: str | torch.device = "cpu") -> None:
@@ -59,10 +59,11 @@ def report_error(kind: type[BaseException], error: BaseException, traceback: Tra
     Raises:
         SystemExit: After an interruption, whose exit status Python would not know.
     """
-    if isinstance(error, Interrupted):
+    interruption = find_interruption(error)
+    if interruption is not None:
         if is_main_process():
-            sys.stderr.write(f"{one_line(str(error))}\n")
-        raise SystemExit(error.status)
+            sys.stderr.write(f"{one_line(str(interruption))}\n")
+        raise SystemExit(interruption.status)
     own = find_bundle_error(error)
     if own is None or os.environ.get("BUNDLE_TRACEBACK"):
         sys.stderr.write(escaped_lines("".join(format_exception(kind, error, traceback))))

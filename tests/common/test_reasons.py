@@ -6,8 +6,8 @@ from monai.data import MetaTensor
 from monai.transforms import Orientation
 from torch import nn
 
-from common.errors import ImageError
-from common.runtime.reasons import GEOMETRY, MEMORY, SMALL, plain_reason
+from common.errors import ConfigError, ImageError
+from common.runtime.reasons import GEOMETRY, MEMORY, SMALL, plain_reason, plain_training_errors
 
 
 def turn(affine):
@@ -53,3 +53,24 @@ def test_our_own_words_are_kept_and_unforeseen_ones_are_told_to_report():
     assert plain_reason(error) == "case 'a': image is broken; copy it again"
     text = plain_reason(ZeroDivisionError("by\nzero"))
     assert text.startswith("it cannot be segmented for a reason that is not foreseen (ZeroDivisionError: by zero); ")
+
+
+@pytest.mark.parametrize("cause", ["one voxel", "one value", "no window", "kernel"])
+def test_training_with_patches_that_shrink_to_nothing_names_the_option(cause):
+    with (
+        pytest.raises(
+            ConfigError, match=r"^training: the patches are too small .* raise roi_size, .* spacing"
+        ) as caught,
+        plain_training_errors(),
+    ):
+        CAUSES[cause][0]()
+    assert isinstance(caught.value.__cause__, ValueError | RuntimeError)
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("other"), RuntimeError("other"), ImageError("more than 1 value per channel")]
+)
+def test_other_errors_of_a_training_stay(error):
+    with pytest.raises(type(error)) as caught, plain_training_errors():
+        raise error
+    assert caught.value is error

@@ -12,6 +12,7 @@ from torch.testing import assert_close
 
 from common.denoising import LoadSliced, SliceDataset, SliceLoading, same_slices
 from common.engine.training import Trainer
+from common.errors import ConfigError
 from common.handlers import BestWeights, TrainingProgress
 from common.metrics.validation import mean_dice, mean_metric, soft_dice
 from common.runtime.weights import save_atomically
@@ -139,9 +140,9 @@ class TestTraining:
     def train(self, tmp_path):
         """Trains for two epochs; gives the trainer."""
 
-        def run(**settings):
+        def run(*layers, **settings):
             torch.manual_seed(0)
-            network = nn.Linear(2, 1)
+            network = nn.Sequential(nn.Linear(2, 1), *layers) if layers else nn.Linear(2, 1)
             optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
             schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [1], 0.5)
             evaluator = Engine(lambda _engine, _batch: None)
@@ -156,6 +157,11 @@ class TestTraining:
             return trainer
 
         return run
+
+    def test_patches_that_are_too_small_end_it_with_an_error_of_ours(self, train):
+        # The pooling leaves the normalization with one value.
+        with pytest.raises(ConfigError, match="raise roi_size"):
+            train(nn.Unflatten(0, (1, 2)), nn.MaxPool2d((2, 1)), nn.Flatten(1), nn.BatchNorm1d(1))
 
     def test_every_epoch_is_recorded_before_the_rate_falls(self, train, tmp_path):
         train()

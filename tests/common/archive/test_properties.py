@@ -35,6 +35,7 @@ def check(tmp_path):
             text = "organ.zip"
         assert text.startswith("organ.zip")
         assert "\n" not in text
+        assert len(text) < 400
         assert list(file.parent.iterdir()) == [file]
         assert file.read_bytes() == content
         return files

@@ -32,12 +32,18 @@ FOLDER = "DOE^JANE_P4711/19600102_A0815"
 @pytest.fixture
 def named(export):
     """The export with a patient's attributes everywhere, some of them not even valid."""
-    for index, path in enumerate(export.slices(f"{FOLDER}/JANE", **TAGS)):
-        content = Path(path).read_bytes()
-        bad = [(b"19600102", b"1960DOE!"), (b"DOE^JANE", b"DOE\xff\xfe\x80\x81\x82")][index % 2]
-        assert bad[0] in content
-        Path(path).write_bytes(content.replace(*bad))
+    for path in export.slices(f"{FOLDER}/JANE", **TAGS):
+        make_invalid(path)
     return export
+
+
+def make_invalid(path):
+    """Gives a slice a date of birth and a name that are not valid, the same in every slice: it is one patient."""
+    content = Path(path).read_bytes()
+    for bad in ((b"19600102", b"1960DOE!"), (b"DOE^JANE", b"DOE\xff\xfe\x80\x81\x82")):
+        assert bad[0] in content
+        content = content.replace(*bad)
+    Path(path).write_bytes(content)
 
 
 def secrets_in(text):
@@ -52,8 +58,8 @@ def spoil(export, how):
         "gap": lambda: os.unlink(files[1]),
         "pixels": lambda: export.shorten(files[2], 20),
         "vanished": lambda: None,
-        "copy that differs": lambda: export.image(
-            f"{folder}/JANE2", 9, SOPInstanceUID=export.instance(files[1]), **TAGS
+        "copy that differs": lambda: make_invalid(
+            export.image(f"{folder}/JANE2", 9, SOPInstanceUID=export.instance(files[1]), **TAGS)
         ),
         "compressed": lambda: export.slices(
             folder, syntax=JPEGLosslessSV1, PixelData=encapsulate([b"\xff\xd8\xff\xd9"]), **TAGS

@@ -62,18 +62,52 @@ PATIENTS = {
     "other number": [{"PatientID": "P1"}, {"PatientID": "P2"}],
     "one without a number": [{"PatientID": "P1", "PatientName": "DOE^JANE"}, {"PatientID": ...}],
     "other name": [{"PatientName": "DOE^JANE"}, {"PatientName": "ROE^RICHARD"}],
-}
+    "other name under one number": [
+        {"PatientID": "ANON", "PatientName": "DOE^JANE"}, {"PatientID": "ANON", "PatientName": "ROE^RICHARD"},
+    ],
+    "other date of birth": [
+        {"PatientID": "ANON", "PatientBirthDate": "19700102"}, {"PatientID": "ANON", "PatientBirthDate": "19810304"},
+    ],
+    "other sex": [{"PatientID": "ANON", "PatientSex": "F"}, {"PatientID": "ANON", "PatientSex": "M"}],
+    "only a date of birth": [{"PatientBirthDate": "19700102"}, {"PatientBirthDate": "19810304"}],
+    "only a sex": [{"PatientSex": "F"}, {"PatientSex": "M"}],
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("each", PATIENTS.values(), ids=PATIENTS)
 @pytest.mark.tried("DICOM", "Slices of two patients under one series", "A row with the reason, without their names.")
 def test_two_patients_under_one_series_uid_are_refused_without_their_names(series, load, each):
-    each = [{"PatientID": "", "PatientName": ""} | tags for tags in (each[0], *[each[1]] * 3)]
+    each = [{"PatientID": "", "PatientName": ""} | tags for tags in (each[0], each[0], each[1], each[1])]
     folder = series(each=each)
     assert len(find_scans(folder)) == 1
     with pytest.raises(DicomError, match="slices of different patients under one SeriesInstanceUID") as caught:
         load(folder)
-    assert not [word for word in ("P1", "P2", "DOE", "ROE") if word in str(caught.value)]
+    assert not [word for word in ("P1", "P2", "DOE", "ROE", "ANON", "1970", "1981") if word in str(caught.value)]
+
+
+ONE_PATIENT = {
+    "all equal": {"PatientID": "ANON", "PatientName": "DOE^JANE", "PatientBirthDate": "19700102", "PatientSex": "F"},
+    "none": {"PatientID": ..., "PatientName": ..., "PatientBirthDate": ..., "PatientSex": ...},
+    "all empty": {"PatientID": "", "PatientName": "", "PatientBirthDate": "", "PatientSex": ""},
+}
+
+
+@pytest.mark.parametrize("tags", ONE_PATIENT.values(), ids=ONE_PATIENT)
+def test_slices_of_one_patient_or_of_none_are_read(series, load, tags):
+    assert load(series(**tags)).shape == (1, 6, 4, 4)
+
+
+SAME_NAME = ("DOE^JANE^", "DOE^JANE^^^", "Doe^Jane", " DOE ^JANE ")
+
+
+@pytest.mark.parametrize("name", SAME_NAME)
+def test_one_name_is_one_name_however_it_is_padded(series, load, name):
+    assert load(series(each=[{"PatientName": name}], PatientName="DOE^JANE")).shape == (1, 6, 4, 4)
+
+
+def test_slices_may_lack_the_date_of_birth_and_sex_of_others(series, load):
+    each = [{"PatientBirthDate": "19700102", "PatientSex": "F"}, {"PatientBirthDate": "", "PatientSex": ...}]
+    assert load(series(each=each, PatientID="ANON")).shape == (1, 6, 4, 4)
 
 
 def test_one_patient_is_one_patient_however_often_the_name_is_mistyped(series, load):
