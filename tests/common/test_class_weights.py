@@ -270,6 +270,14 @@ def test_statistics_survive_a_checkpoint(name, tmp_path):
     assert_close(other.update(batch), weight.update(batch), rtol=0, atol=0)
 
 
+def test_momentum_is_that_of_the_shares():
+    statistics = statistics_of(truth=[4.0, 4, 4], confidence=[2.0, 2.0, 2.0], pseudo=[100.0, 10, 1])
+    plain = DistributionWeight(3, torch.tensor([10, 10, 10]), momentum=0.0)
+    weighted = ConfidenceDistributionWeight(3, torch.tensor([10, 10, 10]), beta=0.0, momentum=0.0)
+    assert_close(weighted.update(statistics), plain.update(statistics))
+    assert_close(plain.weight, torch.tensor([0.0, 0.5, 1.0]), atol=1e-6, rtol=0, check_dtype=False)
+
+
 def test_confidence_multiplies_the_distribution():
     """A class of which the network is sure weighs less."""
     weight = ConfidenceDistributionWeight(3, torch.tensor([10, 10, 10]))

@@ -73,6 +73,12 @@ def test_transform_adds_the_score_by_a_denoiser_with_its_weights(tmp_path, thres
     assert item["image"] is image
 
 
+def test_foreground_is_what_exceeds_the_given_threshold():
+    image = torch.full((1, 1, 16, 16), 0.5)
+    assert anomaly_score(image, image + 1, foreground_threshold=0.4).max() == 1
+    assert not anomaly_score(image, image + 1, foreground_threshold=0.6).any()
+
+
 def test_nothing_outside_the_foreground_counts():
     image = torch.zeros(1, 3, 16, 16)
     assert not anomaly_score(image, image + 5).any()
