@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import signal
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -207,17 +208,23 @@ def states_of_two_processes(run_command, tmp_path):
 
 
 @pytest.fixture
-def train_on(bundle, fail_config, tmp_path):
-    """Trains on a folder, which must fail; returns the error after checking that no weights were left."""
+def fail_training(fail_config, tmp_path):
+    """Trains a bundle on a folder, which must fail; returns the error after checking that no weights were left."""
 
-    def start(folder, **settings):
+    def start(bundle, folder, names="train.json", **settings):
         settings = {"dataset_dir": folder, "output_dir": tmp_path / "out", "model_dir": tmp_path / "m"} | settings
-        error = fail_config(bundle, "train.json", **settings)
+        error = fail_config(bundle, names, **settings)
         assert not list(tmp_path.rglob("*.pt"))
         assert not leftovers(tmp_path)
         return error
 
     return start
+
+
+@pytest.fixture
+def train_on(bundle, fail_training):
+    """Trains the bundle of a test on a folder, see :func:`fail_training`."""
+    return partial(fail_training, bundle)
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 """Scans and trainings of ``double_mix`` that tests of several files share."""
 
+from functools import partial
+
 import pytest
 
 from tests.bundles.double_mix.organs import BUNDLE, relabel
@@ -27,13 +29,6 @@ def train(run_config, folder, tmp_path):
 
 
 @pytest.fixture
-def fail(fail_config, folder, tmp_path):
-    """Trains with settings that must fail; returns the error after checking that no weights were left."""
-
-    def start(**settings):
-        given = {"dataset_dir": folder, "output_dir": tmp_path / "out", "model_dir": tmp_path / "m"}
-        error = fail_config(BUNDLE, settings.pop("names", "train.json"), **(given | settings))
-        assert not list(tmp_path.rglob("*.pt"))
-        return error
-
-    return start
+def fail(fail_training, folder):
+    """Trains with settings that must fail, see ``fail_training``."""
+    return partial(fail_training, BUNDLE, folder)
