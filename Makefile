@@ -16,7 +16,7 @@ setup: .venv/ready ## create .venv and install requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@
 
-demo: setup ## train on phantom scans, fit the signature bank, judge known and strange scans
+demo: setup ## train on phantom scans, fit the signature bank, judge in- and out-of-distribution scans
 	$(RUN) bundles/spectral_ood/configs/train.json --output_dir $(DEMO) --max_epochs 10 --val_interval 2 \
 		--batch_size 2 --learning_rate 0.002 --phantom_cases 10
 	$(RUN) bundles/spectral_ood/configs/inference.json --model_dir $(DEMO)/models --output_dir $(DEMO)/inference
@@ -37,10 +37,14 @@ test-gpu: setup ## the tests that need a CUDA device
 
 test-label: export MONAILABEL_PYTHON := $(CURDIR)/.venv-label/bin/python
 test-label: setup .venv-label/ready ## the tests with the real server of MONAI Label
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests/label
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile tests/label
 
-.venv-encoders/ready: requirements-encoders.txt requirements.txt
+PACKAGES := python -c "import sysconfig; print(sysconfig.get_path('purelib'))"
+
+# Beside the packages of .venv, which are not installed twice.
+.venv-encoders/ready: .venv/ready requirements-encoders.txt
 	$(PYTHON) -m venv .venv-encoders
+	$(BIN)/$(PACKAGES) > "$$(.venv-encoders/bin/$(PACKAGES))/shared.pth"
 	.venv-encoders/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-encoders.txt
 	touch $@
 
@@ -51,11 +55,13 @@ test-encoders: .venv-encoders/ready ## the tests of the networks of segmentation
 
 check: format-check lint types verify ## format, lint, types, bundle verification
 
-format: setup ## format the code
+format: setup ## format code and configs
 	$(BIN)/ruff format common bundles tests
+	$(BIN)/python -m common format
 
 format-check: setup
 	$(BIN)/ruff format --check common bundles tests
+	$(BIN)/python -m common format --check
 
 lint: setup ## lint the code
 	$(BIN)/ruff check common bundles tests
@@ -64,15 +70,23 @@ types: setup ## check the types
 	$(BIN)/mypy
 
 verify: setup ## verify every bundle
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/bundles/test_contract.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/bundles/test_contract.py tests/bundles/test_contract_configs.py
 
 zips: setup ## dist/<bundle>_v<version>.zip and dist/SHA256SUMS
 	$(BIN)/python -m common zips
 
 bench: setup ## the benchmarks: ratios within one run
-	$(BIN)/python -m common bench
+	$(BIN)/python -m tests.benchmarks
+
+mutants: setup ## how many small changes of the code the tests notice, of a random sample
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.mutants
+
+FUZZED := tests/fuzzing tests/common/archive/test_properties.py
+
+fuzz: setup ## hostile files at random, another choice and many more than in the tests; takes up to an hour
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --hypothesis-profile=long $(FUZZED)
 
 clean: ## remove what the other targets made
 	rm -rf .venv .venv-label .venv-encoders dist bundles/*/output .pytest_cache .mypy_cache .ruff_cache
 
-.PHONY: help setup demo test test-gpu test-label test-encoders check format format-check lint types verify zips bench clean
+.PHONY: help setup demo test test-gpu test-label test-encoders check format format-check lint types verify zips bench mutants fuzz clean

@@ -1,4 +1,4 @@
-"""Commands of the shared package: ``python -m common <command>``."""
+"""Runs the commands of the shared package: ``python -m common <command>``."""
 
 from __future__ import annotations
 
@@ -8,12 +8,16 @@ import sys
 import fire
 
 from .archive import build_archives, install, sign, verify
-from .bench import run_benchmarks
+from .experiments.report import write_report
+from .runtime.json_format import format_configs
+from .runtime.knobs import write_knobs_pages
 from .runtime.session import report_error
 
 COMMANDS = {
-    "bench": run_benchmarks,
+    "format": format_configs,
     "install": install,
+    "knobs": write_knobs_pages,
+    "report": write_report,
     "sign": sign,
     "verify": verify,
     "zips": build_archives,

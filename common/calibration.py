@@ -1,4 +1,4 @@
-"""Calibration of predicted probabilities near the surface of a structure.
+"""Measures the calibration of predicted probabilities near the surface of a structure.
 
 Karimi and Gholipour, IEEE Trans. Artif. Intell. 4(2), 2023, section III-E; bins and band as fixed in this project.
 """
@@ -19,17 +19,17 @@ def calibration_bins(prob: Tensor, target: Tensor, *, num_bins: int = 10, mask: 
     """Returns what happened in every bin of predicted probability.
 
     Args:
-        prob: predicted foreground probability, any shape, in [0, 1].
-        target: ground truth of the same shape, zero or one.
-        num_bins: K, equal-width bins; the bin of p is ``min(floor(K * p), K - 1)``.
-        mask: voxels that count; all by default.
+        prob: Predicted foreground probability of any shape, in [0, 1].
+        target: Ground truth of the same shape, zero or one.
+        num_bins: Number of equal-width bins K, 10 by default; the bin of p is ``min(floor(K * p), K - 1)``.
+        mask: Mask of the same shape, nonzero at the voxels that count; all count by default.
 
     Returns:
         ``(3, num_bins)`` float64: number of voxels, sum of probabilities, number of foreground voxels. Such sums may be
         added over cases.
 
     Raises:
-        ConfigError: when shapes differ or a probability lies outside [0, 1].
+        ConfigError: When shapes differ or a probability lies outside [0, 1].
     """
     if prob.shape != target.shape or (mask is not None and mask.shape != prob.shape):
         raise ConfigError(f"prob {tuple(prob.shape)}, target {tuple(target.shape)} and mask must have equal shapes")
@@ -56,20 +56,20 @@ def calibration_error(
 ) -> tuple[float, float]:
     """Returns the expected and the maximum calibration error.
 
-    ``ECE = sum_k |S_k| / N * |acc_k - conf_k|`` and ``MCE = max_k |acc_k - conf_k|`` over bins that are not empty,
-    where ``conf_k`` is the mean predicted foreground probability in bin k and ``acc_k`` the share of foreground there.
+    ``ECE = sum_k |S_k| / N * |acc_k - conf_k|`` and ``MCE = max_k |acc_k - conf_k|`` over bins that are not empty. Here
+    ``conf_k`` is the mean predicted foreground probability in bin k, and ``acc_k`` the share of foreground there.
 
     Args:
-        prob: predicted foreground probability, any shape, in [0, 1].
-        target: ground truth of the same shape, zero or one.
-        num_bins: K; 10 in this project.
-        mask: voxels that count, see :func:`boundary_band`; all by default.
+        prob: Predicted foreground probability of any shape, in [0, 1].
+        target: Ground truth of the same shape, zero or one.
+        num_bins: Number of equal-width bins K; 10 by default.
+        mask: Mask of the same shape, nonzero at the voxels that count, see :func:`boundary_band`; all count by default.
 
     Returns:
         ``(ECE, MCE)`` in [0, 1], lower is better; NaN for both where no voxel counts.
 
     Raises:
-        ConfigError: when shapes differ or a probability lies outside [0, 1].
+        ConfigError: When shapes differ or a probability lies outside [0, 1].
 
     Example:
         >>> ece, mce = calibration_error(torch.tensor([0.9, 0.9, 0.1, 0.1]), torch.tensor([1, 0, 0, 0]))
@@ -86,8 +86,8 @@ def boundary_band(label: Tensor, width: float = 10) -> Tensor:
     voxel, in voxels.
 
     Args:
-        label: ``(H, W[, D])``, nonzero in the structure.
-        width: in voxels; 10 in the paper.
+        label: Label ``(H, W[, D])``, nonzero in the structure.
+        width: Largest distance from the surface, in voxels; 10 by default, as in the paper.
 
     Returns:
         Boolean mask of the shape of ``label``; all false where the structure is absent or fills the image, since there

@@ -1,4 +1,4 @@
-"""Errors a user can cause, each with one line that says what, where, what is accepted and what to do.
+"""Names the errors a user can cause, each with one line that says what, where, what is accepted and what to do.
 
 Every class is a :class:`BundleError` *and* the matching built-in, so that callers may catch either.
 """
@@ -13,7 +13,7 @@ def escaped(text: str) -> str:
     UTF-8.
 
     Args:
-        text: Any text.
+        text: Text with any characters.
 
     Example:
         >>> print(escaped("a\x1b[2J"))
@@ -28,7 +28,7 @@ def one_line(text: str) -> str:
     """Returns a text as one line that a terminal shows as it is: files may hold anything, messages quote them.
 
     Args:
-        text: of a message.
+        text: Text of a message, of any number of lines.
     """
     return escaped(" ".join(text.split()))
 
@@ -83,6 +83,10 @@ class OutputError(BundleError, OSError):
 
 class CasesFailedError(BundleError, RuntimeError):
     """Some cases failed; the others were finished and written."""
+
+
+class RunsFailedError(BundleError, RuntimeError):
+    """Some runs of an experiment failed; the others were finished and written."""
 
 
 class ArchiveError(BundleError, ValueError):

@@ -1,4 +1,4 @@
-"""Sampling of several data sets at once (multi-task training)."""
+"""Draws samples of several data sets at once (multi-task training)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
+from monai.data import DataLoader, pad_list_data_collate
 from torch import Tensor
 from torch.utils.data import Sampler
 
@@ -19,13 +20,13 @@ def task_probabilities(sizes: Sequence[int]) -> Tensor:
     Karimi and Gholipour 2023, section III-C; equivalently every image has weight ``1 / sqrt(n_k)``.
 
     Args:
-        sizes: ``n_k``, images of each data set, positive.
+        sizes: Number of images of each data set, ``n_k``, at least 1 each.
 
     Returns:
         ``(K,)`` float64 that sums to 1.
 
     Raises:
-        ConfigError: when there is no data set or one is empty.
+        ConfigError: When there is no data set or one is empty.
 
     Example:
         >>> task_probabilities([10, 100])
@@ -44,25 +45,31 @@ class TaskSampler(Sampler[int]):
     training every rank draws the same list and takes every ``world size``-th of it.
 
     Args:
-        data: list of cases; ``task`` tells the data set, a case without one belongs to a common one.
-        seed: of the draw.
-        num_samples: images in an epoch, over all ranks; as many as there are cases by default.
-        uniform: draw every image with the same probability instead, the paper's ablation.
+        data: List of cases; ``task`` tells the data set, a case without one belongs to a common one.
+        seed: Seed of the generator that draws; the same seed gives the same lists. 0 by default.
+        samples_per_epoch: Number of images in an epoch, over all ranks; as many as there are cases by default.
+        uniform_sampling: Whether every image is drawn with the same probability instead, the paper's ablation; false by
+            default.
     """
 
     def __init__(
-        self, data: Sequence[Any], *, seed: int = 0, num_samples: int | None = None, uniform: bool = False
+        self,
+        data: Sequence[Any],
+        *,
+        seed: int = 0,
+        samples_per_epoch: int | None = None,
+        uniform_sampling: bool = False,
     ) -> None:
         tasks = [str(case.get("task", "")) for case in data]
         names = sorted(set(tasks))
         sizes = torch.tensor([tasks.count(name) for name in names], dtype=torch.float64)
-        shares = sizes / sizes.sum() if uniform else task_probabilities([int(size) for size in sizes])
+        shares = sizes / sizes.sum() if uniform_sampling else task_probabilities([int(size) for size in sizes])
         each = dict(zip(names, (shares / sizes).tolist(), strict=True))
         self.weights = torch.tensor([each[task] for task in tasks], dtype=torch.float64)
         self.seed = seed
         self.epoch = 0
         self.world_size, self.rank = world_size(), process_rank()
-        self.num_samples = -(-(num_samples or len(tasks)) // self.world_size)
+        self.num_samples = -(-(samples_per_epoch or len(tasks)) // self.world_size)
 
     def set_epoch(self, epoch: int) -> None:
         """Sets the epoch whose list the next iteration gives."""
@@ -84,14 +91,14 @@ class PatchSampler(Sampler[int]):
     The order depends on the seed and the epoch alone; under distributed training every rank takes its share of it.
 
     Args:
-        data: of which the first ``num_known`` patches are chosen at the start, see ``PatchDataset``.
-        seed: of the order.
-        num_samples: patches in an epoch, over all ranks; as many as are chosen by default. A fixed number gives equal
-            epochs to training sets of different sizes.
+        data: Patches, of which the first ``num_original`` are chosen at the start, see ``PatchDataset``.
+        seed: Seed of the generator that draws the order; the same seed gives the same order. 0 by default.
+        samples_per_epoch: Number of patches in an epoch, over all ranks; as many as are chosen by default. A fixed
+            number gives equal epochs to training sets of different sizes.
     """
 
-    def __init__(self, data: Any, *, seed: int = 0, num_samples: int | None = None) -> None:
-        self.data, self.seed, self.total = data, seed, num_samples
+    def __init__(self, data: Any, *, seed: int = 0, samples_per_epoch: int | None = None) -> None:
+        self.data, self.seed, self.total = data, seed, samples_per_epoch
         self.epoch = 0
         self.world_size, self.rank = world_size(), process_rank()
         self._chosen: Sequence[int] | None = None
@@ -99,13 +106,13 @@ class PatchSampler(Sampler[int]):
     @property
     def chosen(self) -> Sequence[int]:
         """Numbers of the patches that are drawn from."""
-        return range(self.data.num_known) if self._chosen is None else self._chosen
+        return range(self.data.num_original) if self._chosen is None else self._chosen
 
     def choose(self, indices: Sequence[int]) -> None:
         """Sets the numbers of the patches that are drawn from.
 
         Raises:
-            NotEnoughCasesError: when there is none.
+            NotEnoughCasesError: When there is none.
         """
         if not len(indices):
             raise NotEnoughCasesError("no patch to train on; add cases to dataset_dir")
@@ -133,7 +140,7 @@ class ShardSampler(Sampler[int]):
     leaves every mean as it is.
 
     Args:
-        data: the set.
+        data: Cases of the validation set.
     """
 
     def __init__(self, data: Sequence[Any]) -> None:
@@ -146,3 +153,56 @@ class ShardSampler(Sampler[int]):
 
     def __len__(self) -> int:
         return len(self.indices)
+
+
+def task_loader(
+    dataset: Any,
+    *,
+    batch_size: int,
+    seed: int = 0,
+    samples_per_epoch: int | None = None,
+    uniform_sampling: bool = False,
+    num_workers: int = 0,
+) -> DataLoader:
+    """Returns the loader of a training set that :class:`TaskSampler` draws from; images of one batch are padded alike.
+
+    Args:
+        dataset: The set; its ``data`` are the cases.
+        batch_size: Number of images in a batch, at least 1.
+        seed: Seed of the draw. Default 0.
+        samples_per_epoch: Number of images in an epoch, over all ranks. Default as many as there are cases.
+        uniform_sampling: Whether every image is drawn with the same probability. Default false.
+        num_workers: Number of processes that load data; 0 loads in the main process. Default 0.
+    """
+    sampler = TaskSampler(
+        dataset.data, seed=seed, samples_per_epoch=samples_per_epoch, uniform_sampling=uniform_sampling
+    )
+    pad = pad_list_data_collate
+    return DataLoader(dataset, batch_size=batch_size, sampler=sampler, num_workers=num_workers, collate_fn=pad)
+
+
+def patch_loader(
+    dataset: Any, *, batch_size: int, seed: int = 0, samples_per_epoch: int | None = None, num_workers: int = 0
+) -> DataLoader:
+    """Returns the loader of a training set that :class:`PatchSampler` draws from.
+
+    Args:
+        dataset: The set, see :class:`PatchSampler`.
+        batch_size: Number of patches in a batch, at least 1.
+        seed: Seed of the order. Default 0.
+        samples_per_epoch: Number of patches in an epoch, over all ranks. Default as many as are chosen.
+        num_workers: Number of processes that load data; 0 loads in the main process. Default 0.
+    """
+    sampler = PatchSampler(dataset, seed=seed, samples_per_epoch=samples_per_epoch)
+    return DataLoader(dataset, batch_size=batch_size, sampler=sampler, num_workers=num_workers)
+
+
+def validation_loader(dataset: Any, *, batch_size: int = 1, num_workers: int = 0) -> DataLoader:
+    """Returns the loader of a validation set, in order, shared out over the ranks by :class:`ShardSampler`.
+
+    Args:
+        dataset: The set.
+        batch_size: Number of cases that are loaded together, at least 1. Default 1.
+        num_workers: Number of processes that load data; 0 loads in the main process. Default 0.
+    """
+    return DataLoader(dataset, batch_size=batch_size, sampler=ShardSampler(dataset), num_workers=num_workers)

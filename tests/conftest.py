@@ -1,6 +1,8 @@
 """What tests of several folders share: accepted warnings and tiny data."""
 
 import json
+import logging
+import signal
 import warnings
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 from tests.scheduling import GroupScheduling, order
 
@@ -33,7 +36,10 @@ IGNORED_WARNINGS = (
 
 
 def pytest_configure(config):
+    # Programs that are started in the background ignore Ctrl-C, and so would all that tests start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     torch.set_num_threads(1)
+    bound_properties(config.getoption("--hypothesis-profile") or "bounded")
 
     for line in IGNORED_WARNINGS:
         config.addinivalue_line("filterwarnings", line)
@@ -48,6 +54,26 @@ def pytest_collection_modifyitems(items):
 def pytest_xdist_make_scheduler(config, log):
     """Distributes whole groups of tests where ``--dist loadgroup`` asks for it."""
     return GroupScheduling(config, log) if config.getvalue("dist") == "loadgroup" else None
+
+
+def bound_properties(profile):
+    """Properties are tried on the same examples every time, on so many that a test takes a few seconds at most.
+
+    With the profile ``long``, they are tried on other examples every time, and on twenty times as many.
+    """
+    # A fixture stays the same for all examples of a test, which is what tests here want of their folders.
+    allowed = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    settings.register_profile(
+        "bounded", derandomize=True, database=None, deadline=None, max_examples=200, suppress_health_check=allowed
+    )
+    settings.register_profile("long", settings.get_profile("bounded"), max_examples=4000, derandomize=False)
+    settings.load_profile(profile)
+
+
+@pytest.fixture(autouse=True)
+def fresh_log_level():
+    """Every test starts with the level of a fresh interpreter, whatever commands before it have set."""
+    logging.getLogger().setLevel(logging.WARNING)
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """The ways to run a bundle: in the process of the tests, and by the command line."""
 
 import json
+import logging
 import multiprocessing
 import os
 import runpy
@@ -19,6 +20,8 @@ TINY = {"network_def#features": [4, 8, 8, 8, 8, 4], "roi_size": [24, 24, 24], "p
 # All tiny cases have foreground.
 TINY |= {"pretrain_epochs": 1, "healthy": "all", "noise_resolution": 4}
 """Settings that make a run short; each is used where the config has it."""
+REPRESENTATIVES = ("spectral_ood", "denoising_pretrain")
+"""One bundle of volumes and one of pictures, whose readers differ most, for tests of shared code."""
 
 
 def has_key(config, key):
@@ -58,21 +61,26 @@ def tiny_settings():
 
 
 @contextmanager
-def importable(bundle):
-    """Makes ``scripts`` the package of one bundle and forgets it afterwards, as MONAI Label does."""
+def importable(bundle, known=None):
+    """Makes ``scripts`` the package of one bundle and forgets it afterwards, as MONAI Label does.
+
+    ``known`` are modules that an earlier use has imported; those of this one are added.
+    """
 
     def forget():
-        for name in [name for name in sys.modules if name.split(".")[0] == "scripts"]:
-            del sys.modules[name]
+        return {name: sys.modules.pop(name) for name in list(sys.modules) if name.split(".")[0] == "scripts"}
 
     path = list(sys.path)
     forget()
+    sys.modules |= known or {}
     sys.path.insert(0, str(bundle))
     try:
         yield
     finally:
         sys.path[:] = path
-        forget()
+        own = forget()
+        if known is not None:
+            known |= own
 
 
 @pytest.fixture(scope="session")
@@ -82,9 +90,14 @@ def bundle_importable():
 
 @pytest.fixture(scope="session")
 def run_config():
-    """Runs configs of a bundle in this process: ``run(bundle, "train.json", output_dir=...)``; tiny unless told."""
+    """Runs configs of a bundle in this process: ``run(bundle, "train.json", output_dir=...)``; tiny unless told.
+
+    Its code is imported once for all runs of a bundle, as it is in a process that runs it again.
+    """
     from monai.bundle import run
     from monai.utils import set_determinism
+
+    known = {}
 
     def start(bundle, names, run_id="run", *, tiny=True, **overrides):
         files, config = _read(bundle, names)
@@ -94,12 +107,14 @@ def run_config():
             sys.excepthook,
             {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)},
         )
+        records = logging.getLogRecordFactory()
         try:
-            with importable(bundle):
+            with importable(bundle, known.setdefault(bundle, {})):
                 # The bundle's logging.conf would take pytest's handlers away.
                 run(run_id=run_id, config_file=files, logging_file=False, **settings)
         finally:
             sys.excepthook = hook
+            logging.setLogRecordFactory(records)
             for number, handler in handlers.items():
                 signal.signal(number, handler)
             set_determinism(seed=None)

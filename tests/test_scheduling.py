@@ -11,10 +11,10 @@ from tests.scheduling import BUNDLES, GroupScheduling, group_of, order
         ("tests/bundles/test_readme.py::test_every_command_runs[med_ood]", "med_ood"),
         ("tests/bundles/test_bad_input.py::TestFolders::test_missing_dataset[med_ood-train.json]", "med_ood"),
         ("tests/bundles/med_ood/test_stages.py::TestStages::test_whole_run[1]", "med_ood"),
-        ("tests/bundles/test_double_mix.py::test_methods", "double_mix"),
+        ("tests/bundles/double_mix/test_ablations.py::test_methods", "double_mix"),
         (
-            "tests/bundles/test_contract.py::test_bundles_order_their_keys_alike[train]",
-            "tests/bundles/test_contract.py",
+            "tests/bundles/test_contract_configs.py::test_bundles_order_their_keys_alike[train]",
+            "tests/bundles/test_contract_configs.py",
         ),
         ("tests/package/test_hospital.py::test_tool", "archives"),
         ("tests/common/test_double_mix.py::test_mix", "tests/common/test_double_mix.py"),

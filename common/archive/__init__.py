@@ -1,7 +1,6 @@
-"""Archives of bundles: built, signed, verified, installed. Needs nothing but the standard library and cryptography."""
+"""Builds, signs, verifies and installs archives of bundles, with the standard library and cryptography alone."""
 
 from .build import build_archive, build_archives, build_tool
-from .signature import sign
-from .verify import install, read_archive, verify
+from .verify import install, read_archive, sign, verify
 
 __all__ = ["build_archive", "build_archives", "build_tool", "install", "read_archive", "sign", "verify"]

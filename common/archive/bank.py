@@ -1,4 +1,4 @@
-"""A signature bank read as bytes, with the standard library only: its numbers must imply its threshold."""
+"""Reads a signature bank as bytes, with the standard library only: its numbers must imply its threshold."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import struct
 from dataclasses import dataclass
 from math import prod
 
-from ..bank_rules import check_norms, implied_threshold
+from ..runtime.bank_rules import check_norms, implied_threshold
 from .layout import NUMPY
 from .tensors import DAMAGED, read_stored, refuse
 
@@ -51,11 +51,11 @@ def bank_weights_digest(content: bytes, where: str) -> str:
     bank says, :meth:`common.spectral.SignatureBank.load` does so.
 
     Args:
-        content: Of the bank's ``.npz`` file.
-        where: What a message calls the file.
+        content: Bytes of the bank's ``.npz`` file.
+        where: Name of the file in messages.
 
     Raises:
-        ArchiveError: when it holds anything but the plain arrays of a bank, is damaged, or contradicts itself.
+        ArchiveError: When it holds anything but the plain arrays of a bank, is damaged, or contradicts itself.
     """
     try:
         arrays = {name.removesuffix(".npy"): _read_array(data) for name, data in read_stored(content, NUMPY).items()}

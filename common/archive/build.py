@@ -1,4 +1,4 @@
-"""Archives of bundles: each carries the shared package, so that nothing else is needed where it is unpacked."""
+"""Builds archives of bundles: each carries the shared package, so that it needs nothing else where it is unpacked."""
 
 from __future__ import annotations
 
@@ -26,11 +26,12 @@ LEFT_OUT = ("__pycache__", "output")
 TOOL = "bundle_tool.pyz"
 TOOL_FILES = (
     "__init__.py",
-    "bank_rules.py",
     "errors.py",
+    "runtime/bank_rules.py",
     "runtime/__init__.py",
     "runtime/files.py",
     "runtime/hashing.py",
+    "runtime/interrupts.py",
     "archive/*.py",
 )
 """What of the shared package the tool consists of: nothing that needs more than the standard library."""
@@ -56,9 +57,9 @@ def build_archive(bundle: Path, folder: Path) -> Path:
     """Writes ``<bundle>_v<version>.zip`` into ``folder`` and returns it; the same input gives the same bytes.
 
     Raises:
-        MissingDataError: when the bundle has no ``metadata.json``.
-        ArchiveError: when the bundle is incomplete or its bank belongs to other weights: nobody could install it.
-        OutputError: when the archive cannot be written.
+        MissingDataError: When the bundle has no ``metadata.json``.
+        ArchiveError: When the bundle is incomplete or its bank belongs to other weights: nobody could install it.
+        OutputError: When the archive cannot be written.
     """
     described = bundle / "configs" / "metadata.json"
     if not described.is_file():
@@ -80,7 +81,7 @@ def build_tool(folder: Path) -> Path:
     Hospitals obtain it apart from the archives, since an archive cannot vouch for itself.
 
     Raises:
-        OutputError: when it cannot be written.
+        OutputError: When it cannot be written.
     """
     paths = sorted(path for pattern in TOOL_FILES for path in PACKAGE.glob(pattern))
     files = {f"common/{path.relative_to(PACKAGE).as_posix()}": path.read_bytes() for path in paths}
@@ -95,8 +96,8 @@ def build_archives(bundles: str = "bundles", into: str = "dist") -> None:
     """Writes an archive of every bundle, the tool that checks and installs them, and ``SHA256SUMS``.
 
     Args:
-        bundles: folder of the bundles.
-        into: folder of the archives.
+        bundles: Folder of the bundles; those of its folders that hold ``configs`` are built. ``bundles`` by default.
+        into: Folder that the archives are written to; ``dist`` by default.
     """
     folders = sorted(path for path in Path(bundles).iterdir() if (path / "configs").is_dir())
     made = [*(build_archive(folder, Path(into)) for folder in folders), build_tool(Path(into))]

@@ -1,4 +1,4 @@
-"""Whether a file of an archive is what its name says: text is text, and nothing is a pickle under another name."""
+"""Checks that a file is what its name says: text is text, and nothing is a pickle under another name."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ def check_kind(path: str, content: bytes, where: str) -> None:
     """Refuses a file that is not what its name says; weights and banks are looked at by what reads them.
 
     Args:
-        path: of the file in the archive.
-        content: of the file.
-        where: what a message calls the archive.
+        path: Path of the file in the archive, whose suffix says what it must be.
+        content: Bytes of the file.
+        where: Name of the archive in messages.
 
     Raises:
-        ArchiveError: when it is a pickle, a picture that is none, or a text with characters that no text has.
+        ArchiveError: When it is a pickle, a picture that is none, or a text with characters that no text has.
     """
     suffix = PurePosixPath(path).suffix
     if suffix in (".pt", ".npz"):
@@ -39,11 +39,11 @@ def check_kind(path: str, content: bytes, where: str) -> None:
 def is_pickle(content: bytes) -> bool:
     r"""Returns whether reading a file as a pickle would call a function that it names.
 
-    Protocols from 2 on start with their number. Older ones look like text, and a text may start like one, so that what
-    it would leave on the stack is followed, without anything being run.
+    Protocols from 2 on start with their number. Older ones look like text, and a text may start like one. So what it
+    would leave on the stack is followed, without anything being run.
 
     Args:
-        content: of the file.
+        content: Bytes of the file.
 
     Example:
         >>> is_pickle(b"case\ncase_0\n"), is_pickle(b"cos\nsystem\n(Vls\ntR.")
@@ -70,8 +70,8 @@ def _take(stack: list[bool], opcode: pickletools.OpcodeInfo) -> None:
     """Removes what an operation takes from the stack, on which marks are true.
 
     Raises:
-        ValueError: when there is no mark.
-        IndexError: when there is too little.
+        ValueError: When there is no mark.
+        IndexError: When there is too little.
     """
     takes = list(opcode.stack_before)
     if pickletools.markobject in takes:

@@ -1,4 +1,4 @@
-"""Zip files whose every byte is accounted for: no reader finds anything else in them than this one.
+"""Reads zip files whose every byte is accounted for: no reader finds anything else in them than this one.
 
 Readers of zip files differ in what they believe: the directory, the header before each file, or the end record. So only
 files are accepted that one of three programs writes. From the names, sizes and checksums in the directory, all headers
@@ -12,6 +12,8 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile
+
+from .quotes import quoted
 
 _LOCAL = struct.Struct("<4s5H3L2H")
 _CENTRAL = struct.Struct("<4s6H3L5H2L")
@@ -37,13 +39,15 @@ class Form:
     """How one program writes zip files.
 
     Args:
-        version: of the format, as headers name it.
-        date: of every file, as headers encode it; times are 0.
-        method: of compression.
-        attributes: of every file.
-        flags: of every file.
-        wide: whether sizes before a file are in an extra field of 64 bits, as where Python does not know them yet.
-        streamed: whether padding comes before a file, checksum and sizes after it, and end records of 64 bits last.
+        version: Version of the zip format that headers name, as ten times the number: 20 is 2.0.
+        date: Date of every file, as headers encode it: 33 is January 1, 1980. Times are 0.
+        method: Method of compression, ``ZIP_STORED`` or ``ZIP_DEFLATED``.
+        attributes: External attributes of every file; Unix permissions stand in the upper 16 bits.
+        flags: Flags of every file, as headers hold them; 0 by default.
+        wide: Whether sizes before a file are in an extra field of 64 bits, as where Python does not know them yet.
+            False by default.
+        streamed: Whether padding comes before a file, checksum and sizes after it, and end records of 64 bits last.
+            False by default.
     """
 
     version: int
@@ -70,11 +74,11 @@ class Entry:
     """One file in a zip file.
 
     Args:
-        name: with its folders.
-        checksum: CRC-32 of its content.
-        packed_size: bytes it takes in the zip file.
-        size: bytes of its content.
-        start: where its packed bytes begin.
+        name: Name of the file with its folders.
+        checksum: CRC-32 of the content.
+        packed_size: Number of bytes that the file takes in the zip file.
+        size: Number of bytes of the content.
+        start: Position in the zip file at which the packed bytes begin, in bytes.
     """
 
     name: str
@@ -88,11 +92,11 @@ def read_entries(content: bytes, form: Form) -> list[Entry]:
     """Returns the files of a zip file, in their order, after a check of every byte that is not of a file's content.
 
     Args:
-        content: the whole file.
-        form: the program that must have written it.
+        content: Bytes of the whole zip file.
+        form: Form of the program that must have written it.
 
     Raises:
-        BadZipFile: naming what that program would not have written.
+        BadZipFile: Naming what that program would not have written.
     """
     if len(content) < _END.size or content[-_END.size :][:4] != b"PK\5\6":
         raise BadZipFile("it does not end with the end record of a zip file")
@@ -113,12 +117,12 @@ def unpack(content: bytes, entry: Entry, form: Form) -> bytes:
     """Returns the content of one file; no more bytes than the directory announces are ever unpacked.
 
     Args:
-        content: the whole zip file.
-        entry: the file in it.
-        form: the program that must have written it.
+        content: Bytes of the whole zip file.
+        entry: Entry of the file to unpack.
+        form: Form of the program that must have written it.
 
     Raises:
-        BadZipFile: when the content contradicts the directory, or bytes are hidden behind it.
+        BadZipFile: When the content contradicts the directory, or bytes are hidden behind it.
     """
     unpacked = packed = content[entry.start : entry.start + entry.packed_size]
     if form.method == ZIP_DEFLATED:
@@ -126,11 +130,11 @@ def unpack(content: bytes, entry: Entry, form: Form) -> bytes:
         try:
             unpacked = stream.decompress(packed, entry.size + 1)
         except zlib.error as error:
-            raise BadZipFile(f"{entry.name!r} cannot be unpacked ({error})") from error
+            raise BadZipFile(f"{quoted(entry.name)} cannot be unpacked ({error})") from error
         if not stream.eof or stream.unused_data:
-            raise BadZipFile(f"the packed bytes of {entry.name!r} end elsewhere than its directory says")
+            raise BadZipFile(f"the packed bytes of {quoted(entry.name)} end elsewhere than its directory says")
     if len(unpacked) != entry.size or zlib.crc32(unpacked) != entry.checksum:
-        raise BadZipFile(f"{entry.name!r} has another size or checksum than its directory says")
+        raise BadZipFile(f"{quoted(entry.name)} has another size or checksum than its directory says")
     return unpacked
 
 
@@ -152,12 +156,12 @@ def _read_entry(content: bytes, directory: int, position: int, form: Form) -> tu
     wanted = (b"PK\1\2", made, *shared, checksum, packed_size, size, length, 0, 0, 0, 0, form.attributes, position)
     _compare(fields, wanted, _CENTRAL_FIELDS, name)
     if not raw.isascii():
-        raise BadZipFile(f"the name {name!r} is not of ASCII letters")
+        raise BadZipFile(f"the name {quoted(name)} is not of ASCII letters")
     start = _check_local(content, position, (shared, raw, (checksum, packed_size, size)), form)
     end = start + packed_size
     after = struct.pack("<4s3L", b"PK\7\10", checksum, packed_size, size) if streamed else b""
     if end > len(content) or content[end : end + len(after)] != after:
-        raise BadZipFile(f"{name!r} is cut off, or its sizes differ from those of the directory")
+        raise BadZipFile(f"{quoted(name)} is cut off, or its sizes differ from those of the directory")
     return Entry(name, checksum, packed_size, size, start), directory + length, end + len(after)
 
 
@@ -168,7 +172,7 @@ def _check_local(
     shared, raw, (checksum, packed_size, size) = known
     name, header = raw.decode("ascii"), content[position : position + _LOCAL.size]
     if len(header) < _LOCAL.size:
-        raise BadZipFile(f"the header of {name!r} is cut off")
+        raise BadZipFile(f"the header of {quoted(name)} is cut off")
     fields = _LOCAL.unpack(header)
     extra_length, sizes = 0, (checksum, packed_size, size)
     if form.wide:
@@ -181,7 +185,7 @@ def _check_local(
     if form.streamed:
         extra = struct.pack("<2sH", b"FB", max(extra_length - 4, 0)).ljust(extra_length, b"Z")
     if content[position + _LOCAL.size : start] != raw + extra:
-        raise BadZipFile(f"the header of {name!r} has another name, or extra data")
+        raise BadZipFile(f"the header of {quoted(name)} has another name, or extra data")
     return start
 
 
@@ -189,7 +193,7 @@ def _compare(found: Sequence[bytes | int], wanted: Sequence[bytes | int], names:
     """Refuses a header of which a field is not as it would have been written."""
     for value, expected, name in zip(found, wanted, names, strict=True):
         if value != expected:
-            raise BadZipFile(f"the {name} of {file!r} is {value!r}, expected is {expected!r}")
+            raise BadZipFile(f"the {name} of {quoted(file)} is {quoted(value)}, expected is {quoted(expected)}")
 
 
 def _end(form: Form, count: int, length: int, place: int) -> bytes:

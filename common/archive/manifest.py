@@ -1,4 +1,4 @@
-"""The manifest of an archive: what the archive holds, byte for byte, and what it was made for."""
+"""Writes and reads the manifest of an archive: what it holds, byte for byte, and what it was made for."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..errors import ArchiveError
+from .quotes import MAX_REASON, cut, quoted
 
 NAME = "manifest.json"
 FORMAT = 1
@@ -26,10 +27,10 @@ class Manifest:
     """What an archive holds.
 
     Args:
-        name: of the bundle, which is the archive's one folder.
-        version: of the bundle.
-        requires: package -> versions it was tested with.
-        files: path below the folder -> SHA-256 in hexadecimal; all files but the manifest itself.
+        name: Name of the bundle, which is that of the archive's one folder.
+        version: Version of the bundle, such as ``0.2.0``.
+        requires: Versions that the bundle was tested with, at least one for each package, by the package's name.
+        files: SHA-256 of every file but the manifest itself, in hexadecimal, by its path below the folder.
     """
 
     name: str
@@ -42,12 +43,12 @@ class Manifest:
         """Returns the manifest of a bundle.
 
         Args:
-            name: of the bundle.
-            metadata: content of ``configs/metadata.json``.
-            files: path below the bundle's folder -> content.
+            name: Name of the bundle.
+            metadata: Content of ``configs/metadata.json``.
+            files: Content of every file by its path below the bundle's folder.
 
         Raises:
-            ArchiveError: when the metadata lack the version of the bundle or of MONAI, torch or numpy.
+            ArchiveError: When the metadata lack the version of the bundle or of MONAI, torch or numpy.
         """
         own = {"monai": "monai_version", "torch": "pytorch_version", "numpy": "numpy_version"}
         missing = [key for key in ("version", *own.values()) if key not in metadata]
@@ -74,11 +75,11 @@ class Manifest:
         """Returns the manifest that a file holds.
 
         Args:
-            content: of the file.
-            where: what a message calls the archive.
+            content: Bytes of the file, at most 4 MiB.
+            where: Name of the archive in messages.
 
         Raises:
-            ArchiveError: when it is no manifest of this format.
+            ArchiveError: When it is no manifest of this format.
         """
         try:
             if len(content) > MAX_SIZE:
@@ -95,10 +96,11 @@ class Manifest:
             checks += [(_DIGEST, digest) for digest in manifest.files.values()]
             wrong = [text for pattern, text in checks if not pattern.fullmatch(text)]
             if wrong or not all(requires.values()):
-                raise ValueError(f"{wrong[:1]} is not accepted")
+                raise ValueError(f"{quoted(wrong[:1])} is not accepted")
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            reason = " ".join(str(error).split())
-            raise ArchiveError(f"{where}: {NAME} is no manifest ({reason}); get the archive again") from error
+            raise ArchiveError(
+                f"{where}: {NAME} is no manifest ({cut(str(error), MAX_REASON)}); get the archive again"
+            ) from error
         return manifest
 
 

@@ -1,4 +1,4 @@
-"""Ed25519 signatures of archives: detached, raw, over the bytes of the file, as ``openssl pkeyutl -rawin`` has them."""
+"""Signs archives by Ed25519: detached, raw, over the bytes of the file, as ``openssl pkeyutl -rawin`` has them."""
 
 from __future__ import annotations
 
@@ -14,24 +14,22 @@ logger = logging.getLogger(__name__)
 SUFFIX = ".sig"
 
 
-def sign(file: str, private_key: str) -> None:
+def write_signature(content: bytes, file: str, private_key: str) -> None:
     """Writes the signature of an archive beside it, as ``<file>.sig``.
 
-    Keys are made with ``openssl genpkey -algorithm ed25519 -out private.pem`` and
-    ``openssl pkey -in private.pem -pubout -out public.pem``.
-
     Args:
-        file: the archive.
-        private_key: an Ed25519 private key in PEM form, without a passphrase.
+        content: Bytes of the archive, which were checked.
+        file: Path of the archive.
+        private_key: Path of an Ed25519 private key in PEM form, without a passphrase.
 
     Raises:
-        MissingDataError: when a file does not exist.
-        SignatureError: when the key cannot be used.
-        OutputError: when the signature cannot be written.
+        MissingDataError: When the key does not exist.
+        SignatureError: When the key cannot be used.
+        OutputError: When the signature cannot be written.
     """
     key = _load_key(private_key, private=True)
     target = f"{file}{SUFFIX}"
-    signature = key.sign(_read(file, "archive"))
+    signature = key.sign(content)
     with write_atomically(target) as temporary:
         temporary.write_bytes(signature)
     logger.info("%s written; give it away beside the archive, and the public key by another way", target)
@@ -41,13 +39,13 @@ def check_signature(content: bytes, file: str, public_key: str) -> None:
     """Makes sure that an archive was signed with the private key that belongs to ``public_key``.
 
     Args:
-        content: of the archive.
-        file: path of the archive; the signature lies beside it, as ``<file>.sig``.
-        public_key: an Ed25519 public key in PEM form.
+        content: Bytes of the archive.
+        file: Path of the archive; the signature lies beside it, as ``<file>.sig``.
+        public_key: Path of an Ed25519 public key in PEM form.
 
     Raises:
-        MissingDataError: when a file does not exist.
-        SignatureError: when the key cannot be used, or the signature is not this archive's or not by this key.
+        MissingDataError: When a file does not exist.
+        SignatureError: When the key cannot be used, or the signature is not this archive's or not by this key.
     """
     key = _load_key(public_key, private=False)
     if not Path(f"{file}{SUFFIX}").is_file():

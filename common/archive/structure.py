@@ -1,4 +1,4 @@
-"""The form of an archive, checked before anything in it is read as what it claims to be."""
+"""Checks the form of an archive, before anything in it is read as what it claims to be."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from zipfile import BadZipFile
 
 from ..errors import ArchiveError
 from .layout import PLAIN, Entry, read_entries, unpack
+from .quotes import quoted
 
 MAX_FILES = 5000
 """Most files an archive may hold."""
@@ -35,12 +36,12 @@ def read_files(content: bytes, where: str) -> dict[str, bytes]:
     """Returns the files of an archive: name -> content.
 
     Args:
-        content: the whole file; checks and unpacking see the same bytes, whoever writes to the disk meanwhile.
-        where: what a message calls the file.
+        content: Bytes of the whole file; checks and unpacking see the same bytes, whoever writes to the disk meanwhile.
+        where: Name of the file in messages.
 
     Raises:
-        ArchiveError: when it is no complete zip file, or holds links, escaping, reserved or repeated names, encrypted
-            files, hidden data, other kinds of files than bundles have, or more than an honest bundle would.
+        ArchiveError: When it is no complete zip file, or holds what no honest bundle does: links, hidden data,
+            encrypted files; escaping, reserved or repeated names; other kinds of files, or more than a bundle has.
     """
     try:
         entries = read_entries(content, PLAIN)
@@ -69,7 +70,7 @@ def _check_amount(entries: Sequence[Entry], where: str) -> None:
     for entry in entries:
         if entry.size > MAX_RATIO * max(entry.packed_size, 1) and entry.size > 4096:
             raise ArchiveError(
-                f"{where}: {entry.name!r} would unpack {entry.packed_size} to {entry.size} bytes; at most "
+                f"{where}: {quoted(entry.name)} would unpack {entry.packed_size} to {entry.size} bytes; at most "
                 f"{MAX_RATIO} times as many are accepted: it is a bomb"
             )
 
@@ -81,12 +82,12 @@ def _check_name(name: str, where: str) -> None:
     parts = name.split("/")
     if not all(_PART.fullmatch(part) and not part.endswith(".") for part in parts):
         raise ArchiveError(
-            f"{where}: the name {name!r} is not accepted; names are relative, without '..', of letters, digits, '.', "
-            "'_' and '-': it is no archive of a bundle"
+            f"{where}: the name {quoted(name)} is not accepted; names are relative, without '..', of letters, digits, "
+            "'.', '_' and '-': it is no archive of a bundle"
         )
     if any(_RESERVED.fullmatch(part) for part in parts):
         raise ArchiveError(
-            f"{where}: the name {name!r} is not accepted; Windows takes it for a device: rename the file"
+            f"{where}: the name {quoted(name)} is not accepted; Windows takes it for a device: rename the file"
         )
     path = PurePosixPath(name)
     if path.suffix not in SUFFIXES and path.name != "LICENSE":
@@ -108,7 +109,7 @@ def _check_names(names: Sequence[str], where: str) -> None:
         raise ArchiveError(f"{where}: {clash} is a file and a folder at once")
     tops = {name.split("/")[0] for name in names}
     if len(tops) != 1 or any("/" not in name for name in names):
-        raise ArchiveError(f"{where} holds {sorted(tops)[:3]} at its top; accepted is one folder, the bundle's")
+        raise ArchiveError(f"{where} holds {quoted(sorted(tops)[:3])} at its top; accepted is one folder, the bundle's")
     mixed = next((folder for folder in sorted(folders) if folded[folder.casefold()] > 1), None)
     if mixed:
         raise ArchiveError(f"{where}: the folder {mixed} is there in two spellings, which some systems take for one")

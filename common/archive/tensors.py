@@ -1,4 +1,4 @@
-"""Weights read as bytes: nothing in them is trusted, unpickled as it asks, or run.
+"""Reads weights as bytes: nothing in them is trusted, unpickled as it asks, or run.
 
 ``torch.save`` writes a zip file with a pickle of the tensors' names, shapes and places, and their bytes beside it. The
 pickle is read by an unpickler that knows three functions, all harmless stand-ins of ours; everything else is refused.
@@ -9,7 +9,9 @@ from __future__ import annotations
 import io
 import pickle
 import re
+import struct
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from math import prod
@@ -19,6 +21,7 @@ from zipfile import BadZipFile
 from ..errors import ArchiveError
 from ..runtime.hashing import tensors_digest
 from .layout import TORCH, Form, read_entries, unpack
+from .quotes import MAX_REASON, cut, quoted
 from .structure import MAX_BYTES
 
 STORAGES = {
@@ -42,6 +45,7 @@ MAX_PICKLE = 2**22
 MAX_DIMS = 64
 """Most dimensions of a tensor; torch itself allows no more."""
 
+_DEVICE = re.compile(r"(cpu|cuda|mps|xpu)(:\d{1,3})?")
 _STORAGE = re.compile(r"data/\d{1,9}")
 _NOTES = {
     ".data/serialization_id": rb"\d{1,64}",
@@ -53,12 +57,12 @@ _NOTES = {
 """What torch notes beside the tensors: name of the record -> its content."""
 
 _OPCODES = (
-    pickle.PROTO, pickle.STOP, pickle.MARK, pickle.GLOBAL, pickle.BINPERSID, pickle.NONE, pickle.NEWTRUE,
+    pickle.STOP, pickle.MARK, pickle.GLOBAL, pickle.BINPERSID, pickle.NONE, pickle.NEWTRUE,
     pickle.NEWFALSE, pickle.BININT, pickle.BININT1, pickle.BININT2, pickle.LONG1, pickle.BINUNICODE, pickle.EMPTY_DICT,
     pickle.EMPTY_TUPLE, pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3, pickle.BINPUT, pickle.LONG_BINPUT,
     pickle.BINGET, pickle.LONG_BINGET,
 )  # fmt: skip
-"""What torch writes into the pickle of a dictionary of tensors, beside the four that are replaced below."""
+"""What torch writes into the pickle of a dictionary of tensors, beside those that are replaced below."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +80,10 @@ class _Tensor:
     stride: tuple[int, ...]
 
 
-def _rebuild_tensor(storage: Any, offset: Any, shape: Any, stride: Any, *_: Any) -> _Tensor:
-    """Stands in for torch's function of that name; hooks and gradients do not count."""
+def _rebuild_tensor(storage: Any, offset: Any, shape: Any, stride: Any, gradient: Any, hooks: Any) -> _Tensor:
+    """Stands in for torch's function of that name; whether there is a gradient does not count."""
+    if type(gradient) is not bool or not (hooks is None or (type(hooks) is OrderedDict and not hooks)):
+        raise pickle.UnpicklingError("a tensor has hooks")
     numbers = (offset, *shape, *stride)
     if not isinstance(storage, _Storage) or len(shape) != len(stride) or len(shape) > MAX_DIMS:
         raise pickle.UnpicklingError("a tensor has no storage or no shape")
@@ -90,12 +96,13 @@ class _TensorUnpickler(pickle._Unpickler):  # type: ignore[name-defined]  # the 
     """Reads names, shapes and places of tensors; refuses whatever else a pickle may ask for."""
 
     stack: list[Any]
+    read: Callable[[int], bytes]
 
     def load(self) -> Any:
         """Returns what the pickle holds.
 
         Raises:
-            UnpicklingError: when it holds more than a dictionary of tensors.
+            UnpicklingError: When it holds more than a dictionary of tensors.
         """
         try:
             return super().load()
@@ -106,7 +113,7 @@ class _TensorUnpickler(pickle._Unpickler):  # type: ignore[name-defined]  # the 
         """Returns the stand-in for a function or class that a pickle names.
 
         Raises:
-            UnpicklingError: when no dictionary of tensors needs it.
+            UnpicklingError: When no dictionary of tensors needs it.
         """
         if (module, name) == ("collections", "OrderedDict"):
             return OrderedDict
@@ -120,15 +127,20 @@ class _TensorUnpickler(pickle._Unpickler):  # type: ignore[name-defined]  # the 
         """Returns the place of a tensor's bytes.
 
         Raises:
-            UnpicklingError: when it is no storage that torch writes.
+            UnpicklingError: When it is no storage that torch writes.
         """
         # Nothing is hashed or printed before its type is known: a deeply nested key would crash the interpreter.
-        if not all(isinstance(part, str) for part in pid[:3]):
+        if not all(isinstance(part, str) for part in pid[:4]):
             raise pickle.UnpicklingError("it names an unknown storage")
-        kind, storage, key, _, count = pid
-        if kind != "storage" or storage not in STORAGES or type(count) is not int:
+        kind, storage, key, device, count = pid
+        if kind != "storage" or storage not in STORAGES or type(count) is not int or not _DEVICE.fullmatch(device):
             raise pickle.UnpicklingError("it names an unknown storage")
         return _Storage(storage, key, count)
+
+    def _check_protocol(self) -> None:
+        """Refuses protocols that torch does not write: it would read them otherwise, or not at all."""
+        if self.read(1) != b"\2":
+            raise pickle.UnpicklingError("it is not of protocol 2")
 
     def _call(self) -> None:
         """Calls one of the two functions there are."""
@@ -163,6 +175,7 @@ class _TensorUnpickler(pickle._Unpickler):  # type: ignore[name-defined]  # the 
 
     dispatch: ClassVar[dict[int, Any]] = {
         **{code: pickle._Unpickler.dispatch[code] for code in b"".join(_OPCODES)},  # type: ignore[attr-defined]
+        pickle.PROTO[0]: _check_protocol,
         pickle.REDUCE[0]: _call,
         pickle.SETITEM[0]: _set_item,
         pickle.SETITEMS[0]: _set_items,
@@ -174,11 +187,11 @@ def state_digest(content: bytes, where: str) -> str:
     """Returns the SHA-256 of a file of weights as :func:`common.spectral.digest.weights_digest` computes it.
 
     Args:
-        content: of a file that ``torch.save`` wrote: a dictionary of names and tensors, nothing else.
-        where: what a message calls the file.
+        content: Bytes of a file that ``torch.save`` wrote: a dictionary of names and tensors, nothing else.
+        where: Name of the file in messages.
 
     Raises:
-        ArchiveError: when it holds anything but tensors, or is damaged.
+        ArchiveError: When it holds anything but tensors, or is damaged.
     """
     try:
         pickled, storages = _read_records(content)
@@ -199,6 +212,8 @@ def state_digest(content: bytes, where: str) -> str:
 DAMAGED = (
     pickle.UnpicklingError,
     BadZipFile,
+    struct.error,
+    OverflowError,
     EOFError,
     LookupError,
     StopIteration,
@@ -218,27 +233,28 @@ def refuse(where: str, reason: str, cause: BaseException | None = None) -> NoRet
     """Refuses a file of weights or a bank.
 
     Args:
-        where: What the message calls the file.
-        reason: What is wrong with it.
-        cause: The error that told so.
+        where: Name of the file in the message.
+        reason: Text that says what is wrong with the file.
+        cause: Error that showed what is wrong; ``None`` by default, where no error did.
 
     Raises:
-        ArchiveError: always.
+        ArchiveError: Always.
     """
-    text = " ".join(reason.split())
-    raise ArchiveError(f"{where} holds more than tensors or is damaged ({text}); do not load it") from cause
+    raise ArchiveError(
+        f"{where} holds more than tensors or is damaged ({cut(reason, MAX_REASON)}); do not load it"
+    ) from cause
 
 
 def read_stored(content: bytes, form: Form) -> dict[str, bytes]:
     """Returns all files of a zip file as torch or numpy write it: name -> content.
 
     Args:
-        content: Of the zip file.
-        form: The program that must have written it.
+        content: Bytes of the zip file, whose files have at most 1 GiB together.
+        form: Form of the program that must have written it.
 
     Raises:
-        BadZipFile: when that program would not have written it.
-        ValueError: when a name is there twice, or the files are too large.
+        BadZipFile: When that program would not have written it.
+        ValueError: When a name is there twice, or the files are too large.
     """
     entries = read_entries(content, form)
     if len({entry.name for entry in entries}) != len(entries) or sum(entry.size for entry in entries) > MAX_BYTES:
@@ -255,7 +271,7 @@ def _read_records(content: bytes) -> tuple[bytes, dict[str, bytes]]:
     storages = {name.removeprefix("data/"): data for name, data in records.items() if _STORAGE.fullmatch(name)}
     for name in records.keys() - {f"data/{key}" for key in storages}:
         if name not in _NOTES or not re.fullmatch(_NOTES[name], records[name]):
-            raise ValueError(f"it holds {name!r}, which weights have no use for")
+            raise ValueError(f"it holds {quoted(name)}, which weights have no use for")
     if len(pickled) > MAX_PICKLE:
         raise ValueError("its pickle is too large")
     return pickled, storages

@@ -1,4 +1,4 @@
-"""The command line of ``bundle_tool.pyz``, which needs nothing but Python (and ``cryptography`` for signatures)."""
+"""Runs the commands of ``bundle_tool.pyz``, which needs nothing but Python (and ``cryptography`` for signatures)."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 
 from ..errors import BundleError, one_line
-from .signature import sign
-from .verify import install, verify
+from .verify import install, sign, verify
 
 COMMANDS: Mapping[str, Callable[..., None]] = {"install": install, "sign": sign, "verify": verify}
 
@@ -18,7 +17,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs ``verify``, ``install`` or ``sign`` and returns the exit status.
 
     Args:
-        arguments: of the command line, without the program; those of this process by default.
+        arguments: Arguments of the command line without the program; those of this process by default.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     options = vars(_parser().parse_args(arguments))
@@ -36,7 +35,11 @@ def _parser() -> argparse.ArgumentParser:
         prog="bundle_tool", description="Checks and installs archives of bundles, and signs those that are passed on."
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    texts = {"verify": "check an archive", "install": "check an archive, then unpack it", "sign": "sign an archive"}
+    texts = {
+        "verify": "check an archive",
+        "install": "check an archive, then unpack it",
+        "sign": "check an archive, then sign it",
+    }
     added = {name: commands.add_parser(name, help=text) for name, text in texts.items()}
     for command in added.values():
         command.add_argument("file", help="the archive, a .zip file")

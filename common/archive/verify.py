@@ -1,4 +1,4 @@
-"""Verification and installation of an archive, before anything in it is parsed as a config or run."""
+"""Verifies, installs and signs an archive, before anything in it is parsed as a config or run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from ..errors import ArchiveError, MissingDataError, OutputError
 from .bank import bank_weights_digest
 from .kinds import check_kind
 from .manifest import NAME, Manifest
-from .signature import check_signature
+from .quotes import cut
+from .signature import check_signature, write_signature
 from .structure import MAX_BYTES, read_files
 from .tensors import state_digest
 from .versions import check_versions
@@ -45,8 +46,8 @@ class Archive:
     """An archive that has passed every check, in memory: what was checked is what is unpacked.
 
     Args:
-        manifest: what it holds.
-        files: path below the bundle's folder -> content, the manifest included.
+        manifest: Manifest, which says what the archive holds.
+        files: Content of every file, the manifest included, by its path below the bundle's folder.
     """
 
     manifest: Manifest
@@ -56,38 +57,50 @@ class Archive:
 def read_archive(file: str, *, public_key: str | None = None, ignore_versions: bool = False) -> Archive:
     """Returns the content of an archive after checking all of it.
 
-    The order: signature (with a key), form of the zip file, manifest, digest of every file, required files, whether
-    every file is what its name says, weights, bank, whether it belongs to the weights, versions of packages.
+    The order: signature (with a key), form of the zip file, manifest, digest of every file, required files. Then
+    whether every file is what its name says, weights, bank, whether it belongs to the weights, versions of packages.
 
     Args:
-        file: the archive.
-        public_key: PEM file; then the signature beside the archive must be by its owner.
-        ignore_versions: whether packages may be missing or of other versions.
+        file: Path of the archive.
+        public_key: Path of a public key in PEM form; the signature beside the archive must be by its owner. Without
+            one, the default, no signature is checked.
+        ignore_versions: Whether packages may be missing or of other versions; false by default.
 
     Raises:
-        MissingDataError: when a file does not exist.
-        ArchiveError: naming what is wrong.
-        SignatureError: when there is no valid signature.
+        MissingDataError: When a file does not exist.
+        ArchiveError: Naming what is wrong.
+        SignatureError: When there is no valid signature.
     """
+    content = _content(file)
+    # An empty name, as of a shell variable that is not set, must not pass for no wish to check.
+    if public_key is not None:
+        check_signature(content, str(file), str(public_key))
+    archive = _checked(content, Path(file).name)
+    if not ignore_versions:
+        check_versions(archive.manifest.requires, Path(file).name)
+    return archive
+
+
+def _content(file: str) -> bytes:
+    """The bytes of an archive: whatever happens to the file meanwhile, these are checked and used."""
     path = Path(file)
     if not path.is_file():
         what = "is no file" if path.exists() else "does not exist"
         raise MissingDataError(f"archive {file} {what}; give a bundle's .zip file")
     if path.stat().st_size > MAX_BYTES:
         raise ArchiveError(f"{file} has {path.stat().st_size} bytes; an archive has at most {MAX_BYTES}")
-    content = path.read_bytes()
-    # An empty name, as of a shell variable that is not set, must not pass for no wish to check.
-    if public_key is not None:
-        check_signature(content, str(file), str(public_key))
-    named = read_files(content, path.name)
+    return path.read_bytes()
+
+
+def _checked(content: bytes, where: str) -> Archive:
+    """What an archive of these bytes holds, after every check that depends on nothing but them."""
+    named = read_files(content, where)
     top = next(iter(named)).split("/")[0]
     files = {name.removeprefix(f"{top}/"): data for name, data in named.items()}
-    manifest = _check_manifest(files, top, path.name)
+    manifest = _check_manifest(files, top, where)
     for name, data in files.items():
-        check_kind(name, data, path.name)
-    _check_tensors(files, path.name)
-    if not ignore_versions:
-        check_versions(manifest.requires, path.name)
+        check_kind(name, data, where)
+    _check_tensors(files, where)
     return Archive(manifest, files)
 
 
@@ -97,12 +110,35 @@ def verify(file: str, public_key: str | None = None, ignore_versions: bool = Fal
     Args, errors and order of the checks are those of :func:`read_archive`.
 
     Args:
-        file: the archive.
-        public_key: PEM file of the one who must have signed it.
-        ignore_versions: whether packages may be missing or of other versions.
+        file: Path of the archive.
+        public_key: Path of the public key, in PEM form, of whoever must have signed it. Without one, the default, no
+            signature is checked.
+        ignore_versions: Whether packages may be missing or of other versions; false by default.
     """
     archive = read_archive(file, public_key=public_key, ignore_versions=ignore_versions)
     logger.info("%s", _passed(archive, public_key, ignore_versions))
+
+
+def sign(file: str, private_key: str) -> None:
+    """Checks an archive and writes its signature beside it, as ``<file>.sig``.
+
+    The checks are those of :func:`verify`, but for the signature and for the versions of packages that are installed:
+    who signs need not have them. Keys are made with ``openssl genpkey -algorithm ed25519 -out private.pem`` and
+    ``openssl pkey -in private.pem -pubout -out public.pem``.
+
+    Args:
+        file: Path of the archive.
+        private_key: Path of an Ed25519 private key in PEM form, without a passphrase.
+
+    Raises:
+        MissingDataError: When a file does not exist.
+        ArchiveError: Naming what is wrong with the archive.
+        SignatureError: When the key cannot be used.
+        OutputError: When the signature cannot be written.
+    """
+    content = _content(file)
+    _checked(content, Path(file).name)
+    write_signature(content, str(file), str(private_key))
 
 
 def install(
@@ -116,18 +152,19 @@ def install(
     """Checks an archive, see :func:`read_archive`, and unpacks it, all of it or nothing.
 
     Args:
-        file: the archive.
-        into: folder in which the bundle's own folder is made.
-        public_key: see :func:`read_archive`.
-        ignore_versions: see :func:`read_archive`.
-        folder: name of the bundle's folder, its own name by default; another lets two versions live side by side.
-        replace: whether a bundle in a folder of that name is replaced, as by a newer version; the old one stays beside
-            it as ``<folder>.old``, with whatever was trained or written in it.
+        file: Path of the archive.
+        into: Folder in which the bundle's own folder is made.
+        public_key: Path of the public key, in PEM form, of whoever must have signed the archive. Without one, the
+            default, no signature is checked.
+        ignore_versions: Whether packages may be missing or of other versions; false by default.
+        folder: Name of the bundle's folder, its own name by default; another lets two versions live side by side.
+        replace: Whether a bundle in a folder of that name is replaced, as by a newer version; false by default. The old
+            one stays beside it as ``<folder>.old``, with whatever was trained or written in it.
 
     Raises:
-        MissingDataError: when a file does not exist.
-        ArchiveError: naming what is wrong with the archive, or that the folder exists.
-        OutputError: when the folder cannot be written.
+        MissingDataError: When a file does not exist.
+        ArchiveError: Naming what is wrong with the archive, or that the folder exists.
+        OutputError: When the folder cannot be written.
     """
     archive = read_archive(file, public_key=public_key, ignore_versions=ignore_versions)
     name = str(folder or archive.manifest.name)
@@ -159,11 +196,13 @@ def _check_manifest(files: Mapping[str, bytes], top: str, where: str) -> Manifes
         raise ArchiveError(f"{where} has no {top}/{NAME}; it was not made by 'make zips', or is incomplete")
     manifest = Manifest.from_json(files[NAME], where)
     if manifest.name != top:
-        raise ArchiveError(f"{where}: the manifest is of {manifest.name}, the folder is {top}; get the archive again")
+        raise ArchiveError(
+            f"{where}: the manifest is of {cut(manifest.name)}, the folder is {cut(top)}; get the archive again"
+        )
     listed, there = manifest.files.keys(), files.keys() - {NAME}
     if listed != there:
         absent, added = sorted(listed - there)[:1], sorted(there - listed)[:1]
-        what = f"{absent[0]} is missing" if absent else f"{added[0]} is not in the manifest"
+        what = f"{cut(absent[0])} is missing" if absent else f"{added[0]} is not in the manifest"
         raise ArchiveError(f"{where}: {what}; the archive is incomplete or was changed: get it again")
     for path, digest in manifest.files.items():
         if hashlib.sha256(files[path]).hexdigest() != digest:
@@ -178,7 +217,9 @@ def _check_manifest(files: Mapping[str, bytes], top: str, where: str) -> Manifes
     except (ValueError, LookupError, TypeError, RecursionError) as error:
         raise ArchiveError(f"{where}: configs/metadata.json tells no version; it is no whole bundle") from error
     if version != manifest.version:
-        raise ArchiveError(f"{where}: version {version} in its metadata, {manifest.version} in its manifest")
+        raise ArchiveError(
+            f"{where}: version {cut(str(version))} in its metadata, {cut(manifest.version)} in its manifest"
+        )
     return manifest
 
 

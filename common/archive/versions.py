@@ -1,4 +1,4 @@
-"""Versions of packages, compared as numbers: installed ones with those an archive was tested with."""
+"""Compares versions of packages as numbers: installed ones with those an archive was tested with."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def version_numbers(version: str) -> tuple[int, ...]:
     """Returns the leading numbers of a version: ``2.13.0+cpu`` gives ``(2, 13, 0)``.
 
     Args:
-        version: as a package tells it.
+        version: Version as a package tells it, such as ``2.13.0+cpu``.
 
     Example:
         >>> version_numbers("0.10.1") > version_numbers("0.9")
@@ -26,8 +26,8 @@ def is_accepted(installed: str, tested: Iterable[str]) -> bool:
     """Returns whether a version will do: of the same major version as a tested one, and not older.
 
     Args:
-        installed: the version at hand.
-        tested: versions known to work.
+        installed: Version that is installed.
+        tested: Versions that were tested and work.
     """
     numbers = version_numbers(installed)
     return any(
@@ -52,12 +52,13 @@ def check_versions(
     """Makes sure that the packages an archive needs are installed in versions that will do.
 
     Args:
-        requires: package -> tested versions.
-        where: what a message calls the archive.
-        installed: tells the installed version of a package.
+        requires: Tested versions of every package, by its name.
+        where: Name of the archive in messages.
+        installed: Function that returns the installed version of a package, or ``None`` where it is missing. By default
+            it asks this Python environment.
 
     Raises:
-        ArchiveError: naming every package that is missing or of another version, and the command that installs them.
+        ArchiveError: Naming every package that is missing or of another version, and the command that installs them.
     """
     found = {package: installed(package) for package in requires}
     wrong = [

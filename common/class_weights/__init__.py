@@ -1,4 +1,4 @@
-"""Class weights for co-training on imbalanced classes.
+"""Weighs classes for co-training on imbalanced classes.
 
 Zhang et al., *Double-Mix Pseudo-Label Framework: Enhancing Semi-Supervised Segmentation on Category-Imbalanced CT
 Volumes*, Int. J. Computer Assisted Radiology and Surgery. DisW and DifW are of Wang and Li, *DHC: Dual-debiased

@@ -1,4 +1,4 @@
-"""The mathematics of class weights: what happened in a batch, class by class, and what follows from it.
+"""Computes class weights: what happened in a batch, class by class, and what follows from it.
 
 Class 0 is background. Nothing here waits for the device, and no loop runs over classes.
 """
@@ -25,11 +25,11 @@ class ClassStatistics(NamedTuple):
     """Sums over the voxels of one batch, over all processes; each ``(C,)`` float64.
 
     Args:
-        truth: voxels of each class in the ground truth of the labeled images.
-        predicted: voxels of each class in the network's segmentation of the labeled images.
-        overlap: voxels of each class in both.
-        confidence: the network's probability of each class, summed over the voxels that truly are of that class.
-        pseudo: voxels of each class in the network's segmentation of the unlabeled images.
+        truth: Number of voxels of each class in the ground truth of the labeled images.
+        predicted: Number of voxels of each class in the network's segmentation of the labeled images.
+        overlap: Number of voxels of each class in both.
+        confidence: Sum of the network's probability of each class over the voxels that truly are of that class.
+        pseudo: Number of voxels of each class in the network's segmentation of the unlabeled images.
     """
 
     truth: Tensor
@@ -50,9 +50,10 @@ def class_statistics(probability: Tensor, label: Tensor, pseudo_label: Tensor | 
     """Returns what the weights need to know of one batch, summed over all processes.
 
     Args:
-        probability: softmax of the network on the labeled images, ``(B, C, H, W[, D])``.
-        label: class indices of the labeled images, ``(B, 1, H, W[, D])``.
-        pseudo_label: the network's class indices of the unlabeled images; ``None`` counts as none.
+        probability: Softmax probabilities of the network on the labeled images, ``(B, C, H, W[, D])``.
+        label: Class indices of the labeled images, ``(B, 1, H, W[, D])``, from 0 to ``C - 1``.
+        pseudo_label: Class indices that the network gives the unlabeled images, ``(B, 1, H, W[, D])``. With ``None``,
+            the default, no voxel is counted.
     """
     num_classes = probability.shape[1]
     truth = class_masks(label, num_classes)
@@ -69,14 +70,14 @@ def distribution_weight(counts: Tensor) -> Tensor:
     """Returns DisW: ``log r_c / max_k log r_k`` with ``r_c = max(a) / a_c``; the rarest class has weight 1.
 
     Args:
-        counts: ``(C,)`` voxels, or shares of voxels, of each class; a class without voxels counts as one voxel or,
-            among shares, as the smallest one above 0.
+        counts: Numbers of voxels of each class, ``(C,)``, or their shares. A class without voxels counts as one voxel
+            or, among shares, as the smallest one above 0.
 
     Returns:
         ``(C,)`` in [0, 1]; all ones when the classes are balanced.
 
     Raises:
-        ConfigError: when ``counts`` has another number of axes.
+        ConfigError: When ``counts`` has another number of axes.
 
     Example:
         >>> distribution_weight(torch.tensor([1000, 100, 10]))
@@ -109,12 +110,12 @@ def class_dice(statistics: ClassStatistics) -> Tensor:
 def learning_terms(dice: Tensor, previous: Tensor) -> tuple[Tensor, Tensor]:
     """Returns how much each class was learned and unlearned since the previous step, both at least 0.
 
-    ``max(D, 0) * ln(d_t / d_(t-1))`` and ``min(D, 0) * ln(d_t / d_(t-1))`` with ``D = d_t - d_(t-1)``, the terms of a
-    population stability index.
+    They are ``max(D, 0) * ln(d_t / d_(t-1))`` and ``min(D, 0) * ln(d_t / d_(t-1))`` with ``D = d_t - d_(t-1)``. These
+    are the terms of a population stability index.
 
     Args:
-        dice: ``d_t``, ``(C,)``, above 0.
-        previous: ``d_(t-1)``, ``(C,)``, above 0.
+        dice: Dice of each class at this step, ``d_t``, ``(C,)``, in (0, 1].
+        previous: Dice of each class at the step before, ``d_(t-1)``, ``(C,)``, in (0, 1].
     """
     change, ratio = dice - previous, (dice / previous).log()
     return change.clamp_min(0) * ratio, change.clamp_max(0) * ratio
@@ -129,7 +130,8 @@ def class_information(confidence: Tensor) -> Tensor:
     """Returns the information of each class, ``(1 - q_c + 0.01) / (max_k(1 - q_k) + 0.01)``, in (0, 1].
 
     Args:
-        confidence: ``q``, ``(C,)``: mean probability of each class over the voxels that truly are of that class.
+        confidence: Mean probability of each class over the voxels that truly are of that class: ``q``, ``(C,)``, in [0,
+            1].
     """
     doubt = 1 - confidence
     return (doubt + INFORMATION_OFFSET) / (doubt.max() + INFORMATION_OFFSET)

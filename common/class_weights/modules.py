@@ -1,6 +1,6 @@
-"""Class weights that remember: the modules of a co-training step.
+"""Remembers class weights from step to step: the modules of a co-training step.
 
-A module is given :class:`ClassStatistics`, sums over one batch that are the same on every rank, and keeps what it
+A module is given :class:`ClassStatistics`, sums over one batch that are the same on every rank. It keeps what it
 remembers in buffers, which travel with checkpoints and devices.
 """
 
@@ -27,7 +27,7 @@ class ClassWeight(nn.Module):
     """Weights that are the same for all classes, and the base of the others.
 
     Args:
-        num_classes: C, background included.
+        num_classes: Number of classes C, background included.
 
     Attributes:
         weight: ``(C,)`` float32, the weights of the last update.
@@ -66,9 +66,10 @@ class DistributionWeight(ClassWeight):
     """DisW of the shares of voxels in the labeled set, which then follow the network's pseudo labels.
 
     Args:
-        num_classes: C, background included.
-        counts: ``(C,)`` voxels of each class in the labeled set; balanced without.
-        momentum: of the exponential moving average of the shares.
+        num_classes: Number of classes C, background included.
+        counts: Numbers of voxels of each class in the labeled set, ``(C,)``; without them, the default, all classes
+            have equal shares.
+        momentum: Momentum of the exponential moving average of the shares, in [0, 1]; 0.99 by default.
     """
 
     shares: Tensor
@@ -101,9 +102,9 @@ class DifficultyWeight(ClassWeight):
     A class without ground truth in the batch keeps its Dice and its learning terms: absence is not unlearning.
 
     Args:
-        num_classes: C, background included.
-        alpha: exponent of the learning speed.
-        momentum: of the three exponential moving averages.
+        num_classes: Number of classes C, background included.
+        alpha: Exponent of the learning speed; 0.2 by default.
+        momentum: Momentum of the three exponential moving averages, in [0, 1]; 0.98 by default.
     """
 
     dice: Tensor
@@ -136,8 +137,8 @@ class ClassConfidence(nn.Module):
     """The average information of each class; a class without ground truth in the batch keeps its confidence.
 
     Args:
-        num_classes: C, background included.
-        momentum: of the exponential moving average.
+        num_classes: Number of classes C, background included.
+        momentum: Momentum of the exponential moving average, in [0, 1]; 0.98 by default.
     """
 
     confidence: Tensor
@@ -161,10 +162,10 @@ class ConfidenceDifficultyWeight(DifficultyWeight):
     """CDifW: the information to the power of ``beta`` times DifW.
 
     Args:
-        num_classes: C, background included.
-        alpha: exponent of the learning speed.
-        beta: exponent of the information.
-        momentum: of all exponential moving averages.
+        num_classes: Number of classes C, background included.
+        alpha: Exponent of the learning speed; 0.2 by default.
+        beta: Exponent of the information; 0.2 by default.
+        momentum: Momentum of all exponential moving averages, in [0, 1]; 0.98 by default.
     """
 
     def __init__(self, num_classes: int, *, alpha: float = 0.2, beta: float = 0.2, momentum: float = 0.98) -> None:
@@ -180,10 +181,11 @@ class ConfidenceDistributionWeight(DistributionWeight):
     """CDisW: the information to the power of ``beta`` times DisW.
 
     Args:
-        num_classes: C, background included.
-        counts: ``(C,)`` voxels of each class in the labeled set; balanced without.
-        beta: exponent of the information.
-        momentum: of the exponential moving average of the shares.
+        num_classes: Number of classes C, background included.
+        counts: Numbers of voxels of each class in the labeled set, ``(C,)``; without them, the default, all classes
+            have equal shares.
+        beta: Exponent of the information; 0.2 by default.
+        momentum: Momentum of the exponential moving average of the shares, in [0, 1]; 0.99 by default.
     """
 
     def __init__(
@@ -211,7 +213,7 @@ def make_class_weight(name: str, num_classes: int) -> ClassWeight:
     """Returns the weight of that name.
 
     Raises:
-        ConfigError: when there is none.
+        ConfigError: When there is none.
     """
     if name not in CLASS_WEIGHTS:
         raise ConfigError(f"class weight {name!r} does not exist; accepted are {', '.join(CLASS_WEIGHTS)}")

@@ -1,4 +1,4 @@
-"""Class-wise contrastive learning: frames that show the same classes are brought together, scale by scale."""
+"""Trains by class-wise contrast: frames that show the same classes are brought together, scale by scale."""
 
 from .checks import ContrastivePreflight, weak_frames
 from .figures import FrameFigures

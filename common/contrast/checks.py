@@ -1,4 +1,4 @@
-"""What a training with class-wise pairs checks before it starts."""
+"""Checks a training with class-wise pairs before it starts."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def weak_frames(cases: Sequence[Case], presence: PresenceReader, *, method: str)
     """Returns the frames without masks that a method learns from, annotated with their classes.
 
     Args:
-        cases: frames without masks.
-        presence: tells their classes.
-        method: name of the method.
+        cases: Frames without masks.
+        presence: Reader that tells which classes each frame shows.
+        method: Name of the method, one of ``METHODS``.
     """
     chosen = find_method(method)
     return frames_to_learn(cases, presence, needed=chosen.needs_presence, used=chosen.learns_without_masks)
@@ -34,16 +34,17 @@ class ContrastivePreflight(TrainingPreflight):
     """Also tells what the frames say of their classes, and warns where no pair can be made.
 
     Args:
-        labeled: training frames whose masks are used.
-        unlabeled: training frames whose masks, if any, are not.
-        val_cases: validation cases.
-        used: those of the unlabeled frames that the method learns from.
-        presence: tells the classes of frames.
-        num_classes: C, background included.
-        method: name of the method.
-        classify_all: whether frames with masks are classified as well.
-        foreground_labels: data set -> classes that count, in order.
-        **settings: those of :class:`TrainingPreflight`.
+        labeled: Training frames whose masks are used; at least one.
+        unlabeled: Training frames whose masks, if any, are not used.
+        val_cases: Validation cases.
+        used: Those of the unlabeled frames that the method learns from.
+        presence: Reader that tells which classes each frame shows.
+        num_classes: Number of classes, C, background included.
+        method: Name of the method, one of ``METHODS``.
+        classify_all: Whether frames with masks are classified as well. False by default.
+        foreground_labels: Data set -> label values of the classes that count, in order. With ``None``, the default, all
+            count.
+        **settings: Further arguments of :class:`TrainingPreflight`.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Figures of an evaluation: how well each class is segmented, overlays, and how frames lie in the space of features."""
+"""Draws how well each class is segmented, overlays, and how frames lie in the space of features."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ class Seen:
     """What a network makes of labeled frames.
 
     Args:
-        embeddings: features of every frame, averaged over its pixels.
-        sets: the foreground classes that every frame shows.
-        matrices: which class is taken for which, frame by frame.
-        pictures: name, picture, truth and prediction of the first frames.
+        embeddings: Features of every frame, averaged over its pixels: one ``(D,)`` array for each frame.
+        sets: Indices of the foreground classes that every frame shows, sorted.
+        matrices: Confusion matrices of the frames, ``(C, C)`` each.
+        pictures: Name, picture, truth and prediction of the first frames.
     """
 
     embeddings: list[Array] = field(default_factory=list)
@@ -52,8 +52,8 @@ def nearest_agreement(embeddings: Array, sets: Sequence[tuple[int, ...]]) -> dic
     """Returns how often the nearest other frame, by the angle, shows the same classes, and how often one drawn would.
 
     Args:
-        embeddings: ``(N, D)``.
-        sets: classes of every frame.
+        embeddings: Features of the frames, ``(N, D)``.
+        sets: Classes that each of the N frames shows. With fewer than two frames, both numbers are ``None``.
     """
     if len(sets) < 2:
         return {"nearest": None, "chance": None}
@@ -69,21 +69,24 @@ def nearest_agreement(embeddings: Array, sets: Sequence[tuple[int, ...]]) -> dic
 class FrameFigures:
     """Draws ``per_class.png``, ``overlays.png`` and ``embeddings.png``; writes ``embeddings.json``.
 
-    The embedding of a frame are the features of one layer, averaged over its pixels, once with weights from before the
-    training and once with those after it; the picture shows the first two principal components of either.
+    The embedding of a frame is what one layer makes of it, averaged over its pixels. It is computed with the weights
+    from before the training and with those after it. The picture shows the first two principal components of either.
 
     Args:
-        network: takes the weights.
-        weights_file: after the training.
-        before_file: weights before it; without, a network that has learned nothing.
-        data: cases; those that are not in-distribution or have no label are passed over.
-        transform: loads and prepares a case; its label has a binary channel for each class, see ``ClassChannelsd``.
-        layer: name of the layer.
-        device: where the network runs.
-        output_dir: folder of the results.
-        seed: of the network that has learned nothing.
-        foreground_labels: data set -> classes that count, in order; for their names.
-        pictures: frames shown as overlays.
+        network: Network that takes the weights; a copy of it runs.
+        weights_file: Path of the weights after the training.
+        before_file: Path of the weights before the training. With ``None``, a network that has learned nothing stands
+            for them.
+        data: Cases; those that are damaged, out-of-distribution or without a label are passed over.
+        transform: Function that loads and prepares a case. Its label has a binary channel for each class, see
+            ``ClassChannelsd``.
+        embedding_layer: Name of the layer whose features are shown, as ``named_modules`` gives it.
+        device: Device that the network runs on.
+        output_dir: Folder of the results.
+        seed: Seed of the weights of the network that has learned nothing. 0 by default.
+        foreground_labels: Data set -> label values of the classes that count, in order; for their names. With ``None``,
+            the default, all count.
+        pictures: Number of frames that are shown as overlays, from the first on. 8 by default.
     """
 
     def __init__(
@@ -93,7 +96,7 @@ class FrameFigures:
         before_file: str | None,
         data: Sequence[Case],
         transform: Callable[[Case], Mapping[str, Any]],
-        layer: str,
+        embedding_layer: str,
         device: torch.device,
         output_dir: str,
         *,
@@ -103,7 +106,7 @@ class FrameFigures:
     ) -> None:
         self.network, self.files = network, (before_file, weights_file)
         self.data = [case for case in data if "label" in case and "damage" not in case and case["in_distribution"]]
-        self.transform, self.layer, self.device = transform, layer, torch.device(device)
+        self.transform, self.embedding_layer, self.device = transform, embedding_layer, torch.device(device)
         self.output_dir, self.seed = Path(output_dir), seed
         self.foreground_labels, self.pictures = foreground_labels, pictures
 
@@ -111,9 +114,9 @@ class FrameFigures:
         """Returns the content of ``embeddings.json``; nothing without labeled frames.
 
         Raises:
-            MissingDataError: when there are no such weights.
-            WeightsError: when weights belong to another network.
-            ConfigError: when the network has no such layer.
+            MissingDataError: When there are no such weights.
+            WeightsError: When weights belong to another network.
+            ConfigError: When the network has no such layer.
         """
         if not self.data:
             return {}
@@ -121,7 +124,9 @@ class FrameFigures:
             name: self._see(self._network(file)) for name, file in zip(("before", "after"), self.files, strict=True)
         }
         report = {name: nearest_agreement(np.stack(item.embeddings), item.sets) for name, item in seen.items()}
-        write_json(report | {"layer": self.layer, "frames": len(self.data)}, self.output_dir / "embeddings.json")
+        write_json(
+            report | {"layer": self.embedding_layer, "frames": len(self.data)}, self.output_dir / "embeddings.json"
+        )
         for name, figures in report.items():
             logger.info("%s training, nearest frame shows the same classes: %s", name, figures)
         self._draw(seen["before"], seen["after"])
@@ -147,9 +152,9 @@ class FrameFigures:
         for case in self.data:
             loaded = self.transform(case)
             image, label = (torch.as_tensor(loaded[key]) for key in ("image", "label"))
-            with captured(network, [self.layer]) as features:
+            with captured(network, [self.embedding_layer]) as features:
                 logits = network(image[None].to(self.device))[0]
-            seen.embeddings.append(features[self.layer][0].flatten(1).mean(dim=1).double().cpu().numpy())
+            seen.embeddings.append(features[self.embedding_layer][0].flatten(1).mean(dim=1).double().cpu().numpy())
             seen.sets.append(tuple(n for n, channel in enumerate(label, start=1) if bool(channel.any())))
             self._compare(seen, str(case["case"]), image, channel_indices(label), logits)
         return seen

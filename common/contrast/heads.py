@@ -1,4 +1,4 @@
-"""Heads on the encoder of a segmentation network, which training needs and inference leaves out."""
+"""Adds heads to the encoder of a segmentation network; training needs them, inference leaves them out."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def captured(network: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, Te
     The hooks are removed when the block ends, so that a copy or an export of the network knows nothing of them.
 
     Args:
-        network: any network.
-        layers: names of its layers, as ``named_modules`` gives them.
+        network: Network whose layers are watched; it is not changed.
+        layers: Names of its layers, as ``named_modules`` gives them.
 
     Raises:
-        ConfigError: when the network has no layer of a name.
+        ConfigError: When the network has no layer of a name.
     """
     found: dict[str, Tensor] = {}
     handles = []
@@ -55,9 +55,9 @@ class ProjectionHead(nn.Module):
     scale costs little beside the network; the projection is SimCLR's, of two layers.
 
     Args:
-        spatial_dims: 2 or 3.
-        channels: of the features.
-        size: of the projection.
+        spatial_dims: Number of spatial axes, 2 or 3.
+        channels: Number of channels of the features.
+        size: Length of the projection.
     """
 
     def __init__(self, spatial_dims: int, channels: int, size: int) -> None:
@@ -78,38 +78,39 @@ class HeadedNetwork(nn.Module):
     The network itself is not changed: it is saved, exported and used without the heads.
 
     Args:
-        network: any network that returns logits ``(B, C, H, W[, D])``.
-        layers: names of the layers that end the scales of its encoder, the deepest last.
-        spatial_dims: 2 or 3.
-        in_channels: channels of the images.
-        image_size: voxels of the images along each axis, of which one is run to see how many channels layers have.
-        num_classes: C, background included.
-        method: name of the method, which tells the heads that are needed.
-        projection_size: of every projection; 128 by default.
+        network: Network that returns logits ``(B, C, H, W[, D])``.
+        encoder_layers: Names of the layers that end the scales of its encoder, the deepest last; at least one.
+        spatial_dims: Number of spatial axes, 2 or 3.
+        in_channels: Number of channels of the images.
+        roi_size: Size of the images along each axis, in voxels. One such image is run to see how many channels the
+            layers have.
+        num_classes: Number of classes, C, background included.
+        method: Name of the method, one of ``METHODS``, which tells the heads that are needed. ``both`` by default.
+        projection_size: Length of every projection. 128 by default.
 
     Raises:
-        ConfigError: when a layer does not exist, does not run or returns no feature map.
+        ConfigError: When a layer does not exist, does not run or returns no feature map.
     """
 
     def __init__(
         self,
         network: nn.Module,
-        layers: Sequence[str],
+        encoder_layers: Sequence[str],
         *,
         spatial_dims: int,
         in_channels: int,
-        image_size: Sequence[int],
+        roi_size: Sequence[int],
         num_classes: int,
         method: str = "both",
         projection_size: int = 128,
     ) -> None:
         super().__init__()
-        if not layers:
+        if not encoder_layers:
             raise ConfigError("encoder_layers is empty; name the layer that ends each scale of the encoder")
         chosen = find_method(method)
-        self.network, self.layers = network, tuple(layers)
+        self.network, self.encoder_layers = network, tuple(encoder_layers)
         device = next(network.parameters()).device
-        channels = self._channels(torch.zeros(1, in_channels, *image_size, device=device), spatial_dims)
+        channels = self._channels(torch.zeros(1, in_channels, *roi_size, device=device), spatial_dims)
         projected = channels if chosen.pairs != "none" else []
         predicted = projected if chosen.pairs == "byol" else []
         self.heads = nn.ModuleList(ProjectionHead(spatial_dims, count, projection_size) for count in projected)
@@ -120,46 +121,46 @@ class HeadedNetwork(nn.Module):
     def _channels(self, image: Tensor, spatial_dims: int) -> list[int]:
         """Channels of every layer, found by running the network once."""
         was_training = self.network.training
-        with captured(self.network, self.layers) as features:
+        with captured(self.network, self.encoder_layers) as features:
             self.network.eval()(image)
         self.network.train(was_training)
-        for layer in self.layers:
+        for layer in self.encoder_layers:
             shape = tuple(getattr(features.get(layer), "shape", ()))
             if len(shape) != spatial_dims + 2:
                 raise ConfigError(
                     f"encoder_layers names {layer!r}, which gives {f'shape {shape}' if shape else 'nothing'}; a layer "
                     f"must give (batch, channels, *{spatial_dims} axes): choose another"
                 )
-        return [features[layer].shape[1] for layer in self.layers]
+        return [features[layer].shape[1] for layer in self.encoder_layers]
 
     def forward(self, image: Tensor, *, segment: bool = True, with_heads: bool = True) -> dict[str, Any]:
         """Runs network and heads on images ``(B, n, H, W[, D])``.
 
         Args:
-            image: the images.
-            segment: whether logits are returned. What is not returned must not wait for a gradient.
-            with_heads: whether the heads run.
+            image: Images, ``(B, n, H, W[, D])``.
+            segment: Whether logits are returned; what is not returned must not wait for a gradient. True by default.
+            with_heads: Whether the heads run. True by default.
 
         Returns:
             ``logits`` ``(B, C, H, W[, D])``; of the heads there are, ``projections``, one ``(B, size)`` for every
             layer, ``predictions`` likewise, and ``presence``, logits ``(B, C - 1)`` of the foreground classes.
         """
-        with captured(self.network, self.layers if with_heads else ()) as features:
+        with captured(self.network, self.encoder_layers if with_heads else ()) as features:
             logits = self.network(image)
         found: dict[str, Any] = {"logits": logits} if segment else {}
         if with_heads and len(self.heads):
-            pairs = zip(self.heads, self.layers, strict=True)
+            pairs = zip(self.heads, self.encoder_layers, strict=True)
             found["projections"] = [head(features[layer]) for head, layer in pairs]
         if with_heads and len(self.predictors):
             both = zip(self.predictors, found["projections"], strict=True)
             found["predictions"] = [predictor(projection) for predictor, projection in both]
         if with_heads and self.classifier is not None:
-            found["presence"] = self.classifier(features[self.layers[-1]].flatten(2).mean(dim=2))
+            found["presence"] = self.classifier(features[self.encoder_layers[-1]].flatten(2).mean(dim=2))
         return found
 
     def freeze_encoder(self) -> None:
         """Stops the layers of the encoder from changing, the statistics of their batch norms included."""
-        for layer in self.layers:
+        for layer in self.encoder_layers:
             self.network.get_submodule(layer).requires_grad_(False).eval()
 
 

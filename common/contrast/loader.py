@@ -1,4 +1,4 @@
-"""Batches in which every frame finds another with the same classes."""
+"""Makes batches in which every frame finds another with the same classes."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class Partners:
     The relation is that of ``positive_pairs``: the same set of classes and, where both frames have one, the same phase.
 
     Args:
-        presence: ``(N, K)``, nonzero where a frame shows a class.
-        phase: ``(N,)`` numbers of phases, -1 where none is given.
-        num_labeled: frames before this number are labeled, which are looked up apart.
+        presence: Table of classes, ``(N, K)``, above 0 where a frame shows a class.
+        phase: Numbers of the frames' phases, ``(N,)``, -1 where none is given.
+        num_labeled: Number of labeled frames, which come first and are looked up apart.
     """
 
     def __init__(self, presence: Tensor, phase: Tensor, num_labeled: int) -> None:
@@ -78,17 +78,19 @@ class PairBatchSampler(Sampler[list[int]]):
     one of the batch comes in its stead.
 
     Args:
-        cases: labeled frames, then the others.
-        num_labeled: frames before this number are labeled.
-        batch_size: labeled and other frames together.
-        labeled_share: share of labeled frames in a batch, at least one; the rest stays empty without other frames.
-        partners: which frames are positive to which; ``None`` draws without regard to that.
-        samples_per_epoch: frames in an epoch, over all ranks; as many as there are by default.
-        seed: of the draw.
+        cases: Labeled frames, then the others, each a case.
+        num_labeled: Number of labeled frames, which come first; at least 1.
+        batch_size: Number of frames in a batch, labeled and others together; at least 2.
+        labeled_batch_fraction: Share of labeled frames in a batch, in (0, 1], at least one frame; 0.5 by default.
+            Without other frames, the rest stays empty.
+        partners: Table that tells which frames are positive to which. With ``None``, the default, frames are drawn
+            without regard to that.
+        samples_per_epoch: Number of frames in an epoch, over all ranks; as many as there are cases by default.
+        seed: Seed of the draw. 0 by default.
 
     Raises:
-        ConfigError: when a setting is not accepted.
-        NotEnoughCasesError: without labeled frames.
+        ConfigError: When a setting is not accepted.
+        NotEnoughCasesError: Without labeled frames.
     """
 
     def __init__(
@@ -97,19 +99,19 @@ class PairBatchSampler(Sampler[list[int]]):
         num_labeled: int,
         batch_size: int,
         *,
-        labeled_share: float = 0.5,
+        labeled_batch_fraction: float = 0.5,
         partners: Partners | None = None,
         samples_per_epoch: int | None = None,
         seed: int = 0,
     ) -> None:
         if batch_size < 2:
             raise ConfigError(f"batch_size is {batch_size}; a pair needs two frames: give at least 2")
-        if not 0 < labeled_share <= 1:
-            raise ConfigError(f"labeled_share is {labeled_share}; accepted is above 0, up to 1")
+        if not 0 < labeled_batch_fraction <= 1:
+            raise ConfigError(f"labeled_batch_fraction is {labeled_batch_fraction}; accepted is above 0, up to 1")
         if not num_labeled:
             raise NotEnoughCasesError("no labeled frame to train on; add cases to dataset_dir")
         self.partners, self.num_labeled, self.seed, self.epoch = partners, num_labeled, seed, 0
-        labeled = min(batch_size, max(1, round(labeled_share * batch_size)))
+        labeled = min(batch_size, max(1, round(labeled_batch_fraction * batch_size)))
         # Of each kind: labeled and other frames.
         self.places = {True: labeled, False: batch_size - labeled if len(cases) > num_labeled else 0}
         total = samples_per_epoch or len(cases)
@@ -120,7 +122,7 @@ class PairBatchSampler(Sampler[list[int]]):
 
     def _sampler(self, cases: Sequence[Case], labeled: bool, seed: int) -> TaskSampler:
         number = self.batches * self.places[labeled] * world_size()
-        return TaskSampler(cases, seed=seed, num_samples=number, uniform=True)
+        return TaskSampler(cases, seed=seed, samples_per_epoch=number, uniform_sampling=True)
 
     def set_epoch(self, epoch: int) -> None:
         """Sets the epoch whose batches the next iteration gives."""
@@ -189,7 +191,7 @@ def collate_frames(items: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
     """Returns a batch: ``image``, ``presence``, ``phase``, perhaps ``view``, and ``label`` of the first frames.
 
     Args:
-        items: frames; those with a label come first.
+        items: Frames of the batch; those with a label come first.
     """
     shared = [name for name in items[0] if name != "label"]
     batch = {name: torch.stack([item[name] for item in items]) for name in shared}
@@ -200,16 +202,16 @@ class PairLoader(DataLoader):
     """MONAI's data loader for batches of labeled and other frames in which every frame finds a positive.
 
     Args:
-        labeled: dataset of dictionaries with ``image`` and ``label``; its ``data`` is the list of cases.
-        others: dataset of dictionaries with ``image``, perhaps empty.
-        presence: has ``annotate``, which tells the classes of cases.
-        num_classes: C, background included.
-        batch_size: labeled and other frames together.
-        labeled_share: share of labeled frames in a batch.
-        paired: whether every frame shall find a positive.
-        samples_per_epoch: frames in an epoch, see :class:`PairBatchSampler`.
-        seed: of the draw.
-        num_workers: processes that load.
+        labeled: Dataset of dictionaries with ``image`` and ``label``; its ``data`` is the list of cases.
+        others: Dataset of dictionaries with ``image``, perhaps empty.
+        presence: Reader whose ``annotate`` tells the classes of cases.
+        num_classes: Number of classes, C, background included.
+        batch_size: Number of frames in a batch, labeled and others together; at least 2.
+        labeled_batch_fraction: Share of labeled frames in a batch, in (0, 1]. 0.5 by default.
+        paired: Whether every frame shall find a positive in its batch. True by default.
+        samples_per_epoch: Number of frames in an epoch, see :class:`PairBatchSampler`.
+        seed: Seed of the draw. 0 by default.
+        num_workers: Number of processes that load. 0, the default, loads in the process of the training.
     """
 
     def __init__(
@@ -220,7 +222,7 @@ class PairLoader(DataLoader):
         presence: Any,
         num_classes: int,
         batch_size: int,
-        labeled_share: float = 0.5,
+        labeled_batch_fraction: float = 0.5,
         paired: bool = True,
         samples_per_epoch: int | None = None,
         seed: int = 0,
@@ -233,7 +235,7 @@ class PairLoader(DataLoader):
             cases,
             number,
             batch_size,
-            labeled_share=labeled_share,
+            labeled_batch_fraction=labeled_batch_fraction,
             partners=Partners(table, phase, number) if paired else None,
             samples_per_epoch=samples_per_epoch,
             seed=seed,

@@ -1,4 +1,4 @@
-"""Pairs of images that show the same classes, and losses that bring their projections together.
+"""Finds pairs of images that show the same classes, and brings their projections together.
 
 Zhang et al., *Towards better laparoscopic video segmentation: A class-wise contrastive learning approach with
 multi-scale feature extraction*, Healthcare Technology Letters 11, 2024. Supervised contrastive loss: Khosla et al.,
@@ -20,8 +20,9 @@ def positive_pairs(presence: Tensor, phase: Tensor | None = None) -> Tensor:
     losses take it as a matrix.
 
     Args:
-        presence: ``(B, K)``, nonzero where an image shows a foreground class.
-        phase: ``(B,)`` numbers of the surgical phases, -1 where none is given.
+        presence: Table of classes, ``(B, K)``, above 0 where an image shows a foreground class.
+        phase: Numbers of the surgical phases, ``(B,)``, -1 where none is given. With ``None``, the default, the classes
+            alone decide.
 
     Returns:
         ``(B, B)`` bool, symmetric, with a diagonal of ``False``.
@@ -41,13 +42,14 @@ def supervised_contrastive_loss(projections: Tensor, positive: Tensor, *, temper
     ``-1 / |P(i)| sum_{p in P(i)} log(exp(z_i z_p / t) / sum_{a != i} exp(z_i z_a / t))``.
     An anchor without a positive contributes exactly nothing, and a batch of such anchors costs 0.
 
-    pytorch-metric-learning's ``SupConLoss`` gives the same numbers, but reads values of the device in every step, and
+    pytorch-metric-learning's ``SupConLoss`` gives the same numbers, but reads values of the device in every step. It
     takes labels, which cannot say that an image without a phase is positive to two images of different phases.
 
     Args:
-        projections: ``(B, D)``, of length 1.
-        positive: ``(B, B)`` bool, see :func:`positive_pairs`; no image is positive to itself.
-        temperature: of the softmax over the other images; 0.1 by default, since the source gives none.
+        projections: Projections of the images, ``(B, D)``, of length 1.
+        positive: Positive pairs, ``(B, B)`` bool, see :func:`positive_pairs`; no image is positive to itself.
+        temperature: Temperature of the softmax over the other images, above 0. 0.1 by default, since the source gives
+            none.
     """
     own = torch.eye(len(projections), dtype=torch.bool, device=projections.device)
     similarity = (projections.float() @ projections.float().T / temperature).masked_fill(own, -torch.inf)
@@ -61,8 +63,9 @@ def simclr_loss(projections: Tensor, *, temperature: Tensor) -> Tensor:
     """Returns SimCLR's loss, MONAI's, of images and of their other views.
 
     Args:
-        projections: ``(2 * B, D)``, images first, then the other view of each.
-        temperature: on the device of the projections; MONAI would copy a number there in every step, which waits.
+        projections: Projections, ``(2 * B, D)``: those of the images first, then those of the other view of each.
+        temperature: Temperature, above 0, on the device of the projections. A number would be copied there in every
+            step, which waits.
     """
     first, second = projections.float().chunk(2)
     # A tensor is what MONAI makes of the number anyway.
@@ -73,8 +76,8 @@ def byol_loss(predicted: Tensor, target: Tensor) -> Tensor:
     """Returns BYOL's loss: ``2 - 2 cos`` between what is predicted of an image and the target of its other view.
 
     Args:
-        predicted: ``(2 * B, D)``, images first, then the other view of each.
-        target: ``(2 * B, D)``, of the averaged network, in the same order; no gradient reaches it.
+        predicted: Predictions, ``(2 * B, D)``: those of the images first, then those of the other view of each.
+        target: Projections of the averaged network, ``(2 * B, D)``, in the same order; no gradient reaches them.
     """
     others = target.detach().float().roll(len(target) // 2, dims=0)
     return (2 - 2 * cosine_similarity(predicted.float(), others)).mean()
@@ -84,8 +87,8 @@ def presence_loss(logits: Tensor, presence: Tensor) -> Tensor:
     """Returns the binary cross entropy of every class, the mean over images and classes; 0 without an image.
 
     Args:
-        logits: ``(B, K)``.
-        presence: ``(B, K)``, 1 where an image shows a class and 0 elsewhere.
+        logits: Logits of the foreground classes, ``(B, K)``.
+        presence: Table of classes, ``(B, K)``: 1 where an image shows a class and 0 elsewhere.
     """
     total = binary_cross_entropy_with_logits(logits.float(), presence.float(), reduction="sum")
     return total / max(presence.numel(), 1)

@@ -1,4 +1,4 @@
-"""The method of this package and those it is compared with: what each learns beside the segmentation."""
+"""Names the method and those it is compared with: what each learns beside the segmentation."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ class Method:
     """What is learned beside the segmentation.
 
     Args:
-        pairs: what makes a positive pair: nothing, the same classes, or two views of one image, which SimCLR or BYOL
-            compares.
-        classifies: whether the network learns which classes an image shows.
+        pairs: What makes a positive pair: ``none`` for no pairs, or ``classes`` for frames of the same classes. With
+            ``simclr`` or ``byol`` it is two views of one image, compared by that method.
+        classifies: Whether the network learns which classes an image shows. False by default.
     """
 
     pairs: Literal["none", "classes", "simclr", "byol"]
@@ -48,15 +48,15 @@ METHODS = {
 """What ``method`` accepts; ``both`` is the source's."""
 
 
-def find_method(name: str) -> Method:
+def find_method(method: str) -> Method:
     """Returns the method of that name.
 
     Raises:
-        ConfigError: when there is none.
+        ConfigError: When there is none.
     """
-    if name not in METHODS:
-        raise ConfigError(f"method is {name!r}; accepted are {', '.join(METHODS)}")
-    return METHODS[name]
+    if method not in METHODS:
+        raise ConfigError(f"method is {method!r}; accepted are {', '.join(METHODS)}")
+    return METHODS[method]
 
 
 def uses_views(method: str) -> bool:
@@ -69,17 +69,18 @@ def pairs_by_class(method: str) -> bool:
     return find_method(method).pairs == "classes"
 
 
-def pretraining_epochs(method: str, *, two_step: bool, max_epochs: int, epochs: int | None = None) -> int:
+def pretraining_epochs(method: str, *, two_step: bool, max_epochs: int, pretrain_epochs: int | None = None) -> int:
     """Returns in how many epochs the encoder alone is trained, without masks, before it is frozen; 0 for none.
 
     Args:
-        method: name of the method; ``byol`` always has two steps.
-        two_step: whether another has.
-        max_epochs: epochs of both steps together.
-        epochs: of the first step, half of them by default.
+        method: Name of the method, one of ``METHODS``; ``byol`` always has two steps.
+        two_step: Whether any other method has two steps.
+        max_epochs: Number of epochs of both steps together.
+        pretrain_epochs: Number of epochs of the first step, from 1 to ``max_epochs - 1``. With ``None``, the default,
+            half of them, rounded down.
 
     Raises:
-        ConfigError: when there is nothing to pre-train with, or one of the steps would have no epoch.
+        ConfigError: When there is nothing to pre-train with, or one of the steps would have no epoch.
     """
     chosen = find_method(method)
     if not two_step and chosen.pairs != "byol":
@@ -88,7 +89,7 @@ def pretraining_epochs(method: str, *, two_step: bool, max_epochs: int, epochs: 
         raise ConfigError(
             f"two_step is set, but method {method!r} has nothing to train an encoder with; choose another"
         )
-    first = max_epochs // 2 if epochs is None else epochs
+    first = max_epochs // 2 if pretrain_epochs is None else pretrain_epochs
     if not 0 < first < max_epochs:
         raise ConfigError(
             f"pretrain_epochs is {first} of max_epochs {max_epochs}; accepted is 1 to max_epochs - 1, since the "

@@ -1,4 +1,4 @@
-"""Which classes a frame shows, without saying where: from the listing, from a table, or from its mask."""
+"""Reads which classes a frame shows, without saying where: from the listing, a table, or its mask."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..errors import LabelError, MissingDataError
 logger = logging.getLogger(__name__)
 
 NO_PHASE = -1
-"""Number that stands for a phase that is not known."""
+"""Number that stands for a phase that nothing tells."""
 
 
 class PresenceReader:
@@ -27,11 +27,14 @@ class PresenceReader:
     operation comes from the table or the listing.
 
     Args:
-        num_classes: C, background included.
-        presence_file: CSV with the columns ``image`` (name of the case or its file), ``classes`` (label values between
-            spaces or semicolons; none where only background is seen) and, optionally, ``phase``.
-        foreground_labels: data set (``task`` of a case) -> label values of the classes that count, in order.
-        reader: loads the ``label`` of a case as class indices, checked against its ``image``.
+        num_classes: Number of classes, C, background included.
+        presence_file: Path of a CSV table with the columns ``image`` (name of the case or its file), ``classes`` and,
+            optionally, ``phase``. ``classes`` holds label values between spaces or semicolons; it is empty where only
+            background is seen. With ``None``, the default, there is no table.
+        foreground_labels: Data set (``task`` of a case) -> label values of the classes that count, in order. With
+            ``None``, the default, label values are class indices.
+        reader: Function that loads the ``label`` of a case as class indices, checked against its ``image``. With
+            ``None``, the default, no mask is read.
     """
 
     def __init__(
@@ -48,15 +51,15 @@ class PresenceReader:
         self._read: dict[str, list[int]] = {}
 
     def annotate(self, cases: Sequence[Case]) -> list[Case]:
-        """Returns the cases with ``present``, the sorted class indices, and ``phase``, where these are known.
+        """Returns the cases with ``present``, the sorted class indices, and ``phase``, where something tells them.
 
         Raises:
-            LabelError: when a class is named that the network has not.
+            LabelError: When a class is named that the network does not have.
         """
         return [case if "present" in case else self._describe(case) for case in cases]
 
     def _describe(self, case: Case) -> Case:
-        """One case with what is known of it."""
+        """One case with what the table, the listing or its mask tells."""
         names = (str(case.get("case", "")), Path(str(case["image"])).name)
         row = next((self.table[name] for name in names if name in self.table), {})
         described = case | ({"phase": row["phase"]} if row.get("phase") else {})
@@ -90,11 +93,11 @@ def read_presence(path: str | Path) -> dict[str, dict[str, Any]]:
     """Returns the rows of a table of classes: name of a case or file -> ``classes`` and, where given, ``phase``.
 
     Args:
-        path: CSV, see :class:`PresenceReader`.
+        path: Path of the CSV table, see :class:`PresenceReader`.
 
     Raises:
-        MissingDataError: when the file does not exist or has not the columns.
-        LabelError: when a class is no whole number.
+        MissingDataError: When the file does not exist or lacks a column.
+        LabelError: When a class is no whole number.
     """
     if not Path(path).is_file():
         raise MissingDataError(f"presence_file {path} does not exist; give a CSV with the columns image and classes")
@@ -111,8 +114,8 @@ def read_presence(path: str | Path) -> dict[str, dict[str, Any]]:
                 classes = [int(value) for value in (row["classes"] or "").replace(";", " ").split()]
             except ValueError as error:
                 raise LabelError(
-                    f"presence_file {path} says of {row['image']!r} classes {row['classes']!r}; accepted are label "
-                    "values as whole numbers between spaces or semicolons"
+                    f"presence_file {path} gives {row['image']!r} the classes {row['classes']!r}; accepted are "
+                    "label values as whole numbers, separated by spaces or semicolons"
                 ) from error
             entry = {"classes": classes, "phase": (row.get("phase") or "").strip()}
             rows[row["image"]] = rows[case_name(row["image"])] = entry
@@ -123,8 +126,9 @@ def presence_table(cases: Sequence[Case], num_classes: int) -> tuple[Tensor, Ten
     """Returns which classes every case shows, and the number of its phase.
 
     Args:
-        cases: annotated; a case that tells nothing counts as one that shows no class.
-        num_classes: C, background included.
+        cases: Annotated cases, see :meth:`PresenceReader.annotate`. A case that tells nothing counts as one that shows
+            no class.
+        num_classes: Number of classes, C, background included.
 
     Returns:
         ``(N, C - 1)`` float32 of zeros and ones, and ``(N,)`` int64, -1 where no phase is given.
@@ -142,10 +146,10 @@ def frames_to_learn(cases: Sequence[Case], presence: PresenceReader, *, needed: 
     """Returns the frames without masks that training uses, annotated.
 
     Args:
-        cases: frames without masks.
-        presence: tells their classes.
-        needed: whether a frame must tell its classes; those that do not are left out with a warning.
-        used: whether such frames are used at all.
+        cases: Frames without masks.
+        presence: Reader that tells which classes each frame shows.
+        needed: Whether a frame must tell its classes; those that do not are left out with a warning.
+        used: Whether such frames are used at all.
     """
     annotated = presence.annotate(cases) if used else []
     chosen = [case for case in annotated if "present" in case or not needed]

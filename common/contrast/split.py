@@ -1,4 +1,4 @@
-"""Which frames give their masks, drawn frame by frame, where the others give their classes alone."""
+"""Draws the frames that give their masks; the others give their classes alone."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from .presence import PresenceReader
 def draw_frames(cases: Sequence[Case], fraction: float, seed: int) -> tuple[list[Case], list[Case]]:
     """Divides training frames into those whose masks are used and the others, task by task, reproducibly.
 
-    The first frames drawn are, for every class, the rarest first, one that shows it and was not drawn for another: who
+    First comes, for every class, the rarest first, a frame that shows it, unless one drawn for another class does. Who
     knows the classes of all frames would not mark a handful of frames without any. Of one seed, the frames of a smaller
     fraction are among those of a larger one.
 
     Args:
-        cases: training frames, annotated, see :class:`PresenceReader`.
-        fraction: share of the frames of every task whose masks are used, at least one; in (0, 1].
-        seed: of the draw.
+        cases: Training frames, annotated, see :class:`PresenceReader`.
+        fraction: Share of the frames of every task whose masks are used, in (0, 1]; at least one frame each.
+        seed: Seed of the draw.
 
     Raises:
-        ConfigError: when the fraction is not accepted.
+        ConfigError: When the fraction is not accepted.
     """
     check_fraction(fraction)
     chosen: set[int] = set()
@@ -53,14 +53,15 @@ class ClasswiseSplit(SemiSupervisedSplit):
     frame.
 
     Args:
-        dataset_dir: see :func:`labeled_cases`.
-        output_dir: see :func:`labeled_cases`.
-        presence: tells the classes of every frame, before masks are left out.
-        labeled_by: ``frame``, see :func:`draw_frames`, or ``patient``, see :func:`draw_labeled`.
-        **settings: those of :class:`SemiSupervisedSplit`.
+        dataset_dir: Folder or folders of the data, see :func:`labeled_cases`.
+        output_dir: Folder of the results, see :func:`labeled_cases`.
+        presence: Reader that tells the classes of every frame, before masks are left out.
+        labeled_by: Way to draw the masks: ``frame``, the default, see :func:`draw_frames`, or ``patient``, see
+            :func:`draw_labeled`.
+        **settings: Further arguments of :class:`SemiSupervisedSplit`.
 
     Raises:
-        ConfigError: when ``labeled_by`` is not accepted.
+        ConfigError: When ``labeled_by`` is not accepted.
     """
 
     def __init__(
@@ -84,4 +85,4 @@ class ClasswiseSplit(SemiSupervisedSplit):
 
     def _choose_labeled(self, cases: list[Case]) -> tuple[list[Case], list[Case]]:
         """The training frames whose masks are used, and the others."""
-        return self._choose(cases, self._fraction, self._labeled_seed)
+        return self._choose(cases, self._fraction, self._seed)

@@ -1,4 +1,4 @@
-"""One iteration of training with class-wise pairs, or with one of the methods it is compared with."""
+"""Runs one iteration of training with class-wise pairs, or with a method it is compared with."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ class ContrastiveStep:
     masks. With two steps, the first trains encoder and heads without masks, the second the decoder alone, with masks.
 
     Args:
-        network: a :class:`HeadedNetwork`, perhaps distributed.
-        loss: of logits and class indices of the frames with masks.
-        method: name of the method, one of ``METHODS``.
-        alpha: weight of the contrastive term; 1 by default, since the source gives none.
-        beta: weight of the classification; 1 by default.
-        temperature: of the contrastive term; 0.1 by default.
-        pretrain_epochs: length of the first step; 0 trains everything together.
-        classify_all: classify frames with masks as well.
-        ema_decay: largest decay of the averaged network that BYOL compares with.
-        amp: whether to compute in bfloat16 where that is safe.
+        network: A :class:`HeadedNetwork`, perhaps distributed.
+        loss: Loss that takes the logits and class indices of the frames with masks.
+        method: Name of the method, one of ``METHODS``; ``both`` by default.
+        alpha: Weight of the contrastive term, at least 0. 1 by default, since the source gives none.
+        beta: Weight of the classification, at least 0. 1 by default.
+        temperature: Temperature of the contrastive term, above 0. 0.1 by default.
+        pretrain_epochs: Number of epochs of the first step. 0, the default, trains everything together.
+        classify_all: Whether frames with masks are classified as well. False by default.
+        ema_decay: Largest decay of the averaged network that BYOL compares with. 0.99 by default.
+        amp: Whether to compute in bfloat16 where that is safe. False by default.
 
     Raises:
-        ConfigError: when a setting is not accepted.
+        ConfigError: When a setting is not accepted.
     """
 
     def __init__(
@@ -58,14 +58,14 @@ class ContrastiveStep:
         if temperature <= 0 or alpha < 0 or beta < 0:
             raise ConfigError(
                 f"temperature {temperature}, alpha {alpha}, beta {beta}: accepted is a temperature above 0, and "
-                "weights from 0"
+                "weights of at least 0"
             )
         self.loss, self.method, self.alpha, self.beta = loss, find_method(method), alpha, beta
         self.temperature, self.pretrain_epochs = temperature, pretrain_epochs
         self.classify_all, self.amp = classify_all, amp
         # Made once: a number that is copied to the device in every step would have to be waited for.
         self.tensor_temperature = torch.tensor(temperature, device=next(network.parameters()).device)
-        self.ema = EMANetwork(network, maximum=ema_decay) if self.method.pairs == "byol" else None
+        self.ema = EMANetwork(network, ema_decay=ema_decay) if self.method.pairs == "byol" else None
 
     @property
     def terms(self) -> tuple[str, ...]:
@@ -86,8 +86,8 @@ class ContrastiveStep:
         """Trains on a batch of ``image``, ``label`` of the first images, ``presence``, ``phase`` and perhaps ``view``.
 
         Args:
-            engine: MONAI's trainer.
-            batchdata: see ``PairLoader``.
+            engine: Trainer of MONAI, which knows the epoch.
+            batchdata: Batch of a ``PairLoader``.
 
         Returns:
             ``loss`` and its terms.
@@ -98,9 +98,9 @@ class ContrastiveStep:
         """Returns the terms of the loss of one batch.
 
         Args:
-            network: a :class:`HeadedNetwork` in training mode, perhaps distributed.
-            batch: see a call.
-            epoch: which tells the step, from 1.
+            network: A :class:`HeadedNetwork` in training mode, perhaps distributed.
+            batch: Batch as a call takes it.
+            epoch: Number of the epoch, from 1, which tells the step. 1 by default.
         """
         pretrains = epoch <= self.pretrain_epochs
         if self.pretrain_epochs and not pretrains:

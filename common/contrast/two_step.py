@@ -1,4 +1,4 @@
-"""What happens between the two steps of a training."""
+"""Forgets the best weights between the two steps of a training."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ class StepChange:
     """Forgets the best weights when the decoder's training begins: until then it has learned nothing.
 
     Args:
-        best: of the validation.
-        pretrain_epochs: epochs of the first step; 0 does nothing.
+        best: Handler that keeps the best weights of the validation.
+        pretrain_epochs: Number of epochs of the first step; with 0, nothing is done.
     """
 
     def __init__(self, best: BestWeights, pretrain_epochs: int) -> None:

@@ -1,7 +1,8 @@
-"""Where cases come from: Decathlon folders, folders of scans, DICOM series, phantoms."""
+"""Finds cases: in Decathlon folders, folders of scans and DICOM series, or as phantoms."""
 
 from .cases import class_names, labeled_cases, weights_folder
-from .scans import evaluation_cases, find_scans, phantom_test_cases, scans_to_segment
+from .folders import find_scans
+from .scans import evaluation_cases, phantom_test_cases, scans_to_segment
 from .semi_supervised import SemiSupervisedSplit, cases_to_learn, draw_labeled, unlabeled_cases
 from .split import CaseSplit, name_cases, select_cases, split_cases, training_cases, write_split
 

@@ -1,9 +1,10 @@
-"""Lists of labeled cases: where they come from, and how they are split by patient.
+"""Lists labeled cases and splits them by patient.
 
-A case is a dictionary with ``image``, ``label`` (paths), ``case`` (its name), ``task`` (the data set it belongs to)
-and, where known, ``patient``, ``region`` (what a tile was cut from), ``slice`` (its number), ``modality``, ``classes``
-(accepted label values), ``listed`` (label values that it is said to show) and ``phase`` (of an operation). No key
-starts with ``image_`` or ``label_``: MONAI 1.6.1's ``Spacingd`` takes such keys for metadata.
+A case is a dictionary with ``image`` and ``label`` (paths), ``case`` (its name) and ``task`` (the data set it belongs
+to). Where a listing gives them, ``patient``, ``region`` (what a tile was cut from), ``slice`` (its number) and
+``modality`` come with it. So do ``classes`` (accepted label values), ``listed`` (label values that it is said to show)
+and ``phase`` (of an operation). ``refused`` tells why an item of a listing cannot be loaded. No key starts with
+``image_`` or ``label_``: MONAI 1.6.1's ``Spacingd`` takes such keys for metadata.
 """
 
 from __future__ import annotations
@@ -28,12 +29,20 @@ Folders = str | Sequence[str]
 PERSONS = ("patient", "operation", "video")
 """Keys of an item that tell whom it shows; the first that there is."""
 
+ITEMS = "the path of a file, or {'image': path, 'label': path}"
+"""What an item of a listing may be, in words."""
 
-def case_name(path: str | Path) -> str:
-    """Returns the file name without ``.nii.gz`` or any other suffix, made safe as :func:`safe_name` does."""
+
+def file_stem(path: str | Path) -> str:
+    """Returns the file name without ``.nii.gz`` or any other suffix."""
     name = Path(path).name
     name = name[:-3] if name.lower().endswith(".gz") else name
-    return safe_name(name.rsplit(".", 1)[0])
+    return name.rsplit(".", 1)[0]
+
+
+def case_name(path: str | Path) -> str:
+    """Returns the name of the case of a file: that without its suffix, made safe as :func:`safe_name` does."""
+    return safe_name(file_stem(path))
 
 
 def task_name(folder: str | Path) -> str:
@@ -45,7 +54,7 @@ def read_listing(path: str | Path) -> dict[str, Any]:
     """Returns the content of a ``dataset.json``.
 
     Args:
-        path: Its path.
+        path: Path of the ``dataset.json``.
 
     Raises:
         MissingDataError: When it cannot be read, is no JSON, is nested too deeply, or holds no object.
@@ -58,8 +67,12 @@ def read_listing(path: str | Path) -> dict[str, Any]:
         ) from error
     except RecursionError as error:
         raise _no_listing(path, "brackets nested too deeply") from error
+    except UnicodeDecodeError as error:
+        raise _no_listing(path, "its text is not UTF-8") from error
+    except json.JSONDecodeError as error:
+        raise _no_listing(path, f"no JSON at line {error.lineno}, column {error.colno}") from error
     except ValueError as error:
-        raise _no_listing(path, f"{type(error).__name__}: {error}") from error
+        raise _no_listing(path, "it holds a number of too many digits") from error
     if not isinstance(content, dict):
         raise _no_listing(path, f"it holds a {type(content).__name__}")
     return content
@@ -94,9 +107,10 @@ def class_name(
     """Returns the number of a class of a softmax network, with its name where a data set of the cases tells it.
 
     Args:
-        cases: those without a label are passed over.
-        index: of the class, 0 for background.
-        foreground_labels: data set -> values of the classes that count, in order.
+        cases: Cases whose data sets may tell the name; those without a label are passed over.
+        index: Index of the class, 0 for background.
+        foreground_labels: Data set -> label values of the classes that count, in order. With ``None``, the default,
+            label values are class indices.
     """
     seen: set[str] = set()
     for case in cases:
@@ -116,10 +130,10 @@ def decathlon_cases(folder: str | Path) -> list[Case]:
     """Returns the labeled cases of a folder in the layout of the Medical Segmentation Decathlon.
 
     Args:
-        folder: holds ``dataset.json`` with a list ``training`` of images and labels.
+        folder: Folder that holds ``dataset.json`` with a list ``training`` of images and labels.
 
     Raises:
-        MissingDataError: when the folder, its ``dataset.json``, its list or a file is missing, or not readable.
+        MissingDataError: When the folder, its ``dataset.json``, its list or a file is missing, or not readable.
     """
     cases = [case for case in decathlon_scans(folder, sections=("training",)) if "label" in case]
     if not cases:
@@ -133,13 +147,16 @@ def decathlon_scans(
     """Returns the cases of a Decathlon folder, or of videos in the layout of CholecSeg8k, labeled or not.
 
     Args:
-        folder: holds ``dataset.json``, or a folder for each video, see :func:`endoscopy_cases`.
-        sections: lists of ``dataset.json`` that are read, where they exist.
-        complete: Whether every listed file must exist. Without, a missing one is a case that fails when it is loaded,
-            so that the other cases of an inference or evaluation go on. Default: true.
+        folder: Folder that holds ``dataset.json``, or a folder for each video, see :func:`endoscopy_cases`.
+        sections: Names of the lists of ``dataset.json`` that are read, where they exist. ``training`` and ``test`` by
+            default.
+        complete: Whether every item must be one that is accepted, and every listed file must exist; true by default.
+            With false, any other is a case that fails when it is loaded: a refused item is one with ``refused``, the
+            reason. So the other cases of an inference or evaluation go on.
 
     Raises:
-        MissingDataError: when the folder, its ``dataset.json``, its lists or a file is missing, or not readable.
+        MissingDataError: When the folder, its ``dataset.json``, its lists or a file is missing, or not readable, or
+            when an item is refused.
     """
     root = Path(folder)
     if is_endoscopy(root):
@@ -151,11 +168,11 @@ def decathlon_scans(
             f"dataset_dir {root} {reason}; expected is a Decathlon folder with dataset.json, imagesTr and labelsTr"
         )
     description = read_listing(listing)
-    try:
-        items = [item for section in sections for item in description.get(section, [])]
-        cases = [_describe_item(item, description, root) for item in items]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise _no_listing(listing, f"{type(error).__name__}: {error}") from error
+    common = _describe_all(description, listing)
+    cases = [case for section in sections for case in _section_cases(description, section, listing, common)]
+    refused = next((case["refused"] for case in cases if complete and "refused" in case), None)
+    if refused:
+        raise MissingDataError(refused)
     if not cases:
         raise MissingDataError(f"{listing} lists no case; its list {' or '.join(map(repr, sections))} is empty")
     files = [case[key] for case in cases for key in ("image", "label") if key in case]
@@ -165,18 +182,62 @@ def decathlon_scans(
     return cases
 
 
-def _describe_item(item: Any, description: dict[str, Any], root: Path) -> Case:
-    """A case from an item of a listing, which is a path or a dictionary, with what the listing says of all."""
+def _describe_all(description: dict[str, Any], listing: Path) -> Case:
+    """What a listing says of all its cases: their modality and accepted label values."""
+    common: Case = {"task": task_name(listing.parent)}
+    try:
+        modality = read_modality(description)
+    except AttributeError as error:
+        raise _no_listing(listing, "its 'modality' is not {number: name}") from error
+    if modality is not None:
+        common["modality"] = modality
+    if "labels" in description:
+        try:
+            common["classes"] = sorted(int(value) for value in description["labels"])
+        except (ValueError, TypeError) as error:
+            raise _no_listing(listing, "its 'labels' is not {number: name}") from error
+    return common
+
+
+def _section_cases(description: dict[str, Any], section: str, listing: Path, common: Case) -> list[Case]:
+    """The cases of one list; an item that is refused is a case with ``refused``, the reason."""
+    items = description.get(section, [])
+    if not isinstance(items, list):
+        raise _no_listing(listing, f"its {section!r} is no list")
+    cases = []
+    for number, item in enumerate(items, start=1):
+        fault = _fault_of_item(item, listing.parent)
+        if fault:
+            reason = (
+                f"item {number} of the list {section!r} of {listing} {fault}; accepted are {ITEMS}; correct the item"
+            )
+            cases.append({"image": str(listing), "case": f"{section}_item_{number}", "refused": reason} | common)
+        else:
+            cases.append(_describe_item(item, listing.parent) | common)
+    return cases
+
+
+def _fault_of_item(item: Any, root: Path) -> str:
+    """Why an item of a listing is refused; empty where it is accepted."""
+    if isinstance(item, dict) and "image" not in item:
+        return "has no 'image'"
+    given = item if isinstance(item, dict) else {"image": item}
+    for key in ("image", "label"):
+        if key in given and not isinstance(given[key], str):
+            return f"has {json.dumps(given[key])[:40]} as its {key}"
+    if not given["image"]:
+        return "has an empty text as its image"
+    return f"has the folder {given['image']} as its image" if os.path.isdir(root / given["image"]) else ""
+
+
+def _describe_item(item: Any, root: Path) -> Case:
+    """A case from an accepted item of a listing, which is a path or a dictionary."""
     given = {"image": item} if isinstance(item, str) else item
-    case = {"image": str(root / given["image"]), "case": case_name(given["image"]), "task": task_name(root)}
+    case = {"image": str(root / given["image"]), "case": case_name(given["image"])}
     if "label" in given:
         case["label"] = str(root / given["label"])
-    more: Case = {key: given.get(key) for key in ("region", "slice", "phase")} | {
-        "modality": read_modality(description)
-    }
+    more: Case = {key: given.get(key) for key in ("region", "slice", "phase")}
     more |= {"patient": next((given[key] for key in PERSONS if key in given), None), "listed": given.get("classes")}
-    if "labels" in description:
-        more["classes"] = sorted(int(value) for value in description["labels"])
     return case | {key: value for key, value in more.items() if value is not None}
 
 
@@ -192,28 +253,30 @@ def labeled_cases(
     output_dir: str | Path,
     *,
     spatial_dims: int = 3,
-    tasks: Sequence[str] = PHANTOM_TASKS,
-    cases_per_task: int = 12,
+    phantom_tasks: Sequence[str] = PHANTOM_TASKS,
+    phantom_cases: int = 12,
     seed: int = 0,
 ) -> list[Case]:
     """Returns the labeled cases of one or several data sets, or of phantoms made on the spot.
 
     Args:
-        dataset_dir: a Decathlon folder or a list of them, each one task; ``None`` or empty for phantoms.
-        output_dir: phantoms are written below ``output_dir/phantoms``.
-        spatial_dims: 2 or 3, for phantoms.
-        tasks: names of the phantoms' tasks.
-        cases_per_task: number of phantoms of each task.
-        seed: of the phantoms.
+        dataset_dir: Decathlon folder or a list of them, each one task; ``None`` or empty for phantoms.
+        output_dir: Folder of the results; phantoms are written below ``output_dir/phantoms``.
+        spatial_dims: Number of axes of the phantoms, 2 or 3. 3 by default.
+        phantom_tasks: Names of the phantoms' tasks; ``PHANTOM_TASKS`` by default.
+        phantom_cases: Number of phantoms of each task. 12 by default.
+        seed: Seed of the phantoms. 0 by default.
 
     Raises:
-        MissingDataError: when a data set is missing or empty.
+        MissingDataError: When a data set is missing or empty.
     """
     if dataset_dir:
         return [case | {"task": task} for folder, task in name_folders(dataset_dir) for case in decathlon_cases(folder)]
     root = Path(output_dir) / "phantoms"
-    logger.info("no dataset_dir given: using %d phantom scans of each of %s in %s", cases_per_task, list(tasks), root)
-    made = [phantom_dataset(root, task, cases_per_task, spatial_dims=spatial_dims, seed=seed) for task in tasks]
+    logger.info(
+        "no dataset_dir given: using %d phantom scans of each of %s in %s", phantom_cases, list(phantom_tasks), root
+    )
+    made = [phantom_dataset(root, task, phantom_cases, spatial_dims=spatial_dims, seed=seed) for task in phantom_tasks]
     return [case | {"phantom": True} for folder in made for case in decathlon_cases(folder)]
 
 
@@ -221,8 +284,9 @@ def weights_folder(cases: Sequence[Case], model_dir: str, output_dir: str) -> st
     """Returns where a training run writes its weights and bank.
 
     Args:
-        cases: what the run trains on.
-        model_dir: for given data.
-        output_dir: for phantoms, ``output_dir/models``, so that shipped weights stay untouched.
+        cases: Cases that the run trains on.
+        model_dir: Folder for weights that were trained on given data.
+        output_dir: Folder of the results. Weights of phantoms go to ``output_dir/models``, so that shipped weights stay
+            untouched.
     """
     return str(Path(output_dir) / "models") if cases and all(case.get("phantom") for case in cases) else model_dir

@@ -1,4 +1,4 @@
-"""Endoscopic frames in the layout of CholecSeg8k: a folder for each video, in it a folder for each clip."""
+"""Lists endoscopic frames in the layout of CholecSeg8k: a folder for each video, in it one for each clip."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ def endoscopy_cases(folder: str | Path) -> list[dict[str, Any]]:
     """Returns the frames of all videos, in order, each with its mask where there is one; a video is a ``patient``.
 
     Args:
-        folder: ``<video>/<clip>/frame_<number>_endo.png`` and ``frame_<number>_endo_watershed_mask.png``, as
-            CholecSeg8k is published; the folder of the clip may be left out.
+        folder: Folder of ``<video>/<clip>/frame_<number>_endo.png`` and ``frame_<number>_endo_watershed_mask.png``, as
+            CholecSeg8k is published. The folder of the clip may be left out.
 
     Raises:
-        MissingDataError: when there is no frame.
+        MissingDataError: When there is no frame.
     """
     root = Path(folder)
     frames = sorted(_frames(root))

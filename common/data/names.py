@@ -1,4 +1,4 @@
-"""Names of cases: each becomes a folder of the results, on any file system, whatever the scan's file is called."""
+"""Names cases so that each can be a folder of the results on any file system."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def safe_name(name: str) -> str:
 
     Letters that a file system or a terminal may not take become ``_``. Dots and spaces at both ends go, and so does
     what is too long. ``scan_`` comes before the name of a device. A name that is changed, or that a file of the run may
-    have, gets a digest of itself: so it depends on nothing but the scan's own name.
+    have, gets a digest of itself. So it depends on nothing but the scan's own name.
 
     Args:
         name: Any text; bytes that are not UTF-8 as ``os.fsdecode`` gives them.
@@ -48,8 +48,18 @@ def safe_name(name: str) -> str:
         cleaned = f"scan_{cleaned}".strip("_")
     if cleaned == name and not _is_of_the_run(cleaned) and len(cleaned.encode()) <= MAX_BYTES:
         return name
-    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
-    return _append(cleaned, f"_{digest}")
+    return with_digest(cleaned, name)
+
+
+def with_digest(name: str, text: str) -> str:
+    """Returns a name with the digest of a text, by which names that would be equal are told apart.
+
+    Args:
+        name: A name for which a folder can be made.
+        text: Any text, such as a file's name.
+    """
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    return _append(name, f"_{digest}")
 
 
 def free_name(name: str, taken: set[str]) -> str:

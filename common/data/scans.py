@@ -1,77 +1,23 @@
-"""Scans to segment: whatever images a folder holds."""
+"""Lists scans to segment or to judge: whatever images a folder holds."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
 from pathlib import Path
 
-from ..dicom.series import series_name
-from ..dicom.tree import DicomTree, describe_tree, find_series
-from ..errors import MissingDataError
-from ..phantoms.volumes import PHANTOM_TASKS, strange_tasks
+from ..dicom.tree import DicomTree, describe_tree
+from ..phantoms.volumes import PHANTOM_TASKS, ood_tasks
 from ..runtime.files import write_json
-from ..runtime.sources import PICTURE_SUFFIXES, VOLUME_SUFFIXES
-from .cases import Case, Folders, case_name, decathlon_scans, labeled_cases, task_name
-from .endoscopy import is_endoscopy
-from .names import free_name, safe_name
+from ..runtime.listing import describe_path, write_skipped
+from .cases import Case, Folders, labeled_cases, task_name
+from .folders import FolderContent, require_scans, search_folder, unique_names
+from .names import free_name
 from .split import select_cases
 
-LISTING = "dicom_series.json"
+SERIES_FILE = "dicom_series.json"
 """File of the results that tells which case is which DICOM series."""
-
-
-@dataclass(frozen=True)
-class _Found:
-    """What a folder holds; the cases of DICOM series come last, in the order of the series."""
-
-    cases: list[Case]
-    tree: DicomTree = field(default_factory=DicomTree)
-
-
-def find_scans(folder: str | Path, *, spatial_dims: int = 3, name: str = "dataset_dir") -> list[Case]:
-    """Returns every scan of a folder.
-
-    Args:
-        folder: a Decathlon folder (its training and test images), or image files, or DICOM series, these in a tree of
-            folders of any depth. A series is named by its UID alone: PACS exports name folders after patients.
-        spatial_dims: 3 looks for volumes, 2 for pictures as well.
-        name: what a message calls the folder.
-
-    Raises:
-        MissingDataError: when the folder does not exist or holds no scan.
-    """
-    found = _search(Path(folder), spatial_dims, name, complete=True)
-    return _required(folder, found, spatial_dims, name).cases
-
-
-def _search(root: Path, spatial_dims: int, name: str = "dataset_dir", *, complete: bool = False) -> _Found:
-    """Everything usable in a folder, and what is not."""
-    if not root.is_dir():
-        raise MissingDataError(f"{name} {root} does not exist; give a folder of scans")
-    if (root / "dataset.json").is_file() or is_endoscopy(root):
-        return _Found(decathlon_scans(root, complete=complete))
-    suffixes = _suffixes(spatial_dims)
-    files = [path for path in sorted(root.iterdir()) if path.is_file() and path.name.lower().endswith(suffixes)]
-    tree = find_series(root, known=[str(path) for path in files])
-    cases: list[Case] = [{"image": str(path), "case": case_name(path)} for path in files]
-    cases += [{"image": item.files, "case": series_name(item.uid)} for item in tree.series]
-    return _Found([case | {"task": task_name(root)} for case in unique_names(cases)], tree)
-
-
-def _required(folder: str | Path, found: _Found, spatial_dims: int, name: str = "dataset_dir") -> _Found:
-    """What was found, which must be something."""
-    if found.cases:
-        return found
-    skipped = f" (skipped: {found.tree.reasons})" if found.tree.skipped else ""
-    accepted = f"{', '.join(_suffixes(spatial_dims))} and DICOM series"
-    raise MissingDataError(f"{name} {folder} holds no scan{skipped}; accepted are {accepted}")
-
-
-def _suffixes(spatial_dims: int) -> tuple[str, ...]:
-    """Endings of accepted files."""
-    return VOLUME_SUFFIXES + (PICTURE_SUFFIXES if spatial_dims == 2 else ())
 
 
 def scans_to_segment(
@@ -80,42 +26,77 @@ def scans_to_segment(
     *,
     spatial_dims: int = 3,
     seed: int = 0,
-    tasks: Sequence[str] = PHANTOM_TASKS,
+    phantom_tasks: Sequence[str] = PHANTOM_TASKS,
+    list_paths: bool = False,
 ) -> list[Case]:
-    """Returns the scans that inference segments: of ``dataset_dir``, or phantoms, known and strange ones.
+    """Returns the scans that inference segments: of ``dataset_dir``, or phantoms, in- and out-of-distribution ones.
 
-    Where a folder holds DICOM, ``output_dir/dicom_series.json`` tells which case is which series, and which files were
-    skipped why.
+    ``output_dir/skipped_files.json`` lists every file of the folders that is not used, with the reason. Where a folder
+    holds DICOM, ``output_dir/dicom_series.json`` tells which case is which series.
 
     Args:
-        dataset_dir: a folder or a list of folders; ``None`` or empty for phantoms.
-        output_dir: folder of ``dicom_series.json``; phantoms are written below ``output_dir/phantoms``.
-        spatial_dims: 2 or 3.
-        seed: of the phantoms.
-        tasks: of the phantoms that are known.
+        dataset_dir: Folder or list of folders; ``None`` or empty for phantoms.
+        output_dir: Folder of both listings; phantoms are written below ``output_dir/phantoms``.
+        spatial_dims: Number of spatial axes, 2 or 3. 3 by default.
+        seed: Seed of the phantoms. 0 by default.
+        phantom_tasks: Tasks of the phantoms that are in-distribution; ``PHANTOM_TASKS`` by default.
+        list_paths: Whether the listings show names of files and folders where a folder holds DICOM, which may be names
+            of patients. With false, the default, they show digests of them.
 
     Raises:
-        MissingDataError: when a folder is missing or holds no scan.
-        OutputError: when ``dicom_series.json`` cannot be written.
+        MissingDataError: When a folder is missing or holds no scan.
+        OutputError: When a listing cannot be written.
     """
+    contents = _search(dataset_dir, spatial_dims)
+    cases = _to_segment([case for content in contents for case in content.cases])
+    _list_series(contents, cases, output_dir, list_paths)
+    _list_skipped(contents, output_dir, list_paths)
     if not dataset_dir:
-        groups = phantom_test_cases(output_dir, spatial_dims=spatial_dims, seed=seed, tasks=tasks)
+        groups = phantom_test_cases(output_dir, spatial_dims=spatial_dims, seed=seed, phantom_tasks=phantom_tasks)
         return _to_segment(groups["in_distribution"] + groups["out_of_distribution"])
-    folders = [dataset_dir] if isinstance(dataset_dir, str) else list(dataset_dir)
-    found = [_search(Path(folder), spatial_dims) for folder in folders]
-    cases = _to_segment([case for part in found for case in part.cases])
-    tree = DicomTree(
-        [item for part in found for item in part.tree.series], [item for part in found for item in part.tree.skipped]
-    )
-    if tree.series or tree.skipped:
-        names = [case["case"] for case in cases if not isinstance(case["image"], str)]
-        # Of several folders, paths begin with the part that tells these apart.
-        root = os.path.commonpath([os.path.abspath(folder) for folder in folders])
-        write_json(describe_tree(tree, names, root), Path(output_dir) / LISTING)
-    for folder, part in zip(folders, found, strict=True):
+    for content in contents:
         # Only now, so that the listing says why nothing was found.
-        _required(folder, part, spatial_dims)
+        require_scans(content, spatial_dims)
     return cases
+
+
+def _search(folders: Folders | None, spatial_dims: int) -> list[FolderContent]:
+    """What the folders hold; a file that a ``dataset.json`` lists may be missing."""
+    given = [folders] if folders and isinstance(folders, str) else list(folders or ())
+    return [search_folder(folder, spatial_dims, complete=False) for folder in given]
+
+
+def _common_root(contents: Sequence[FolderContent]) -> str:
+    """The folder that paths are relative to: of several folders, they begin with the part that tells these apart."""
+    return os.path.commonpath([os.path.abspath(content.folder) for content in contents])
+
+
+def _list_series(contents: Sequence[FolderContent], cases: Sequence[Case], output_dir: str, list_paths: bool) -> None:
+    """Writes which case is which DICOM series, or removes what an earlier run wrote."""
+    path = Path(output_dir) / SERIES_FILE
+    trees = [content.tree for content in contents if content.tree.is_dicom]
+    if not trees:
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+        return
+    names = [case["case"] for case in cases if not isinstance(case["image"], str)]
+    tree = DicomTree(
+        [item for part in trees for item in part.series], [item for part in trees for item in part.skipped]
+    )
+    write_json(describe_tree(tree, names, _common_root(contents), list_paths=list_paths), path)
+
+
+def _list_skipped(contents: Sequence[FolderContent], output_dir: str, list_paths: bool = False) -> None:
+    """Writes what is not used, of all folders; of those that hold DICOM by digests, unless paths are asked for."""
+    skipped = [
+        {
+            "file": describe_path(item.file, _common_root(contents), shown=list_paths or not content.tree.is_dicom),
+            "reason": item.reason,
+        }
+        for content in contents
+        for item in content.tree.skipped
+    ]
+    write_skipped(skipped, output_dir)
 
 
 def _to_segment(cases: Sequence[Case]) -> list[Case]:
@@ -131,83 +112,82 @@ def evaluation_cases(
     spatial_dims: int = 3,
     seed: int = 0,
     split_file: str | None = None,
-    part: str = "test",
+    split_part: str = "test",
     damages: Sequence[str] = (),
-    tasks: Sequence[str] = PHANTOM_TASKS,
+    phantom_tasks: Sequence[str] = PHANTOM_TASKS,
 ) -> list[Case]:
     """Returns the cases of an evaluation, each with its ``group`` and whether it is ``in_distribution``.
 
+    ``output_dir/skipped_files.json`` lists every file of the folders that is not used, see :func:`scans_to_segment`.
+
     Args:
-        dataset_dir: in-distribution folders, with labels or without; ``None`` or empty for phantoms.
-        ood_dir: out-of-distribution folders, with labels or without; ``None`` for none.
-        output_dir: phantoms are written below ``output_dir/phantoms``.
-        spatial_dims: 2 or 3.
-        seed: of the phantoms.
-        split_file: ``split.json`` of a training run; only its ``part`` of the in-distribution cases is used.
-        part: see ``split_file``.
-        damages: for each, all in-distribution cases once more, damaged, as an out-of-distribution group.
-        tasks: of the phantoms that are in-distribution.
+        dataset_dir: Folder or folders of in-distribution cases, with labels or without; ``None`` or empty for phantoms.
+        ood_dir: Folder or folders of out-of-distribution cases, with labels or without. ``None`` or empty for none;
+            where in-distribution cases are phantoms, these come with out-of-distribution ones.
+        output_dir: Folder of the listing; phantoms are written below ``output_dir/phantoms``.
+        spatial_dims: Number of spatial axes, 2 or 3. 3 by default.
+        seed: Seed of the phantoms. 0 by default.
+        split_file: Path of the ``split.json`` of a training run; only its ``split_part`` of the in-distribution cases
+            is used. With ``None``, the default, all are.
+        split_part: Part of the split file that is used; ``test`` by default.
+        damages: Names of damages. For each, all in-distribution cases come once more, damaged, as an
+            out-of-distribution group. None by default.
+        phantom_tasks: Tasks of the phantoms that are in-distribution; ``PHANTOM_TASKS`` by default.
 
     Raises:
-        MissingDataError: when a folder is missing or holds no scan.
+        MissingDataError: When a folder is missing or holds no scan.
     """
     taken = {"in_distribution", "pooled", "training", "worst"}
-    if dataset_dir:
-        known = _folders(dataset_dir, spatial_dims, taken, in_distribution=True)
-        strange: list[Case] = []
+    contents, others = _search(dataset_dir, spatial_dims), _search(ood_dir, spatial_dims)
+    _list_skipped([*contents, *others], output_dir)
+    if contents:
+        inside = _describe_folders(contents, spatial_dims, taken, in_distribution=True)
+        outside: list[Case] = []
     else:
-        groups = phantom_test_cases(output_dir, spatial_dims=spatial_dims, seed=seed, tasks=tasks)
-        known = [case | {"group": case["task"], "in_distribution": True} for case in groups["in_distribution"]]
-        strange = [case | {"group": case["task"], "in_distribution": False} for case in groups["out_of_distribution"]]
-    if ood_dir:
-        strange = _folders(ood_dir, spatial_dims, taken, in_distribution=False)
-    known = select_cases(known, split_file, part)
+        groups = phantom_test_cases(output_dir, spatial_dims=spatial_dims, seed=seed, phantom_tasks=phantom_tasks)
+        inside = [case | {"group": case["task"], "in_distribution": True} for case in groups["in_distribution"]]
+        outside = [case | {"group": case["task"], "in_distribution": False} for case in groups["out_of_distribution"]]
+    if others:
+        outside = _describe_folders(others, spatial_dims, taken, in_distribution=False)
+    inside = select_cases(inside, split_file, split_part)
     damaged = [
         case | {"case": f"{case['case']}_{name}", "group": name, "damage": name, "in_distribution": False}
         for name in damages
-        for case in known
+        for case in inside
     ]
-    return unique_names([*known, *strange, *damaged])
+    return unique_names([*inside, *outside, *damaged])
 
 
-def _folders(folders: Folders, spatial_dims: int, taken: set[str], *, in_distribution: bool) -> list[Case]:
+def _describe_folders(
+    contents: Sequence[FolderContent], spatial_dims: int, taken: set[str], *, in_distribution: bool
+) -> list[Case]:
     """The cases of one or several folders, each a group with a name that no other has, added to ``taken``."""
     cases = []
     # Tasks are numbered among these folders alone, as in training, so that a split file names the same cases.
     tasks: set[str] = set()
-    for folder in [folders] if isinstance(folders, str) else folders:
-        name = task_name(folder)
+    for content in contents:
+        name = task_name(content.folder)
         description = {"group": free_name(name, taken), "in_distribution": in_distribution}
         description["task"] = free_name(name, tasks)
-        found = _required(folder, _search(Path(folder), spatial_dims), spatial_dims)
-        cases += [case | description for case in found.cases]
+        cases += [case | description for case in require_scans(content, spatial_dims).cases]
     return cases
 
 
 def phantom_test_cases(
-    output_dir: str, *, spatial_dims: int = 3, seed: int = 0, tasks: Sequence[str] = PHANTOM_TASKS
+    output_dir: str, *, spatial_dims: int = 3, seed: int = 0, phantom_tasks: Sequence[str] = PHANTOM_TASKS
 ) -> dict[str, list[Case]]:
     """Returns phantoms that no training has seen: of the training's kinds, and of other kinds.
 
     Args:
-        output_dir: they are written below ``output_dir/phantoms``.
-        spatial_dims: 2 or 3.
-        seed: of the training's phantoms; the ones made here have another.
-        tasks: of the training's phantoms.
+        output_dir: Folder of the results; phantoms are written below ``output_dir/phantoms``.
+        spatial_dims: Number of spatial axes, 2 or 3. 3 by default.
+        seed: Seed of the training's phantoms, 0 by default; the ones made here have another.
+        phantom_tasks: Tasks of the training's phantoms; ``PHANTOM_TASKS`` by default.
     """
-    groups = {"in_distribution": tuple(tasks), "out_of_distribution": strange_tasks(tasks)}
+    groups = {"in_distribution": tuple(phantom_tasks), "out_of_distribution": ood_tasks(phantom_tasks)}
     return {
         group: labeled_cases(
-            None, output_dir, spatial_dims=spatial_dims, tasks=members, cases_per_task=6, seed=seed + 1000
+            None, output_dir, spatial_dims=spatial_dims, phantom_tasks=members, phantom_cases=6, seed=seed + 1000
         )
         for group, members in groups.items()
     }
-
-
-def unique_names(cases: Sequence[Case]) -> list[Case]:
-    """Returns the cases with safe names, and a number appended to one that occurs before.
-
-    So no result overwrites another, on file systems that ignore case neither, nor lies outside ``output_dir``.
-    """
-    taken: set[str] = set()
-    return [case | {"case": free_name(safe_name(str(case["case"])), taken)} for case in cases]

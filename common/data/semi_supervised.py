@@ -1,4 +1,4 @@
-"""Which training cases give their labels and which go without."""
+"""Draws the training cases that give their labels; the others go without."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import ConfigError, MissingDataError
 from .cases import Case, Folders, decathlon_scans, labeled_cases, name_folders
-from .scans import find_scans, unique_names
+from .folders import find_scans, unique_names
 from .split import CaseSplit, patient_of, select_cases, split_cases
 
 
@@ -21,12 +21,12 @@ def draw_labeled(cases: Sequence[Case], fraction: float, seed: int) -> tuple[lis
     Of one seed, the labeled patients of a smaller fraction are among those of a larger one.
 
     Args:
-        cases: training cases; those that share a ``patient`` stay together.
-        fraction: share of the patients of every task whose labels are used, at least one; in (0, 1].
-        seed: of the draw.
+        cases: Training cases; those that share a ``patient`` stay together.
+        fraction: Share of the patients of every task whose labels are used, in (0, 1]; at least one patient each.
+        seed: Seed of the draw.
 
     Raises:
-        ConfigError: when the fraction is not accepted.
+        ConfigError: When the fraction is not accepted.
     """
     check_fraction(fraction)
     everyone, chosen = {_person(case) for case in cases}, set()
@@ -41,10 +41,10 @@ def draw_labeled(cases: Sequence[Case], fraction: float, seed: int) -> tuple[lis
 
 
 def check_fraction(fraction: float) -> None:
-    """Makes sure that a share of labels is one.
+    """Makes sure that a share of labels is in (0, 1].
 
     Raises:
-        ConfigError: when it is not above 0, or above 1.
+        ConfigError: When it is not above 0, or above 1.
     """
     if not 0 < fraction <= 1:
         raise ConfigError(f"labeled_fraction is {fraction}; accepted is above 0, up to 1 (all labels are used)")
@@ -79,14 +79,17 @@ class SemiSupervisedSplit(CaseSplit):
     ``unlabeled_dir``; never one of a patient of ``val`` or ``test``, and none twice.
 
     Args:
-        dataset_dir: see :func:`labeled_cases`.
-        output_dir: see :func:`labeled_cases`.
-        val_fraction: see :func:`split_cases`.
-        labeled_fraction: see :func:`draw_labeled`.
-        labeled_cases: names of the cases whose labels are used, in place of a draw.
-        unlabeled_dir: folder or folders of scans without labels.
-        labeled_seed: of the draw of the labeled cases; that of the other parts is among the settings.
-        **settings: those of :class:`CaseSplit`.
+        dataset_dir: Folder or folders of the data, see :func:`labeled_cases`.
+        output_dir: Folder of the results, see :func:`labeled_cases`.
+        val_fraction: Share of the patients that are for validation, see :func:`split_cases`.
+        labeled_fraction: Share of the training patients whose labels are used, in (0, 1], see :func:`draw_labeled`. 0.2
+            by default.
+        labeled_cases: Names of the cases whose labels are used, in place of a draw. With ``None``, the default, they
+            are drawn.
+        unlabeled_dir: Folder or folders of scans without labels; ``None``, the default, for none.
+        seed: Seed of the draw of the labeled cases. 0 by default.
+        split_seed: Seed of the draw of the other parts and of phantoms. 0 by default.
+        **settings: Further arguments of :class:`CaseSplit`.
     """
 
     def __init__(
@@ -98,11 +101,12 @@ class SemiSupervisedSplit(CaseSplit):
         labeled_fraction: float = 0.2,
         labeled_cases: Sequence[str] | None = None,
         unlabeled_dir: Folders | None = None,
-        labeled_seed: int = 0,
+        seed: int = 0,
+        split_seed: int = 0,
         **settings: Any,
     ) -> None:
-        super().__init__(dataset_dir, output_dir, val_fraction=val_fraction, **settings)
-        self._fraction, self._names, self._labeled_seed = labeled_fraction, labeled_cases, labeled_seed
+        super().__init__(dataset_dir, output_dir, val_fraction=val_fraction, seed=split_seed, **settings)
+        self._fraction, self._names, self._seed = labeled_fraction, labeled_cases, seed
         self._dataset_dir, self._unlabeled_dir = dataset_dir, unlabeled_dir
         self._spatial_dims = int(settings.get("spatial_dims", 3))
 
@@ -134,12 +138,12 @@ class SemiSupervisedSplit(CaseSplit):
         return unique_names(without_labels(scans))
 
     def _describe(self, cases: list[Case]) -> list[Case]:
-        """The cases with what else must be known of them before labels are left out; nothing here."""
+        """The cases with what must be read of their labels before these are left out; nothing here."""
         return cases
 
     def _choose_labeled(self, cases: list[Case]) -> tuple[list[Case], list[Case]]:
         """The training cases whose labels are used, and the others."""
-        return draw_labeled(cases, self._fraction, self._labeled_seed)
+        return draw_labeled(cases, self._fraction, self._seed)
 
     def _divide(self, cases: list[Case]) -> dict[str, list[Case]]:
         """The labeled cases of the data sets in all four parts."""
@@ -169,10 +173,10 @@ def unlabeled_cases(split: SemiSupervisedSplit, labeled: Sequence[Case], val_cas
     """Returns the unlabeled cases of a run.
 
     Args:
-        split: where they come from.
-        labeled: the labeled cases; where these were set from outside (MONAI Label, federated clients), only
+        split: Split that the cases come from.
+        labeled: Labeled cases of the run. Where these were set from outside (MONAI Label, federated clients), only
             ``unlabeled_dir`` tells of unlabeled ones.
-        val_cases: validation cases, which are not unlabeled ones even if they lie in ``unlabeled_dir``.
+        val_cases: Validation cases, which are not unlabeled ones even if they lie in ``unlabeled_dir``.
     """
     own = split.drawn and list(labeled) == split.part("train")
     return split.part("unlabeled") if own else except_files(split.further, [*labeled, *val_cases])
@@ -182,9 +186,10 @@ def cases_to_learn(unlabeled: Sequence[Case], labeled: Sequence[Case], *, teachi
     """Returns the cases that are learned from without their labels.
 
     Args:
-        unlabeled: unlabeled cases.
-        labeled: labeled cases, which serve where there are no others, as with MONAI Label, which hands over no others.
-        teaching: name of the teaching; ``none`` learns nothing from unlabeled cases,
-        mixing: unless they are mixed.
+        unlabeled: Unlabeled cases.
+        labeled: Labeled cases. They serve where there are no unlabeled ones, as with MONAI Label, which hands over no
+            others.
+        teaching: Name of the teaching. Where it and ``mixing`` are ``none``, nothing is learned from unlabeled cases.
+        mixing: Name of the mixing, ``none`` for no mixing.
     """
     return [] if teaching == mixing == "none" else list(unlabeled) or without_labels(labeled)

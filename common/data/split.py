@@ -1,4 +1,4 @@
-"""Which cases a run trains, validates and is tested on: drawn by patient, written down, read again."""
+"""Splits cases by patient into training, validation and test; writes the split and reads it again."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from ..errors import ConfigError, MissingDataError, NotEnoughCasesError
 from ..phantoms.volumes import PHANTOM_TASKS
 from ..runtime.files import write_json
-from .cases import Case, Folders, case_name, labeled_cases
+from .cases import Case, Folders, case_name, labeled_cases, weights_folder
 
 
 def patient_of(case: Case) -> str:
@@ -34,24 +34,26 @@ def split_cases(
     """Splits cases into ``train``, ``val`` and ``test``, task by task and by patient, reproducibly.
 
     Args:
-        cases: labeled cases; those that share a ``patient`` stay together, without one those that share a ``region``; a
+        cases: Labeled cases. Those that share a ``patient`` stay together, without one those that share a ``region``; a
             case without either stands for itself.
-        val_fraction: share of the patients of every task that go to ``val``, at least one of each; in (0, 1).
-        seed: of the draw.
-        test_fraction: share of the patients of every task that training never sees, in [0, 1).
-        split_file: take the split of this file in place of a draw, see :func:`select_cases`.
-        num_folds: of a cross-validation, see :func:`fold_of_patients`; 0 for none.
-        fold: which fold is the ``test`` part, in place of a drawn one.
+        val_fraction: Share of the patients of every task that go to ``val``, in [0, 1); at least one patient each.
+        seed: Seed of the draw.
+        test_fraction: Share of the patients of every task that training never sees, in [0, 1). 0 by default.
+        split_file: Path of a file whose split is taken in place of a draw, see :func:`select_cases`. ``None``, the
+            default, for a draw.
+        num_folds: Number of folds of a cross-validation, at least 2, see :func:`fold_of_patients`. 0, the default, for
+            none.
+        fold: Number of the fold that is the ``test`` part, from 0 to ``num_folds - 1``. 0 by default.
 
     Raises:
-        ConfigError: when the fractions leave nothing to train on.
-        NotEnoughCasesError: when a task has too few patients for its parts.
+        ConfigError: When the fractions leave nothing to train on.
+        NotEnoughCasesError: When a task has too few patients for its parts.
     """
     if split_file:
         return {part: select_cases(cases, split_file, part) for part in ("train", "val")}
     if val_fraction < 0 or test_fraction < 0 or val_fraction + test_fraction >= 1:
         raise ConfigError(
-            f"val_fraction {val_fraction} and test_fraction {test_fraction} must be positive, below 1 in sum"
+            f"val_fraction {val_fraction} and test_fraction {test_fraction} must be at least 0, and below 1 in sum"
         )
     if num_folds and (num_folds < 2 or not 0 <= fold < num_folds or test_fraction):
         raise ConfigError(
@@ -85,11 +87,11 @@ def fold_of_patients(cases: Sequence[Case], num_folds: int) -> dict[str, int]:
     It depends on the cases alone, so that runs with other seeds are tested on the same patients.
 
     Args:
-        cases: of one data set.
-        num_folds: how many folds; 0 gives none.
+        cases: Cases of one data set.
+        num_folds: Number of folds; 0 gives none.
 
     Raises:
-        NotEnoughCasesError: when there are fewer patients than folds.
+        NotEnoughCasesError: When there are fewer patients than folds.
     """
     names = [patient_of(case) for case in cases]
     sizes = {name: names.count(name) for name in sorted(set(names))}
@@ -110,13 +112,14 @@ def select_cases(
     """Returns the cases that a split file names, or all cases without one.
 
     Args:
-        cases: labeled cases.
-        split_file: ``split.json`` of a training run: part -> task -> names of cases.
-        part: ``train``, ``val`` or ``test``.
-        required: whether the part must name a case.
+        cases: Labeled cases.
+        split_file: Path of the ``split.json`` of a training run: part -> task -> names of cases. ``None`` or empty for
+            all cases.
+        part: Name of the part: ``train``, ``val``, ``test`` or ``unlabeled``.
+        required: Whether the part must name a case. True by default.
 
     Raises:
-        MissingDataError: when the file does not exist or names none of the cases.
+        MissingDataError: When the file does not exist or names none of the cases.
     """
     if not split_file:
         return list(cases)
@@ -157,7 +160,7 @@ def name_cases(parts: Mapping[str, Sequence[Case]]) -> dict[str, dict[str, list[
 
 
 def write_split(parts: Mapping[str, Sequence[Case]], path: str | Path) -> None:
-    """Writes which cases a run trains, validates and shall be tested on: part -> task -> names of cases."""
+    """Writes which cases a run trains on, validates on and shall be tested on: part -> task -> names of cases."""
     write_json(name_cases(parts), path)
 
 
@@ -167,17 +170,18 @@ class CaseSplit:
     So a run whose lists of cases are set from outside (MONAI Label, federated clients) makes no phantoms.
 
     Args:
-        dataset_dir: see :func:`labeled_cases`.
-        output_dir: see :func:`labeled_cases`.
-        val_fraction: see :func:`split_cases`.
-        test_fraction: see :func:`split_cases`.
-        split_file: see :func:`split_cases`.
-        seed: of the draw and of phantoms.
-        spatial_dims: of phantoms.
-        cases_per_task: number of phantoms of each task.
-        tasks: names of the phantoms' tasks.
-        num_folds: see :func:`split_cases`.
-        fold: see :func:`split_cases`.
+        dataset_dir: Folder or folders of the data, see :func:`labeled_cases`.
+        output_dir: Folder of the results, see :func:`labeled_cases`.
+        val_fraction: Share of the patients that are for validation, see :func:`split_cases`.
+        test_fraction: Share of the patients that are for the test, see :func:`split_cases`. 0 by default.
+        split_file: Path of a split to take in place of a draw, see :func:`split_cases`. ``None`` by default.
+        seed: Seed of the draw and of phantoms. 0 by default.
+        spatial_dims: Number of axes of phantoms, 2 or 3. 3 by default.
+        model_dir: Folder that weights of training on given data go to, see :meth:`save_dir`. Default ``output_dir``.
+        phantom_cases: Number of phantoms of each task. 12 by default.
+        phantom_tasks: Names of the phantoms' tasks; ``PHANTOM_TASKS`` by default.
+        num_folds: Number of folds of a cross-validation, see :func:`split_cases`. 0, the default, for none.
+        fold: Number of the fold that is tested on, see :func:`split_cases`. 0 by default.
     """
 
     def __init__(
@@ -190,15 +194,21 @@ class CaseSplit:
         split_file: str | None = None,
         seed: int = 0,
         spatial_dims: int = 3,
-        cases_per_task: int = 12,
-        tasks: Sequence[str] = PHANTOM_TASKS,
+        model_dir: str | None = None,
+        phantom_cases: int = 12,
+        phantom_tasks: Sequence[str] = PHANTOM_TASKS,
         num_folds: int = 0,
         fold: int = 0,
     ) -> None:
         self._source: dict[str, Any] = {"dataset_dir": dataset_dir, "output_dir": output_dir, "seed": seed}
-        self._source |= {"spatial_dims": spatial_dims, "cases_per_task": cases_per_task, "tasks": tasks}
+        self._source |= {"spatial_dims": spatial_dims, "phantom_cases": phantom_cases, "phantom_tasks": phantom_tasks}
+        self._model_dir = model_dir or output_dir
         self._draw: dict[str, Any] = {"val_fraction": val_fraction, "seed": seed, "test_fraction": test_fraction}
         self._draw |= {"split_file": split_file, "num_folds": num_folds, "fold": fold}
+
+    def save_dir(self, cases: Sequence[Case]) -> str:
+        """Returns the folder that weights of these training cases go to, see :func:`weights_folder`."""
+        return weights_folder(cases, str(self._model_dir), str(self._source["output_dir"]))
 
     @cached_property
     def parts(self) -> dict[str, list[Case]]:

@@ -1,23 +1,22 @@
-"""Denoising as pre-training: noise, anomaly score, what it localizes, and fine-tuning on a few labeled patients."""
+"""Pre-trains by denoising: noise, anomaly score, what it localizes, and fine-tuning on a few labeled patients."""
 
 from .components import remove_small_components
 from .curve import PixelCurve
 from .evaluation import PatientEvaluation
 from .foreground import erode_mask, foreground_mask
 from .head import load_body, replace_head
-from .loading import LoadSliced, ScaleByPercentiled, fit_size, foreground_percentiles
+from .loading import LoadSliced, ScaleByPercentiled, SliceLoading, fit_size, foreground_percentiles
 from .localization import measure_scores
 from .loss import DenoisingLoss, NegativeDenoisingLoss, NegativeSegmentationLoss
 from .noise import RandCoarseNoised, add_in_foreground, coarse_noise
 from .score import AnomalyMapd, anomaly_score
-from .slice_datasets import HealthySlices, SliceDataset
+from .slice_datasets import HealthySlices, SliceDataset, same_slices
 from .slices import draw_patients, known_slices, slice_cases
-from .training import Course, StagedPretraining
+from .training import StagedPretraining
 from .volumes import SaveSliced, VolumeWriter
 
 __all__ = [
     "AnomalyMapd",
-    "Course",
     "DenoisingLoss",
     "HealthySlices",
     "LoadSliced",
@@ -29,6 +28,7 @@ __all__ = [
     "SaveSliced",
     "ScaleByPercentiled",
     "SliceDataset",
+    "SliceLoading",
     "StagedPretraining",
     "VolumeWriter",
     "add_in_foreground",
@@ -44,5 +44,6 @@ __all__ = [
     "measure_scores",
     "remove_small_components",
     "replace_head",
+    "same_slices",
     "slice_cases",
 ]

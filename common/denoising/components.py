@@ -1,4 +1,4 @@
-"""Removal of small connected components."""
+"""Removes small connected components."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ def remove_small_components(mask: NDArray[np.bool_], min_size: int) -> NDArray[n
     """Returns a mask without its connected components of fewer voxels than ``min_size``.
 
     Args:
-        mask: of any number of axes; voxels that share a corner are connected.
-        min_size: voxels of the smallest component that stays; 0 and 1 keep all.
+        mask: Mask of any number of axes; voxels that share a corner are connected.
+        min_size: Size of the smallest component that stays, in voxels; 0 and 1 keep all.
 
     Example:
         >>> remove_small_components(np.array([1, 1, 0, 1], dtype=bool), 2).astype(int)

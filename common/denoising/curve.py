@@ -1,4 +1,4 @@
-"""Average precision and best Dice over all voxels of a set, from counts alone: no voxel is kept."""
+"""Computes average precision and best Dice over all voxels of a set from counts: no voxel is kept."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class BestDice:
     """The highest Dice over all thresholds: an oracle, since the labels choose the threshold.
 
     Args:
-        dice: in [0, 1]; NaN without a positive voxel.
-        threshold: a voxel is called positive when its score is at least this.
+        dice: Dice coefficient, in [0, 1]; NaN without a positive voxel.
+        threshold: Score from which a voxel is called positive, itself included; NaN without a positive voxel.
     """
 
     dice: float
@@ -52,8 +52,8 @@ class PixelCurve:
         """Adds voxels.
 
         Args:
-            score: at least 0, any shape; higher means more abnormal.
-            truth: of the same shape, nonzero where a voxel is positive.
+            score: Scores of any shape, at least 0; higher means more abnormal.
+            truth: Truth of the same shape, nonzero where a voxel is positive.
         """
         places = _bins(score.detach().cpu().to(torch.float32).flatten())
         positive = np.asarray(truth.cpu().flatten() != 0)

@@ -1,8 +1,9 @@
-"""What network and denoiser find in the same labeled slices, patient by patient."""
+"""Compares what network and denoiser find in the same labeled slices, patient by patient."""
 
 from __future__ import annotations
 
 import logging
+import math
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +29,16 @@ class PatientEvaluation:
     Holzschuh et al., MIDL 2023, section 3: average precision and best Dice in the binary case, Dice per patient.
 
     Args:
-        dataset: labeled slices; others are passed over.
-        network: takes the weights.
-        weights_file: its weights.
-        denoiser: takes the weights of the denoiser.
-        denoiser_file: its weights; nothing is said of a denoiser where the file does not exist.
-        device: where both run.
-        output_dir: folder of the results.
-        threshold: of the foreground.
-        min_component_size: voxels of the smallest component that stays where small ones are removed.
+        dataset: Labeled slices; others are passed over.
+        network: Network that takes the weights.
+        weights_file: Path of the network's weights.
+        denoiser: Network that takes the weights of the denoiser.
+        denoiser_file: Path of the denoiser's weights. Where the file does not exist, nothing is said of a denoiser.
+        device: Device that both run on.
+        output_dir: Folder of the results.
+        foreground_threshold: Threshold of the foreground, see :func:`foreground_mask`. 0.01 by default.
+        min_component_size: Size of the smallest component that stays where small ones are removed, in voxels. 20 by
+            default.
     """
 
     def __init__(
@@ -49,29 +51,35 @@ class PatientEvaluation:
         device: torch.device,
         output_dir: str,
         *,
-        threshold: float = THRESHOLD,
+        foreground_threshold: float = THRESHOLD,
         min_component_size: int = 20,
     ) -> None:
         self.dataset, self.network, self.denoiser = dataset, network, denoiser
         self.weights_file, self.denoiser_file = Path(weights_file), Path(denoiser_file)
         self.device, self.output_dir = torch.device(device), Path(output_dir)
-        self.threshold, self.min_size = threshold, min_component_size
+        self.foreground_threshold, self.min_size = foreground_threshold, min_component_size
 
     def run(self) -> dict[str, Any]:
-        """Returns the content of ``localization.json``: ``network`` and ``denoiser``, see :func:`measure_scores`.
+        """Returns what ``localization.json`` says of ``network`` and ``denoiser``, as far as they have weights.
+
+        See :func:`measure_scores`. Its ``measures`` are those of the network or, without one, of the denoiser.
 
         Raises:
-            MissingDataError: when there are no weights.
-            WeightsError: when weights belong to another network.
+            MissingDataError: When there are no weights.
+            WeightsError: When weights belong to another network.
         """
         if not any("label" in case for case in self.dataset.data):
             return {}
-        report: dict[str, Any] = {"network": self.measure_network()}
+        report: dict[str, Any] = {}
+        if self.weights_file.is_file() or not self.denoiser_file.is_file():
+            report["network"] = self.measure_network()
         if self.denoiser_file.is_file():
             report["denoiser"] = self.measure_denoiser()
             place = self.output_dir / MAPS
-            draw_anomaly_maps(self.dataset, self.denoiser, self.device, place, threshold=self.threshold)
-        write_json(report, self.output_dir / REPORT)
+            draw_anomaly_maps(
+                self.dataset, self.denoiser, self.device, place, foreground_threshold=self.foreground_threshold
+            )
+        write_json(report | {"measures": _measures(next(iter(report.values())))}, self.output_dir / REPORT)
         columns = ["patient", "dice", "dice_filtered", "dice_denoiser"]
         write_csv(_rows(report), columns, self.output_dir / "patients.csv")
         for name, figures in report.items():
@@ -94,24 +102,40 @@ class PatientEvaluation:
         """Returns what the denoiser's anomaly score is worth.
 
         Args:
-            baselines: whether bright intensities are measured as well.
+            baselines: Whether bright intensities are measured as well. True by default.
 
         Raises:
-            MissingDataError: when there is no denoiser.
+            MissingDataError: When there is no denoiser.
         """
         if not self.denoiser_file.is_file():
             raise MissingDataError(f"no denoiser at {self.denoiser_file}; train with pretrained true")
         load_weights(self.denoiser, self.denoiser_file, device=self.device)
-        settings: dict[str, Any] = {"threshold": self.threshold, "min_size": self.min_size, "baselines": baselines}
+        settings: dict[str, Any] = {"foreground_threshold": self.foreground_threshold, "baselines": baselines}
+        settings["min_size"] = self.min_size
         return localize_anomalies(self.dataset, self.denoiser, self.device, **settings)
 
 
 def _rows(report: dict[str, Any]) -> list[dict[str, Any]]:
     """One row for each patient."""
-    found = report["network"]["segmentation"]
-    filtered = found["filtered"]["dice_per_patient"]["values"]
     denoised = report.get("denoiser", {}).get("dice_per_patient", {}).get("values", {})
+    found = report.get("network", {}).get("segmentation", {})
+    plain, filtered = (
+        part.get("dice_per_patient", {}).get("values", {}) for part in (found, found.get("filtered", {}))
+    )
     return [
-        {"patient": name, "dice": value, "dice_filtered": filtered[name], "dice_denoiser": denoised.get(name)}
-        for name, value in found["dice_per_patient"]["values"].items()
+        {
+            "patient": name,
+            "dice": plain.get(name),
+            "dice_filtered": filtered.get(name),
+            "dice_denoiser": denoised.get(name),
+        }
+        for name in plain or denoised
     ]
+
+
+def _measures(figures: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """Metric -> patient -> value, with ``""`` for the whole set: what experiments compare."""
+    patients = figures.get("segmentation", figures)["dice_per_patient"]["values"]
+    whole = {"ap": figures["average_precision"], "dsc_best": figures["best_dice"]}
+    found = {"dsc": patients} | {name: {"": value} for name, value in whole.items()}
+    return {name: {k: v for k, v in values.items() if not math.isnan(v)} for name, values in found.items()}

@@ -1,4 +1,4 @@
-"""Anomaly maps as pictures."""
+"""Draws anomaly maps."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ def draw_anomaly_maps(
     device: torch.device,
     path: str | Path,
     *,
-    threshold: float = THRESHOLD,
+    foreground_threshold: float = THRESHOLD,
     pictures: int = 8,
 ) -> None:
     """Draws, of several patients, the slice with most foreground: image, truth, reconstruction, anomaly score.
 
     Args:
-        dataset: labeled slices.
-        denoiser: in evaluation mode.
-        device: where it runs.
-        path: of the PNG.
-        threshold: of the foreground.
-        pictures: patients shown, evenly over all.
+        dataset: Labeled slices.
+        denoiser: Denoiser in evaluation mode.
+        device: Device that the denoiser runs on.
+        path: Path of the PNG.
+        foreground_threshold: Threshold of the foreground, see :func:`foreground_mask`. 0.01 by default.
+        pictures: Number of patients shown, spread evenly over all. 8 by default.
     """
     groups = by_patient(dataset)
     names = sorted(groups)
@@ -50,9 +50,9 @@ def draw_anomaly_maps(
         item = max(groups[name], key=_foreground)
         image = item.image[None].to(device)
         rebuilt = denoiser(image)
-        score = anomaly_score(image, rebuilt, threshold=threshold)
+        score = anomaly_score(image, rebuilt, foreground_threshold=foreground_threshold)
         # What lies outside the foreground is never learned.
-        rebuilt = rebuilt * foreground_mask(image, threshold=threshold, channel_dim=1)
+        rebuilt = rebuilt * foreground_mask(image, foreground_threshold=foreground_threshold, channel_dim=1)
         parts = [part[0].cpu() for part in (image, rebuilt, score)]
         assert item.label is not None
         truth = item.label.float()

@@ -1,4 +1,4 @@
-"""Replacement of a network's head: the rest of the network goes from one task to the next."""
+"""Replaces a network's head: the rest of the network goes from one task to the next."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def replace_head(network: nn.Module, out_channels: int, *, head: str = "head", r
     """Returns a copy of a network whose head has another number of channels and fresh weights.
 
     Args:
-        network: any network whose last convolution is a module of its own.
-        out_channels: channels of the new head: one for each class, or those of a reconstruction.
-        head: name of that module.
-        residual: whether the copy adds its output to its input, so that it learns what to change rather than the whole
-            image; not in the paper, but it learns to denoise in a fraction of the time.
+        network: Network whose last convolution is a module of its own; it is not changed.
+        out_channels: Number of channels of the new head: one for each class, or those of a reconstruction.
+        head: Name of that module; ``head`` by default.
+        residual: Whether the copy adds its output to its input, so that it learns what to change rather than the whole
+            image. False by default. It is not in the paper, but the copy learns to denoise in a fraction of the time.
 
     Raises:
-        ConfigError: when the network has no convolution of that name.
+        ConfigError: When the network has no convolution of that name.
     """
     copied = copy.deepcopy(network)
     parent, _, name = head.rpartition(".")
@@ -55,23 +55,23 @@ def load_body(network: nn.Module, weights: Mapping[str, Tensor], *, head: str = 
     """Copies weights into a network, all but those of its head, which stay as they are.
 
     Args:
-        network: the network, perhaps in a data-parallel wrapper.
-        weights: state dictionary of a network that differs in its head alone.
-        head: name of that module.
+        network: Network that takes the weights, perhaps in a data-parallel wrapper.
+        weights: State dictionary of a network that differs in its head alone.
+        head: Name of the module that is the head; ``head`` by default.
 
     Raises:
-        WeightsError: when anything but the head differs.
+        WeightsError: When anything but the head differs.
     """
     target = unwrap(network)
     own, prefix = target.state_dict(), f"{head}."
     body = {name: value for name, value in weights.items() if not name.startswith(prefix)}
     needed = {name for name in own if not name.startswith(prefix)}
-    strange = sorted(body.keys() ^ needed)
-    strange += [name for name in body if name in own and body[name].shape != own[name].shape]
-    if strange:
+    mismatched = sorted(body.keys() ^ needed)
+    mismatched += [name for name in body if name in own and body[name].shape != own[name].shape]
+    if mismatched:
         raise WeightsError(
-            f"the pre-trained weights belong to another network: {len(strange)} tensor(s) beside the head differ, the "
-            f"first is {strange[0]!r}; pre-train with the same network_def"
+            f"the pre-trained weights belong to another network: {len(mismatched)} tensor(s) beside the head differ, "
+            f"the first is {mismatched[0]!r}; pre-train with the same network_def"
         )
     target.load_state_dict(own | body)
 

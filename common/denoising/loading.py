@@ -1,4 +1,4 @@
-"""Slices of volumes and of patients: how they are loaded, scaled and brought to one size."""
+"""Loads slices of volumes and patients, scales them and brings them to one size."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from monai.transforms import Compose, MapTransform, Orientation, Resized, Spatia
 from torch import Tensor
 
 from ..errors import ConfigError
+from ..reading import MAX_VOXELS
+from ..transforms.loading import CaseLoading
 from ..transforms.scan import CheckLabeld, LoadScand
 
 PERCENTILE = 99.0
@@ -27,8 +29,8 @@ def foreground_percentiles(images: Sequence[Tensor], percentile: float = PERCENT
     individual modality of each scan".
 
     Args:
-        images: ``(C, H, W[, D])`` of one scan.
-        percentile: 99 in the paper.
+        images: Slices or volumes of one scan, ``(C, H, W[, D])`` each.
+        percentile: Percentile, in [0, 100]. 99, the paper's, by default.
 
     Returns:
         One number for each channel, 0 for one that is nowhere positive.
@@ -47,7 +49,7 @@ def subtract_border(image: Any) -> Any:
     removed.
 
     Args:
-        image: ``(C, H, W[, D])``.
+        image: Image ``(C, H, W[, D])``.
     """
     border = torch.ones(tuple(image.shape[1:]), dtype=torch.bool, device=image.device)
     border[(slice(1, -1),) * border.ndim] = False
@@ -59,10 +61,11 @@ class ScaleByPercentiled(MapTransform):
     """Divides every channel by a percentile of its foreground's intensities.
 
     Args:
-        keys: keys of the images ``(C, H, W[, D])``.
-        percentile: see :func:`foreground_percentiles`. Where a case has ``scale``, that of its whole scan, these
-            numbers are taken; otherwise the image's own. A channel without any intensity stays zero.
-        clear_border: whether :func:`subtract_border` comes first.
+        keys: Keys of the images ``(C, H, W[, D])``.
+        percentile: Percentile, above 0, up to 100, see :func:`foreground_percentiles`; 99 by default. Where a case has
+            ``scale``, that of its whole scan, these numbers are taken; otherwise the image's own. A channel without any
+            intensity stays zero.
+        clear_border: Whether :func:`subtract_border` comes first. False by default.
     """
 
     def __init__(self, keys: KeysCollection, percentile: float = PERCENTILE, *, clear_border: bool = False) -> None:
@@ -90,14 +93,14 @@ def fit_size(
     Both steps can be inverted. Proportions stay as they are.
 
     Args:
-        keys: keys of images and labels.
-        roi_size: equal along all axes.
-        mode: of interpolation, one for all keys or one for each: ``area`` or ``bilinear`` for images, ``nearest`` for
-            labels.
-        allow_missing_keys: whether a case may lack a key.
+        keys: Keys of images and labels.
+        roi_size: Size along each axis, in voxels; equal along all axes.
+        mode: Mode of interpolation, one for all keys or one for each: ``area`` or ``bilinear`` for images, ``nearest``
+            for labels.
+        allow_missing_keys: Whether a case may lack a key. False by default.
 
     Raises:
-        ConfigError: when the axes differ.
+        ConfigError: When the axes differ.
     """
     if len(set(roi_size)) != 1:
         raise ConfigError(f"roi_size is {list(roi_size)}; accepted are equal numbers along all axes")
@@ -113,20 +116,21 @@ class LoadSliced(LoadScand):
     come one after the other.
 
     Args:
-        keys: keys of the paths.
-        allow_missing_keys: whether a case may lack a key.
+        keys: Keys of the paths.
+        allow_missing_keys: Whether a case may lack a key. False by default.
+        max_voxels: Largest number of voxels that a file may declare, see :class:`LoadScand`. 500 million by default.
     """
 
-    def __init__(self, keys: KeysCollection, allow_missing_keys: bool = False) -> None:
-        super().__init__(keys, allow_missing_keys)
+    def __init__(self, keys: KeysCollection, allow_missing_keys: bool = False, max_voxels: int = MAX_VOXELS) -> None:
+        super().__init__(keys, allow_missing_keys, max_voxels)
         self._last: tuple[str, dict[Hashable, Any]] = ("", {})
 
     def __call__(self, data: Mapping[Hashable, Any], reader: Any = None) -> dict[Hashable, Any]:
         """Returns ``data`` with every path replaced by a ``(C, H, W[, D])`` float32 ``MetaTensor``.
 
         Raises:
-            ImageError: when a file cannot be read.
-            LabelError: when the label of a volume does not fit it.
+            ImageError: When a file cannot be read.
+            LabelError: When the label of a volume does not fit it.
         """
         if "plane" not in data:
             loaded = super().__call__(data, reader)
@@ -160,3 +164,9 @@ def plane_of(volume: MetaTensor, plane: int) -> MetaTensor:
     affine = torch.diag(torch.tensor([float(spacing[0]), float(spacing[1]), 1.0], dtype=torch.float64))
     cut = volume[..., plane].as_tensor().clone()
     return MetaTensor(cut, affine=affine, meta={"filename_or_obj": volume.meta.get("filename_or_obj", "")})
+
+
+class SliceLoading(CaseLoading):
+    """Makes the transforms that load slices, and their labels, and check them, see :class:`CaseLoading`."""
+
+    reader = LoadSliced

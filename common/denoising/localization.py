@@ -1,4 +1,4 @@
-"""How well a score finds what is abnormal over a whole set: average precision and best Dice."""
+"""Measures how well a score finds what is abnormal over a whole set: average precision and best Dice."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ class PatientScores:
     """What a scorer says of one patient.
 
     Args:
-        name: of the patient.
-        score: ``(S, H, W)``, slices in order, or a volume; higher means more abnormal.
-        truth: class indices of the same shape.
-        predicted: class indices of the same shape, where the scorer gives them.
+        name: Name of the patient.
+        score: Scores ``(S, H, W)``, slices in order, or a volume ``(H, W, D)``; higher means more abnormal.
+        truth: Class indices of the same shape.
+        predicted: Predicted class indices of the same shape; ``None`` where the scorer gives none.
     """
 
     name: str
@@ -82,10 +82,10 @@ def score_patients(
     """Gives the scores of one patient after the other.
 
     Args:
-        patients: see :func:`by_patient`.
-        scorer: computes them.
-        device: where it runs.
-        batch_size: slices at once.
+        patients: Name of every patient -> labeled slices, see :func:`by_patient`.
+        scorer: Function that computes scores and class indices of a batch.
+        device: Device that the scorer runs on.
+        batch_size: Number of slices that are scored at once. 16 by default.
     """
     for name, items in patients.items():
         scores, classes = [], []
@@ -106,16 +106,16 @@ def _stack(maps: Tensor) -> Tensor:
     return maps[:, 0] if maps.ndim == 4 else maps[0, 0]
 
 
-def denoiser_scorer(denoiser: nn.Module, threshold: float = THRESHOLD) -> Scorer:
+def denoiser_scorer(denoiser: nn.Module, foreground_threshold: float = THRESHOLD) -> Scorer:
     """Returns a scorer by the anomaly score of a denoiser, see :func:`anomaly_score`."""
 
     def score(images: Tensor) -> tuple[Tensor, None]:
-        return anomaly_score(images, denoiser(images), threshold=threshold), None
+        return anomaly_score(images, denoiser(images), foreground_threshold=foreground_threshold), None
 
     return score
 
 
-def intensity_scorer(channel: int | None, threshold: float = THRESHOLD) -> Scorer:
+def intensity_scorer(channel: int | None, foreground_threshold: float = THRESHOLD) -> Scorer:
     """Returns a scorer that takes what is bright for abnormal: a channel, or the mean of all; smoothed alike."""
 
     def score(images: Tensor) -> tuple[Tensor, None]:
@@ -123,7 +123,7 @@ def intensity_scorer(channel: int | None, threshold: float = THRESHOLD) -> Score
         if channel is not None:
             kept[:, channel] = 0
         rest = torch.zeros_like(images) if channel is None else images * kept
-        return anomaly_score(images, rest, threshold=threshold), None
+        return anomaly_score(images, rest, foreground_threshold=foreground_threshold), None
 
     return score
 
@@ -142,12 +142,12 @@ def network_scorer(network: nn.Module) -> Scorer:
 def measure_scores(scored: Callable[[], Iterator[PatientScores]], *, min_size: int) -> dict[str, Any]:
     """Returns what a score is worth over a whole set.
 
-    The set is scored twice, so that no more than one patient is held at a time: first for average precision and the
-    best threshold, then for what small connected components (in 3-D, over the stack of a patient's slices) cost.
+    The set is scored twice, so that no more than one patient is held at a time. The first pass gives average precision
+    and the best threshold. The second tells what small connected components, in 3-D over a patient's slices, cost.
 
     Args:
-        scored: gives the patients from the beginning.
-        min_size: voxels of the smallest component that stays.
+        scored: Function that gives the patients, from the first one at every call.
+        min_size: Size of the smallest component that stays, in voxels.
 
     Returns:
         ``average_precision``, ``best_dice`` and its ``threshold`` (an oracle), ``prevalence``; ``filtered``, the first
@@ -225,19 +225,19 @@ def localize_anomalies(
     denoiser: nn.Module,
     device: torch.device,
     *,
-    threshold: float,
+    foreground_threshold: float,
     min_size: int,
     baselines: bool = True,
 ) -> dict[str, Any]:
     """Returns :func:`measure_scores` of a denoiser, beside those of bright intensities, which need no learning.
 
     Args:
-        dataset: labeled slices.
-        denoiser: in evaluation mode afterwards.
-        device: where it runs.
-        threshold: of the foreground.
-        min_size: voxels of the smallest component that stays.
-        baselines: whether bright intensities are measured as well.
+        dataset: Labeled slices.
+        denoiser: Denoiser; it is moved to the device and left in evaluation mode.
+        device: Device that the denoiser runs on.
+        foreground_threshold: Threshold of the foreground, see :func:`foreground_mask`.
+        min_size: Size of the smallest component that stays, in voxels.
+        baselines: Whether bright intensities are measured as well. True by default.
     """
     denoiser.to(device).eval()
     patients = by_patient(dataset)
@@ -245,14 +245,14 @@ def localize_anomalies(
     def scored(scorer: Scorer) -> Iterator[PatientScores]:
         return score_patients(patients, scorer, device)
 
-    found = denoiser_scorer(denoiser, threshold)
+    found = denoiser_scorer(denoiser, foreground_threshold)
     report = measure_scores(lambda: scored(found), min_size=min_size)
     channels = len(dataset.items[0].image)
     if baselines:
         report["intensity"] = {}
     for channel in (None, *range(channels)) if baselines else ():
         curve = PixelCurve()
-        for patient in scored(intensity_scorer(channel, threshold)):
+        for patient in scored(intensity_scorer(channel, foreground_threshold)):
             curve.update(patient.score, patient.truth)
         name = "mean of channels" if channel is None else f"channel {channel}"
         figures = {"average_precision": curve.average_precision(), "best_dice": curve.best_dice().dice}

@@ -1,4 +1,4 @@
-"""The loss of denoising, and both validation losses as metrics of which higher is better."""
+"""Computes the loss of denoising, and both validation losses as metrics of which higher is better."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from ..metrics.masks import class_masks
 from .foreground import THRESHOLD, foreground_mask
 
 
-def squared_errors(input: Tensor, target: Tensor, threshold: float = THRESHOLD) -> tuple[Tensor, Tensor]:
+def squared_errors(input: Tensor, target: Tensor, foreground_threshold: float = THRESHOLD) -> tuple[Tensor, Tensor]:
     """Returns, for every image, the sum of squared errors over the foreground of the target, and how many those are.
 
     Args:
-        input: reconstruction ``(B, C, H, W[, D])``.
-        target: clean image of the same shape.
-        threshold: of the foreground, see :func:`foreground_mask`.
+        input: Reconstruction, ``(B, C, H, W[, D])``.
+        target: Clean image of the same shape.
+        foreground_threshold: Threshold of the foreground, see :func:`foreground_mask`. 0.01 by default.
 
     Returns:
         Two tensors ``(B,)``; every channel of a foreground voxel counts.
     """
-    mask = foreground_mask(target, threshold=threshold, channel_dim=1)
+    mask = foreground_mask(target, foreground_threshold=foreground_threshold, channel_dim=1)
     errors = ((input - target).square() * mask).flatten(1).sum(dim=1)
     return errors, mask.flatten(1).sum(dim=1) * target.shape[1]
 
@@ -33,7 +33,7 @@ class DenoisingLoss(nn.Module):
     """Squared error averaged over the foreground of a batch (Holzschuh et al., MIDL 2023).
 
     Args:
-        threshold: of the foreground, see :func:`foreground_mask`.
+        foreground_threshold: Threshold of the foreground, see :func:`foreground_mask`. 0.01 by default.
 
     Example:
         >>> target = torch.tensor([[[[0.0, 1.0]]]])
@@ -41,13 +41,13 @@ class DenoisingLoss(nn.Module):
         4.0
     """
 
-    def __init__(self, threshold: float = THRESHOLD) -> None:
+    def __init__(self, foreground_threshold: float = THRESHOLD) -> None:
         super().__init__()
-        self.threshold = threshold
+        self.foreground_threshold = foreground_threshold
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         """Returns the loss of a reconstruction, of the shape of the target; 0 where nothing is foreground."""
-        errors, numbers = squared_errors(input, target, self.threshold)
+        errors, numbers = squared_errors(input, target, self.foreground_threshold)
         return errors.sum() / numbers.sum().clamp(min=1)
 
 
@@ -55,17 +55,17 @@ class NegativeDenoisingLoss(CumulativeIterationMetric):
     """Minus the :class:`DenoisingLoss` over a whole set, all processes together; higher is better.
 
     Args:
-        threshold: of the foreground, see :func:`foreground_mask`.
+        foreground_threshold: Threshold of the foreground, see :func:`foreground_mask`. 0.01 by default.
     """
 
-    def __init__(self, threshold: float = THRESHOLD) -> None:
+    def __init__(self, foreground_threshold: float = THRESHOLD) -> None:
         super().__init__()
-        self.threshold = threshold
+        self.foreground_threshold = foreground_threshold
 
     def _compute_tensor(self, y_pred: Tensor, y: Tensor | None = None, **_kwargs: Any) -> Tensor:
         """Sums of a batch of reconstructions and clean images."""
         assert y is not None
-        return torch.stack(squared_errors(y_pred, y, self.threshold), dim=1)
+        return torch.stack(squared_errors(y_pred, y, self.foreground_threshold), dim=1)
 
     def aggregate(self) -> Tensor:
         """Returns the mean over everything that was added."""
@@ -77,11 +77,11 @@ class NegativeSegmentationLoss(CumulativeIterationMetric):
     """Minus the sum of soft Dice loss and cross entropy over a whole set, all processes together; higher is better.
 
     By it the weights are chosen: "models were selected and saved based on lowest validation loss" (Holzschuh et al.).
-    The Dice is pooled over the set and averaged over foreground classes, so that it does not depend on how slices are
-    put into batches, and slices without foreground count as what they are.
+    The Dice is pooled over the set and averaged over foreground classes. So it does not depend on how slices are put
+    into batches, and slices without foreground count as what they are.
 
     Args:
-        smooth: added to both sides of the Dice's fraction, against classes that the set has not.
+        smooth: Number added to both terms of the Dice's fraction, for classes that the set does not have. 1 by default.
     """
 
     def __init__(self, smooth: float = 1.0) -> None:

@@ -1,4 +1,4 @@
-"""Coarse noise: drawn on a grid of few points, enlarged to the image, rolled, added where the image shows anything."""
+"""Draws coarse noise on a grid of few points, enlarges and rolls it, and adds it where the image shows anything."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ MODES = {2: "bilinear", 3: "trilinear"}
 def coarse_noise(grid: Tensor, size: Sequence[int], shift: Sequence[int]) -> Tensor:
     """Returns noise given on a grid enlarged to an image, and rolled.
 
-    Holzschuh et al., MIDL 2023, section 2: noise is "sampled at a low resolution of 16x16", enlarged by bilinear
-    interpolation and randomly shifted "in order to prevent consistent upsampling patterns". The grid's first and last
-    points lie on the image's first and last voxels; what is rolled out on one side comes in on the other.
+    Holzschuh et al., MIDL 2023, section 2: noise is "sampled at a low resolution of 16x16" and enlarged by bilinear
+    interpolation. It is randomly shifted "in order to prevent consistent upsampling patterns". The grid's first and
+    last points lie on the image's first and last voxels; what is rolled out on one side comes in on the other.
 
     Args:
-        grid: ``(C, h, w[, d])``, the noise at the points of the grid.
-        size: voxels of the image along each axis.
-        shift: voxels by which each axis is rolled.
+        grid: Noise at the points of the grid, ``(C, h, w[, d])``.
+        size: Size of the image along each axis, in voxels.
+        shift: Number of voxels by which each axis is rolled.
 
     Returns:
         ``(C, *size)``.
@@ -43,15 +43,15 @@ def coarse_noise(grid: Tensor, size: Sequence[int], shift: Sequence[int]) -> Ten
     return enlarged.roll(tuple(shift), dims=tuple(range(1, enlarged.ndim)))
 
 
-def add_in_foreground(image: Tensor, noise: Tensor, *, threshold: float = THRESHOLD) -> Tensor:
+def add_in_foreground(image: Tensor, noise: Tensor, *, foreground_threshold: float = THRESHOLD) -> Tensor:
     """Returns an image with noise added in its foreground alone.
 
     Args:
-        image: ``(C, H, W[, D])``, scaled.
-        noise: of the same shape.
-        threshold: of the foreground, see :func:`foreground_mask`.
+        image: Image ``(C, H, W[, D])``, scaled.
+        noise: Noise of the same shape.
+        foreground_threshold: Threshold of the foreground, see :func:`foreground_mask`. 0.01 by default.
     """
-    return image + noise * foreground_mask(image, threshold=threshold)
+    return image + noise * foreground_mask(image, foreground_threshold=foreground_threshold)
 
 
 class RandCoarseNoised(RandomizableTransform, MapTransform):
@@ -60,35 +60,38 @@ class RandCoarseNoised(RandomizableTransform, MapTransform):
     The parameters are drawn by :meth:`randomize`, apart from their use, so that the same state gives the same noise.
 
     Args:
-        keys: keys of the images ``(C, H, W[, D])``; all of one call get the same noise.
-        sd: standard deviation at the points of the grid, one for all channels or one for each; 0.2 in the paper.
-        resolution: points of the grid along all axes or along each; 16 in the paper.
-        per_channel: whether every channel has noise of its own, as in the paper.
-        threshold: of the foreground, see :func:`foreground_mask`.
-        prob: of adding noise at all.
+        keys: Keys of the images ``(C, H, W[, D])``; all of one call get the same noise.
+        noise_sd: Standard deviation at the points of the grid, at least 0, one for all channels or one for each. 0.2,
+            the paper's, by default.
+        noise_resolution: Number of points of the grid, at least 1, one for all axes or one for each. 16, the paper's,
+            by default.
+        noise_per_channel: Whether every channel has noise of its own, as in the paper. True by default.
+        foreground_threshold: Threshold of the foreground, see :func:`foreground_mask`. 0.01 by default.
+        prob: Probability of adding noise at all, in [0, 1]. 1 by default.
 
     Raises:
-        ConfigError: when a setting is not accepted.
+        ConfigError: When a setting is not accepted.
     """
 
     def __init__(
         self,
         keys: KeysCollection,
         *,
-        sd: float | Sequence[float] = 0.2,
-        resolution: int | Sequence[int] = 16,
-        per_channel: bool = True,
-        threshold: float = THRESHOLD,
+        noise_sd: float | Sequence[float] = 0.2,
+        noise_resolution: int | Sequence[int] = 16,
+        noise_per_channel: bool = True,
+        foreground_threshold: float = THRESHOLD,
         prob: float = 1.0,
     ) -> None:
         MapTransform.__init__(self, keys)
         RandomizableTransform.__init__(self, prob)
-        if np.min(sd) < 0 or np.min(resolution) < 1:
+        if np.min(noise_sd) < 0 or np.min(noise_resolution) < 1:
             raise ConfigError(
-                f"noise_sd is {sd} and noise_resolution {resolution}; accepted are a standard deviation from 0 and at "
-                "least one point along each axis"
+                f"noise_sd is {noise_sd} and noise_resolution {noise_resolution}; accepted are a standard deviation "
+                "from 0 and at least one point along each axis"
             )
-        self.sd, self.resolution, self.per_channel, self.threshold = sd, resolution, per_channel, threshold
+        self.noise_sd, self.noise_resolution, self.noise_per_channel = noise_sd, noise_resolution, noise_per_channel
+        self.foreground_threshold = foreground_threshold
         self._grid = torch.zeros(0)
         self._shift: tuple[int, ...] = ()
 
@@ -96,9 +99,9 @@ class RandCoarseNoised(RandomizableTransform, MapTransform):
         """Draws the noise at the points of the grid, and the shift, for an image of the shape ``data``."""
         super().randomize(None)
         channels, *size = (int(extent) for extent in data)
-        points = ensure_tuple_rep(self.resolution, len(size))
-        drawn = self.R.standard_normal((channels if self.per_channel else 1, *points)).astype(np.float32)
-        sd = np.asarray(ensure_tuple_rep(self.sd, channels), dtype=np.float32).reshape(-1, *[1] * len(size))
+        points = ensure_tuple_rep(self.noise_resolution, len(size))
+        drawn = self.R.standard_normal((channels if self.noise_per_channel else 1, *points)).astype(np.float32)
+        sd = np.asarray(ensure_tuple_rep(self.noise_sd, channels), dtype=np.float32).reshape(-1, *[1] * len(size))
         self._grid = torch.from_numpy(drawn * sd)
         self._shift = tuple(int(self.R.randint(extent)) for extent in size)
 
@@ -112,5 +115,5 @@ class RandCoarseNoised(RandomizableTransform, MapTransform):
         for key in keys if self._do_transform else ():
             image: Tensor = noisy[key]
             noise = coarse_noise(self._grid.to(image.device), image.shape[1:], self._shift)
-            noisy[key] = add_in_foreground(image, noise, threshold=self.threshold)
+            noisy[key] = add_in_foreground(image, noise, foreground_threshold=self.foreground_threshold)
         return noisy

@@ -1,4 +1,4 @@
-"""How far an image is from what a denoiser makes of it, voxel by voxel."""
+"""Scores how far an image is from what a denoiser makes of it, voxel by voxel."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def anomaly_score(
     image: Tensor,
     reconstruction: Tensor,
     *,
-    threshold: float = THRESHOLD,
+    foreground_threshold: float = THRESHOLD,
     erosion: int = 5,
     coverage: float = 0.95,
     median: int = 5,
@@ -33,12 +33,13 @@ def anomaly_score(
     image's border the filter sees the nearest voxel repeated.
 
     Args:
-        image: ``(B, C, H, W[, D])``, scaled, without noise.
-        reconstruction: what the denoiser makes of it, of the same shape.
-        threshold: of the foreground, see :func:`foreground_mask`.
-        erosion: size of the neighborhood of :func:`erode_mask`; 5 in the paper.
-        coverage: share of it that is foreground; 0.95 in the paper.
-        median: size of the median filter, odd; 5 in the paper, 1 for none.
+        image: Images ``(B, C, H, W[, D])``, scaled, without noise.
+        reconstruction: Images that the denoiser makes of them, of the same shape.
+        foreground_threshold: Threshold of the foreground, see :func:`foreground_mask`. 0.01 by default.
+        erosion: Size of the neighborhood of :func:`erode_mask`, in voxels, odd. 5, the paper's, by default.
+        coverage: Share of the neighborhood that is foreground, in [0, 1), see :func:`erode_mask`. 0.95, the paper's, by
+            default.
+        median: Size of the median filter, in voxels, odd; 1 for none. 5, the paper's, by default.
 
     Returns:
         ``(B, 1, H, W[, D])``, at least 0.
@@ -49,7 +50,7 @@ def anomaly_score(
         0.0
     """
     difference = (image - reconstruction).abs().mean(dim=1, keepdim=True)
-    mask = foreground_mask(image, threshold=threshold, channel_dim=1)
+    mask = foreground_mask(image, foreground_threshold=foreground_threshold, channel_dim=1)
     difference = difference * erode_mask(mask, size=erosion, coverage=coverage)
     return median_filter(difference, median, spatial_dims=image.ndim - 2) if median > 1 else difference
 
@@ -58,17 +59,18 @@ class AnomalyMapd(MapTransform):
     """Adds the anomaly score of an image, :func:`anomaly_score`, by a denoiser.
 
     Args:
-        keys: key of the image ``(C, H, W[, D])``.
-        denoiser: the network, which takes the weights.
-        weights_file: its weights.
-        device: where it runs.
-        threshold: of the foreground.
-        preprocessing: what has prepared the image, undone on the score; without, the score lies where the image lies.
-        name: key of the score ``(1, H, W[, D])``.
+        keys: Key of the image ``(C, H, W[, D])``.
+        denoiser: Network that takes the weights of the denoiser.
+        weights_file: Path of the denoiser's weights.
+        device: Device that the denoiser runs on.
+        foreground_threshold: Threshold of the foreground, see :func:`foreground_mask`. 0.01 by default.
+        preprocessing: Transform that has prepared the image, undone on the score. With ``None``, the default, the score
+            stays on the grid of the prepared image.
+        name: Key of the score ``(1, H, W[, D])``; ``anomaly`` by default.
 
     Raises:
-        MissingDataError: when there are no such weights.
-        WeightsError: when they belong to another network.
+        MissingDataError: When there are no such weights.
+        WeightsError: When they belong to another network.
     """
 
     def __init__(
@@ -78,14 +80,14 @@ class AnomalyMapd(MapTransform):
         weights_file: str,
         device: str | torch.device,
         *,
-        threshold: float = THRESHOLD,
+        foreground_threshold: float = THRESHOLD,
         preprocessing: InvertibleTransform | None = None,
         name: str = "anomaly",
     ) -> None:
         super().__init__(keys)
         load_weights(denoiser, weights_file, device=device)
         self.denoiser, self.device = denoiser.to(device).eval(), torch.device(device)
-        self.threshold, self.preprocessing, self.name = threshold, preprocessing, name
+        self.foreground_threshold, self.preprocessing, self.name = foreground_threshold, preprocessing, name
 
     @torch.no_grad()
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -93,7 +95,7 @@ class AnomalyMapd(MapTransform):
         scored = dict(data)
         for key in self.key_iterator(scored):
             image = torch.as_tensor(scored[key]).as_subclass(Tensor)[None].to(self.device)
-            score = anomaly_score(image, self.denoiser(image), threshold=self.threshold)[0].cpu()
+            score = anomaly_score(image, self.denoiser(image), foreground_threshold=self.foreground_threshold)[0].cpu()
             if self.preprocessing is not None:
                 # Inverting uses the list of operations up, which the prediction needs as well.
                 operations = copy.deepcopy(scored[key].applied_operations)

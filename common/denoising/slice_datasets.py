@@ -1,4 +1,4 @@
-"""Slices in memory: with their labels, and the healthy ones that a denoiser learns from."""
+"""Keeps slices in memory: with their labels, and the healthy ones that a denoiser learns from."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from monai.transforms import Randomizable
 from torch import Tensor
 
 from ..data.cases import Case, Folders, name_folders
-from ..data.scans import find_scans
+from ..data.folders import find_scans
 from ..errors import ConfigError, LabelError, MissingDataError, NotEnoughCasesError
+from ..reading import MAX_VOXELS
 from ..runtime.digests import describe, settings_digest
 from ..runtime.distributed import is_main_process
 from ..runtime.stages import cases_digest
@@ -30,10 +31,10 @@ class PreparedSlice:
     """A slice in memory.
 
     Args:
-        case: what is known of it.
-        image: ``(C, H, W[, D])``, prepared.
-        label: class indices ``(1, H, W[, D])``; ``None`` without.
-        healthy: whether its whole label is background; true without a label.
+        case: Case that the slice is loaded from.
+        image: Prepared image, ``(C, H, W[, D])``.
+        label: Class indices ``(1, H, W[, D])``; ``None`` without a label.
+        healthy: Whether the whole label is background; true without a label.
     """
 
     case: Case
@@ -46,15 +47,16 @@ class SliceDataset(Dataset):
     """Slices (or, in 3-D, volumes), in memory: 4 bytes for each pixel and channel, 1 for the label.
 
     Args:
-        data: cases with ``image`` and ``label``; volumes are cut into slices, see :func:`slice_cases`.
-        load: loads and checks a case and turns its label into class indices.
-        prepare: scales it and brings it to one size, without randomness.
-        transform: random changes.
-        spatial_dims: 2 or 3.
-        percentile: see :func:`slice_cases`.
-        clear_border: see :func:`slice_cases`.
-        cache_dir: folder where prepared slices are kept for further runs on the same files with the same settings; none
-            are by default.
+        data: Cases with ``image`` and, where labeled, ``label``; volumes are cut into slices, see :func:`slice_cases`.
+        load: Function that loads and checks a case and turns its label into class indices.
+        prepare: Function that scales a case and brings it to one size, without randomness.
+        transform: Transform that makes random changes; ``None``, the default, for none.
+        spatial_dims: Number of spatial axes, 2 or 3. 2 by default.
+        percentile: Percentile of the scale, see :func:`slice_cases`. 99 by default.
+        clear_border: Whether borders are subtracted first, see :func:`slice_cases`. False by default.
+        max_voxels: Largest number of voxels that a file may declare, see :func:`slice_cases`. 500 million by default.
+        cache_dir: Folder where prepared slices are kept for further runs on the same files with the same settings. With
+            ``None``, the default, none are kept.
     """
 
     def __init__(
@@ -67,17 +69,20 @@ class SliceDataset(Dataset):
         spatial_dims: int = 2,
         percentile: float = PERCENTILE,
         clear_border: bool = False,
+        max_voxels: int = MAX_VOXELS,
         cache_dir: str | None = None,
     ) -> None:
         super().__init__(data, transform)
         self.cache_dir = cache_dir
         self.load, self.prepare = load, prepare
-        self.spatial_dims, self.percentile, self.clear_border = spatial_dims, percentile, clear_border
-
-    @property
-    def slicing(self) -> dict[str, Any]:
-        """Settings of :func:`slice_cases`."""
-        return {"spatial_dims": self.spatial_dims, "percentile": self.percentile, "clear_border": self.clear_border}
+        self.spatial_dims = spatial_dims
+        # What slice_cases is called with.
+        self.slicing: dict[str, Any] = {
+            "spatial_dims": spatial_dims,
+            "percentile": percentile,
+            "clear_border": clear_border,
+            "max_voxels": max_voxels,
+        }
 
     @cached_property
     def slices(self) -> list[Case]:
@@ -103,7 +108,7 @@ class SliceDataset(Dataset):
         return [PreparedSlice(**item) for item in read_checkpoint(path)["items"]]
 
     @property
-    def num_known(self) -> int:
+    def num_original(self) -> int:
         """Number of slices, by the name that ``PatchSampler`` asks for."""
         return len(self.slices)
 
@@ -111,7 +116,7 @@ class SliceDataset(Dataset):
         """Makes sure that there is something to learn to segment.
 
         Raises:
-            LabelError: when all labels of these slices are empty.
+            LabelError: When all labels of these slices are empty.
         """
         if all(self.items[index].healthy for index in indices):
             raise LabelError(
@@ -137,18 +142,31 @@ class SliceDataset(Dataset):
         return PreparedSlice(case, image, label, healthy)
 
 
+def same_slices(dataset: SliceDataset, data: Sequence[Case]) -> SliceDataset:
+    """Returns a data set of other cases, prepared as those of another, without random changes.
+
+    Args:
+        dataset: The other data set.
+        data: The cases.
+    """
+    return SliceDataset(data, dataset.load, dataset.prepare, **dataset.slicing, cache_dir=dataset.cache_dir)
+
+
 class HealthySlices(Dataset):
     """The healthy ones among slices, each with its clean image as ``label``: what a denoiser learns from.
 
     Args:
-        source: where the slices come from, and how those of ``healthy_dir`` are prepared.
-        transform: copies ``image`` to ``label`` and adds noise to it.
-        healthy: ``labels`` for slices whose label is empty, ``all`` for every one, a list of names of cases (of a
-            volume, its name or those of its slices), or a JSON file that holds such a list.
-        healthy_dir: folder or folders of further images without anything abnormal; labels are not needed.
-        load: loads and checks an image of those.
-        fixed: draw the noise once, by ``seed``, so that validations can be compared.
-        seed: of that draw.
+        source: Dataset that the slices come from; it also tells how those of ``healthy_dir`` are prepared.
+        transform: Transform that copies ``image`` to ``label`` and adds noise to it.
+        healthy: Choice of the healthy slices: ``labels``, the default, for those whose label is empty, or ``all`` for
+            every one. Otherwise a list of names of cases, or the path of a JSON file that holds such a list. Of a
+            volume, its own name or those of its slices count.
+        healthy_dir: Folder or folders of further images without anything abnormal; labels are not needed. ``None``, the
+            default, for none.
+        load: Function that loads and checks an image of ``healthy_dir``; needed where that is given. ``None`` by
+            default.
+        fixed: Whether the noise is drawn once, by ``seed``, so that validations can be compared. False by default.
+        seed: Seed of that draw. 0 by default.
     """
 
     def __init__(
@@ -192,7 +210,7 @@ class HealthySlices(Dataset):
         """Makes sure that there is a healthy slice.
 
         Raises:
-            NotEnoughCasesError: when there is none.
+            NotEnoughCasesError: When there is none.
         """
         if not self.images:
             raise NotEnoughCasesError(
@@ -208,7 +226,7 @@ class HealthySlices(Dataset):
         return [self.transform({"image": image.clone()}) for image in self.images]
 
     @property
-    def num_known(self) -> int:
+    def num_original(self) -> int:
         """Number of slices, by the name that ``PatchSampler`` asks for."""
         return len(self.images)
 
@@ -231,10 +249,10 @@ def read_healthy(healthy: str | Sequence[str]) -> frozenset[str] | None:
     """Returns the names of healthy cases; empty where labels tell them, ``None`` where all are.
 
     Args:
-        healthy: see :class:`HealthySlices`.
+        healthy: Choice of the healthy slices, see :class:`HealthySlices`.
 
     Raises:
-        MissingDataError: when a file is named that does not exist or holds no list of names.
+        MissingDataError: When a file is named that does not exist or holds no list of names.
     """
     if healthy == "all":
         return None

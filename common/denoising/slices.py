@@ -1,4 +1,4 @@
-"""Slices as cases: which there are, whose they are, and which patients are drawn."""
+"""Lists slices as cases: which there are, whose they are, and which patients are drawn."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from ..data.cases import Case
 from ..data.names import safe_name
 from ..data.split import patient_of
 from ..errors import BundleError, ConfigError, NotEnoughCasesError
+from ..reading import MAX_VOXELS
 from ..transforms.scan import LoadScand, scan_name
 from .loading import PERCENTILE, foreground_percentiles, subtract_border, to_ras
 
@@ -32,6 +33,7 @@ def slice_cases(
     percentile: float = PERCENTILE,
     clear_border: bool = False,
     drop_empty: bool = True,
+    max_voxels: int = MAX_VOXELS,
 ) -> list[Case]:
     """Returns slices: every volume among the cases is replaced by its axial slices, and each knows its scan's scale.
 
@@ -40,11 +42,13 @@ def slice_cases(
     are left out; what cannot be read is left as it is, so that its loading says why. What has a scale stays as it is.
 
     Args:
-        cases: pictures and volumes.
-        spatial_dims: with 3, nothing is done: volumes are cases as they are.
-        percentile: of the scale.
-        clear_border: whether the scale is that of slices after :func:`subtract_border`.
-        drop_empty: whether pictures that are zero everywhere are left out; such slices of volumes always are.
+        cases: Cases of pictures and volumes.
+        spatial_dims: Number of spatial axes, 2 by default. With 3, nothing is done: volumes are cases as they are.
+        percentile: Percentile of the scale, see :func:`foreground_percentiles`. 99 by default.
+        clear_border: Whether the scale is that of slices after :func:`subtract_border`. False by default.
+        drop_empty: Whether pictures that are zero everywhere are left out, true by default; such slices of volumes
+            always are.
+        max_voxels: Largest number of voxels that a file may declare, see :class:`LoadScand`. 500 million by default.
     """
     if spatial_dims != 2:
         return list(cases)
@@ -55,7 +59,7 @@ def slice_cases(
             members.setdefault(person_of(case), []).append(number)
     empty = 0
     for numbers in members.values():
-        images = {number: _read(cases[number]) for number in numbers}
+        images = {number: _read(cases[number], max_voxels) for number in numbers}
         pictures = {n: image for n, image in images.items() if image is not None and image.ndim == 3}
         scale = _scale(list(pictures.values()), percentile, clear_border, scan_name(cases[numbers[0]]))
         for number, image in images.items():
@@ -73,10 +77,11 @@ def slice_cases(
     return [case for number in range(len(cases)) for case in slices[number]]
 
 
-def _read(case: Case) -> Tensor | None:
+def _read(case: Case, max_voxels: int) -> Tensor | None:
     """The image of a case, none where it cannot be read."""
     try:
-        image = LoadScand("image")({key: case[key] for key in ("image", "case") if key in case})["image"]
+        load = LoadScand("image", max_voxels=max_voxels)
+        image = load({key: case[key] for key in ("image", "case", "refused") if key in case})["image"]
     except BundleError:
         return None
     return to_ras(image) if image.ndim == 4 else image
@@ -110,13 +115,13 @@ def draw_patients(cases: Sequence[Case], number: int | None, seed: int) -> list[
     """Returns the numbers of the cases of so many patients, drawn; those of a smaller number are among a larger's.
 
     Args:
-        cases: of all patients.
-        number: of patients; ``None`` for all.
-        seed: of the draw.
+        cases: Cases of all patients.
+        number: Number of patients, at least 0; ``None`` for all.
+        seed: Seed of the draw.
 
     Raises:
-        NotEnoughCasesError: when there are fewer.
-        ConfigError: when the number is negative.
+        NotEnoughCasesError: When there are fewer.
+        ConfigError: When the number is negative.
     """
     everyone = sorted({person_of(case) for case in cases})
     if number is None:
@@ -125,7 +130,7 @@ def draw_patients(cases: Sequence[Case], number: int | None, seed: int) -> list[
         raise ConfigError(f"num_labeled_patients is {number}; accepted are 0 and more, or none for all")
     if number > len(everyone):
         raise NotEnoughCasesError(
-            f"num_labeled_patients is {number}, but {len(everyone)} patient(s) are there to train on, the others are "
+            f"num_labeled_patients is {number}, but {len(everyone)} patient(s) are left to train on, the others are "
             "for validation and test; lower it, or add patients to dataset_dir"
         )
     order = np.random.default_rng(seed).permutation(len(everyone))

@@ -1,26 +1,21 @@
-"""The whole method: a denoiser of healthy slices, what it localizes, and fine-tuning on labeled patients."""
+"""Runs the whole method: a denoiser of healthy slices, what it localizes, and fine-tuning."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from ignite.engine import Engine
-from monai.handlers import CheckpointLoader
-
+from ..engine.course import Course
 from ..errors import ConfigError
-from ..handlers import BestWeights, MovableWriter, TrainingCheckpoint
 from ..runtime.digests import settings_digest
-from ..runtime.distributed import is_main_process, unwrap, wait_for_all, world_size
+from ..runtime.distributed import is_main_process, unwrap, wait_for_all
 from ..runtime.files import write_json
 from ..runtime.options import read_flag
-from ..runtime.stages import Stages, cases_digest, file_digest
+from ..runtime.stages import Stages, Step, cases_digest, file_digest, run_stages
 from ..runtime.weights import load_weights, read_checkpoint, save_atomically
-from ..sampling import PatchSampler
-from ..spectral.digest import weights_digest
 from .foreground import THRESHOLD
 from .gallery import draw_anomaly_maps
 from .head import load_body_from
@@ -35,76 +30,11 @@ STAGES: tuple[Stage, ...] = get_args(Stage)
 DENOISER, REPORT, MAPS = "denoiser.pt", "localization.json", "anomaly_maps.png"
 
 
-@dataclass(frozen=True)
-class Course:
-    """One training, from its first weights to its best.
-
-    Args:
-        trainer: trains; its data loader draws by ``sampler``.
-        sampler: draws.
-        best: writes the best weights.
-        checkpoint: what it goes on from.
-        board: TensorBoard events.
-        handlers: of the trainer; those that load weights decide over its start.
-    """
-
-    trainer: Engine
-    sampler: PatchSampler
-    best: BestWeights
-    checkpoint: TrainingCheckpoint
-    board: MovableWriter
-    handlers: Sequence[Any] = ()
-
-    @property
-    def given_weights(self) -> list[str]:
-        """Files of weights that are loaded when it starts, over whatever the network holds by then."""
-        return [str(handler.load_path) for handler in self.handlers if isinstance(handler, CheckpointLoader)]
-
-    def inputs(self) -> dict[str, str]:
-        """Digests of all that decides over it, beside the data."""
-        states = self.checkpoint.states()
-        loader: Any = self.trainer.data_loader  # type: ignore[attr-defined]
-        network = states.pop("network")
-        described = {
-            "members": states,
-            "network": str(unwrap(self.best.network)),
-            "loss": self.trainer.loss_function,  # type: ignore[attr-defined]
-            "transform": loader.dataset.transform,
-            "sampling": [self.sampler.seed, self.sampler.total, loader.batch_size, world_size()],
-        }
-        weights = [weights_digest(network), *map(file_digest, self.given_weights)]
-        return {
-            "settings": settings_digest(described),
-            "initial weights": settings_digest(weights),
-            "length": str(self.trainer.state.max_epochs),
-        }
-
-    def run(self, inputs: Mapping[str, str], indices: Sequence[int], *, resume: bool) -> None:
-        """Trains on the slices of these numbers.
-
-        Args:
-            inputs: digests of all that decides over the result.
-            indices: numbers of slices.
-            resume: whether to go on from a checkpoint of the same inputs.
-
-        Raises:
-            WeightsError: when no validation gave a number.
-            NotEnoughCasesError: when there is nothing to train on.
-        """
-        self.sampler.choose(indices)
-        self.checkpoint.inputs = settings_digest({key: value for key, value in inputs.items() if key != "length"})
-        self.checkpoint.resume = resume
-        self.trainer.state.epoch_length = len(self.trainer.data_loader)  # type: ignore[attr-defined]
-        self.trainer.run()
-        self.board.flush()
-        self.best.require()
-
-
 class StagedPretraining:
     """Trains a denoiser on healthy slices, measures what it localizes, and fine-tunes it on labeled patients.
 
     Holzschuh et al., *Combining Anomaly Detection and Supervised Learning for Medical Image Segmentation*, MIDL 2023.
-    A stage is skipped when its output exists for the same inputs, see :class:`~..stages.Stages`.
+    A stage is skipped when its output exists for the same inputs, see :class:`~..runtime.stages.Stages`.
 
     | stage | writes |
     |---|---|
@@ -118,25 +48,26 @@ class StagedPretraining:
     patient the last stage trains nothing and leaves the denoiser beside where the weights would be.
 
     Args:
-        pretrain: the course of pre-training.
-        finetune: the course of fine-tuning.
-        healthy: what is denoised.
-        healthy_val: what the denoiser is validated on.
-        dataset: the training slices.
-        val_dataset: what fine-tuning is validated on.
-        test_dataset: what the denoiser is measured on; ``val_dataset`` where it holds nothing.
-        bank: fits the signature bank to the weights, with ``run``.
-        output_dir: folder of results.
-        pretrain_dir: folder of the first two stages, ``output_dir`` by default; runs that differ in fine-tuning alone
-            may share it.
-        pretrained: whether fine-tuning starts from the denoiser; see :func:`~..session.read_flag`.
-        num_labeled_patients: training patients whose labels are used; ``None`` for all.
-        head: name of the network's head.
-        threshold: of the foreground.
-        min_component_size: voxels of the smallest component of the localization report.
-        seed: of the draw of patients.
-        settings: further settings that decide over a training. The device is none, nor the precision that follows from
-            it: a denoiser that was trained on a GPU is fine-tuned anywhere.
+        pretrain: Course of pre-training.
+        finetune: Course of fine-tuning.
+        healthy: Slices that the denoiser learns from.
+        healthy_val: Slices that the denoiser is validated on.
+        dataset: Training slices.
+        val_dataset: Slices that fine-tuning is validated on.
+        test_dataset: Slices that the denoiser is measured on; ``val_dataset`` where it holds nothing.
+        bank: Object whose ``run`` fits the signature bank to the weights; ``None`` for no bank.
+        output_dir: Folder of the results.
+        pretrain_dir: Folder of the first two stages; runs that differ in fine-tuning alone may share it. With ``None``,
+            the default, ``output_dir``.
+        pretrained: Whether fine-tuning starts from the denoiser, see :func:`~..runtime.options.read_flag`. True by
+            default.
+        num_labeled_patients: Number of training patients whose labels are used, at least 0. With ``None``, the default,
+            all.
+        head: Name of the network's head; ``head`` by default.
+        foreground_threshold: Threshold of the foreground, see :func:`foreground_mask`. 0.01 by default.
+        min_component_size: Size of the smallest component that stays in the localization report, in voxels. 20 by
+            default.
+        seed: Seed of the draw of patients. 0 by default.
     """
 
     def __init__(
@@ -155,10 +86,9 @@ class StagedPretraining:
         pretrained: bool | str = True,
         num_labeled_patients: int | None = None,
         head: str = "head",
-        threshold: float = THRESHOLD,
+        foreground_threshold: float = THRESHOLD,
         min_component_size: int = 20,
         seed: int = 0,
-        settings: Mapping[str, Any] | None = None,
     ) -> None:
         self.pretrain, self.finetune, self.bank = pretrain, finetune, bank
         self.healthy, self.healthy_val = healthy, healthy_val
@@ -166,8 +96,7 @@ class StagedPretraining:
         self.output_dir, self.pretrain_dir = Path(output_dir), Path(pretrain_dir or output_dir)
         self.pretrained = read_flag(pretrained, "pretrained")
         self.number, self.seed = num_labeled_patients, seed
-        self.head, self.threshold, self.min_size = head, threshold, min_component_size
-        self.settings = dict(settings or {})
+        self.head, self.foreground_threshold, self.min_size = head, foreground_threshold, min_component_size
         self.denoiser_file = Path(pretrain.best.path)
         self.weights_file = Path(finetune.best.path)
         self.resume = finetune.checkpoint.resume
@@ -176,17 +105,16 @@ class StagedPretraining:
         """Runs all stages, or one whose predecessors are done.
 
         Args:
-            stage: ``pretrain``, ``localize`` or ``finetune``; all by default.
+            stage: Name of the stage to run: ``pretrain``, ``localize`` or ``finetune``. With ``None``, the default,
+                all.
 
         Raises:
-            ConfigError: when there is no such stage, or nothing to do at all.
-            MissingDataError: when a stage is run alone and one before it is not done.
-            NotEnoughCasesError: when there are fewer patients than asked, or no healthy slices.
-            LabelError: when the labeled patients have no foreground.
-            WeightsError: when no validation gave a number.
+            ConfigError: When there is no such stage, or nothing to do at all.
+            MissingDataError: When a stage is run alone and one before it is not done.
+            NotEnoughCasesError: When there are fewer patients than asked, or no healthy slices.
+            LabelError: When the labeled patients have no foreground.
+            WeightsError: When no validation gave a number.
         """
-        if stage is not None and stage not in STAGES:
-            raise ConfigError(f"stage is {stage!r}; accepted are {', '.join(STAGES)}")
         if not self.pretrained and (stage in STAGES[:2] or self.number == 0):
             raise ConfigError(
                 f"pretrained is false with stage {stage or 'all'} and num_labeled_patients {self.number}: nothing "
@@ -200,43 +128,28 @@ class StagedPretraining:
             "training data": cases_digest(self.dataset.data),
             "validation data": cases_digest(self.val_dataset.data),
             "preparation": settings_digest(self._preparation()),
-            "options": settings_digest(self.settings),
         }
-        given = self.finetune.given_weights if labeled and stage in (None, "finetune") else []
+        given = self.finetune.trainer.given_weights if labeled and stage in (None, "finetune") else []
         if given:
             logger.info("fine-tuning starts from %s: no denoiser is trained, nothing of it would be left", given[0])
-        elif self.pretrained:
-            self._pretrain(stage, data)
-            self._localize(stage)
-        if stage in (None, "finetune"):
-            self._finetune(labeled, data, "given" if given else "denoiser" if self.pretrained else "random")
-
-    def _stages(self, folder: Path) -> Stages:
-        return Stages(folder / "stages")
-
-    def _step(
-        self,
-        stage: Stage | None,
-        name: Stage,
-        work: Callable[[], None],
-        inputs: Mapping[str, str],
-        outputs: Sequence[Path],
-    ) -> None:
-        """Runs a stage of the pre-training, or makes sure that it is done."""
-        stages = self._stages(self.pretrain_dir)
-        if stage in (None, name):
-            stages.run(name, work, inputs=inputs, outputs=outputs)
-        elif stage is not None and STAGES.index(stage) > STAGES.index(name):
-            stages.require(name, inputs=inputs, outputs=outputs)
+        alone = bool(given) or not self.pretrained
+        makers: dict[str, Callable[[], Iterator[Step]]] = {}
+        makers |= {} if alone else {"pretrain": partial(self._pretrain, data), "localize": self._localize}
+        makers["finetune"] = partial(
+            self._finetune, labeled, data, "given" if given else "random" if alone else "denoiser"
+        )
+        run_stages(stage, STAGES, lambda name: makers[name]() if name in makers else ())
+        if labeled and self.bank is not None and stage in (None, "finetune"):
+            self.bank.run()
 
     def _preparation(self) -> list[Any]:
         """What makes slices of files."""
         dataset = self.dataset
-        return [dataset.load, dataset.prepare, dataset.slicing, self.threshold]
+        return [dataset.load, dataset.prepare, dataset.slicing, self.foreground_threshold]
 
-    def _pretrain(self, stage: Stage | None, data: Mapping[str, str]) -> None:
+    def _pretrain(self, data: Mapping[str, str]) -> Iterator[Step]:
         names = None if self.healthy.names is None else sorted(self.healthy.names)
-        inputs = {**data, **self.pretrain.inputs(), "healthy slices": settings_digest([names])}
+        inputs = {**data, **self.pretrain.inputs(self.pretrain.states()), "healthy slices": settings_digest([names])}
         if self.healthy.folders:
             inputs["healthy_dir"] = cases_digest(self.healthy.further)
 
@@ -249,11 +162,10 @@ class StagedPretraining:
             )  # fmt: skip
             self.pretrain.run(inputs, range(len(self.healthy)), resume=self.resume)
 
-        self._step(stage, "pretrain", work, inputs, [self.denoiser_file])
+        stages = Stages(self.pretrain_dir / "stages")
+        yield Step("pretrain", stages, work, inputs, [self.denoiser_file], self.pretrain.check_resumed)
 
-    def _localize(self, stage: Stage | None) -> None:
-        if stage == "pretrain":
-            return
+    def _localize(self) -> Iterator[Step]:
         dataset = self.test_dataset if len(self.test_dataset) else self.val_dataset
         part = "test" if dataset is self.test_dataset else "validation"
         inputs = {
@@ -266,22 +178,22 @@ class StagedPretraining:
         def work() -> None:
             if not is_main_process():
                 return
-            network, device = unwrap(self.pretrain.best.network), _device(self.pretrain)
+            network, device = unwrap(self.pretrain.best.network), self.pretrain.device
             load_weights(network, self.denoiser_file, device=device)
-            settings: dict[str, Any] = {"threshold": self.threshold, "min_size": self.min_size}
+            settings: dict[str, Any] = {"foreground_threshold": self.foreground_threshold, "min_size": self.min_size}
             report = {"part": part} | localize_anomalies(dataset, network, device, **settings)
             write_json(report, report_file)
             maps = self.pretrain_dir / MAPS
-            draw_anomaly_maps(dataset, network, device, maps, threshold=self.threshold)
+            draw_anomaly_maps(dataset, network, device, maps, foreground_threshold=self.foreground_threshold)
             logger.info(
                 "denoiser alone, %s part: average precision %.4f (prevalence %.4f), best Dice %.4f (oracle threshold)",
                 part, report["average_precision"], report["prevalence"], report["best_dice"],
             )  # fmt: skip
 
         # A picture that cannot be drawn is no reason to measure again.
-        self._step(stage, "localize", work, inputs, [report_file])
+        yield Step("localize", Stages(self.pretrain_dir / "stages"), work, inputs, [report_file])
 
-    def _finetune(self, labeled: Sequence[int], data: Mapping[str, str], origin: str) -> None:
+    def _finetune(self, labeled: Sequence[int], data: Mapping[str, str], origin: str) -> Iterator[Step]:
         """Trains on labels, from the ``denoiser``, ``given`` weights or ``random`` ones."""
         kept, pretrained = self.weights_file.with_name(DENOISER), origin == "denoiser"
         if pretrained and is_main_process():
@@ -294,23 +206,23 @@ class StagedPretraining:
             )
             return
         start = file_digest(self.denoiser_file) if pretrained else origin
-        inputs = {**data, **self.finetune.inputs(), "start": start, "labeled": settings_digest(list(labeled))}
+        inputs = {
+            **data,
+            **self.finetune.inputs(self.finetune.states()),
+            "start": start,
+            "labeled": settings_digest(list(labeled)),
+        }
 
         def work() -> None:
             patients = len({person_of(self.dataset.slices[index]) for index in labeled})
             logger.info("fine-tuning on %d slices of %d patient(s), start: %s", len(labeled), patients, start[:12])
             if pretrained:
-                device = _device(self.finetune)
-                load_body_from(self.finetune.best.network, self.denoiser_file, head=self.head, device=device)
-            # A run that was stopped before its last stage has no checkpoint of that.
-            begun = not pretrained or Path(self.finetune.checkpoint.path).is_file()
-            self.finetune.run(inputs, labeled, resume=self.resume and begun)
+                network, device = self.finetune.best.network, self.finetune.device
+                load_body_from(network, self.denoiser_file, head=self.head, device=device)
+            # A run that was stopped before its last stage does not have a checkpoint of that stage. Nor does one that
+            # waits for a denoiser of another run, where that was stopped.
+            alone = not pretrained and self.pretrain_dir == self.output_dir
+            self.finetune.run(inputs, labeled, resume=self.resume and (alone or self.finetune.begun))
 
-        self._stages(self.output_dir).run("finetune", work, inputs=inputs, outputs=[self.weights_file])
-        if self.bank is not None:
-            self.bank.run()
-
-
-def _device(course: Course) -> Any:
-    """Where a course's network runs."""
-    return next(unwrap(course.best.network).parameters()).device
+        stages = Stages(self.output_dir / "stages")
+        yield Step("finetune", stages, work, inputs, [self.weights_file], self.finetune.check_resumed)

@@ -1,8 +1,9 @@
-"""Results of slices put together: the segmentation and the anomaly map of a volume, in its own geometry."""
+"""Puts results of slices together: segmentation and anomaly map of a volume, in its own geometry."""
 
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,10 @@ import numpy as np
 import torch
 from ignite.engine import Engine, Events
 from monai.data import MetaTensor
-from monai.data.utils import to_affine_nd
 from monai.transforms import Orientation
 from torch import Tensor
 
-from ..runtime.files import write_atomically
-from ..transforms.save import SaveSegmentationd
+from ..transforms.save import SaveSegmentationd, write_volume
 from ..transforms.scan import LoadScand
 from .loading import to_ras
 
@@ -30,21 +29,24 @@ class SaveSliced(SaveSegmentationd):
     A picture's map is ``<case>_anomaly.nii.gz``, float32, since pictures hold no such numbers.
 
     Args:
-        keys: key of the class indices.
-        output_dir: folder of the results.
-        spatial_dims: 3 writes NIfTI, 2 writes PNG.
-        score_key: key of the anomaly score; a case without one has no map.
+        keys: Key of the class indices.
+        output_dir: Folder of the results.
+        spatial_dims: Number of spatial axes: 3 writes NIfTI; 2, the default, writes PNG.
+        score_key: Key of the anomaly score, ``anomaly`` by default; a case without one has no map.
+        report: Report that is told of each complete segmentation, see :class:`SaveSegmentationd`. ``None`` by default.
     """
 
-    def __init__(self, keys: Any, output_dir: str, spatial_dims: int = 2, score_key: str = "anomaly") -> None:
-        super().__init__(keys, output_dir=output_dir, spatial_dims=spatial_dims)
+    def __init__(
+        self, keys: Any, output_dir: str, spatial_dims: int = 2, score_key: str = "anomaly", report: Any = None
+    ) -> None:
+        super().__init__(keys, output_dir=output_dir, spatial_dims=spatial_dims, report=report)
         self.score_key = score_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Returns ``data`` after writing.
 
         Raises:
-            OutputError: when a file cannot be written.
+            OutputError: When a file cannot be written.
         """
         if "volume" in data:
             return dict(data)
@@ -61,8 +63,8 @@ class VolumeWriter:
     Slices of a volume must come one after the other. Slices that show nothing or fail stay background.
 
     Args:
-        output_dir: folder of the results.
-        score_key: key of the anomaly score.
+        output_dir: Folder of the results.
+        score_key: Key of the anomaly score; ``anomaly`` by default.
     """
 
     def __init__(self, output_dir: str, score_key: str = "anomaly") -> None:
@@ -98,11 +100,14 @@ class VolumeWriter:
         """Writes the volume whose slices are kept.
 
         Raises:
-            OutputError: when a file cannot be written.
+            OutputError: When a file cannot be written.
         """
         if self._name and self._planes:
-            volume = LoadScand("image")({"image": self.sources[self._name], "case": self._name})["image"]
-            for key, suffix, dtype in (("pred", "seg", np.uint8), (self.score_key, "anomaly", np.float32)):
+            # It has been read before, so that its size was accepted.
+            load = LoadScand("image", max_voxels=sys.maxsize)
+            volume = load({"image": self.sources[self._name], "case": self._name})["image"]
+            # The segmentation comes last: where it is, a run that resumes takes the volume as done.
+            for key, suffix, dtype in ((self.score_key, "anomaly", np.float32), ("pred", "seg", np.uint8)):
                 planes = self._planes.get(key)
                 if planes:
                     stack = stack_planes(planes, volume)
@@ -115,8 +120,8 @@ def stack_planes(planes: Mapping[int, Tensor], volume: MetaTensor) -> MetaTensor
     """Returns axial slices as a volume of the geometry of another.
 
     Args:
-        planes: number -> slice ``(H, W)`` of the volume turned to RAS; zero where there is none.
-        volume: ``(C, H, W, D)`` as its file holds it.
+        planes: Number -> slice ``(H, W)`` of the volume turned to RAS; zero where there is none.
+        volume: Volume ``(C, H, W, D)`` as its file holds it.
     """
     turned = to_ras(volume)
     stack = torch.zeros(1, *turned.shape[1:])
@@ -124,6 +129,7 @@ def stack_planes(planes: Mapping[int, Tensor], volume: MetaTensor) -> MetaTensor
         stack[0, ..., plane] = values
     back = Orientation("".join(nib.aff2axcodes(np.asarray(volume.affine))), labels=None)
     restored: MetaTensor = back(MetaTensor(stack, affine=turned.affine))
+    restored.meta["nifti_geometry"] = volume.meta.get("nifti_geometry", "")
     return restored
 
 
@@ -131,9 +137,9 @@ def write_map(values: Any, path: Path, dtype: Any) -> None:
     """Writes ``(1, H, W[, D])`` as NIfTI.
 
     Raises:
-        OutputError: when the file cannot be written.
+        OutputError: When the file cannot be written.
     """
-    affine = to_affine_nd(3, getattr(values, "affine", np.eye(3)))
     array = torch.as_tensor(values)[0].cpu().numpy().astype(dtype)
-    with write_atomically(path) as temporary:
-        nib.save(nib.Nifti1Image(array, np.asarray(affine, dtype=float)), temporary)
+    # Of a picture only the axes have a place in space, and these its metadata may tell otherwise than its file.
+    geometry = getattr(values, "meta", {}).get("nifti_geometry", "") if array.ndim == 3 else ""
+    write_volume(array, getattr(values, "affine", np.eye(3)), path, geometry)

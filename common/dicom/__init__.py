@@ -2,7 +2,7 @@
 
 from .describe import BundleDescription, Segment, describe_bundle, series_description, verdict_sentence
 from .series import DicomSeriesReader
-from .tree import DicomSeries, DicomTree, Skipped, find_series
+from .tree import DicomSeries, DicomTree, find_series
 from .write import check_dicom_output, write_dicom
 
 __all__ = [
@@ -11,7 +11,6 @@ __all__ = [
     "DicomSeriesReader",
     "DicomTree",
     "Segment",
-    "Skipped",
     "check_dicom_output",
     "describe_bundle",
     "find_series",

@@ -1,4 +1,4 @@
-"""What DICOM files say of the bundle that made them, and of its verdict, in the few characters that DICOM allows."""
+"""Describes the bundle that made DICOM files, and its verdict, in the few characters that DICOM allows."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def verdict_word(result: Mapping[str, Any]) -> str:
     """Returns the verdict in as few words as possible.
 
     Args:
-        result: what ``SpectralVerdictd`` found: ``oodm``, ``threshold``, ``is_ood``, which are ``None`` or absent where
+        result: Result of ``SpectralVerdictd``: ``oodm``, ``threshold``, ``is_ood``, which are ``None`` or absent where
             there is no verdict.
     """
     if result.get("is_ood") is None:
@@ -93,13 +93,13 @@ def describe_bundle(metadata_file: str | Path) -> BundleDescription:
     """Returns what a bundle's metadata say of it.
 
     Args:
-        metadata_file: ``configs/metadata.json`` of the bundle. Segments are the entries of ``channel_def`` of the
-            output ``pred`` but the background, 0; ``dicom_codes`` may give the codes of each, as
+        metadata_file: Path of the bundle's ``configs/metadata.json``. Segments are the entries of ``channel_def`` of
+            the output ``pred`` but the background, 0. ``dicom_codes`` may give the codes of each, as
             ``{"1": {"category": [value, scheme, meaning], "type": [value, scheme, meaning]}}``.
 
     Raises:
-        MissingDataError: when there is no such file.
-        ConfigError: when it does not describe the segments.
+        MissingDataError: When there is no such file.
+        ConfigError: When it does not describe the segments.
     """
     path = Path(metadata_file)
     if not path.is_file():

@@ -1,4 +1,4 @@
-"""The report: the verdict as a DICOM structured report, whose items viewers show as lines of name and value."""
+"""Builds the report: the verdict as a DICOM structured report, whose items viewers show as lines of name and value."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ def build_report(segmentation: Any, source: SourceSeries, bundle: BundleDescript
     """Returns an Enhanced SR of the verdict, with the source series and its segmentation as evidence.
 
     Args:
-        segmentation: the DICOM SEG.
-        source: the series that was segmented.
-        bundle: what segmented it.
-        result: the verdict.
+        segmentation: DICOM SEG that the report refers to.
+        source: Series that was segmented.
+        bundle: Description of the bundle that segmented it.
+        result: Verdict with ``oodm``, ``threshold`` and ``is_ood``, as ``SpectralVerdictd`` gives it.
     """
     from highdicom import UID
     from highdicom.coding_schemes import CodingSchemeIdentificationItem

@@ -1,4 +1,4 @@
-"""The DICOM segmentation: a binary segment for every class, in the frames of the source series."""
+"""Builds the DICOM segmentation: a binary segment for every class, in the frames of the source series."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def build_segmentation(
     out, unless a class is absent: then all are kept, since viewers stumble over a segment that has no frame.
 
     Args:
-        labels: ``(slices, rows, columns)`` class indices, in the order of the source's headers.
-        source: the series that was segmented.
-        bundle: what segmented it.
-        result: the verdict.
+        labels: Class indices ``(slices, rows, columns)``, in the order of the source's headers.
+        source: Series that was segmented.
+        bundle: Description of the bundle that segmented it.
+        result: Verdict with ``oodm``, ``threshold`` and ``is_ood``, as ``SpectralVerdictd`` gives it.
     """
     from highdicom import UID
     from highdicom.seg import Segmentation, SegmentationTypeValues

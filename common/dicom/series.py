@@ -1,4 +1,4 @@
-"""One DICOM series: its slices checked, ordered by their positions, and read without any attribute of the patient."""
+"""Reads one DICOM series: its slices as a volume, without any attribute of the patient."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import re
 import struct
 import warnings
 import zlib
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -28,22 +28,9 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
-from ..errors import DicomError
-
-POSITION_TOLERANCE = 0.05
-"""Farthest that a slice may lie from its place in a stack of equal gaps, as a share of the gap.
-
-A missing slice moves others by a quarter of the gap or more; positions written with two decimals move by less.
-"""
-
-SHEAR_TOLERANCE = 0.01
-"""Largest shift of a slice against the one before it, within their plane, as a share of the gap: 0.6 degrees."""
-
-ORIENTATION_TOLERANCE = 1e-3
-"""Largest difference between direction cosines of slices of one series."""
-
-UNIT_TOLERANCE = 1e-2
-"""How far the two directions of a slice may be from perpendicular unit vectors; some are written with two decimals."""
+from ..errors import DicomError, ImageError
+from ..reading.limits import MAX_VOXELS, check_affine, check_size
+from .stack import UNIT_TOLERANCE, instance_text, order_slices
 
 UNREADABLE = (
     ArithmeticError, AttributeError, BytesLengthException, EOFError, InvalidDicomError, LookupError, MemoryError,
@@ -61,13 +48,19 @@ SLICE_TAGS = (
     "ImagePositionPatient",
     "ImageOrientationPatient", "FrameOfReferenceUID", "SamplesPerPixel", "PhotometricInterpretation",
     "PlanarConfiguration", "NumberOfFrames", "Rows", "Columns", "PixelSpacing", "BitsAllocated", "BitsStored",
-    "HighBit", "PixelRepresentation", "RescaleIntercept", "RescaleSlope", "ExtendedOffsetTable",
-    "ExtendedOffsetTableLengths", "FloatPixelData", "DoubleFloatPixelData", "PixelData",
+    "HighBit", "PixelRepresentation", "RescaleIntercept", "RescaleSlope", "RescaleType",
+    "ExtendedOffsetTable", "ExtendedOffsetTableLengths", "FloatPixelData", "DoubleFloatPixelData", "PixelData",
 )  # fmt: skip
-"""All that is read of a slice: what geometry, pixels, rescaling and modality need, and nothing of the patient."""
+"""All that is kept of a slice: what geometry, pixels, rescaling and modality need, and nothing of the patient."""
 
-COMMON_TAGS = ("StudyInstanceUID", "Modality", "SOPClassUID", "PhotometricInterpretation")
-"""What all slices of a series have in common: a UID that two studies share must not mix their patients."""
+PATIENT_TAGS = ("PatientID", "PatientName", "PatientBirthDate", "PatientSex")
+"""What tells patients apart, each on its own. Only digests of the values are kept, and never passed on."""
+
+UNSPECIFIED = ("", "US")
+"""Rescale types that name no unit; with one, as Hounsfield units, numbers mean the same however they are shown."""
+
+MAX_INFLATED = 2**28
+"""Most bytes to which one deflated file may decompress: a slice of 8192 x 8192 has half as many."""
 
 PYDICOM = re.compile(r"pydicom(\.|$)")
 """Modules whose warnings are not shown."""
@@ -77,7 +70,7 @@ def series_name(uid: str) -> str:
     """Returns a short name for a series that tells nothing about it but tells it from others.
 
     Args:
-        uid: its SeriesInstanceUID.
+        uid: SeriesInstanceUID of the series.
     """
     return f"series_{hashlib.sha256(uid.encode()).hexdigest()[:8]}"
 
@@ -86,12 +79,31 @@ def uid_name(uid: str, unknown: str) -> str:
     """Returns what DICOM calls a UID, which is never the text itself: where a tag holds no UID, anything may stand.
 
     Args:
-        uid: value of a tag.
-        unknown: what is returned for a UID that the standard does not define.
+        uid: Value of a tag that should hold a UID.
+        unknown: Text that is returned for a UID that the standard does not define.
     """
     quiet_pydicom()
     name = str(UID(uid).name)
     return unknown if name == uid else name
+
+
+def damage_text(error: BaseException) -> str:
+    """Returns why a file cannot be used, in plain words: texts of libraries quote values, which may name a patient.
+
+    Args:
+        error: One of ``UNREADABLE``.
+    """
+    if isinstance(error, MemoryError):
+        return "not enough memory"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    if isinstance(error, InvalidDicomError):
+        return "it is empty or not DICOM"
+    if isinstance(error, EOFError | BytesLengthException | struct.error):
+        return "a value has another length than it needs"
+    if isinstance(error, AttributeError | LookupError):
+        return "an attribute that images need is missing or invalid"
+    return "its values or the length of its data are not valid"
 
 
 def quiet_pydicom() -> None:
@@ -109,142 +121,88 @@ def quiet_pydicom() -> None:
 def read_slice(file: str | Path, **kwargs: Any) -> Any:
     """Returns the pydicom data set of one file, reduced to ``SLICE_TAGS``; its pixels are not decoded yet.
 
+    Its attribute ``patient`` holds a digest for each of ``PATIENT_TAGS``, empty where the file has no value.
+
     Args:
-        file: its path.
-        **kwargs: for ``pydicom.dcmread``.
+        file: Path of the file.
+        **kwargs: Options that are passed on to ``pydicom.dcmread``.
+
+    Raises:
+        DicomError: When a deflated file decompresses to more than any slice holds.
     """
     quiet_pydicom()
-    slice_ = pydicom.dcmread(file, **(kwargs | {"specific_tags": list(SLICE_TAGS)}))
+    check_inflated(file)
+    slice_ = pydicom.dcmread(file, **(kwargs | {"specific_tags": [*SLICE_TAGS, *PATIENT_TAGS]}))
+    slice_.patient = _take_patient(slice_)
     # pydicom converts a value when it is asked for; one that is invalid shall be found here.
     list(slice_)
     return slice_
 
 
-def order_slices(slices: Sequence[Any], where: str) -> list[Any]:
-    """Returns the slices of one series in the order of their positions, after checking that they make a volume.
+def _take_patient(slice_: Any) -> tuple[str, ...]:
+    """Digests of what tells the patient of a slice apart; the attributes themselves are removed."""
+    digests = []
+    for name in PATIENT_TAGS:
+        # As it is in the file: a damaged value cannot be converted.
+        value = slice_.get_item(name).value if name in slice_ else None
+        text = (value.decode("latin-1") if isinstance(value, bytes) else str(value or "")).strip("\0 ")
+        if name == "PatientName":
+            # Devices write one name with and without empty components, and in either case.
+            text = "^".join(part.strip() for part in text.upper().split("^")).rstrip("^=")
+        digests.append(hashlib.sha256(text.encode()).hexdigest() if text else "")
+        if name in slice_:
+            delattr(slice_, name)
+    return tuple(digests)
 
-    Neither of MONAI's DICOM readers does: they interleave two series and average over a missing slice in silence.
+
+def check_inflated(file: str | Path) -> None:
+    """Makes sure that a deflated DICOM file does not decompress without end: pydicom decompresses it as a whole.
 
     Args:
-        slices: pydicom data sets.
-        where: what a message calls the series.
+        file: Path of the file.
 
     Raises:
-        DicomError: when slices are of several studies, series, kinds, frames of reference, orientations or sizes, lie
-            at the same position or aside of the others, or one is missing.
+        DicomError: When it holds more than ``MAX_INFLATED`` bytes.
     """
-    _check_identity(slices, where)
-    orientations = _numbers(slices, "ImageOrientationPatient", 6, where)
-    if np.abs(orientations - orientations[0]).max() > ORIENTATION_TOLERANCE:
-        raise DicomError(f"{where}: slices of different orientation; export each orientation as a series of its own")
-    axes = orientations[0].reshape(2, 3)
-    if np.abs(axes @ axes.T - np.eye(2)).max() > UNIT_TOLERANCE:
-        raise DicomError(f"{where}: ImageOrientationPatient is no pair of perpendicular unit vectors; export it again")
-    sizes = [_numbers(slices, name, count, where) for name, count in (("Rows", 1), ("Columns", 1), ("PixelSpacing", 2))]
-    if any((size != size[0]).any() for size in sizes):
-        raise DicomError(f"{where}: slices of different size or pixel spacing; all slices of a series must agree")
-    if min(size.min() for size in sizes) <= 0:
-        raise DicomError(f"{where}: Rows, Columns or PixelSpacing is 0 or negative; export the series again")
-    positions = _numbers(slices, "ImagePositionPatient", 3, where)
-    normal = np.cross(*axes)
-    order = np.argsort(positions @ normal, kind="stable")
-    if len(slices) > 1:
-        _check_stack(positions[order], normal / np.linalg.norm(normal), where)
-    return [slices[i] for i in order]
-
-
-def _check_identity(slices: Sequence[Any], where: str) -> None:
-    """Raises when slices are of several series, studies, kinds or frames of reference, or two share their own UID."""
-    number = len(slices)
-    series = Counter(str(slice_.get("SeriesInstanceUID") or "") for slice_ in slices)
-    if 0 < series[""] < number:
-        raise DicomError(
-            f"{where}: {series['']} of {number} files have no SeriesInstanceUID, so they may be truncated slices of "
-            "it: export the series again"
-        )
-    if len(+series) > 1:
-        raise DicomError(
-            f"{where}: {number} slices of {len(+series)} DICOM series; give each series a folder of its own"
-        )
-    differing = [name for name in COMMON_TAGS if len({str(slice_.get(name) or "") for slice_ in slices}) > 1]
-    if differing:
-        raise DicomError(
-            f"{where}: slices of different {', '.join(differing)}; slices of a series have these in common: export "
-            "each study, and each kind of image, as a series of its own"
-        )
-    if len({str(slice_.get("FrameOfReferenceUID", "")) for slice_ in slices}) > 1:
-        raise DicomError(f"{where}: slices of different FrameOfReferenceUID; their positions cannot be compared")
-    instances = Counter(str(slice_.get("SOPInstanceUID", "")) for slice_ in slices)
-    repeated = [uid for uid, count in instances.items() if uid and count > 1]
-    if repeated:
-        raise DicomError(
-            f"{where}: {instances[repeated[0]]} files of one slice{instance_text(repeated[0])}; remove copies, or "
-            "export the series again if they differ"
-        )
-
-
-def instance_text(uid: str) -> str:
-    """Returns how a message names a slice; a UID that is none is not repeated, as anything may stand there."""
-    return f" with SOPInstanceUID {uid}" if re.fullmatch(r"[0-9.]{1,64}", uid) else ""
-
-
-def _numbers(slices: Sequence[Any], name: str, count: int, where: str) -> NDArray[np.float64]:
-    """The values of a tag as ``(slices, count)``; raises when a slice has not that many finite ones."""
-    rows = []
-    for slice_ in slices:
-        try:
-            row = np.array(slice_.get(name), dtype=np.float64).reshape(-1)
-        except (TypeError, ValueError):
-            row = np.empty(0)
-        rows.append(row if row.size == count and np.isfinite(row).all() else None)
-    bad = sum(row is None for row in rows)
-    if bad:
-        raise DicomError(
-            f"{where}: {bad} of {len(rows)} slices have no valid {name}; only image series with positions are accepted"
-        )
-    return np.stack(rows)  # type: ignore[arg-type]
-
-
-def _check_stack(positions: NDArray[np.float64], normal: NDArray[np.float64], where: str) -> None:
-    """Raises when ordered positions ``(slices, 3)`` are not equally spaced along the normal."""
-    number = len(positions)
-    gaps = np.diff(positions @ normal)
-    places = 1 + int((gaps > 1e-3 * gaps.max()).sum())
-    if places < number:
-        reason = "remove the one that does not belong there"
-        if number % places == 0:
-            reason = "if these are echoes, phases or acquisitions, export each as a series of its own"
-        raise DicomError(f"{where}: two slices at the same position ({number} slices at {places} positions); {reason}")
-    step = (positions[-1] - positions[0]) / (number - 1)
-    gap = float(step @ normal)
-    # What is off from the places at which the affine will put the slices.
-    off = positions - positions[0] - np.outer(np.arange(number), step)
-    if np.abs(off @ normal).max() > POSITION_TOLERANCE * gap:
-        raise DicomError(
-            f"{where}: gaps between slices from {gaps.min():.3f} to {gaps.max():.3f} mm; a slice is missing or the "
-            "spacing varies: send the whole series"
-        )
-    sheared = np.linalg.norm(step - gap * normal) > SHEAR_TOLERANCE * gap
-    if sheared or np.linalg.norm(off, axis=1).max() > POSITION_TOLERANCE * gap:
-        aside = positions - positions[0] - np.outer((positions - positions[0]) @ normal, normal)
-        raise DicomError(
-            f"{where}: slices are shifted against one another within their plane by up to "
-            f"{np.linalg.norm(aside, axis=1).max():.3f} mm, as by a tilted gantry; send a series resampled without tilt"
-        )
+    with open(file, "rb") as content:
+        # The transfer syntax stands in the header of the file, which is short.
+        if DeflatedExplicitVRLittleEndian.encode() not in content.read(2048):
+            return
+        content.seek(0)
+        header = pydicom.filereader.read_file_meta_info(file)
+        if header.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
+            return
+        content.seek(132 + 12 + header.FileMetaInformationGroupLength)
+        stream, held = zlib.decompressobj(-zlib.MAX_WBITS), 0
+        while not stream.eof and (chunk := stream.unconsumed_tail or content.read(2**16)):
+            held += len(stream.decompress(chunk, 2**20))
+            if held > MAX_INFLATED:
+                raise DicomError(f"a deflated file holds more than {MAX_INFLATED} bytes; export the series again")
 
 
 class DicomSeriesReader(PydicomReader):
-    """MONAI's pydicom reader for one series, given as its folder or its files, with the checks it lacks."""
+    """MONAI's pydicom reader for one series, given as its folder or its files, with the checks it lacks.
+
+    Where low numbers are shown white (``MONOCHROME1``), the stored numbers are inverted within the range of their bits.
+    They stay as they are where the file says in which unit the rescaled numbers are.
+
+    Args:
+        max_voxels: Most voxels that a series may declare, at least 1; 500 million by default.
+    """
+
+    def __init__(self, max_voxels: int = MAX_VOXELS) -> None:
+        super().__init__()
+        self.max_voxels = max_voxels
 
     def read(self, data: Any, **kwargs: Any) -> Any:
         """Returns the ordered slices of one series.
 
         Args:
-            data: a folder, in which files that are not DICOM are passed over, or the files of the series.
-            **kwargs: for ``pydicom.dcmread``.
+            data: Folder, in which files that are not DICOM are passed over, or the files of the series.
+            **kwargs: Options that are passed on to ``pydicom.dcmread``.
 
         Raises:
-            DicomError: when there is no slice, or the slices make no volume. It never names a file or folder, since
+            DicomError: When there is no slice, or the slices make no volume. It never names a file or folder, since
                 PACS exports name these after patients.
         """
         names = [data] if isinstance(data, str | Path) else list(data)
@@ -256,6 +214,9 @@ class DicomSeriesReader(PydicomReader):
         self.where = "DICOM series"
         slices = [self._read_file(files, index, kwargs) for index in range(len(files))]
         ordered = order_slices(slices, self.where)
+        first = ordered[0]
+        self._check(lambda: check_size([first.Columns, first.Rows, len(ordered)], self.max_voxels))
+        self.modality = str(first.get("Modality", ""))
         for index, slice_ in enumerate(ordered):
             self._decode(slice_, f"slice {index + 1} of {len(ordered)}")
             # MONAI's reader stacks by InstanceNumber, which need not follow the positions.
@@ -263,7 +224,6 @@ class DicomSeriesReader(PydicomReader):
         self.has_series = len(ordered) > 1
         self.series_files = [str(slice_.filename) for slice_ in ordered]
         self.filenames = [self.series_files] if self.has_series else self.series_files
-        self.modality = str(ordered[0].get("Modality", ""))
         return ordered if self.has_series else ordered[0]
 
     def get_data(self, data: Any) -> tuple[NDArray[Any], dict[str, Any]]:
@@ -274,7 +234,7 @@ class DicomSeriesReader(PydicomReader):
         list item by item).
 
         Raises:
-            DicomError: when values of the header do not allow to compute the volume.
+            DicomError: When values of the header do not allow to compute the volume.
         """
         try:
             quiet_pydicom()
@@ -282,10 +242,30 @@ class DicomSeriesReader(PydicomReader):
         except UNREADABLE as error:
             # Without the cause, whose text may name a file.
             raise DicomError(
-                f"{self.where}: pixels cannot be rescaled or stacked ({type(error).__name__}); export the series again"
+                f"{self.where}: pixels cannot be rescaled or stacked ({damage_text(error)}); export the series again"
             ) from None
+        # order_slices accepts axes that are written with few digits.
+        self._check(lambda: check_affine(meta["original_affine"], shear_tolerance=UNIT_TOLERANCE))
         described = {"modality": self.modality, "series_name": self.where}
         return array, meta | described | {"series_files": json.dumps(self.series_files)}
+
+    def _check(self, check: Callable[[], None]) -> None:
+        """Calls a check that holds for images of any kind; its message gets the name of the series."""
+        try:
+            check()
+        except ImageError as error:
+            raise DicomError(f"{self.where} {error}") from None
+
+    def _get_array_data(self, img: Any, filename: str) -> NDArray[Any]:
+        """The rescaled pixels of a slice; MONAI's method, which does not know of ``MONOCHROME1``."""
+        unit = str(img.get("RescaleType") or "")
+        if str(img.get("PhotometricInterpretation", "")) != "MONOCHROME1" or unit not in UNSPECIFIED:
+            return super()._get_array_data(img, filename)
+        # The smallest and the largest number that can be stored.
+        ends = -1 if int(img.get("PixelRepresentation", 0)) else 2 ** int(img.BitsStored) - 1
+        scale = {name: img[name].value for name in ("RescaleSlope", "RescaleIntercept") if name in img}
+        inverted = SimpleNamespace(pixel_array=ends - img.pixel_array.astype(np.int64), **scale)
+        return super()._get_array_data(inverted, filename)
 
     def _read_file(self, files: Sequence[str], index: int, kwargs: dict[str, Any]) -> Any:
         """One file of the series, after which the series is known by name."""
@@ -294,11 +274,12 @@ class DicomSeriesReader(PydicomReader):
             # A truncated file may have lost it, and must not change the name that the others gave.
             if uid := str(slice_.get("SeriesInstanceUID") or ""):
                 self.where = series_name(uid)
+        except DicomError as error:
+            raise DicomError(f"{self.where}: {error}") from None
         except UNREADABLE as error:
-            reason = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
             raise DicomError(
-                f"{self.where}: file {index + 1} of {len(files)} is no readable DICOM image ({reason}); export the "
-                "series again"
+                f"{self.where}: file {index + 1} of {len(files)} is no readable DICOM image ({damage_text(error)}); "
+                "export the series again"
             ) from None
         return slice_
 
@@ -316,5 +297,5 @@ class DicomSeriesReader(PydicomReader):
                     "decoders with 'python -m pip install \"pylibjpeg[all]\"' or export the series uncompressed"
                 ) from None
             raise DicomError(
-                f"{named} has no readable pixels ({type(error).__name__}); it may be truncated: export the series again"
+                f"{named} has no readable pixels ({damage_text(error)}); it may be truncated: export the series again"
             ) from None

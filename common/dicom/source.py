@@ -1,4 +1,4 @@
-"""The source series as DICOM output needs it: headers to refer to, apart from what they say of the patient."""
+"""Reads the source series as DICOM output needs it: headers to refer to, apart from what they say of the patient."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class SourceSeries:
         """Gives a document the attributes of patient and study just as they are in the source, in its character set.
 
         Args:
-            document: what highdicom made from ``headers``; changed in place.
+            document: Document that highdicom made from ``headers``; changed in place.
         """
         if "SpecificCharacterSet" in self.original:
             document.SpecificCharacterSet = self.original.SpecificCharacterSet
@@ -46,12 +46,12 @@ class SourceSeries:
         """Makes sure that a label map lies on the slices, voxel by voxel.
 
         Args:
-            shape: of the label map: columns, rows, slices.
-            affine: ``(4, 4)``, from its voxels to mm in RAS.
-            where: what a message calls the case.
+            shape: Shape of the label map: columns, rows, slices.
+            affine: Affine ``(4, 4)`` from the voxels of the label map to mm in RAS.
+            where: Name of the case in messages.
 
         Raises:
-            DicomError: when its size is another, or a corner lies more than half a voxel off.
+            DicomError: When its size is another, or a corner lies more than half a voxel off.
         """
         first, last = self.headers[0], self.headers[-1]
         corners = []
@@ -77,11 +77,11 @@ def read_source(files: Sequence[str], where: str) -> SourceSeries:
     """Returns the headers of a series, with what DICOM output needs and they lack.
 
     Args:
-        files: its files in the order of the slices.
-        where: what a message calls the case.
+        files: Paths of the series' files in the order of the slices.
+        where: Name of the case in messages.
 
     Raises:
-        DicomError: when a header has no UID to refer to.
+        DicomError: When a header has no UID to refer to.
     """
     headers = [pydicom.dcmread(file, stop_before_pixels=True) for file in files]
     missing = [name for name in REFERENCES if not all(header.get(name) for header in headers)]

@@ -1,12 +1,12 @@
-"""DICOM series of a folder tree as a PACS exports it: found by their UID, the rest listed with the reason."""
+"""Finds DICOM series in a folder tree as a PACS exports it: by their UID, the rest listed with the reason."""
 
 from __future__ import annotations
 
 import filecmp
 import logging
 import os
-from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,8 @@ from pydicom.filereader import read_partial
 from pydicom.tag import Tag
 from pydicom.uid import MediaStorageDirectoryStorage
 
-from .series import UNREADABLE, quiet_pydicom, read_slice, uid_name
+from ..runtime.listing import NO_FILE, Skipped, describe_path, walk_files
+from .series import UNREADABLE, check_inflated, quiet_pydicom, read_slice, uid_name
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +26,6 @@ PROGRESS_EVERY = 5000
 NOT_DICOM = "not DICOM"
 EMPTY = "empty file; it may be truncated: copy it again"
 COPY = "copy of another file"
-LINK = "link to a folder, which is not followed"
 NO_HEADER = "header cannot be read; the file may be truncated: copy it again"
 NO_GEOMETRY = "image without ImagePositionPatient and ImageOrientationPatient"
 NO_SERIES = "image without SeriesInstanceUID"
@@ -51,25 +51,12 @@ class DicomSeries:
 
 
 @dataclass(frozen=True)
-class Skipped:
-    """A file that is no slice of a series, and why."""
-
-    file: str
-    reason: str
-
-
-@dataclass(frozen=True)
 class DicomTree:
-    """What a folder tree holds."""
+    """What a folder tree holds: series, other files with the reason why they are none, and whether any is DICOM."""
 
     series: list[DicomSeries] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
-
-    @property
-    def reasons(self) -> str:
-        """How many files were skipped for which reason, the most frequent first; empty when none was."""
-        counts = Counter(item.reason for item in self.skipped)
-        return ", ".join(f"{number} x {reason}" for reason, number in counts.most_common())
+    is_dicom: bool = False
 
 
 @dataclass(frozen=True)
@@ -98,80 +85,73 @@ def find_series(folder: str | Path, *, known: Collection[str] = ()) -> DicomTree
 
     Files of one series may lie in different folders. Linked folders are not followed. Only headers are read.
 
-    A damaged file that does not tell its series (it is empty, cannot be read, or lacks the UID) may be a slice of any
+    A damaged file may not tell its series: it is empty, cannot be read, or lacks the UID. It may be a slice of any
     series with slices of its kind in the same folder. It is listed as skipped and also given to each of these, so that
-    they fail: a series that lost its first or last slice would look whole.
+    they fail. A series that lost its first or last slice would look whole.
 
     Args:
-        folder: where to search.
-        known: files that are scans of another format, which are not searched.
+        folder: Folder where to search.
+        known: Paths of files that are scans of another format, which are not searched; none by default.
 
     Returns:
-        The series, and what was skipped. Where no file is DICOM, other files are not listed.
+        The series, and what was skipped.
     """
     objects: list[_Object] = []
     unseen: list[Skipped] = []
     number_slices = 0
-    for number, path in enumerate(_walk(Path(folder), set(known), unseen), 1):
+    others = set(known)
+    searched = (path for path in walk_files(folder, unseen) if path not in others)
+    for number, path in enumerate(searched, 1):
         objects.append(_inspect(path))
         number_slices += not objects[-1].reason
         if number % PROGRESS_EVERY == 0:
             logger.info("searching for DICOM: %d files, %d slices so far", number, number_slices)
-    if not any(item.is_dicom for item in objects):
-        objects = [item for item in objects if item.reason not in (NOT_DICOM, EMPTY)]
     slices, skipped = _group(sorted(objects, key=lambda item: item.file))
     series = []
     for uid, members in slices.items():
         intact = next((item for item in members if not item.reason), members[0])
         series.append(DicomSeries(uid, intact.study, intact.modality, [item.file for item in members]))
-    tree = DicomTree(series, sorted([*unseen, *skipped], key=lambda item: item.file))
-    if series or tree.skipped:
-        number = sum(len(item.files) for item in series)
-        logger.info("%d DICOM series of %d files; skipped: %s", len(series), number, tree.reasons or "nothing")
-    return tree
+    is_dicom = any(item.is_dicom for item in objects)
+    if is_dicom:
+        logger.info("%d DICOM series of %d files", len(series), sum(len(item.files) for item in series))
+    return DicomTree(series, sorted([*unseen, *skipped], key=lambda item: item.file), is_dicom)
 
 
-def describe_tree(tree: DicomTree, names: Sequence[str], root: str | Path) -> dict[str, list[dict[str, Any]]]:
+def describe_tree(
+    tree: DicomTree, names: Sequence[str], root: str | Path, *, list_paths: bool = False
+) -> dict[str, list[dict[str, Any]]]:
     """Returns the content of ``dicom_series.json``: which case is which series, and what was skipped.
 
     Args:
-        tree: what was found.
-        names: of the cases, in the order of the series.
-        root: folder that paths are relative to.
+        tree: Series that were found, and files that were skipped.
+        names: Names of the cases, in the order of the series.
+        root: Folder that paths are given relative to.
+        list_paths: Whether paths are shown, which may name patients; otherwise digests, see :func:`describe_path`.
+            False by default.
     """
+
+    def described(path: str) -> str:
+        return describe_path(path, root, shown=list_paths)
+
     series = [
         {
             "case": name,
             "series_instance_uid": item.uid,
             "study_instance_uid": item.study,
             "modality": item.modality,
-            "folder": os.path.relpath(os.path.commonpath([os.path.dirname(file) for file in item.files]), root),
+            "folder": described(os.path.commonpath([os.path.dirname(file) for file in item.files])),
             "files": len(item.files),
         }
         for name, item in zip(names, tree.series, strict=True)
     ]
-    skipped = [{"file": os.path.relpath(item.file, root), "reason": item.reason} for item in tree.skipped]
-    return {"series": series, "skipped": skipped}
-
-
-def _walk(folder: Path, known: set[str], unseen: list[Skipped]) -> Iterator[str]:
-    """All files of a tree; folders that are not entered are added to ``unseen``."""
-
-    def remember(error: OSError) -> None:
-        unseen.append(Skipped(str(error.filename), f"folder cannot be read ({error.strerror})"))
-
-    for place, folders, files in os.walk(folder, onerror=remember):
-        inside = [Path(place, name) for name in folders]
-        unseen += [Skipped(str(path), LINK) for path in inside if path.is_symlink()]
-        paths = [str(Path(place, name)) for name in files]
-        yield from (path for path in paths if path not in known)
+    return {"series": series, "skipped": [{"file": described(i.file), "reason": i.reason} for i in tree.skipped]}
 
 
 def _inspect(path: str) -> _Object:
     """What one file is, from its header alone."""
     if not os.path.isfile(path):
         # A device or a pipe could be waited for forever.
-        return _Object(path, "no regular file, or a link to a missing one")
+        return _Object(path, NO_FILE)
     item = _Object(path)
     try:
         quiet_pydicom()
@@ -210,6 +190,7 @@ def _read_header(path: str) -> tuple[Any, bool]:
     with open(path, "rb") as file:
         if file.read(132)[128:] != b"DICM":
             return None, False
+        check_inflated(path)
         file.seek(0)
         return read_partial(file, at_pixels, specific_tags=[Tag(name) for name in HEADER_TAGS]), has_pixels
 

@@ -1,4 +1,4 @@
-"""Writing of DICOM output: both files are made in memory, and only then written."""
+"""Writes DICOM output: both files are made in memory, and only then written."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def check_dicom_output(spatial_dims: int, metadata_file: str | None) -> BundleDe
     """Returns the description of the bundle, after making sure that DICOM output is possible.
 
     Args:
-        spatial_dims: must be 3.
-        metadata_file: the bundle's ``configs/metadata.json``.
+        spatial_dims: Number of spatial axes; accepted is 3.
+        metadata_file: Path of the bundle's ``configs/metadata.json``.
 
     Raises:
-        ConfigError: when the bundle is 2-D, highdicom is not installed, or the metadata are missing or incomplete.
-        MissingDataError: when there is no such file.
+        ConfigError: When the bundle is 2-D, highdicom is not installed, or the metadata are missing or incomplete.
+        MissingDataError: When there is no such file.
     """
     if spatial_dims != 3:
         raise ConfigError(
@@ -65,17 +65,17 @@ def write_dicom(
     """Writes ``<stem>_seg.dcm``, a DICOM SEG that refers to the source series, and ``<stem>_report.dcm``.
 
     Args:
-        segmentation: ``(1, columns, rows, slices)`` class indices in the geometry of the input.
-        image: the image that was segmented, whose metadata name the files of its series in ``series_files``.
-        result: the verdict.
-        bundle: what segmented it.
-        stem: path of the files without the end of their names.
-        where: what a message calls the case.
+        segmentation: Class indices ``(1, columns, rows, slices)`` in the geometry of the input.
+        image: Image that was segmented, whose metadata name the files of its series in ``series_files``.
+        result: Verdict with ``oodm``, ``threshold`` and ``is_ood``, as ``SpectralVerdictd`` gives it.
+        bundle: Description of the bundle that segmented it.
+        stem: Path of the files without the end of their names.
+        where: Name of the case in messages.
 
     Raises:
-        ImageError: when the input was no DICOM series, or its headers are not accepted; nothing is written then.
-        ConfigError: when the label map holds a class that the bundle's metadata do not name.
-        OutputError: when a file cannot be written.
+        ImageError: When the input was no DICOM series, or its headers are not accepted; nothing is written then.
+        ConfigError: When the label map holds a class that the bundle's metadata do not name.
+        OutputError: When a file cannot be written.
     """
     files = json.loads(getattr(image, "meta", {}).get("series_files", "[]"))
     if not files:

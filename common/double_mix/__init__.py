@@ -1,4 +1,4 @@
-"""Co-training of two networks with class weights and mixed pseudo labels."""
+"""Trains two networks together with class weights and mixed pseudo labels."""
 
 from .census import ClassCensus
 from .checks import CoTrainingPreflight

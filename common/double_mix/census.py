@@ -1,4 +1,4 @@
-"""What the labeled part of a training set holds, counted before the first step."""
+"""Counts what the labeled part of a training set holds, before the first step."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def count_classes(cases: Sequence[dict[str, Any]], transform: Callable[..., Any]
     """Returns the voxels of each class over the labels of all cases, ``(C,)`` int64.
 
     Args:
-        cases: labeled cases.
-        transform: loads a label and turns it into class indices.
-        num_classes: C, background included.
+        cases: Labeled cases.
+        transform: Function that loads a label and turns it into class indices.
+        num_classes: Number of classes, C, background included.
     """
     labels = (torch.as_tensor(case["label"]).flatten().long() for case in Dataset(cases, transform))
     return torch.stack([label.bincount(minlength=num_classes) for label in labels]).sum(dim=0)
@@ -33,10 +33,11 @@ class ClassCensus:
     """Tells the class weights what the labeled set holds, once, and warns of classes that it lacks.
 
     Args:
-        cases: labeled cases.
-        transform: loads a label and turns it into class indices.
-        class_weights: of both networks.
-        foreground_labels: data set -> values of the classes that count, in order; for their names.
+        cases: Labeled cases.
+        transform: Function that loads a label and turns it into class indices.
+        class_weights: Class weights of both networks.
+        foreground_labels: Data set -> label values of the classes that count, in order; for their names. With ``None``,
+            the default, label values are class indices.
     """
 
     def __init__(

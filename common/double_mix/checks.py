@@ -16,13 +16,13 @@ class CoTrainingPreflight(TrainingPreflight):
     """Also finds what would keep two networks from training each other.
 
     Args:
-        labeled: training cases whose labels are used.
-        unlabeled: training cases whose labels, if any, are not.
-        val_cases: validation cases.
-        batch_size: labeled and unlabeled patches together.
-        teaching: name of the way to learn from unlabeled cases; with ``none`` and without mixing none are needed.
-        mixing: name of the mixing.
-        **settings: those of :class:`TrainingPreflight`.
+        labeled: Training cases whose labels are used.
+        unlabeled: Training cases whose labels, if any, are not used.
+        val_cases: Validation cases.
+        batch_size: Number of patches in a batch, labeled and unlabeled together.
+        teaching: Name of the way to learn from unlabeled cases. With ``none`` and without mixing, none are needed.
+        mixing: Name of the mixing, ``none`` for no mixing.
+        **settings: Further arguments of :class:`TrainingPreflight`.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class CoTrainingPreflight(TrainingPreflight):
             raise NotEnoughCasesError(
                 f"{found}; lower labeled_fraction, give unlabeled_dir, or lay configs/supervised.json over train.json"
             )
-        logger.warning("%s; these are learned from without their labels as well; unlabeled_dir names others", found)
+        logger.warning("%s; these are also learned from without their labels; give unlabeled_dir for others", found)
 
     def _parts(self) -> dict[str, Sequence[Any]]:
         """The cases of the run; unlabeled ones also where nothing is learned from them."""

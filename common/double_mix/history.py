@@ -1,4 +1,4 @@
-"""Class weights and terms of the loss over the epochs: metrics of the training engine, and a picture."""
+"""Records class weights and terms of the loss over the epochs: metrics of the engine, and a picture."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class ClassWeightHistory:
     find them.
 
     Args:
-        step: the iteration of the engine.
-        names: names of the weights of A and B, for the picture.
-        history: has ``epochs``, a list of the metrics of each epoch.
-        output_dir: folder of ``class_weights.png``.
+        step: Iteration of the engine, whose class weights and terms are recorded.
+        names: Names of the weights of A and B, for the picture.
+        history: Object with ``epochs``, a list of the metrics of each epoch.
+        output_dir: Folder of ``class_weights.png``.
     """
 
     def __init__(self, step: CoTrainingStep, names: Sequence[str], history: Any, output_dir: str) -> None:

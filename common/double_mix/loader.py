@@ -1,4 +1,4 @@
-"""Batches of a labeled and an unlabeled half."""
+"""Makes batches of a labeled and an unlabeled half."""
 
 from __future__ import annotations
 
@@ -23,15 +23,16 @@ class HalvesSampler(Sampler[list[int]]):
     The draw is with replacement and depends on the seed and the epoch alone, as :class:`TaskSampler`'s does.
 
     Args:
-        labeled: the labeled cases.
-        unlabeled: the unlabeled cases, which follow the labeled ones in the index; without any, batches are halves.
-        batch_size: both halves together, even.
-        samples_per_epoch: patches in an epoch, over all ranks; as many as there are cases by default.
-        seed: of the draw.
+        labeled: Labeled cases; at least one.
+        unlabeled: Unlabeled cases, which follow the labeled ones in the index. Without any, a batch is its labeled half
+            alone.
+        batch_size: Number of patches in a batch, both halves together; even, at least 2.
+        samples_per_epoch: Number of patches in an epoch, over all ranks; as many as there are cases by default.
+        seed: Seed of the draw. 0 by default.
 
     Raises:
-        ConfigError: when ``batch_size`` is odd or not positive.
-        NotEnoughCasesError: without labeled cases.
+        ConfigError: When ``batch_size`` is odd or not positive.
+        NotEnoughCasesError: Without labeled cases.
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class HalvesSampler(Sampler[list[int]]):
         self.half, self.offset = batch_size // 2, len(labeled)
         total = samples_per_epoch or len(labeled) + len(unlabeled)
         self.batches = max(1, -(-total // (batch_size * world_size())))
-        draws: dict[str, Any] = {"num_samples": self.batches * self.half * world_size(), "uniform": True}
+        draws: dict[str, Any] = {"samples_per_epoch": self.batches * self.half * world_size(), "uniform_sampling": True}
         self.samplers = [TaskSampler(labeled, seed=2 * seed, **draws)]
         if unlabeled:
             self.samplers.append(TaskSampler(unlabeled, seed=2 * seed + 1, **draws))
@@ -75,8 +76,8 @@ def collate_halves(items: Sequence[dict[str, Tensor]], half: int) -> dict[str, T
     Patches smaller than others, of small scans, are padded with zeros on both sides, so that all have one shape.
 
     Args:
-        items: patches; the first ``half`` have a label.
-        half: labeled patches.
+        items: Patches of the batch; the first ``half`` have a label.
+        half: Number of labeled patches.
     """
     sizes = torch.tensor([item["image"].shape[1:] for item in items])
     # Padding gives tensors with metadata, which would slow every operation of a step.
@@ -91,12 +92,12 @@ class HalvesLoader(DataLoader):
     """MONAI's data loader for batches of a labeled and an unlabeled half.
 
     Args:
-        labeled: dataset of dictionaries with ``image`` and ``label``; its ``data`` is the list of cases.
-        unlabeled: dataset of dictionaries with ``image``, perhaps empty.
-        batch_size: both halves together, even.
-        samples_per_epoch: patches in an epoch, see :class:`HalvesSampler`.
-        seed: of the draw.
-        num_workers: processes that load.
+        labeled: Dataset of dictionaries with ``image`` and ``label``; its ``data`` is the list of cases.
+        unlabeled: Dataset of dictionaries with ``image``, perhaps empty.
+        batch_size: Number of patches in a batch, both halves together; even, at least 2.
+        samples_per_epoch: Number of patches in an epoch, see :class:`HalvesSampler`.
+        seed: Seed of the draw. 0 by default.
+        num_workers: Number of processes that load. 0, the default, loads in the process of the training.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Losses of softmax segmentation with a weight for each class."""
+"""Computes losses of softmax segmentation with a weight for each class."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ def weighted_cross_entropy(input: Tensor, target: Tensor, weight: Tensor) -> Ten
     Torch's own mean divides by ``sum(w_y)``, which is not a number for a target whose classes all have weight 0.
 
     Args:
-        input: logits, ``(B, C, H, W[, D])``.
-        target: class indices, ``(B, 1, H, W[, D])``.
-        weight: ``(C,)``, not negative.
+        input: Logits, ``(B, C, H, W[, D])``.
+        target: Class indices, ``(B, 1, H, W[, D])``, from 0 to ``C - 1``.
+        weight: Weight of each class, ``(C,)``, at least 0.
     """
     classes = target[:, 0].long()
     total = cross_entropy(input.float(), classes, weight=weight, reduction="sum")
@@ -42,9 +42,9 @@ class WeightedDiceLoss(nn.Module):
         """Returns the loss of logits ``(B, C, H, W[, D])`` and class indices ``(B, 1, H, W[, D])``.
 
         Args:
-            input: logits.
-            target: class indices.
-            weight: ``(C,)``, not negative; that of background does not count.
+            input: Logits, ``(B, C, H, W[, D])``.
+            target: Class indices, ``(B, 1, H, W[, D])``, from 0 to ``C - 1``.
+            weight: Weight of each class, ``(C,)``, at least 0; that of background does not count.
         """
         return (weight[1:] * self.dice(input.float(), target).flatten()).mean()
 
@@ -53,7 +53,7 @@ class WeightedSegmentationLoss(nn.Module):
     """Weighted Dice loss plus a share of the weighted cross entropy.
 
     Args:
-        cross_entropy_share: of the cross entropy; 1/2 in the source.
+        cross_entropy_share: Factor of the cross entropy. 0.5, the source's, by default.
     """
 
     def __init__(self, cross_entropy_share: float = 0.5) -> None:
@@ -65,9 +65,9 @@ class WeightedSegmentationLoss(nn.Module):
         """Returns the loss of logits ``(B, C, H, W[, D])`` and class indices ``(B, 1, H, W[, D])``.
 
         Args:
-            input: logits.
-            target: class indices.
-            weight: ``(C,)``, not negative; all ones without.
+            input: Logits, ``(B, C, H, W[, D])``.
+            target: Class indices, ``(B, 1, H, W[, D])``, from 0 to ``C - 1``.
+            weight: Weight of each class, ``(C,)``, at least 0. With ``None``, the default, all ones.
         """
         chosen = torch.ones(input.shape[1], device=input.device) if weight is None else weight
         share = self.cross_entropy_share * weighted_cross_entropy(input, target, chosen)

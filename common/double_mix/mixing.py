@@ -1,16 +1,18 @@
-"""Mixing of labeled images with unlabeled ones and their pseudo labels: Double-Mix, and what it is compared with.
+"""Mixes labeled images with unlabeled ones and their pseudo labels: Double-Mix, and what it is compared with.
 
 Double-Mix (Zhang et al., *Double-Mix Pseudo-Label Framework*, IJCARS) pastes whole classes of the pseudo label into the
-labeled image, drawn with the class weights of the network that learns from the mix. What is drawn at random is drawn
-first, in numbers that do not depend on the images, and applied afterwards: so nothing waits for the device, and the
-mix of a batch is the mix of its elements.
+labeled image. They are drawn with the class weights of the network that learns from the mix. Random numbers are drawn
+first, as many whatever the images show, and applied afterwards. So nothing waits for the device, and the mix of a batch
+is the mix of its elements.
 """
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
-from typing import Literal, Protocol, get_args
+from typing import Literal, get_args
 
 import torch
 from monai.transforms import CutOut
@@ -21,22 +23,8 @@ from ..metrics.masks import class_masks
 
 Draw = Literal["replacement", "bernoulli"]
 Mixed = tuple[Tensor, Tensor, Tensor]
-
-
-class Mixing(Protocol):
-    """What every mixing is called with; see :func:`double_mix`."""
-
-    def __call__(
-        self,
-        image_u: Tensor,
-        pseudo_u: Tensor,
-        image_l: Tensor,
-        label_l: Tensor,
-        weight: Tensor,
-        *,
-        generator: torch.Generator | None = None,
-    ) -> Mixed:
-        """Returns image, label and mask."""
+MaskOf = Callable[[Tensor, Tensor, torch.Generator | None], Tensor]
+"""Draws the mask of a mixing from pseudo labels, class weights and a generator, see :func:`mask_by_weight`."""
 
 
 def present_classes(label: Tensor, num_classes: int) -> Tensor:
@@ -50,9 +38,9 @@ def draw_classes(present: Tensor, weight: Tensor, *, generator: torch.Generator 
     Where every class present has weight 0, all present ones are equally likely.
 
     Args:
-        present: ``(B, C)`` bool, at least one true in each row.
-        weight: ``(C,)``, not negative; its scale does not matter.
-        generator: of the draw.
+        present: Classes that each image holds, ``(B, C)`` bool, at least one true in each row.
+        weight: Weight of each class, ``(C,)``, at least 0; its scale does not matter.
+        generator: Generator of the draw. With ``None``, the default, torch's own.
 
     Returns:
         ``(B, C)`` class indices; of a row, as many count as classes are present.
@@ -72,12 +60,12 @@ def choose_classes(
     """Returns the classes that each image gives away, ``(B, C)`` bool.
 
     Args:
-        present: ``(B, C)`` bool.
-        weight: ``(C,)``, not negative; at most 1 for ``bernoulli``.
-        generator: of the draw.
-        draw: ``replacement`` draws as often as classes are present and merges duplicates; ``bernoulli`` takes each
-            class with a probability of its weight, so perhaps none, but one of the present ones, all equally likely,
-            where all of these have weight 0.
+        present: Classes that each image holds, ``(B, C)`` bool, at least one true in each row.
+        weight: Weight of each class, ``(C,)``, at least 0; at most 1 for ``bernoulli``.
+        generator: Generator of the draw. With ``None``, the default, torch's own.
+        draw: Way to draw. ``replacement``, the default, draws as often as classes are present and merges duplicates.
+            ``bernoulli`` takes each class with a probability of its weight, so perhaps none. Where all present ones
+            have weight 0, it takes one of them, all equally likely.
     """
     if draw == "bernoulli":
         numbers = _uniform(tuple(present.shape), present.device, generator)
@@ -96,8 +84,8 @@ def mask_of_classes(label: Tensor, chosen: Tensor) -> Tensor:
     """Returns the voxels of the chosen classes, a bool of the shape of ``label``.
 
     Args:
-        label: class indices, ``(B, 1, H, W[, D])``.
-        chosen: ``(B, C)`` bool.
+        label: Class indices, ``(B, 1, H, W[, D])``.
+        chosen: Chosen classes of each image, ``(B, C)`` bool.
     """
     return chosen.gather(1, label.flatten(1).long()).reshape(label.shape)
 
@@ -108,6 +96,75 @@ def apply_mask(image_u: Tensor, pseudo_u: Tensor, image_l: Tensor, label_l: Tens
     ``x^m = x^u * M + x^l * (1 - M)`` and ``y^m = y^u * M + y^l * (1 - M)``.
     """
     return torch.where(mask, image_u, image_l), torch.where(mask, pseudo_u, label_l.to(pseudo_u.dtype)), mask
+
+
+def mask_by_weight(
+    pseudo_u: Tensor, weight: Tensor, generator: torch.Generator | None = None, *, draw: Draw = "replacement"
+) -> Tensor:
+    """Double-Mix: returns the voxels of classes that are drawn with their weights, a bool of the shape of ``pseudo_u``.
+
+    Args:
+        pseudo_u: Pseudo labels of the unlabeled images, class indices ``(B, 1, H, W[, D])``.
+        weight: Weight of each class, ``(C,)``, at least 0.
+        generator: Generator of the draw. With ``None``, the default, torch's own.
+        draw: Way to draw, ``replacement`` by default, see :func:`choose_classes`.
+    """
+    present = present_classes(pseudo_u, len(weight))
+    return mask_of_classes(pseudo_u, choose_classes(present, weight, generator=generator, draw=draw))
+
+
+def mask_of_half(pseudo_u: Tensor, weight: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """ClassMix (Olsson et al., WACV 2021): half of the classes present, rounded down, all alike.
+
+    Arguments are those of :func:`mask_by_weight`; of ``weight`` only the length counts.
+    """
+    present = present_classes(pseudo_u, len(weight))
+    lots = torch.where(present, _uniform(tuple(present.shape), present.device, generator), torch.inf)
+    chosen = lots.argsort(dim=1).argsort(dim=1) < present.sum(dim=1, keepdim=True) // 2
+    return mask_of_classes(pseudo_u, chosen)
+
+
+def mask_of_box(pseudo_u: Tensor, _weight: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """CutMix (Yun et al., ICCV 2019): a box; arguments are those of :func:`mask_by_weight`."""
+    return random_boxes(pseudo_u, generator)
+
+
+def mask_around_box(pseudo_u: Tensor, _weight: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """CutOut (DeVries and Taylor, 2017): all but a box; arguments are those of :func:`mask_by_weight`."""
+    return ~random_boxes(pseudo_u, generator)
+
+
+@dataclass(frozen=True)
+class Mixing:
+    """Pastes the unlabeled images into the labeled ones where a mask says so.
+
+    Args:
+        mask_of: Function that draws the mask.
+        empty: Whether zeros and background take the place of the labeled images. False by default.
+    """
+
+    mask_of: MaskOf
+    empty: bool = False
+
+    def __call__(
+        self,
+        image_u: Tensor,
+        pseudo_u: Tensor,
+        image_l: Tensor,
+        label_l: Tensor,
+        weight: Tensor,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> Mixed:
+        """Returns mixed images, mixed labels and the mask; arguments are those of :func:`double_mix`."""
+        if pseudo_u.ndim == image_u.ndim - 1:
+            parts = image_u, pseudo_u.unsqueeze(1), image_l, label_l.unsqueeze(1)
+            image, label, mask = self(*parts, weight, generator=generator)
+            return image, label.squeeze(1), mask.squeeze(1)
+        _check_shapes(image_u, pseudo_u, image_l, label_l)
+        if self.empty:
+            image_l, label_l = torch.zeros_like(image_l), torch.zeros_like(label_l)
+        return apply_mask(image_u, pseudo_u, image_l, label_l, self.mask_of(pseudo_u, weight, generator))
 
 
 def double_mix(
@@ -123,19 +180,20 @@ def double_mix(
     """Pastes the voxels of drawn classes of the unlabeled images into the labeled ones.
 
     Args:
-        image_u: unlabeled images, ``(B, n, H, W[, D])``.
-        pseudo_u: their pseudo labels, class indices ``(B, 1, H, W[, D])`` or ``(B, H, W[, D])``.
-        image_l: labeled images, of the shape of ``image_u``.
-        label_l: their labels, of the shape of ``pseudo_u``.
-        weight: ``(C,)``, not negative: how likely each class is drawn.
-        generator: of the draw; one on the CPU draws the same for every device. Torch's own where none is given.
-        draw: see :func:`choose_classes`.
+        image_u: Unlabeled images, ``(B, n, H, W[, D])``.
+        pseudo_u: Pseudo labels of the unlabeled images, class indices ``(B, 1, H, W[, D])`` or ``(B, H, W[, D])``.
+        image_l: Labeled images, of the shape of ``image_u``.
+        label_l: Labels of the labeled images, of the shape of ``pseudo_u``.
+        weight: Weight of each class, ``(C,)``, at least 0: how likely each class is drawn.
+        generator: Generator of the draw; one on the CPU draws the same for every device. With ``None``, the default,
+            torch's own.
+        draw: Way to draw, ``replacement`` by default, see :func:`choose_classes`.
 
     Returns:
         Mixed images, mixed labels, and the mask of what came from the unlabeled images, a bool of the labels' shape.
 
     Raises:
-        ConfigError: when shapes differ.
+        ConfigError: When shapes differ.
 
     Example:
         >>> image_u, image_l = torch.ones(1, 1, 2, 2), torch.zeros(1, 1, 2, 2)
@@ -144,69 +202,8 @@ def double_mix(
         >>> image[0, 0]
         tensor([[0., 1.], [0., 1.]])
     """
-    if pseudo_u.ndim == image_u.ndim - 1:
-        parts = image_u, pseudo_u.unsqueeze(1), image_l, label_l.unsqueeze(1)
-        image, label, mask = double_mix(*parts, weight, generator=generator, draw=draw)
-        return image, label.squeeze(1), mask.squeeze(1)
-    _check_shapes(image_u, pseudo_u, image_l, label_l)
-    present = present_classes(pseudo_u, len(weight))
-    chosen = choose_classes(present, weight, generator=generator, draw=draw)
-    return apply_mask(image_u, pseudo_u, image_l, label_l, mask_of_classes(pseudo_u, chosen))
-
-
-def class_mix(
-    image_u: Tensor,
-    pseudo_u: Tensor,
-    image_l: Tensor,
-    label_l: Tensor,
-    weight: Tensor,
-    *,
-    generator: torch.Generator | None = None,
-) -> Mixed:
-    """ClassMix (Olsson et al., WACV 2021): half of the classes present, rounded down, all alike.
-
-    Arguments are those of :func:`double_mix`; of ``weight`` only the length counts.
-    """
-    _check_shapes(image_u, pseudo_u, image_l, label_l)
-    present = present_classes(pseudo_u, len(weight))
-    lots = torch.where(present, _uniform(tuple(present.shape), present.device, generator), torch.inf)
-    chosen = lots.argsort(dim=1).argsort(dim=1) < present.sum(dim=1, keepdim=True) // 2
-    return apply_mask(image_u, pseudo_u, image_l, label_l, mask_of_classes(pseudo_u, chosen))
-
-
-def cut_mix(
-    image_u: Tensor,
-    pseudo_u: Tensor,
-    image_l: Tensor,
-    label_l: Tensor,
-    weight: Tensor,
-    *,
-    generator: torch.Generator | None = None,
-) -> Mixed:
-    """CutMix (Yun et al., ICCV 2019): a box of the unlabeled image in the labeled one.
-
-    Arguments are those of :func:`double_mix`; the weights do not count.
-    """
-    _check_shapes(image_u, pseudo_u, image_l, label_l)
-    return apply_mask(image_u, pseudo_u, image_l, label_l, random_boxes(pseudo_u, generator))
-
-
-def cut_out(
-    image_u: Tensor,
-    pseudo_u: Tensor,
-    image_l: Tensor,
-    label_l: Tensor,
-    weight: Tensor,
-    *,
-    generator: torch.Generator | None = None,
-) -> Mixed:
-    """CutOut (DeVries and Taylor, 2017): the unlabeled image without a box, which is empty and background.
-
-    Arguments are those of :func:`double_mix`; neither the weights nor the labeled images count.
-    """
-    _check_shapes(image_u, pseudo_u, image_l, label_l)
-    empty = torch.zeros_like(image_u), torch.zeros_like(label_l)
-    return apply_mask(image_u, pseudo_u, *empty, ~random_boxes(pseudo_u, generator))
+    mixing = Mixing(partial(mask_by_weight, draw=draw))
+    return mixing(image_u, pseudo_u, image_l, label_l, weight, generator=generator)
 
 
 def random_boxes(label: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -215,8 +212,9 @@ def random_boxes(label: Tensor, generator: torch.Generator | None = None) -> Ten
     Its sides are the image's times the square root of a number from [0, 1]; all boxes of a batch start at one corner.
 
     Args:
-        label: ``(B, 1, H, W[, D])``; only its shape and device count.
-        generator: of the draw, on the CPU; MONAI draws by numpy, which is seeded from it.
+        label: Class indices, ``(B, 1, H, W[, D])``; only their shape and device count.
+        generator: Generator of the draw, on the CPU; MONAI draws by numpy, which is seeded from it. With ``None``, the
+            default, torch's own.
     """
     transform = CutOut(batch_size=len(label))
     transform.set_random_state(seed=int(torch.randint(2**31 - 1, (1,), generator=generator)))
@@ -229,30 +227,29 @@ def random_boxes(label: Tensor, generator: torch.Generator | None = None) -> Ten
 
 MIXINGS: dict[str, Mixing | None] = {
     "none": None,
-    "CutMix": cut_mix,
-    "CutOut": cut_out,
-    "ClassMix": class_mix,
-    "Double-Mix": double_mix,
+    "CutMix": Mixing(mask_of_box),
+    "CutOut": Mixing(mask_around_box, empty=True),
+    "ClassMix": Mixing(mask_of_half),
+    "Double-Mix": Mixing(mask_by_weight),
 }
-"""Name of a mixing -> its function; what ``mixing`` accepts."""
+"""What ``mixing`` accepts: the name of a mixing -> how it is done."""
 
 
-def make_mixing(name: str, draw: Draw = "replacement") -> Mixing | None:
+def make_mixing(mixing: str, draw: Draw = "replacement") -> Mixing | None:
     """Returns the mixing of that name, ``None`` for none.
 
     Args:
-        name: one of ``MIXINGS``.
-        draw: of Double-Mix, see :func:`choose_classes`.
+        mixing: Name of the mixing, one of ``MIXINGS``.
+        draw: Way in which Double-Mix draws, ``replacement`` by default, see :func:`choose_classes`.
 
     Raises:
-        ConfigError: when there is no such mixing or draw.
+        ConfigError: When there is no such mixing or draw.
     """
-    if name not in MIXINGS:
-        raise ConfigError(f"mixing {name!r} does not exist; accepted are {', '.join(MIXINGS)}")
+    if mixing not in MIXINGS:
+        raise ConfigError(f"mixing is {mixing!r}; accepted are {', '.join(MIXINGS)}")
     if draw not in get_args(Draw):
         raise ConfigError(f"draw is {draw!r}; accepted are {' and '.join(get_args(Draw))}")
-    mixing = MIXINGS[name]
-    return partial(double_mix, draw=draw) if mixing is double_mix else mixing
+    return Mixing(partial(mask_by_weight, draw=draw)) if mixing == "Double-Mix" else MIXINGS[mixing]
 
 
 def _uniform(shape: tuple[int, ...], device: torch.device, generator: torch.Generator | None) -> Tensor:

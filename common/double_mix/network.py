@@ -1,4 +1,4 @@
-"""Two networks that train each other and answer as one."""
+"""Joins two networks that train each other and answer as one."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ class CoTrainedPair(nn.Module):
     The layers of A are found under ``network_a.``, those of B under ``network_b.``.
 
     Args:
-        member: makes one network from the settings; any that returns logits ``(B, C, H, W[, D])``, C at least 2.
-        **settings: arguments of ``member``.
+        member: Function that makes one network from the settings. The network returns logits ``(B, C, H, W[, D])``, C
+            at least 2.
+        **settings: Arguments of ``member``.
 
     Example:
         >>> from monai.networks.nets import VNet
@@ -37,8 +38,8 @@ class CoTrainedPair(nn.Module):
         """Maps images ``(B, n, H, W[, D])`` to logits ``(B, C, H, W[, D])``, of both networks in training mode.
 
         Args:
-            image: what A is given, and B too unless it has images of its own.
-            image_b: what B is given.
+            image: Images that A is given, and B too unless it has images of its own.
+            image_b: Images that B is given, of the same shape. With ``None``, the default, those of A.
         """
         logits = self.network_a(image), self.network_b(image if image_b is None else image_b)
         if self.training:

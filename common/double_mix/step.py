@@ -1,4 +1,4 @@
-"""Co-training of two networks on labeled and unlabeled images: one iteration, and what it is made of.
+"""Runs one iteration of co-training on labeled and unlabeled images.
 
 Zhang et al., *Double-Mix Pseudo-Label Framework: Enhancing Semi-Supervised Segmentation on Category-Imbalanced CT
 Volumes*, Int. J. Computer Assisted Radiology and Surgery. Cross pseudo supervision: Chen et al., CVPR 2021. Mean
@@ -30,29 +30,29 @@ Teacher = Literal["ema", "students"]
 
 
 class GaussianRamp:
-    """Rises from near 0 to ``maximum``: ``maximum * exp(-5 * (1 - t / T) ** 2)``.
+    """Rises from near 0 to ``theta_max``: ``theta_max * exp(-5 * (1 - t / T) ** 2)``.
 
     Args:
-        maximum: theta_max; 1 in the source.
-        length: T, in epochs; afterwards the ramp stays at its maximum.
+        theta_max: Weight of the unlabeled images at the end. 1, the source's, by default.
+        max_epochs: Number of epochs of the rise, T, at least 1; afterwards the ramp stays at its maximum.
     """
 
-    def __init__(self, maximum: float = 1.0, *, length: int) -> None:
-        self.maximum, self.length = maximum, length
+    def __init__(self, theta_max: float = 1.0, *, max_epochs: int) -> None:
+        self.theta_max, self.max_epochs = theta_max, max_epochs
 
     def __call__(self, epoch: int) -> float:
         """Returns the value in an epoch, counted from 1."""
-        return self.maximum * math.exp(-5 * (1 - min(epoch / self.length, 1)) ** 2)
+        return self.theta_max * math.exp(-5 * (1 - min(epoch / self.max_epochs, 1)) ** 2)
 
 
 def cross_supervision(students: Pair, teachers: Pair, weights: Pair, loss: Loss) -> Tensor:
     """Returns the loss of each network against the pseudo label of the other.
 
     Args:
-        students: logits of A and B on the unlabeled images.
-        teachers: logits of the teachers of A and B on them.
-        weights: class weights of A and B.
-        loss: takes logits, class indices and weights.
+        students: Logits of A and B on the unlabeled images, ``(B, C, H, W[, D])`` each.
+        teachers: Logits of the teachers of A and B on them.
+        weights: Class weights of A and B, ``(C,)`` each.
+        loss: Loss that takes logits, class indices and weights.
     """
     pseudo = [most_probable(logits) for logits in teachers]
     return loss(students[0], pseudo[1], weights[0]) + loss(students[1], pseudo[0], weights[1])
@@ -77,28 +77,32 @@ TEACHINGS: dict[str, Teaching | None] = {"none": None, "cross": cross_supervisio
 class CoTrainingStep:
     """One iteration of co-training, the ``iteration_update`` of MONAI's ``SupervisedTrainer``.
 
-    ``L = L_sup + L_m + theta * L_u``: both networks learn from the labeled half of the batch, each from a mix of both
-    halves with the pseudo labels of its own teacher, and each from the unlabeled half with the pseudo labels of the
-    other's teacher. The class weights are updated from what the networks say of this batch, then used for it.
+    ``L = L_sup + L_m + theta * L_u``. Both networks learn from the labeled half of the batch (``L_sup``). Each learns
+    from a mix of both halves with the pseudo labels of its own teacher (``L_m``). Each also learns from the unlabeled
+    half with the pseudo labels of the other's teacher (``L_u``). The class weights are updated from what the networks
+    say of this batch, then used for it.
 
     Args:
-        network: a ``CoTrainedPair``, perhaps distributed.
-        loss: of labeled images, and of unlabeled ones with pseudo labels: logits, class indices, class weights.
-        weight_a: class weights of network A.
-        weight_b: class weights of network B.
-        ramp: epoch -> theta.
-        ema: average of the networks; needed where ``teacher`` is ``ema``.
-        mixing: how mixed pairs are made; ``None`` makes none.
-        teaching: name of the way to learn from unlabeled images, one of ``TEACHINGS``.
-        teacher: who makes pseudo labels: the averages, or the networks themselves.
-        teacher_noise: standard deviation of noise added to what the averages see; 0.1 for mean teachers.
-        min_weight: smallest weight of a class in the losses, as a share of the largest, 0 to 1. The source has none
-            (0): then DisW lets foreground in the place of background cost nothing in the cross entropies.
-        generator: of the mixing's draws; on the CPU, so that no draw waits for a GPU.
-        amp: whether to compute in bfloat16 where that is safe.
+        network: A ``CoTrainedPair``, perhaps distributed.
+        loss: Loss of labeled images, and of unlabeled ones with pseudo labels. It takes logits, class indices and class
+            weights.
+        weight_a: Class weights of network A.
+        weight_b: Class weights of network B.
+        ramp: Function from the number of the epoch, from 1, to theta.
+        ema: Average of the networks; needed where ``teacher`` is ``ema``. ``None`` by default.
+        mixing: Function that makes mixed pairs. With ``None``, the default, none are made.
+        teaching: Name of the way to learn from unlabeled images, one of ``TEACHINGS``; ``cross`` by default.
+        teacher: Who makes pseudo labels: ``ema``, the averages, by default, or ``students``, the networks themselves.
+        teacher_noise: Standard deviation of noise added to what the averages see, at least 0. 0 by default; 0.1 for
+            mean teachers.
+        min_weight: Smallest weight of a class in the losses, as a share of the largest, in [0, 1]. With 0, the default
+            and the source's, DisW lets foreground in the place of background cost nothing in the cross entropies.
+        generator: Generator of the mixing's draws; on the CPU, so that no draw waits for a GPU. With ``None``, the
+            default, torch's own.
+        amp: Whether to compute in bfloat16 where that is safe. False by default.
 
     Raises:
-        ConfigError: when a setting is not accepted.
+        ConfigError: When a setting is not accepted.
     """
 
     def __init__(
@@ -119,7 +123,7 @@ class CoTrainingStep:
         amp: bool = False,
     ) -> None:
         if teaching not in TEACHINGS:
-            raise ConfigError(f"teaching {teaching!r} does not exist; accepted are {', '.join(TEACHINGS)}")
+            raise ConfigError(f"teaching is {teaching!r}; accepted are {', '.join(TEACHINGS)}")
         if teacher not in get_args(Teacher) or (teacher == "ema" and ema is None):
             raise ConfigError(f"teacher is {teacher!r}; accepted are {' and '.join(get_args(Teacher))}")
         if not 0 <= min_weight <= 1:
@@ -146,9 +150,10 @@ class CoTrainingStep:
         """Returns the terms of the loss of one batch; the unsupervised one is multiplied by ``theta``.
 
         Args:
-            network: a ``CoTrainedPair`` in training mode, perhaps distributed.
-            batch: ``image`` and ``label`` of the labeled half and, unless nothing is learned from it, ``unlabeled``.
-            theta: weight of what the unlabeled images teach.
+            network: A ``CoTrainedPair`` in training mode, perhaps distributed.
+            batch: Batch with ``image`` and ``label`` of the labeled half and, unless nothing is learned from it,
+                ``unlabeled``.
+            theta: Weight of what the unlabeled images teach, at least 0.
         """
         image_l, label = batch["image"], batch["label"].long()
         learns_more = len(self.terms) > 1
@@ -171,8 +176,8 @@ class CoTrainingStep:
         """Updates the class weights of both networks; returns them as losses take them.
 
         The source lets DisW's shares follow the pseudo labels of f_B. Taken literally, those are what the student
-        predicts, whoever teaches: with ``teacher="ema"`` the averages make other pseudo labels, which train A and enter
-        the mix, but which are not counted here.
+        predicts, whoever teaches. With ``teacher="ema"`` the averages make other pseudo labels, which train A and enter
+        the mix, but are not counted here.
         """
         for weight, labeled, unlabeled in zip(self.class_weights, students_l, students_u, strict=True):
             # Weights that are the same for all classes ask nothing.

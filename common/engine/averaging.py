@@ -10,25 +10,25 @@ from ..runtime.distributed import unwrap
 
 
 class EMANetwork(AveragedModel):
-    """Exponential moving average of a network, with a decay of ``min(maximum, 1 - 1 / (t + 1))`` in step t from 1.
+    """Exponential moving average of a network, with a decay of ``min(ema_decay, 1 - 1 / (t + 1))`` in step t from 1.
 
     Torch's ``update_parameters`` sends its count of steps to the device, which waits; this one keeps it on the host.
     Buffers are copied. The average predicts in evaluation mode, and its first update is a copy.
 
     Args:
-        network: what is averaged.
-        maximum: of the decay; 0.99 in the source.
+        network: Network that is averaged; a data-parallel wrapper around it is left out.
+        ema_decay: Largest decay of the average, from 0 to 1. Default 0.99, as in the source.
     """
 
-    def __init__(self, network: nn.Module, *, maximum: float = 0.99) -> None:
+    def __init__(self, network: nn.Module, *, ema_decay: float = 0.99) -> None:
         super().__init__(unwrap(network))
-        self.maximum = maximum
+        self.ema_decay = ema_decay
         self.requires_grad_(False).eval()
 
     def decay(self) -> float:
         """Returns the decay of the next update; 0, a copy, for the first."""
         step = int(self.n_averaged) + 1
-        return min(self.maximum, 1 - 1 / (step + 1)) if step > 1 else 0.0
+        return min(self.ema_decay, 1 - 1 / (step + 1)) if step > 1 else 0.0
 
     @torch.no_grad()
     def update_parameters(self, model: nn.Module) -> None:

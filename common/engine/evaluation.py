@@ -1,4 +1,4 @@
-"""The figures of an evaluation: how well a network segments, and how well its bank tells strange scans."""
+"""Reports an evaluation: how well a network segments, and how well its bank tells out-of-distribution scans."""
 
 from __future__ import annotations
 
@@ -20,9 +20,11 @@ from ..metrics.detection import detection_report
 from ..metrics.segmentation import METRICS
 from ..metrics.statistics import spearman, summarize
 from ..runtime.files import write_csv, write_json
+from ..runtime.listing import skipped_note
 from ..runtime.sparing import sparing
 from ..spectral import SignatureBank
 from .inference_checks import InferencePreflight
+from .measures import measure_persons
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +44,7 @@ def segmentation_report(rows: Sequence[Row]) -> dict[str, Any]:
     """Returns, for every metric: mean, std, n, per class, per group, per case, and why a case has none.
 
     Args:
-        rows: of the recorder; those without ``metrics`` (no label, failed) are left out.
+        rows: Rows of the recorder, one for each case; those without ``metrics`` (no label, failed) are left out.
     """
     measured = [row for row in rows if "metrics" in row]
     groups = sorted({str(row.get("group", "")) for row in measured})
@@ -93,7 +95,7 @@ class CaseMean(Metric):
     """Mean over cases of a metric that ``MeasureSegmentationd`` computed; the key metric of evaluation engines.
 
     Args:
-        name: of the metric.
+        name: Name of the metric, one of :data:`~..metrics.segmentation.METRICS`. Default ``dsc``.
     """
 
     def __init__(self, name: str = "dsc") -> None:
@@ -118,10 +120,10 @@ class Evaluation:
     """Runs an evaluation and writes ``metrics.json``, ``cases.csv`` and the figures.
 
     Args:
-        preflight: loads weights and bank and makes sure that they belong together.
-        evaluator: segments and measures every case.
-        recorder: attached to the evaluator.
-        output_dir: folder of the results.
+        preflight: Check that loads weights and bank and makes sure that they belong together.
+        evaluator: Engine that segments and measures every case.
+        recorder: Recorder that is attached to the evaluator.
+        output_dir: Folder of the results.
     """
 
     def __init__(self, preflight: InferencePreflight, evaluator: Any, recorder: CaseRecorder, output_dir: str) -> None:
@@ -132,27 +134,28 @@ class Evaluation:
         """Returns the content of ``metrics.json``.
 
         Raises:
-            CasesFailedError: after writing, when a case failed.
-            BankMismatchError: before anything is computed, when the bank belongs to other weights.
-            OutputError: when results cannot be written.
+            CasesFailedError: After writing, when a case failed.
+            BankMismatchError: Before anything is computed, when the bank belongs to other weights.
+            OutputError: When results cannot be written.
         """
         bank = self.preflight.run()
         self.evaluator.run()
         rows = self.recorder.rows
-        known = [row for row in rows if row.get("in_distribution", True)]
-        strange = [row for row in rows if not row.get("in_distribution", True)]
+        inside = [row for row in rows if row.get("in_distribution", True)]
+        outside = [row for row in rows if not row.get("in_distribution", True)]
         report: dict[str, Any] = {
-            "segmentation": segmentation_report(known),
-            "segmentation_out_of_distribution": segmentation_report(strange),
-            "test_set": test_set_report(known),
-            "detection": self._detect(known, strange, bank.threshold),
-            "false_alarms": self._false_alarms(known),
+            "segmentation": segmentation_report(inside),
+            "segmentation_out_of_distribution": segmentation_report(outside),
+            "test_set": test_set_report(inside),
+            "measures": measure_persons(inside),
+            "detection": self._detect(inside, outside, bank.threshold),
+            "false_alarms": self._false_alarms(inside),
             "rank_correlation_oodm_dsc": rank_correlation(rows),
             "failed": [{"image": row["case"], "error": row["error"]} for row in self.recorder.failed],
         }
         write_json(report, self.output_dir / "metrics.json")
         self._write_cases(rows)
-        self._draw(known, strange, bank, report["detection"])
+        self._draw(inside, outside, bank, report["detection"])
         self._log(report)
         self.recorder.raise_if_failed(self.output_dir / "metrics.json")
         return report
@@ -165,16 +168,16 @@ class Evaluation:
             scores.setdefault(str(row.get("group", "in_distribution")), []).append(row["result"]["oodm"])
         return scores
 
-    def _detect(self, known: Sequence[Row], strange: Sequence[Row], threshold: float) -> dict[str, Any]:
+    def _detect(self, inside: Sequence[Row], outside: Sequence[Row], threshold: float) -> dict[str, Any]:
         """Detection metrics, empty where one of the two kinds is missing."""
-        negatives = [score for scores in self._scores(known).values() for score in scores]
-        positives = self._scores(strange)
+        negatives = [score for scores in self._scores(inside).values() for score in scores]
+        positives = self._scores(outside)
         return detection_report(negatives, positives, threshold) if negatives and positives else {}
 
     @staticmethod
-    def _false_alarms(known: Sequence[Row]) -> dict[str, float | int | None]:
+    def _false_alarms(inside: Sequence[Row]) -> dict[str, float | int | None]:
         """Share of in-distribution cases that are called out-of-distribution."""
-        verdicts = [row["result"]["is_ood"] for row in known if has_verdict(row)]
+        verdicts = [row["result"]["is_ood"] for row in inside if has_verdict(row)]
         return {"share": float(np.mean(verdicts)) if verdicts else None, "n": len(verdicts)}
 
     def _write_cases(self, rows: Sequence[Row]) -> None:
@@ -191,26 +194,26 @@ class Evaluation:
 
     @sparing("the figures of the evaluation")
     def _draw(
-        self, known: Sequence[Row], strange: Sequence[Row], bank: SignatureBank, detection: Mapping[str, Any]
+        self, inside: Sequence[Row], outside: Sequence[Row], bank: SignatureBank, detection: Mapping[str, Any]
     ) -> None:
         """Signature curves, OODM histograms, ROC and reliability diagram, each where its data exist."""
-        everything = [*known, *strange]
+        everything = [*inside, *outside]
         groups: dict[str, list[NDArray[np.float64]]] = {"training": list(bank.signatures)}
         for row in (row for row in everything if "signature" in row):
             groups.setdefault(str(row.get("group", "in_distribution")), []).append(np.asarray(row["signature"]))
         draw_signatures({name: np.stack(rows) for name, rows in groups.items()}, self.output_dir / "signatures.png")
-        scores = self._scores(known)
-        scores |= {f"{name} (strange)" if name in scores else name: v for name, v in self._scores(strange).items()}
+        scores = self._scores(inside)
+        scores |= {f"{name} (OOD)" if name in scores else name: v for name, v in self._scores(outside).items()}
         if scores:
             draw_scores(scores, bank.threshold, self.output_dir / "oodm.png")
-        negatives = [score for values in self._scores(known).values() for score in values]
+        negatives = [score for values in self._scores(inside).values() for score in values]
         curves = {}
-        for name, positives in self._scores(strange).items() if negatives else ():
+        for name, positives in self._scores(outside).items() if negatives else ():
             false_rates, true_rates, _ = roc_curve([0] * len(negatives) + [1] * len(positives), negatives + positives)
             curves[name] = (false_rates, true_rates, detection[name]["auc"])
         if curves:
             draw_roc(curves, self.output_dir / "roc.png")
-        bins = [np.asarray(row["calibration_bins"]) for row in known if "calibration_bins" in row]
+        bins = [np.asarray(row["calibration_bins"]) for row in inside if "calibration_bins" in row]
         if bins:
             draw_reliability(np.sum(bins, axis=0), self.output_dir / "reliability.png")
 
@@ -226,4 +229,4 @@ class Evaluation:
             numbers = {name: f"{value:.3f}" for name, value in figures.items() if isinstance(value, float)}
             logger.info("detection, %s: %s", folder, numbers)
         logger.info("false alarms: %s", report["false_alarms"])
-        logger.info("results written to %s", self.output_dir)
+        logger.info("results written to %s%s", self.output_dir, skipped_note(self.output_dir))

@@ -1,4 +1,4 @@
-"""What a run that segments checks before anything is computed."""
+"""Checks a run that segments before anything is computed."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ class InferencePreflight:
     """Loads the weights and makes sure that the signature bank belongs to them and results can be written.
 
     Args:
-        network: receives the weights.
-        weights_file: the weights.
-        bank_file: the signature bank.
-        inferer: whose settings the bank must share.
-        image_transforms: what prepares an image after loading; the bank must have been fitted with the same.
-        output_dir: must be writable.
-        device: where tensors are read to.
+        network: Network that receives the weights.
+        weights_file: File of the weights.
+        bank_file: File of the signature bank.
+        inferer: Inferer whose settings the bank must share.
+        image_transforms: Transforms that prepare an image after loading; the bank must have been fitted with the same.
+        output_dir: Folder of the results, which must be writable.
+        device: Device that the weights are read to.
     """
 
     def __init__(
@@ -44,9 +44,9 @@ class InferencePreflight:
         """Loads the weights and makes sure that results can be written.
 
         Raises:
-            OutputError: when ``output_dir`` cannot be written.
-            MissingDataError: when the weights are missing.
-            WeightsError: when the weights belong to another network.
+            OutputError: When ``output_dir`` cannot be written.
+            MissingDataError: When the weights are missing.
+            WeightsError: When the weights belong to another network.
         """
         check_writable(self.output_dir)
         load_weights(self.network, self.weights_file, device=self.device)
@@ -55,8 +55,8 @@ class InferencePreflight:
         """Returns the bank, which belongs to the network.
 
         Raises:
-            MissingDataError: when weights or bank are missing.
-            BankError: when the bank is unreadable or was fitted with other weights or settings.
+            MissingDataError: When weights or bank are missing.
+            BankError: When the bank is unreadable or was fitted with other weights or settings.
         """
         self.load()
         bank = SignatureBank.load(self.bank_file)

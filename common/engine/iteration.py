@@ -1,4 +1,4 @@
-"""One iteration of a training whose loss is a sum of named terms."""
+"""Runs one iteration of a training whose loss is a sum of named terms."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ def train_on_terms(
     """Trains on one batch, as the ``iteration_update`` of MONAI's ``SupervisedTrainer`` does, without a host wait.
 
     Args:
-        engine: MONAI's trainer.
-        batchdata: the tensors of the batch.
-        losses: takes the network, in training mode, and the batch on its device; returns the terms of the loss.
-        amp: whether to compute in bfloat16 where that is safe.
+        engine: MONAI's trainer, which holds network, optimizer and device.
+        batchdata: Tensors of the batch by their names, on any device.
+        losses: Function of the network, in training mode, and the batch on its device. It returns the terms of the
+            loss, each a scalar.
+        amp: Whether to compute in bfloat16 where that is safe. Default false.
 
     Returns:
         ``loss``, the sum, and its terms, detached.

@@ -1,4 +1,4 @@
-"""What a training run checks before it starts."""
+"""Checks a training run before it starts."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..data import CaseSplit, name_cases, write_split
+from ..data import CaseSplit, write_split
 from ..errors import ConfigError, NotEnoughCasesError
-from ..runtime.digests import settings_digest
 from ..runtime.distributed import is_main_process
 from ..runtime.files import check_writable
 from ..spectral.distance import Distance
@@ -17,29 +16,20 @@ from ..spectral.distance import Distance
 logger = logging.getLogger(__name__)
 
 
-def run_digest(cases: Mapping[str, Sequence[Any]], settings: Mapping[str, Any]) -> str:
-    """Returns the SHA-256, in hexadecimal, of what a run that is resumed must share with the one that it goes on with.
-
-    Args:
-        cases: part -> cases, of which the names count, in order; so a data set may be moved in between.
-        settings: key -> value; not ``max_epochs``, since a run may be made longer.
-    """
-    return settings_digest({"cases": name_cases(cases), "settings": settings})
-
-
 class TrainingPreflight:
     """Finds, before hours are spent, what would make a training run fail at its end.
 
     Args:
-        train_cases: training cases.
-        val_cases: validation cases.
-        max_epochs: epochs of the run.
-        val_interval: epochs between validations; without one no weights are saved.
-        distance: of the signature bank, which needs two cases, or three for the Mahalanobis distance.
-        output_dir: where ``split.json`` is written, which tells the cases of this run.
-        save_dir: where weights and bank will be written.
-        split: where the cases come from, unless they were set from outside.
-        foreground_labels: data set -> classes that count; each must be one of the training cases'.
+        train_cases: Training cases; at least two, or three for the Mahalanobis distance.
+        val_cases: Validation cases, at least one.
+        max_epochs: Number of epochs of the run.
+        val_interval: Epochs between validations, from 1 to ``max_epochs``; without a validation no weights are saved.
+        distance: Distance of the signature bank, ``nearest`` or ``mahalanobis``; it decides how many cases are needed.
+        output_dir: Folder of ``split.json``, which tells the cases of this run.
+        save_dir: Folder that weights and bank will be written to.
+        split: Split that the cases come from; ``None``, the default, where they were set from outside.
+        foreground_labels: Classes that count, by data set; each data set must be one of the training cases'. Default
+            none.
     """
 
     def __init__(
@@ -64,9 +54,9 @@ class TrainingPreflight:
         """Checks everything.
 
         Raises:
-            NotEnoughCasesError: when no threshold could be fitted, or there is nothing to validate on.
-            ConfigError: when no validation would take place.
-            OutputError: when a folder cannot be written.
+            NotEnoughCasesError: When no threshold could be fitted, or there is nothing to validate on.
+            ConfigError: When no validation would take place.
+            OutputError: When a folder cannot be written.
         """
         needed = 2 if self.distance == "nearest" else 3
         if len(self.train_cases) < needed or not self.val_cases:
@@ -100,6 +90,6 @@ class TrainingPreflight:
                 "MONAI Label: val_split above 0)"
             )
         tasks = {str(case.get("task", "")) for case in self.train_cases}
-        strange = sorted(set(self.foreground_labels) - tasks)
-        if strange:
-            raise ConfigError(f"foreground_labels names {strange}; the data sets are {sorted(tasks)}")
+        unknown = sorted(set(self.foreground_labels) - tasks)
+        if unknown:
+            raise ConfigError(f"foreground_labels names {unknown}; the data sets are {sorted(tasks)}")

@@ -1,79 +1,211 @@
-"""Runs of a bundle's configs from within an experiment, one after the other or in processes of their own."""
+"""Runs one run of an experiment: a bundle's ``train.json``, then its ``evaluate.json``."""
 
 from __future__ import annotations
 
 import difflib
-import logging
+import json
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import monai.bundle
 from monai.bundle import ConfigParser
-from monai.utils import set_determinism
 
-from ..errors import ConfigError
+from ..errors import ConfigError, MissingDataError
+from ..runtime.digests import settings_digest
+from ..runtime.files import write_json
+from ..runtime.knobs import WORDS, plain_keys
 from ..runtime.options import has_option
+from ..runtime.run_settings import PLACES
+from ..runtime.stages import file_digest
+from .plan import Run
+
+RECORD, ATTEMPT, EVALUATION, CHECKPOINT = "run.json", "attempt.json", "evaluation", "checkpoint.pt"
+
+DATA = ("_dir", "_file", "_weights")
+"""Ends of the names of options whose value is a file or folder; its content counts, not its place."""
 
 
-def bundle_config(
-    bundle_root: str, name: str, options: Mapping[str, Any], overlays: Sequence[str] = ()
-) -> ConfigParser:
-    """Returns a config of a bundle with these options, those that it does not have left out.
-
-    Training and evaluation share options that only one of them has; :func:`require_options` finds those that none has.
-
-    Args:
-        bundle_root: folder of the bundle.
-        name: of the config, without suffix.
-        options: with ``seed``, which all randomness is set to.
-        overlays: names of files among the bundle's configs that are laid over it.
-
-    Raises:
-        ConfigError: when there is no such overlay.
-    """
-    if bundle_root not in sys.path:
-        # A process that was started for a job has never run a config of the bundle.
-        sys.path.insert(0, bundle_root)
-    set_determinism(int(options["seed"]))
-    parser = ConfigParser()
-    parser.read_config(_files(bundle_root, name, overlays))
-    laid = _read(_files(bundle_root, name, overlays)[1:])
-    parser.update({key: value for key, value in options.items() if _takes(parser.config, laid, key)})
-    return parser
-
-
-def require_options(
-    bundle_root: str, name: str, options: Mapping[str, Any], overlays: Sequence[str] = (), *, where: str
-) -> None:
-    """Makes sure that a config has all of these options.
+@dataclass(frozen=True)
+class Bundle:
+    """The bundle whose configs are run.
 
     Args:
-        bundle_root: folder of the bundle.
-        name: of the config, without suffix.
-        options: to be set.
-        overlays: names of files that are laid over it.
-        where: the options stand, for the message.
-
-    Raises:
-        ConfigError: naming the first option that does not exist, and the most similar one that does.
+        root: Folder of the bundle.
+        shared: Options of ``train.json`` that name a folder of stages, each with the options in which runs that share
+            this folder may differ. Those decide over later stages alone. Default none.
+        train_id: Id of ``train.json`` that is run. Default ``run``.
+        evaluate_id: Id of ``evaluate.json`` that is run. Default ``run``.
+        measured: Files below the folder of a run whose ``measures`` become its rows. Default
+            ``evaluation/metrics.json``.
     """
-    files = _files(bundle_root, name, overlays)
-    config, laid = _read(files), _read(files[1:])
-    for option in options:
-        if not _takes(config, laid, option) or not has_option(config, option):
-            near = difflib.get_close_matches(option, list(config), n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ConfigError(f"{where} sets {option!r}, which is no option of {name}.json{hint}")
+
+    root: str
+    shared: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    train_id: str = "run"
+    evaluate_id: str = "run"
+    measured: Sequence[str] = (f"{EVALUATION}/metrics.json",)
+
+    def files(self, name: str, overlays: Sequence[str]) -> list[str]:
+        """Returns the paths of a config and of what is laid over it.
+
+        Raises:
+            ConfigError: When there is no such overlay.
+        """
+        folder = Path(self.root) / "configs"
+        for overlay in overlays:
+            if not (folder / overlay).is_file():
+                raise ConfigError(
+                    f"overlays names {overlay!r}, but there is no such file in {folder}; give names of these"
+                )
+        return [str(folder / file) for file in (f"{name}.json", *overlays)]
+
+    def require_options(self, run: Run) -> None:
+        """Makes sure that ``train.json`` has every option that a run sets: others would be left out without a word.
+
+        Raises:
+            ConfigError: When an option does not exist, naming the first one and the most similar one that does.
+        """
+        files = self.files("train", run.overlays)
+        config, laid = _read(files), _read(files[1:])
+        for option in run.settings:
+            if not _takes(config, laid, option) or not has_option(config, option):
+                near = difflib.get_close_matches(option, list(config), n=1)
+                hint = f"; did you mean {near[0]!r}?" if near else ""
+                raise ConfigError(f"arm {run.arm!r} sets {option!r}, which is not an option of train.json{hint}")
+
+    def digests(self, run: Run) -> dict[str, str]:
+        """Returns what tells a run from others on any machine: digests of its ``settings`` and of its ``data``.
+
+        Settings are the plain values of both configs, what overlays say, and what the run sets. An option that is off,
+        ``null`` or false, counts as absent, so that rows outlive new options that are off. Code does not count.
+
+        Raises:
+            MissingDataError: When there are no such data.
+        """
+        settings = self.decisive_settings(run)
+        data = {key: value for key, value in settings.items() if key.endswith(DATA)}
+        rest = {key: _uniform(value) for key, value in settings.items() if key not in data}
+        contents = {key: _contents(value, key) for key, value in data.items()}
+        return {"settings": settings_digest(rest)[:12], "data": settings_digest(contents)[:12]}
+
+    def decisive_settings(self, run: Run) -> dict[str, Any]:
+        """Returns every setting that decides over the result of a run, paths of data included."""
+        files = [self.files(name, run.overlays) for name in ("evaluate", "train")]
+        configs = [_read(names[:1]) for names in files]
+        plain = {key: config[key] for config in configs for key in plain_keys(config)}
+        decisive = plain | _read(files[1][1:]) | dict(run.settings)
+        left_out = {WORDS, *PLACES, *self.shared}
+        off = (None, False)
+        return {k: v for k, v in decisive.items() if k not in left_out and not any(v is value for value in off)}
+
+    def shared_folders(self, run: Run, root: Path) -> dict[str, str]:
+        """Returns option -> folder below a root; runs that agree in all that decides over its content have the same."""
+        settings = {key: _uniform(value) for key, value in self.decisive_settings(run).items()}
+        return {
+            option: str(
+                root / f"{option}_{settings_digest({k: v for k, v in settings.items() if k not in differing})[:12]}"
+            )
+            for option, differing in self.shared.items()
+        }
 
 
-def _files(bundle_root: str, name: str, overlays: Sequence[str]) -> list[str]:
-    """A config and what is laid over it."""
-    folder = Path(bundle_root) / "configs"
-    for overlay in overlays:
-        if not (folder / overlay).is_file():
-            raise ConfigError(f"overlays names {overlay!r}, but there is no such file in {folder}; give names of these")
-    return [str(folder / file) for file in (f"{name}.json", *overlays)]
+@dataclass(frozen=True)
+class BundleJob:
+    """Trains and evaluates; made to be sent to a process of its own.
+
+    Args:
+        bundle: Bundle that is trained and evaluated.
+        run: Run of the plan that is done.
+        folder: Folder of its results.
+        places: Options of ``train.json`` that say where things lie and where it is run, such as ``device``.
+    """
+
+    bundle: Bundle
+    run: Run
+    folder: str
+    places: Mapping[str, Any]
+
+    @property
+    def finished(self) -> bool:
+        """Whether the work was done before."""
+        return (Path(self.folder) / RECORD).is_file()
+
+    def __call__(self) -> None:
+        """Trains, going on from a checkpoint where there is one, evaluates and records the time that it took.
+
+        Raises:
+            BundleError: What training and evaluation raise.
+        """
+        if self.bundle.root not in sys.path:
+            # A process that was started for a job has never run a config of the bundle.
+            sys.path.insert(0, self.bundle.root)
+        before, start = self._earlier_attempts(), time.perf_counter()
+        own = {"output_dir": self.folder, "model_dir": f"{self.folder}/models", "resume": self._begun()}
+        write_json({"before": before}, Path(self.folder) / ATTEMPT)
+        train = {**self.run.settings, **self.places, **own}
+        self._run("train", self.bundle.train_id, train)
+        # Seeds differ in what is trained, not in the cases that it is tested on; phantoms for tests are made apart.
+        test = {key: value for key, value in train.items() if key != "seed"} | {"output_dir": self._evaluation}
+        test |= {"split_file": f"{self.folder}/split.json"} if self.run.settings.get("dataset_dir") else {}
+        self._run("evaluate", self.bundle.evaluate_id, test)
+        write_json({"seconds": round(before + time.perf_counter() - start, 1)}, Path(self.folder) / RECORD)
+
+    @property
+    def _evaluation(self) -> str:
+        return f"{self.folder}/{EVALUATION}"
+
+    def _run(self, name: str, run_id: str, options: Mapping[str, Any]) -> None:
+        """Runs a config with those of the options that it has; :meth:`Bundle.require_options` has checked the rest."""
+        files = self.bundle.files(name, self.run.overlays)
+        config, laid = _read(files), _read(files[1:])
+        taken = {key: value for key, value in options.items() if _takes(config, laid, key)}
+        monai.bundle.run(run_id=run_id, config_file=files, logging_file=False, **taken)
+
+    def _begun(self) -> bool:
+        """Whether an earlier attempt left a checkpoint, of the run itself or of a stage that it shares."""
+        if not (Path(self.folder) / ATTEMPT).is_file():
+            # What another run left of a shared stage is made anew: the two may differ in what a checkpoint compares.
+            return False
+        folders = [self.folder, *(self.places[option] for option in self.bundle.shared)]
+        return any(path for folder in folders for path in Path(folder).rglob(CHECKPOINT))
+
+    def _earlier_attempts(self) -> float:
+        """Seconds of attempts that were killed, up to their last checkpoint: what came after is done again."""
+        attempt, checkpoint = Path(self.folder) / ATTEMPT, Path(self.folder) / CHECKPOINT
+        if not (attempt.is_file() and checkpoint.is_file()):
+            return 0.0
+        before = float(json.loads(attempt.read_text(encoding="utf-8"))["before"])
+        return before + max(0.0, checkpoint.stat().st_mtime - attempt.stat().st_mtime)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Returns the rows of the finished work: ``iterations``, ``seconds``, ``case``, ``metric`` and ``value``.
+
+        Raises:
+            MissingDataError: When a file of results is missing or holds no measures.
+        """
+        history, record = Path(self.folder) / "metrics.json", _load(Path(self.folder) / RECORD)
+        epochs = _load(history)["epochs"] if history.is_file() else [{"iteration": 0}]
+        described = {"iterations": epochs[-1]["iteration"], "seconds": record["seconds"]}
+        rows = []
+        for file in self.bundle.measured:
+            for metric, values in _load(Path(self.folder) / file).get("measures", {}).items():
+                rows += [described | {"case": case, "metric": metric, "value": v} for case, v in values.items()]
+        if not rows:
+            raise MissingDataError(f"no measures in {self.folder}, {', '.join(self.bundle.measured)}; label test cases")
+        return rows
+
+
+def _load(path: Path) -> dict[str, Any]:
+    """The content of a file of results."""
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise MissingDataError(f"{path} cannot be read ({error}); remove its folder and run again") from error
 
 
 def _read(files: Sequence[str]) -> dict[str, Any]:
@@ -92,6 +224,27 @@ def _takes(config: Mapping[str, Any], laid: Mapping[str, Any], option: str) -> b
     return outer in config
 
 
-def log_to_stdout() -> None:
-    """Lets a process that was started for jobs log as the main process does."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s", stream=sys.stdout)
+def _uniform(value: Any) -> Any:
+    """A value with all numbers as floats: a command line gives 1 for 1.0."""
+    if isinstance(value, Mapping):
+        return {key: _uniform(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_uniform(item) for item in value]
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _contents(value: Any, option: str) -> Any:
+    """Digests of the files and folders that an option names."""
+    if isinstance(value, list | tuple):
+        return [_contents(item, option) for item in value]
+    path = Path(str(value)).absolute()
+    if not path.exists():
+        raise MissingDataError(f"{option} names {value}, which does not exist; give a file or folder")
+    files = [path] if path.is_file() else sorted(path.rglob("*"))
+    return _content_digest(path, tuple((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files))
+
+
+@cache
+def _content_digest(path: Path, _state: Hashable) -> str:
+    """The digest of a file or folder, taken once for all runs while nothing is changed."""
+    return file_digest(path)

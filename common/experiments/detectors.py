@@ -1,7 +1,8 @@
-"""Detectors of out-of-distribution scans compared: same network, same scans; every score is higher for more abnormal.
+"""Compares detectors of out-of-distribution scans: same network, same scans, higher scores for more abnormal.
 
-Beside the spectral signature in several forms: intensity histograms (Vasiliuk et al., 2023), PCA and Mahalanobis
-distance on pooled bottleneck features (Woodland et al., MELBA 2024), and the entropy of the predicted foreground.
+Compared are the spectral signature in several forms and intensity histograms (Vasiliuk et al., 2023). So are PCA and
+Mahalanobis distance on pooled bottleneck features (Woodland et al., MELBA 2024), and the entropy of the predicted
+foreground.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from ..engine.inference_checks import InferencePreflight
 from ..errors import CasesFailedError
 from ..figures import draw_table
 from ..metrics.detection import detection_metrics
-from ..metrics.statistics import spearman
+from ..metrics.statistics import spearman, summarize
 from ..runtime.files import write_csv, write_json
 from ..spectral import SignatureBank, SpectralInferer
 from ..spectral.distance import Distance, distance_to
@@ -54,9 +55,9 @@ def pca_mahalanobis(features: Array, reference: Array, *, variance: float = 0.95
     """Returns the Mahalanobis distance in the principal components that hold ``variance`` of the reference's variance.
 
     Args:
-        features: ``(M, D)``.
-        reference: ``(K, D)``, the training cases.
-        variance: share of the variance that is kept, in (0, 1).
+        features: Features of the cases to judge, ``(M, D)``.
+        reference: Features of the training cases, ``(K, D)``.
+        variance: Share of the variance that is kept, in (0, 1). Default 0.95.
 
     Returns:
         ``(M,)``; higher means more abnormal.
@@ -66,18 +67,19 @@ def pca_mahalanobis(features: Array, reference: Array, *, variance: float = 0.95
 
 
 class DetectorComparison:
-    """Scores training, known and strange cases with every detector and writes the table.
+    """Scores training, in- and out-of-distribution cases with every detector and writes the table.
 
     Args:
-        preflight: loads the weights.
-        network: the network.
-        inferer: its layers are those of the ``all layers`` variants, the last one that of the paper.
-        train_data: training cases, the reference of every detector.
-        data: known and strange cases, see ``evaluation_cases``.
-        transform: loads, prepares and damages a case.
-        bottleneck: layer whose features are pooled.
-        device: where the network runs.
-        output_dir: folder of ``comparison.csv``, ``comparison.json`` and ``comparison.png``.
+        preflight: Check that loads the weights.
+        network: Network that segments every case.
+        inferer: Inferer that computes signatures. Its layers are those of the ``all layers`` variants, the last one
+            that of the paper.
+        train_data: Training cases, the reference of every detector.
+        data: In- and out-of-distribution cases, see ``evaluation_cases``.
+        transform: Transform that loads, prepares and damages a case.
+        bottleneck_layer: Name of the layer whose features are pooled.
+        device: Device that the network runs on.
+        output_dir: Folder of ``comparison.csv``, ``comparison.json`` and ``comparison.png``.
     """
 
     def __init__(
@@ -88,19 +90,19 @@ class DetectorComparison:
         train_data: Sequence[dict[str, Any]],
         data: Sequence[dict[str, Any]],
         transform: Any,
-        bottleneck: str,
+        bottleneck_layer: str,
         device: torch.device,
         output_dir: str,
     ) -> None:
         self.preflight, self.network, self.inferer = preflight, network, inferer
         self.train_data, self.data, self.transform = train_data, data, transform
-        self.bottleneck, self.device, self.output_dir = bottleneck, device, Path(output_dir)
+        self.bottleneck_layer, self.device, self.output_dir = bottleneck_layer, device, Path(output_dir)
 
     def run(self) -> dict[str, Any]:
         """Returns detector -> group -> AUC, with false alarms and rank correlation.
 
         Raises:
-            CasesFailedError: when a case cannot be read; a comparison needs them all.
+            CasesFailedError: When a case cannot be read; a comparison needs them all.
         """
         self.preflight.load()
         self.network.to(self.device).eval()
@@ -125,7 +127,7 @@ class DetectorComparison:
     def _describe(self, case: dict[str, Any]) -> dict[str, Any]:
         """Everything that any detector needs of one case."""
         image, pooled = case["image"].to(self.device), []
-        hook = self.network.get_submodule(self.bottleneck).register_forward_hook(
+        hook = self.network.get_submodule(self.bottleneck_layer).register_forward_hook(
             lambda _module, _inputs, output: pooled.append(output.flatten(2).mean(dim=2))
         )
         with hook:
@@ -134,10 +136,10 @@ class DetectorComparison:
         if "label" in case:
             predicted, truth = logits.sigmoid().cpu() > 0.5, torch.as_tensor(case["label"]) > 0
             dice = float(compute_dice(predicted, truth, ignore_empty=True).mean())
-        last = self.inferer.layers[-1:]
+        last = self.inferer.feature_layers[-1:]
         return {
             "group": case["group"][0] if case.get("group") else "",
-            "known": bool(case["in_distribution"][0]) if "in_distribution" in case else True,
+            "inside": bool(case["in_distribution"][0]) if "in_distribution" in case else True,
             "dsc": dice,
             "entropy": foreground_entropy(logits),
             "histogram": intensity_histogram(image),
@@ -173,23 +175,26 @@ class DetectorComparison:
 
     @staticmethod
     def _tabulate(scores: Mapping[str, tuple[Array, float]], described: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        """AUC of every detector against every strange group, its worst and mean, false alarms and rank correlation."""
-        known = np.array([case["known"] for case in described])
+        """AUC of every detector against every OOD group, its worst and mean, false alarms and rank correlation."""
+        inside = np.array([case["inside"] for case in described])
         groups = np.array([case["group"] for case in described])
         dice = np.array([case["dsc"] for case in described])
-        strange = list(dict.fromkeys(groups[~known].tolist()))
-        report: dict[str, Any] = {"dice": {"in_distribution": _mean(dice[known])}, "detectors": {}}
-        report["dice"] |= {group: _mean(dice[(groups == group) & ~known]) for group in strange}
+        outside = list(dict.fromkeys(groups[~inside].tolist()))
+        report: dict[str, Any] = {
+            "dice": {"in_distribution": summarize(dice[inside].tolist())["mean"]},
+            "detectors": {},
+        }
+        report["dice"] |= {group: summarize(dice[(groups == group) & ~inside].tolist())["mean"] for group in outside}
         for name, (values, threshold) in scores.items():
             aucs = {
-                group: detection_metrics(values[known], values[(groups == group) & ~known], threshold)["auc"]
-                for group in strange
+                group: detection_metrics(values[inside], values[(groups == group) & ~inside], threshold)["auc"]
+                for group in outside
             }
             report["detectors"][name] = {
                 "auc": aucs,
                 "worst": min(aucs.values(), default=None),
                 "mean": float(np.mean(list(aucs.values()))) if aucs else None,
-                "false_alarms": float((values[known] > threshold).mean()),
+                "false_alarms": float((values[inside] > threshold).mean()),
                 "rank_correlation_dsc": spearman(values, dice)["rho"],
             }
         return report
@@ -208,9 +213,3 @@ class DetectorComparison:
         draw_table(header, lines, self.output_dir / "comparison.png")
         for line in [header, *lines]:
             logger.info("%s", " | ".join(f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in line))
-
-
-def _mean(values: Array) -> float | None:
-    """Mean of the values that exist."""
-    finite = values[~np.isnan(values)]
-    return float(finite.mean()) if finite.size else None

@@ -1,7 +1,7 @@
-"""Pictures of results, PNG by matplotlib."""
+"""Draws pictures of results, PNG by matplotlib."""
 
 from .comparisons import draw_bars, draw_scatter, draw_table
-from .curves import draw_curves, draw_history, draw_learning_curves, draw_sweep
+from .curves import draw_curves, draw_history, draw_learning_curves
 from .judgments import draw_reliability, draw_roc, draw_scores, draw_signatures
 from .slices import draw_gallery, draw_maps, draw_overlays, draw_side_by_side
 
@@ -19,6 +19,5 @@ __all__ = [
     "draw_scores",
     "draw_side_by_side",
     "draw_signatures",
-    "draw_sweep",
     "draw_table",
 ]

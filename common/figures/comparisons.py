@@ -1,4 +1,4 @@
-"""Figures of several methods, classes or cases beside one another."""
+"""Draws several methods, classes or cases beside one another."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ def draw_bars(
     """Draws a group of bars for each label, one bar for each name.
 
     Args:
-        labels: below the groups.
-        bars: name -> heights between 0 and 1, one for each label; NaN draws nothing.
-        path: of the PNG.
-        xlabel: below the axis.
-        ylabel: beside the axis.
+        labels: Names of the groups, written below them.
+        bars: Heights in [0, 1] by the name of the bar, one for each label; NaN draws nothing.
+        path: Path of the PNG file that is written.
+        xlabel: Text below the horizontal axis.
+        ylabel: Text beside the vertical axis.
     """
     width, places = 0.8 / len(bars), np.arange(len(labels))
     with open_sheet(path, size=(max(5.6, 1.1 * len(labels)), 4.0)) as axes:
@@ -40,9 +40,9 @@ def draw_scatter(panels: Mapping[str, NDArray[np.float64]], labels: Sequence[str
     """Draws points in the plane, a panel for each set of them, colored by their labels.
 
     Args:
-        panels: title -> points ``(N, 2)``.
-        labels: of every point, the same in all panels.
-        path: of the PNG.
+        panels: Points ``(N, 2)`` by the title of the panel.
+        labels: Names of the classes of the N points, the same in all panels.
+        path: Path of the PNG file that is written.
     """
     with open_sheet(path, columns=len(panels)) as axes:
         for axis, (title, points) in zip(axes[0], panels.items(), strict=True):
@@ -58,9 +58,10 @@ def draw_table(header: Sequence[str], lines: Sequence[Sequence[Any]], path: str 
     """Draws a table of figures between 0 and 1, colored by value.
 
     Args:
-        header: names of the columns; the first names the lines.
-        lines: name of the line, then its figures; other cells stay as they are.
-        path: of the PNG.
+        header: Names of the columns; the first names the lines.
+        lines: Lines of the table: first the name of the line, then its figures in [0, 1]. Only cells that are ``float``
+            are drawn.
+        path: Path of the PNG file that is written.
     """
     numbers = [[cell if isinstance(cell, float) else np.nan for cell in line[1:]] for line in lines]
     with open_sheet(path, size=(4 + 0.6 * len(header), 1.8 + 0.3 * len(lines))) as axes:

@@ -1,11 +1,9 @@
-"""Values over epochs, numbers of patients and other quantities."""
+"""Draws values over epochs, numbers of patients and other quantities."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-
-import numpy as np
 
 from ..runtime.sparing import spared_picture
 from .sheet import open_sheet
@@ -29,10 +27,10 @@ def draw_curves(
     """Draws a panel of named curves for each group.
 
     Args:
-        groups: title -> name of a curve -> its points.
-        path: of the PNG.
-        xlabel: below every panel.
-        ylabel: beside every panel.
+        groups: Curves by the title of their panel: points ``(x, y)`` by the name of the curve.
+        path: Path of the PNG file that is written.
+        xlabel: Text below the horizontal axis of every panel.
+        ylabel: Text beside the vertical axis of every panel.
     """
     with open_sheet(path, columns=len(groups)) as axes:
         for axis, (title, curves) in zip(axes[0], groups.items(), strict=True):
@@ -44,49 +42,16 @@ def draw_curves(
 
 
 @spared_picture
-def draw_sweep(
-    panels: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]],
-    path: str | Path,
-    *,
-    xlabel: str,
-    ylabel: str,
-    mark: float,
-    joined: bool,
-) -> None:
-    """Draws values over a quantity: every single run as a dot, and the mean of each group of them.
-
-    Args:
-        panels: name of a measure -> name of a group -> places and values of its runs.
-        path: of the PNG.
-        xlabel: below the axes.
-        ylabel: beside the axes.
-        mark: place of a dashed line.
-        joined: whether the groups differ in nothing but their place, so that a line may join their means.
-    """
-    with open_sheet(path, columns=len(panels)) as axes:
-        for axis, (name, groups) in zip(axes[0], panels.items(), strict=True):
-            means = {group: np.mean(pairs, axis=0) for group, pairs in groups.items()}
-            for color, (group, pairs) in enumerate(groups.items()):
-                axis.plot(*zip(*pairs, strict=True), ".", color=f"C{color}", alpha=0.5)
-                axis.plot(*means[group], "o", color=f"C{color}", label=group)
-            if joined:
-                axis.plot(*zip(*sorted(map(tuple, means.values())), strict=True), color="gray", zorder=0)
-            axis.axvline(mark, color="black", linestyle="--", linewidth=0.8)
-            axis.set(xlabel=xlabel, ylabel=ylabel, title=name)
-            axis.grid(alpha=0.3)
-        axes[0, -1].legend(fontsize="x-small")
-
-
-@spared_picture
 def draw_learning_curves(
     panels: Mapping[str, Mapping[str, Sequence[tuple[float, float, float]]]], path: str | Path, *, xlabel: str
 ) -> None:
     """Draws a panel of named curves for each measure over a number on a logarithmic axis, on which 0 has its place.
 
     Args:
-        panels: measure -> name of a curve -> places, means and standard deviations.
-        path: of the PNG.
-        xlabel: below every panel.
+        panels: Curves by the measure of their panel, which is in [0, 1]. The name of a curve leads to its points:
+            place, 0 or more, mean and standard deviation.
+        path: Path of the PNG file that is written.
+        xlabel: Text below the horizontal axis of every panel.
     """
     with open_sheet(path, columns=len(panels)) as axes:
         for axis, (title, curves) in zip(axes[0], panels.items(), strict=True):
@@ -97,6 +62,7 @@ def draw_learning_curves(
             axis.set_xscale("symlog", linthresh=1, linscale=0.5)
             axis.set_xticks(places, [f"{place:g}" for place in places])
             axis.minorticks_off()
-            axis.set(title=title, xlabel=xlabel, ylim=(0, 1))
+            highest = max(mean + spread for points in curves.values() for _, mean, spread in points)
+            axis.set(title=title, xlabel=xlabel, ylim=(0, 1 if highest <= 1 else None))
             axis.grid(alpha=0.3)
             axis.legend(fontsize="small")

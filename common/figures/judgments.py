@@ -1,4 +1,4 @@
-"""How known scans are told from strange ones, and how far probabilities can be trusted."""
+"""Draws how in- and out-of-distribution scans are told apart, and how far probabilities can be trusted."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def draw_signatures(groups: Mapping[str, NDArray[np.float64]], path: str | Path)
     """Draws the spectral signatures of every group: mean and range.
 
     Args:
-        groups: name -> signatures ``(K, D)``.
-        path: of the PNG.
+        groups: Signatures ``(K, D)`` of K scans each, by the name of the group.
+        path: Path of the PNG file that is written.
     """
     with open_sheet(path) as axes:
         for name, rows in groups.items():
@@ -35,9 +35,9 @@ def draw_scores(groups: Mapping[str, Sequence[float]], threshold: float, path: s
     """Draws a histogram of OODM for every group, with the threshold; higher means more abnormal.
 
     Args:
-        groups: name -> scores.
-        threshold: drawn as a vertical line.
-        path: of the PNG.
+        groups: OODM of scans, 0 or more, by the name of the group.
+        threshold: OODM above which a scan is called out-of-distribution, drawn as a vertical line.
+        path: Path of the PNG file that is written.
     """
     values = np.concatenate([np.asarray(scores, dtype=float) for scores in groups.values()])
     # Cases of the bank itself have an OODM of zero, which a logarithmic axis cannot show but in its first bin.
@@ -56,8 +56,9 @@ def draw_roc(curves: Mapping[str, tuple[Sequence[float], Sequence[float], float]
     """Draws receiver operating characteristic curves.
 
     Args:
-        curves: name -> false positive rates, true positive rates, AUC; positive means out-of-distribution.
-        path: of the PNG.
+        curves: False positive rates, true positive rates and AUC, all in [0, 1], by the name of the curve. Positive
+            means out-of-distribution.
+        path: Path of the PNG file that is written.
     """
     with open_sheet(path) as axes:
         for name, (false_positive, true_positive, auc) in curves.items():
@@ -72,8 +73,8 @@ def draw_reliability(bins: NDArray[np.float64], path: str | Path) -> None:
     """Draws the reliability diagram of predicted foreground probabilities.
 
     Args:
-        bins: ``(3, K)`` from ``calibration_bins``: voxels, sum of probabilities, foreground voxels.
-        path: of the PNG.
+        bins: Sums ``(3, K)`` from ``calibration_bins``: voxels, sum of probabilities, foreground voxels.
+        path: Path of the PNG file that is written.
     """
     number, probability, foreground = bins
     used = number > 0

@@ -1,4 +1,4 @@
-"""The sheet that every picture is drawn on."""
+"""Opens the sheet that every picture is drawn on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Slices of scans, with what was found in them."""
+"""Draws slices of scans, with what was found in them."""
 
 from __future__ import annotations
 
@@ -23,12 +23,16 @@ def draw_gallery(
     """Draws slices with the outline of their segmentation and a line of text above each.
 
     Args:
-        pictures: slice ``(H, W)``, or ``(H, W, 3)`` in colors; segmentation ``(H, W)``; text.
-        path: of the PNG.
-        columns: pictures side by side.
+        pictures: Pictures of three parts each: slice ``(H, W)``, or ``(H, W, 3)`` in colors; segmentation ``(H, W)``,
+            above 0 in the foreground; text.
+        path: Path of the PNG file that is written.
+        columns: Number of pictures side by side, at least 1; 4 by default.
     """
     rows = -(-len(pictures) // columns)
-    with open_sheet(path, columns=columns, rows=rows, size=(3.2 * columns, 3.4 * rows)) as axes:
+    tallest = max(image.shape[1] / image.shape[0] for image, _, _ in pictures)
+    with open_sheet(
+        path, columns=columns, rows=rows, size=(3.2 * columns, (2.8 * min(tallest, 1.0) + 0.7) * rows)
+    ) as axes:
         for axis in axes.flat:
             axis.set_axis_off()
         for axis, (image, segmentation, text) in zip(axes.flat, pictures, strict=False):
@@ -58,10 +62,10 @@ def draw_side_by_side(
     """Draws, for every case, its image and maps of classes beside it.
 
     Args:
-        rows: name, slice ``(H, W)`` or ``(H, W, 3)``, and maps of class indices ``(H, W)``.
-        titles: above the maps.
-        classes: number of the foreground classes, so that each has one color everywhere.
-        path: of the PNG.
+        rows: Cases of three parts each: name, slice ``(H, W)`` or ``(H, W, 3)``, and maps of class indices ``(H, W)``.
+        titles: Titles above the maps, one for each.
+        classes: Number of the foreground classes, so that each has one color everywhere.
+        path: Path of the PNG file that is written.
     """
     columns = len(titles) + 1
     with open_sheet(path, columns=columns, rows=len(rows), size=(2.6 * columns, 2.7 * len(rows))) as axes:
@@ -85,9 +89,10 @@ def draw_overlays(
     """Draws, for every case, its image, and the true and the predicted classes over it, in the colors of a legend.
 
     Args:
-        rows: name, slice ``(H, W)`` or ``(H, W, 3)``, true and predicted class indices ``(H, W)``.
-        classes: names of the foreground classes.
-        path: of the PNG.
+        rows: Cases of four parts each: name, slice ``(H, W)`` or ``(H, W, 3)``, true and predicted class indices
+            ``(H, W)``.
+        classes: Names of the foreground classes, from class 1 on.
+        path: Path of the PNG file that is written.
     """
     with open_sheet(path, columns=3, rows=len(rows), size=(8.4, 2.4 * len(rows) + 0.4)) as axes:
         for axis in axes.flat:
@@ -112,9 +117,9 @@ def draw_maps(
     """Draws, for every case, its image with the outline of the truth, its reconstruction, and a map of scores.
 
     Args:
-        rows: name, slice ``(H, W)`` or ``(H, W, 3)``, truth ``(H, W)``, reconstruction, and scores ``(H, W)``, whose
-            colors are the same in all rows.
-        path: of the PNG.
+        rows: Cases of five parts each: name, slice ``(H, W)`` or ``(H, W, 3)``, truth ``(H, W)``, reconstruction like
+            the slice, and scores ``(H, W)``. The colors of the scores are the same in all rows.
+        path: Path of the PNG file that is written.
     """
     highest = max(float(np.percentile(row[4], 99.9)) for row in rows) or 1.0
     with open_sheet(path, columns=3, rows=len(rows), size=(7.8, 2.7 * len(rows))) as axes:
@@ -136,8 +141,8 @@ def telling_slice(image: Tensor, segmentation: Tensor) -> tuple[NDArray[np.float
     """Returns the slice along the last axis that holds most foreground, the middle one without any.
 
     Args:
-        image: ``(C, H, W[, D])``; the first channel is shown, or all three of a color picture.
-        segmentation: ``(1, H, W[, D])`` class indices; a picture's also without the first axis.
+        image: Image ``(C, H, W[, D])``; the first channel is shown, or all three of a color picture.
+        segmentation: Class indices ``(1, H, W[, D])``, above 0 in the foreground; also without the first axis.
 
     Returns:
         Slice of the image, ``(H, W)`` or ``(H, W, 3)``, and of the segmentation, ``(H, W)``.

@@ -1,12 +1,15 @@
-"""Handlers of the training and evaluation engines."""
+"""Handles the events of training and evaluation engines."""
 
 from .attach import Attach
 from .board import EpochBoardHandler, MovableWriter
 from .buffers import BroadcastBuffers
 from .checkpoint import BestWeights, TrainingCheckpoint
+from .gallery import EvaluationGallery
 from .history import TrainingHistory
-from .log import EpochStatsHandler
-from .recorder import CaseRecorder, OODReport
+from .log import EpochStatsHandler, RunLog
+from .progress import TrainingProgress
+from .recorder import CaseRecorder
+from .report import OODReport
 from .reproducibility import EpochSeeder
 from .schedule import PlateauSchedule
 from .terms import LossTerms
@@ -19,10 +22,13 @@ __all__ = [
     "EpochBoardHandler",
     "EpochSeeder",
     "EpochStatsHandler",
+    "EvaluationGallery",
     "LossTerms",
     "MovableWriter",
     "OODReport",
     "PlateauSchedule",
+    "RunLog",
     "TrainingCheckpoint",
     "TrainingHistory",
+    "TrainingProgress",
 ]

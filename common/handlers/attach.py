@@ -1,4 +1,4 @@
-"""A place in a list of handlers for one that other components refer to by name."""
+"""Gives a handler that other components refer to by name its place in a list of handlers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Attach:
     MONAI Label reads ``train#handlers`` and needs every entry to be an object of its own, not a reference.
 
     Args:
-        handler: has ``attach``.
+        handler: Handler with a method ``attach``.
     """
 
     def __init__(self, handler: Any) -> None:

@@ -1,4 +1,4 @@
-"""TensorBoard events of a run, which goes on where they cannot be written."""
+"""Writes TensorBoard events of a run, which goes on where they cannot be written."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ class MovableWriter:
     What cannot be written is a warning; nothing more is written to that folder then.
 
     Args:
-        log_dir: Folder of the events.
+        output_dir: Folder of the events.
     """
 
-    def __init__(self, log_dir: str) -> None:
-        self.log_dir = log_dir
+    def __init__(self, output_dir: str) -> None:
+        self.output_dir = output_dir
         self._writer: SummaryWriter | None = None
         self._failed = False
 
-    def move(self, log_dir: str | Path) -> None:
+    def move(self, output_dir: str | Path) -> None:
         """Writes to another folder from now on."""
         self.close()
-        self.log_dir, self._failed = str(log_dir), False
+        self.output_dir, self._failed = str(output_dir), False
 
     def add_scalar(self, *args: Any, **kwargs: Any) -> None:
         """Writes a number, see ``SummaryWriter``."""
@@ -50,9 +50,9 @@ class MovableWriter:
         if self._failed:
             return
         self._failed = True
-        with sparing(f"TensorBoard events in {self.log_dir}"):
+        with sparing(f"TensorBoard events in {self.output_dir}"):
             if self._writer is None:
-                self._writer = SummaryWriter(self.log_dir)
+                self._writer = SummaryWriter(self.output_dir)
             getattr(self._writer, method)(*args, **kwargs)
             self._failed = False
 
@@ -61,7 +61,7 @@ class EpochBoardHandler(TensorBoardStatsHandler):
     """MONAI's ``TensorBoardStatsHandler`` for the metrics of every epoch.
 
     Args:
-        board: Writes the events; several handlers may share one.
+        board: Writer of the events; several handlers may share one.
     """
 
     def __init__(self, board: MovableWriter) -> None:

@@ -1,4 +1,4 @@
-"""One network on all processes, buffers included."""
+"""Keeps one network on all processes, buffers included."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class BroadcastBuffers:
     processes after every step; what is validated must be what the main process saves.
 
     Args:
-        network: whose buffers are sent, without a data-parallel wrapper.
-        event: name of ignite's event at which they are sent.
+        network: Network whose buffers are sent, without a data-parallel wrapper.
+        event: Name of ignite's event at which they are sent. Default ``STARTED``.
     """
 
     def __init__(self, network: nn.Module, *, event: str = "STARTED") -> None:

@@ -1,11 +1,14 @@
-"""What training leaves on disk: the best weights, and a checkpoint from which it goes on."""
+"""Writes what training leaves on disk: the best weights, and a checkpoint from which it goes on."""
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import warnings
 from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from ignite.engine import Engine, Events
@@ -14,6 +17,7 @@ from torch import nn
 from ..errors import ConfigError, WeightsError, one_line
 from ..runtime.distributed import is_main_process, unwrap, wait_for_all
 from ..runtime.interrupts import Interrupted
+from ..runtime.run_settings import config_settings, first_difference, object_settings, short_text
 from ..runtime.weights import read_checkpoint, save_atomically
 from ..spectral.digest import weights_digest
 from .epochs import ends_epoch
@@ -27,14 +31,17 @@ class BestWeights:
     MONAI's ``CheckpointSaver`` forgets the best value when a run is resumed; this one is part of the checkpoint.
 
     Args:
-        network: what is saved, without a data-parallel wrapper.
-        path: the file of the weights.
-        floor: what the metric must exceed; nothing with ``None``. A metric of 0 is no segmentation; it is also MONAI's
-            mean of no Dice at all.
+        network: Network that is saved, without a data-parallel wrapper.
+        save_dir: Folder of the file of the weights.
+        name: Name of the file. Default ``model.pt``.
+        floor: Value that the metric must exceed, 0 by default; none with ``None``. A metric of 0 is no segmentation; it
+            is also MONAI's mean of no Dice at all.
     """
 
-    def __init__(self, network: nn.Module, path: str, floor: float | None = 0.0) -> None:
-        self.network, self.path = network, path
+    def __init__(
+        self, network: nn.Module, save_dir: str | Path, *, name: str = "model.pt", floor: float | None = 0.0
+    ) -> None:
+        self.network, self.path = network, str(Path(save_dir, name))
         self.best, self.digest = -math.inf if floor is None else floor, ""
 
     def attach(self, engine: Engine) -> None:
@@ -59,7 +66,7 @@ class BestWeights:
         """Makes sure that the file holds the best weights of this run, before anything is fitted to them.
 
         Raises:
-            WeightsError: when no validation gave a number, or the file holds other weights.
+            WeightsError: When no validation gave a number, or the file holds other weights.
         """
         wait_for_all()
         if not self.digest:
@@ -86,17 +93,20 @@ class TrainingCheckpoint:
     well. A run that goes on from the first of the two begins with what follows, so that nothing is lost or different.
 
     Args:
-        path: the file of the checkpoint.
-        members: name -> object with ``state_dict`` and ``load_state_dict``: network, optimizer, handlers.
-        resume: whether to go on from ``path``.
-        interval: epochs between checkpoints.
-        inputs: digest of what decides over the run beside its length; a checkpoint of other inputs is not gone on from.
-        strict: whether such a checkpoint is an error; otherwise training starts anew.
+        path: File of the checkpoint.
+        members: Objects with ``state_dict`` and ``load_state_dict`` by their names: network, optimizer, handlers.
+        resume: Whether to go on from ``path``. Default false.
+        interval: Epochs between checkpoints, at least 1. Default 1.
+        config: What the config parser has made of every id so far, as the expression ``$__local_refs`` gives it. The
+            settings that decide over the training are derived from it, see :mod:`~..runtime.run_settings`. Default
+            none.
+        inputs: Digest of what the training starts from, of stages before it; with other inputs it starts anew. Default
+            empty.
 
     Raises:
-        MissingDataError: at the start, when it shall resume and there is no checkpoint.
-        ConfigError: at the start, when it shall resume and the checkpoint is of other inputs.
-        WeightsError: at the start, when it shall resume and the checkpoint does not fit.
+        MissingDataError: When the start finds no checkpoint to resume from.
+        ConfigError: When the start resumes from a checkpoint of another run: other settings or cases.
+        WeightsError: When the start resumes from a checkpoint that does not fit.
     """
 
     def __init__(
@@ -106,15 +116,19 @@ class TrainingCheckpoint:
         *,
         resume: bool = False,
         interval: int = 1,
+        config: Mapping[str, Any] | None = None,
         inputs: str = "",
-        strict: bool = False,
     ) -> None:
         self.path, self.members, self.resume, self.interval = path, dict(members), resume, interval
-        self.inputs, self.strict = inputs, strict
+        self.config: Mapping[str, Any] = {} if config is None else config
+        self.inputs = inputs
+        self._objects: dict[str, Any] = {}
         self._written = False
 
     def attach(self, engine: Engine) -> None:
         """Attaches to a training engine, after the handlers that change members at the end of an iteration."""
+        # Before anything is used: transforms and schedules keep what they did last.
+        self._objects = object_settings(self.config)
         engine.add_event_handler(Events.STARTED, self.load)
         engine.add_event_handler(Events.ITERATION_COMPLETED(event_filter=ends_epoch), self.write_trained)
         engine.add_event_handler(Events.EPOCH_COMPLETED(every=self.interval), self)
@@ -134,7 +148,7 @@ class TrainingCheckpoint:
         states = self.states()
         if is_main_process():
             progress: dict[str, Any] = {"epoch": engine.state.epoch, "iteration": engine.state.iteration, **more}
-            progress |= {"inputs": self.inputs} if self.inputs else {}
+            progress |= {"inputs": self.inputs, "settings": self.settings}
             save_atomically(states | {"progress": progress}, self.path)
         self._written = True
 
@@ -147,6 +161,31 @@ class TrainingCheckpoint:
                 else f"in epoch {engine.state.epoch}, before the first checkpoint; start the training again"
             )
         raise error
+
+    @cached_property
+    def settings(self) -> str:
+        """What decides over the training, as the text of JSON."""
+        return json.dumps(config_settings(self.config) | self._objects)
+
+    def check(self) -> dict[str, Any]:
+        """Returns the content of the checkpoint, of which it makes sure that it is of a run like this one.
+
+        Raises:
+            MissingDataError: When there is no checkpoint.
+            ConfigError: When a setting differs, naming the first one with both values.
+        """
+        content = read_checkpoint(self.path)
+        recorded = content.get("progress", {}).get("settings")
+        if recorded is None:
+            raise ConfigError(f"{self.path} does not tell its settings (an older version wrote it); leave resume out")
+        found = first_difference(json.loads(recorded), json.loads(self.settings))
+        if found:
+            name, before, now = found
+            raise ConfigError(
+                f"{name} is {short_text(now)}, but {self.path} was trained with {short_text(before)}; resume with "
+                "the options it was trained with, or leave resume out"
+            )
+        return content
 
     def states(self) -> dict[str, Any]:
         """Returns the state of every member."""
@@ -161,14 +200,12 @@ class TrainingCheckpoint:
         """Restores every member and the engine's progress, where the run shall go on from a checkpoint."""
         if not self.resume:
             return
-        states = read_checkpoint(self.path)
-        progress = states.get("progress", {})
-        if progress.get("inputs", "") != self.inputs:
-            if self.strict:
-                raise ConfigError(
-                    f"{self.path} is of another run (other cases or settings); repeat its options, or leave resume out"
-                )
-            logger.warning("%s is of other inputs than this run's: training starts anew", self.path)
+        states = self.check()
+        progress = states["progress"]
+        if progress["inputs"] != self.inputs:
+            logger.warning(
+                "%s was written for other inputs than this run's: training starts from the beginning", self.path
+            )
             return
         try:
             self.restore(states)

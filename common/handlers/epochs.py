@@ -1,4 +1,4 @@
-"""What an epoch's training comes to, known before anything else follows the epoch."""
+"""Sums up an epoch's training before anything else follows the epoch."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def attach_mean(engine: Engine, name: str, value: Callable[[Any], Any], device: 
     Args:
         engine: The training engine.
         name: Name of the metric.
-        value: Takes the output of an iteration and gives the value.
-        device: Where the values are summed, so that no iteration waits for it.
+        value: Function that takes the output of an iteration and returns the value.
+        device: Device on which the values are summed, so that no iteration waits for it.
     """
     iteration = Events.ITERATION_COMPLETED
     usage = MetricUsage(Events.EPOCH_STARTED, iteration(event_filter=ends_epoch), iteration)  # type: ignore[arg-type]

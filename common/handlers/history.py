@@ -1,4 +1,4 @@
-"""The course of a training run as numbers and as a picture."""
+"""Records the course of a training run as numbers and as a picture."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class TrainingHistory:
     """Records loss, learning rate and validation metric of every epoch; writes ``metrics.json`` and ``training.png``.
 
     Args:
-        output_dir: folder of both files.
-        evaluator: the validation engine, whose key metric is recorded when it ran in the epoch.
-        optimizer: whose learning rate is recorded.
+        output_dir: Folder of both files.
+        evaluator: Validation engine, whose key metric is recorded when it ran in the epoch.
+        optimizer: Optimizer whose learning rate is recorded, that of its first group of parameters.
     """
 
     def __init__(self, output_dir: str, evaluator: Engine, optimizer: Any) -> None:
@@ -51,7 +51,8 @@ class TrainingHistory:
             metrics |= {name: float(value) for name, value in self.evaluator.state.metrics.items()}
             self._validations = 0
         rate = float(self.optimizer.param_groups[0]["lr"])
-        self.epochs.append({"epoch": engine.state.epoch, "learning_rate": rate} | metrics)
+        counts = {"epoch": engine.state.epoch, "iteration": engine.state.iteration}
+        self.epochs.append(counts | {"learning_rate": rate} | metrics)
 
     def write(self, _engine: Engine) -> None:
         """Writes numbers and picture, on the main process only."""

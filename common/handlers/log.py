@@ -1,9 +1,12 @@
-"""The log of a run."""
+"""Logs a run, as lines and as TensorBoard events."""
 
 from __future__ import annotations
 
 from ignite.engine import Engine
 from monai.handlers import StatsHandler
+
+from ..runtime.distributed import is_main_process
+from .board import EpochBoardHandler, MovableWriter
 
 
 class EpochStatsHandler(StatsHandler):
@@ -18,3 +21,20 @@ class EpochStatsHandler(StatsHandler):
     def exception_raised(self, _engine: Engine, e: Exception) -> None:
         """Lets the error go on."""
         raise e
+
+
+class RunLog:
+    """Logs the metrics of every epoch, as lines and as TensorBoard events, on the main process alone.
+
+    Args:
+        output_dir: Folder of the events.
+    """
+
+    def __init__(self, output_dir: str) -> None:
+        self.board = MovableWriter(output_dir)
+
+    def attach(self, engine: Engine) -> None:
+        """Attaches to a training or validation engine, after the handlers whose metrics are logged."""
+        if is_main_process():
+            EpochStatsHandler().attach(engine)
+            EpochBoardHandler(self.board).attach(engine)

@@ -1,4 +1,4 @@
-"""Randomness that depends on the seed and the epoch alone."""
+"""Makes randomness depend on the seed and the epoch alone."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ class EpochSeeder:
     So a run resumed after epoch k draws in epoch k + 1 what an uninterrupted run draws there.
 
     Args:
-        seed: of the run.
-        sampler: has ``set_epoch``.
-        transform: the random transforms, with ``set_random_state``; workers of a data loader get theirs from torch.
-        generator: of what else is drawn in an iteration.
+        seed: Seed of the run, an integer.
+        transform: Random transforms, with a method ``set_random_state``; workers of a data loader get their seeds from
+            torch.
+        generator: Generator of what else is drawn in an iteration. Default none.
     """
 
-    def __init__(self, seed: int, sampler: Any, transform: Any, generator: torch.Generator | None = None) -> None:
-        self.seed, self.sampler, self.transform, self.generator = seed, sampler, transform, generator
+    def __init__(self, seed: int, transform: Any, generator: torch.Generator | None = None) -> None:
+        self.seed, self.transform, self.generator = seed, transform, generator
 
     def attach(self, engine: Engine) -> None:
-        """Attaches to a training engine."""
+        """Attaches to a training engine of MONAI, whose data loader, or the sampler of that, has ``set_epoch``."""
         engine.add_event_handler(Events.EPOCH_STARTED, self)
 
     def __call__(self, engine: Engine) -> None:
@@ -34,7 +34,9 @@ class EpochSeeder:
         epoch = engine.state.epoch
         # Ranks share the sampler's list but must not share augmentations.
         seed = (self.seed * 1_000_003 + epoch * 1_009 + process_rank()) % 2**31
-        self.sampler.set_epoch(epoch)
+        loader: Any = engine.data_loader  # type: ignore[attr-defined]
+        # Loaders that make batches of their own seed themselves.
+        (loader if hasattr(loader, "set_epoch") else loader.sampler).set_epoch(epoch)
         self.transform.set_random_state(seed=seed)
         torch.manual_seed(seed)
         if self.generator is not None:

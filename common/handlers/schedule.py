@@ -1,4 +1,4 @@
-"""The learning-rate schedule of the paper."""
+"""Schedules the learning rate as the paper does."""
 
 from __future__ import annotations
 
@@ -41,31 +41,37 @@ class PlateauSchedule:
     last evaluation, summed on the device, so that no iteration waits for it.
 
     Args:
-        optimizer: whose rate is changed.
-        interval: iterations between evaluations; 2000 in the paper.
-        factor: of the learning rate; 0.9 in the paper.
-        patience: evaluations in a row without a lower loss after which training stops; 2 in the paper, 0 never stops.
-        val_interval: epochs between validations; training stops after an epoch that is validated.
+        optimizer: Optimizer whose learning rate is changed.
+        schedule_interval: Iterations between evaluations, at least 1. Default 2000, as in the paper.
+        schedule_factor: Factor of the learning rate, below 1. Default 0.9, as in the paper.
+        schedule_patience: Number of evaluations in a row without a lower loss after which training stops; 0 never stops
+            it. Default 2, as in the paper.
+        val_interval: Epochs between validations, at least 1; training stops after an epoch that is validated. Default
+            1.
     """
 
     def __init__(
         self,
         optimizer: Optimizer,
         *,
-        interval: int = 2000,
-        factor: float = 0.9,
-        patience: int = 2,
+        schedule_interval: int = 2000,
+        schedule_factor: float = 0.9,
+        schedule_patience: int = 2,
         val_interval: int = 1,
     ) -> None:
-        self.scheduler = ReduceLROnPlateau(optimizer, factor=factor, patience=0, threshold=0.0)
-        self.interval, self.patience, self.val_interval = interval, patience, val_interval
+        self.scheduler = ReduceLROnPlateau(optimizer, factor=schedule_factor, patience=0, threshold=0.0)
+        self.schedule_interval, self.schedule_patience, self.val_interval = (
+            schedule_interval,
+            schedule_patience,
+            val_interval,
+        )
         self.total: torch.Tensor | None = None
         self._bad_evaluations = 0
 
     def attach(self, engine: Engine) -> None:
         """Attaches to a training engine."""
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.accumulate)
-        engine.add_event_handler(Events.ITERATION_COMPLETED(every=self.interval), self)
+        engine.add_event_handler(Events.ITERATION_COMPLETED(every=self.schedule_interval), self)
         engine.add_event_handler(Events.EPOCH_COMPLETED(every=self.val_interval), self.stop)
 
     def accumulate(self, engine: Engine) -> None:
@@ -74,22 +80,22 @@ class PlateauSchedule:
         self.total = loss.clone() if self.total is None else self.total + loss
 
     def __call__(self, engine: Engine) -> None:
-        """Evaluates the loss of the last ``interval`` iterations."""
+        """Evaluates the loss of the last ``schedule_interval`` iterations."""
         if self.total is None:
             return
-        mean = float(mean_over_processes(self.total)) / self.interval
+        mean = float(mean_over_processes(self.total)) / self.schedule_interval
         self.total = None
         lowest, bad = self.scheduler.best, self._bad_evaluations
         self._bad_evaluations = 0 if mean < lowest else bad + 1
         self.scheduler.step(mean)
         rate = self.scheduler.optimizer.param_groups[0]["lr"]
         logger.info("iteration %d: mean loss %.4f, learning rate %.3g", engine.state.iteration, mean, rate)
-        if self.patience and self._bad_evaluations >= self.patience:
+        if self.schedule_patience and self._bad_evaluations >= self.schedule_patience:
             logger.info("the loss has not fallen in %d evaluations: training stops", self._bad_evaluations)
 
     def stop(self, engine: Engine) -> None:
         """Stops at the end of an epoch that is validated and saved."""
-        if self.patience and self._bad_evaluations >= self.patience:
+        if self.schedule_patience and self._bad_evaluations >= self.schedule_patience:
             engine.terminate()
 
     def state_dict(self) -> dict[str, Any]:

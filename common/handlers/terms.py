@@ -1,4 +1,4 @@
-"""The terms of a loss over the epochs."""
+"""Records the terms of a loss over the epochs."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class LossTerms:
     Handlers attached later (TensorBoard, the history) find them.
 
     Args:
-        terms: names of the terms in the output of an iteration.
-        device: where they are summed, so that no iteration waits for it.
+        terms: Names of the terms in the output of an iteration.
+        device: Device on which they are summed, so that no iteration waits for it.
     """
 
     def __init__(self, terms: Sequence[str], device: str | torch.device) -> None:

@@ -1,4 +1,4 @@
-"""A MONAI Label app for bundles that judge scans: every bundle in its folder, and active learning by OODM.
+"""Serves bundles that judge scans as a MONAI Label app: every bundle in its folder, and active learning by OODM.
 
 Copy this folder anywhere, put unpacked bundles into its ``model`` folder and start the server, see ``README.md``.
 Nothing is ever downloaded. Only MONAI Label imports this module; it looks for a class whose direct base is
@@ -64,7 +64,7 @@ class JudgingTask(BundleInferTask):
         """Returns a digest of the files that decide over the verdict on an image.
 
         Args:
-            info: what the datastore says about the image; holds its ``path``.
+            info: Record of the image in the datastore; it holds its ``path``.
         """
         bundle = Path(self.bundle_path)
         # The manifest names the digests of the bundle's code.
@@ -82,7 +82,7 @@ class OODScoring(ScoringMethod):
     """Keeps the verdict of every model on every image in the datastore; a verdict that is fresh is not computed again.
 
     Args:
-        tasks: name of the model -> its inference.
+        tasks: Inference of every model, by its name.
     """
 
     def __init__(self, tasks: Mapping[str, JudgingTask]) -> None:
@@ -93,8 +93,8 @@ class OODScoring(ScoringMethod):
         """Returns, for every model, how many images were ``scored``, ``fresh`` already, or ``failed``.
 
         Args:
-            request: may name one ``model`` and a ``device``.
-            datastore: MONAI Label's.
+            request: Request of the client; it may name one ``model``, all by default, and a ``device``.
+            datastore: Datastore of MONAI Label.
         """
         chosen = [_known_model(request, self.tasks)] if request.get("model") else list(self.tasks)
         options = {"device": request["device"]} if request.get("device") else {}
@@ -138,7 +138,7 @@ class MostOODFirst(Strategy):
     """Proposes the unlabeled image that is most unlike the training data; images without a score come last.
 
     Args:
-        tasks: name of the model -> its inference.
+        tasks: Inference of every model, by its name.
     """
 
     def __init__(self, tasks: Mapping[str, JudgingTask]) -> None:
@@ -153,8 +153,8 @@ class MostOODFirst(Strategy):
         """Returns the image's ``id``, ``oodm`` and ``is_ood``, the ``model``, and the ``ranking`` of all; or ``None``.
 
         Args:
-            request: may name the ``model``; the first one otherwise.
-            datastore: MONAI Label's.
+            request: Request of the client; it may name the ``model``, by default the first one.
+            datastore: Datastore of MONAI Label.
         """
         model = _known_model(request, self.tasks)
         # Scores are written by another process.
@@ -170,12 +170,12 @@ class OODApp(MONAILabelApp):
     """Serves every bundle in ``<app>/model``, or those named by ``--conf models a,b``.
 
     Args:
-        app_dir: folder of the app.
-        studies: folder of images, or address of a DICOMweb server.
-        conf: settings of the command line.
+        app_dir: Folder of the app.
+        studies: Folder of images, or address of a DICOMweb server.
+        conf: Settings of the command line, by name.
 
     Raises:
-        MONAILabelException: when there is no bundle, or not the one named.
+        MONAILabelException: When there is no bundle, or not the one named.
     """
 
     def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:

@@ -1,4 +1,4 @@
-"""Which image to label next, told from the scores that MONAI Label's datastore keeps for every image.
+"""Tells which image to label next, from the scores that MONAI Label's datastore keeps for every image.
 
 Plain Python, so that it is tested without MONAI Label. ``main.py`` imports it as ``ranking``: MONAI Label puts the
 folder of an app, wherever it was copied, on Python's path.
@@ -24,8 +24,9 @@ def verdict_stamp(files: Iterable[str | Path], image: str | Path) -> str:
     """Returns a digest of what decides over the verdict on an image; whatever is missing counts as missing.
 
     Args:
-        files: of the bundle, by contents: one unpacked from an archive may bring the times of the one it replaces.
-        image: a file, or a folder of the files of one series, by names, sizes and times: scans are too large to be read
+        files: Files of the bundle, which count by content: one unpacked from an archive may bring the times of the one
+            it replaces.
+        image: File, or folder of the files of one series. Names, sizes and times count: scans are too large to be read
             for every proposal.
     """
     digest = hashlib.sha256()
@@ -41,9 +42,9 @@ def judge_settled(model: str, judge: Callable[[], Mapping[str, Any]], stamp: Cal
     """Returns the record of a verdict; it is no score if a file was replaced meanwhile, as training does.
 
     Args:
-        model: name of the model.
-        judge: returns the verdict.
-        stamp: returns that of the files as they are when it is called.
+        model: Name of the model.
+        judge: Function that returns the verdict.
+        stamp: Function that returns the stamp of the files as they are when it is called.
     """
     before = stamp()
     verdict = judge()
@@ -54,9 +55,9 @@ def score_record(model: str, verdict: Mapping[str, Any], stamp: str) -> dict[str
     """Returns what the datastore keeps with an image about one model's verdict.
 
     Args:
-        model: name of the model.
-        verdict: holds ``oodm``, ``threshold``, ``is_ood`` and ``reason``; what is missing counts as ``None``.
-        stamp: of the files that gave the verdict; empty when there was none, so that it is tried again.
+        model: Name of the model.
+        verdict: Verdict with ``oodm``, ``threshold``, ``is_ood`` and ``reason``; what is missing counts as ``None``.
+        stamp: Stamp of the files that gave the verdict; empty when there was none, so that it is tried again.
     """
     record = {f"{name}_{model}": verdict.get(name) for name in VERDICT}
     return record | {f"stamp_{model}": stamp}
@@ -71,9 +72,9 @@ def rank_images(infos: Mapping[str, Mapping[str, Any]], model: str, stamps: Mapp
     """Returns the images, the most out-of-distribution first; those without a fresh score last, by name.
 
     Args:
-        infos: name of the image -> what the datastore keeps with it.
-        model: name of the model whose scores count.
-        stamps: name of the image -> stamp of its and the model's files now; a score of other files is none.
+        infos: Record of every image in the datastore, by the image's name.
+        model: Name of the model whose scores count.
+        stamps: Stamp of every image's and the model's files now, by the image's name; a score of other files is none.
 
     Returns:
         One dictionary of ``id``, ``oodm`` (higher means more abnormal) and ``is_ood`` for each image.

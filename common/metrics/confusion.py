@@ -1,4 +1,4 @@
-"""Which class is taken for which: confusion matrices of a softmax segmentation and the measures that follow from them.
+"""Counts which class is taken for which, and measures what follows from such confusion matrices.
 
 A matrix ``(C, C)`` holds numbers of pixels, the true class along the first axis, the predicted one along the second;
 class 0 is the background. Matrices of several images may be added.
@@ -17,6 +17,8 @@ from monai.transforms import MapTransform
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..errors import LabelError
+
 Matrix = NDArray[np.int64]
 
 
@@ -24,12 +26,27 @@ def confusion_matrix(predicted: Tensor, truth: Tensor, num_classes: int) -> Matr
     """Returns the confusion matrix of an image.
 
     Args:
-        predicted: class indices, any shape.
-        truth: class indices of the same shape.
-        num_classes: C, background included.
+        predicted: Predicted class indices of any shape, from 0 to ``C - 1``.
+        truth: True class indices of as many pixels, from 0 to ``C - 1``.
+        num_classes: Number of classes C, background included.
+
+    Raises:
+        LabelError: When the numbers of pixels differ, or an index is not from 0 to C - 1.
     """
-    pairs = truth.flatten().long() * num_classes + predicted.flatten().long()
-    counts = torch.bincount(pairs, minlength=num_classes**2)
+    indices = {"predicted": predicted.flatten().long(), "truth": truth.flatten().long()}
+    if predicted.numel() != truth.numel():
+        raise LabelError(
+            f"predicted is of shape {tuple(predicted.shape)}, truth of {tuple(truth.shape)}; give the same"
+        )
+    for name, values in indices.items():
+        # Beyond the range, a pixel would be counted for another pair of classes.
+        low, high = (int(value) for value in values.aminmax()) if len(values) else (0, 0)
+        if low < 0 or high >= num_classes:
+            raise LabelError(
+                f"{name} holds class {low if low < 0 else high}; accepted are 0 to {num_classes - 1}, for num_classes "
+                f"{num_classes}"
+            )
+    counts = torch.bincount(indices["truth"] * num_classes + indices["predicted"], minlength=num_classes**2)
     return np.asarray(counts.cpu(), dtype=np.int64).reshape(num_classes, num_classes)
 
 
@@ -66,12 +83,12 @@ def pooled_dice(matrix: Matrix) -> float:
 
 
 def class_ious(matrix: Matrix) -> list[float]:
-    """Returns the IoU of every foreground class; NaN for a class that the truth has not."""
+    """Returns the IoU of every foreground class; NaN for a class that the truth does not have."""
     return _per_class(matrix, lambda right, rows, columns: right / (rows + columns - right))
 
 
 def class_dices(matrix: Matrix) -> list[float]:
-    """Returns the Dice of every foreground class; NaN for a class that the truth has not."""
+    """Returns the Dice of every foreground class; NaN for a class that the truth does not have."""
     return _per_class(matrix, lambda right, rows, columns: 2 * right / (rows + columns))
 
 
@@ -91,8 +108,8 @@ def describe_matrices(matrices: Sequence[Matrix], names: Sequence[str] | None = 
     """Returns the measures of Gao and Xu over a test set, beside those of a constant all-background prediction.
 
     Args:
-        matrices: of every image, at least one.
-        names: of the foreground classes; their numbers by default.
+        matrices: Confusion matrices ``(C, C)`` of every image, at least one.
+        names: Names of the foreground classes; their numbers by default.
 
     Returns:
         ``iou_pooled`` and ``dsc_pooled``, means over images; ``miou_foreground`` and ``dsc_foreground``, means over the
@@ -135,9 +152,9 @@ class ConfusionMatrixd(MapTransform):
     """Adds ``confusion``, the matrix of a labeled case.
 
     Args:
-        keys: key of the probabilities or logits, ``(C, H, W[, D])``, background first.
-        label_key: key of the ground truth: a channel for each foreground class, as ``ClassChannelsd`` gives it; a case
-            without one passes.
+        keys: Key of the probabilities or logits, ``(C, H, W[, D])``, background first.
+        label_key: Key of the ground truth, ``label`` by default: a channel for each foreground class, as
+            ``ClassChannelsd`` gives it. A case without one passes.
     """
 
     def __init__(self, keys: KeysCollection, label_key: str = "label") -> None:

@@ -26,7 +26,7 @@ def detection_metrics(in_distribution: ArrayLike, out_of_distribution: ArrayLike
         ``auc``, ``accuracy``, ``sensitivity``, ``specificity``, ``fpr_at_95_tpr``, all in [0, 1].
 
     Raises:
-        ConfigError: when one of the two lists is empty or holds a score that is not finite.
+        ConfigError: When one of the two lists is empty or holds a score that is not finite.
 
     Example:
         >>> detection_metrics([0.1, 0.2, 0.6], [0.5, 0.9], 0.4)["sensitivity"]
@@ -54,12 +54,13 @@ def detection_report(
     """Returns :func:`detection_metrics` for every out-of-distribution folder, pooled, and for the worst folder by AUC.
 
     Args:
-        in_distribution: Scores of in-distribution scans.
-        out_of_distribution: Folder -> scores of its scans.
+        in_distribution: Scores of in-distribution scans, at least one, all finite; higher means more abnormal.
+        out_of_distribution: Scores of out-of-distribution scans, at least one, all finite, by the name of their folder.
         threshold: Score above which a scan is called out-of-distribution.
 
     Returns:
-        folder -> metrics, ``pooled`` -> metrics, ``worst`` -> metrics and ``folder``; empty without any such folder.
+        Metrics by the name of the folder; those of all scans as ``pooled``; those of the worst folder, with its name as
+        ``folder``, as ``worst``. Empty without any such folder.
     """
     report: dict[str, dict[str, float | str]] = {
         folder: dict(detection_metrics(in_distribution, scores, threshold))

@@ -26,8 +26,8 @@ def measure_segmentation(
 ) -> tuple[dict[str, float], Tensor]:
     """Returns the metrics of one structure in one case.
 
-    Karimi and Gholipour 2023: DSC, HD95 and ASSD of the thresholded prediction, ECE and MCE of the probabilities in the
-    band around the ground truth's surface.
+    Karimi and Gholipour 2023: DSC, HD95 and ASSD are those of the thresholded prediction. ECE and MCE are those of the
+    probabilities in the band around the ground truth's surface.
 
     Args:
         y_pred: Predicted probability of the structure, ``(H, W[, D])`` in [0, 1].
@@ -44,7 +44,7 @@ def measure_segmentation(
         (no ground truth; no prediction, for the distances). Then the calibration bins ``(3, num_bins)``.
 
     Raises:
-        ConfigError: when shapes differ or a probability lies outside [0, 1].
+        ConfigError: When shapes differ or a probability lies outside [0, 1].
     """
     predicted = (y_pred > threshold if segmentation is None else segmentation > 0)[None, None]
     truth = (y > 0)[None, None]

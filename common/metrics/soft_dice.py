@@ -23,7 +23,7 @@ def soft_dice_sums(y_pred: Tensor, y: Tensor) -> Tensor:
         ``(B, C - 1, 3)``: for every image and foreground class the sums of ``p * y``, ``p`` and ``y``.
 
     Raises:
-        ConfigError: when the shapes do not fit.
+        ConfigError: When the shapes do not fit.
     """
     if y.shape != (len(y_pred), 1, *y_pred.shape[2:]):
         raise ConfigError(

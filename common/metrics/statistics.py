@@ -35,8 +35,8 @@ def signed_rank(first: ArrayLike, second: ArrayLike) -> dict[str, float | int | 
     """Returns Wilcoxon's signed-rank test of paired values, two-sided.
 
     Args:
-        first: of every case; NaN where a case has none.
-        second: of the same cases.
+        first: One value for each case; NaN where there is none.
+        second: Values of the same cases, in the same order.
 
     Returns:
         ``n``, the pairs without NaN; ``first`` and ``second``, their means; ``difference`` of the means; and ``p``, 1
@@ -51,3 +51,68 @@ def signed_rank(first: ArrayLike, second: ArrayLike) -> dict[str, float | int | 
     means = pairs.mean(axis=1)
     figures = {"first": float(means[0]), "second": float(means[1]), "difference": float(changes.mean()), "p": p}
     return {"n": pairs.shape[1]} | figures
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Returns p values corrected for the number of tests, so that all false positives together stay below the level.
+
+    Holm, *A simple sequentially rejective multiple test procedure*, Scandinavian Journal of Statistics 1979.
+
+    Args:
+        p_values: One for each test, in [0, 1].
+
+    Returns:
+        Corrected values in the order given, at most 1. The k-th smallest of m is multiplied by ``m - k + 1``; none is
+        below that of a smaller one.
+
+    Example:
+        >>> holm([0.01, 0.04, 0.03])
+        [0.03, 0.06, 0.06]
+    """
+    order = np.argsort(p_values, kind="stable")
+    factors = len(p_values) - np.arange(len(p_values))
+    corrected = np.maximum.accumulate(np.asarray(p_values, dtype=float)[order] * factors).clip(max=1)
+    return [float(corrected[place]) for place in np.argsort(order)]
+
+
+def bootstrap_interval(
+    values: ArrayLike, *, level: float = 0.95, draws: int = 2000, seed: int = 0
+) -> tuple[float, float]:
+    """Returns the percentile bootstrap interval of the median.
+
+    Args:
+        values: Values ``(N,)`` without NaN, such as differences of patients.
+        level: Share of the drawn medians inside the interval, in (0, 1). Default 0.95.
+        draws: Number of samples of size N that are drawn with replacement. Default 2000.
+        seed: Seed of the generator that draws them; the same seed gives the same interval. Default 0.
+
+    Returns:
+        Lower and upper end; both NaN without a value.
+    """
+    found = np.asarray(values, dtype=float)
+    if not found.size:
+        return math.nan, math.nan
+    drawn = np.random.default_rng(seed).choice(found, (draws, found.size))
+    low, high = np.quantile(np.median(drawn, axis=1), [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def compare_pairs(first: ArrayLike, second: ArrayLike, *, seed: int = 0) -> dict[str, float | int | None]:
+    """Returns how much higher the first of paired values are: median difference, its interval and a paired test.
+
+    Args:
+        first: One value for each patient; NaN where there is none.
+        second: Values of the same patients, in the same order.
+        seed: Seed of the bootstrap, see :func:`bootstrap_interval`. Default 0.
+
+    Returns:
+        ``n``, the pairs without NaN; ``median_difference``, its 95 % bootstrap interval from ``low`` to ``high``, and
+        ``p`` of :func:`signed_rank`. All but ``n`` are ``None`` without a pair.
+    """
+    test = signed_rank(first, second)
+    changes = np.asarray(first, dtype=float) - np.asarray(second, dtype=float)
+    changes = changes[~np.isnan(changes)]
+    if not changes.size:
+        return {"n": 0, "median_difference": None, "low": None, "high": None, "p": None}
+    low, high = bootstrap_interval(changes, seed=seed)
+    return {"n": test["n"], "median_difference": float(np.median(changes)), "low": low, "high": high, "p": test["p"]}

@@ -1,4 +1,4 @@
-"""Networks."""
+"""Defines the networks of the bundles."""
 
 from .dense_skip_unet import DenseSkipUNet
 from .encoders import encoder_network

@@ -1,4 +1,4 @@
-"""A residual U-Net whose encoder is densely connected across resolutions."""
+"""Defines a residual U-Net whose encoder is densely connected across resolutions."""
 
 from __future__ import annotations
 
@@ -9,34 +9,36 @@ from monai.networks.blocks import ResidualUnit
 from monai.networks.layers.factories import Conv
 from torch import Tensor, nn
 
-from ..errors import ConfigError
+from .levels import check_levels
 
 
 class DenseSkipUNet(nn.Module):
     """Returns logits of a residual U-Net in which every encoder map feeds all coarser encoder maps.
 
     Karimi and Gholipour, *Improving Calibration and Out-of-Distribution Detection in Deep Models for Medical Image
-    Segmentation*, IEEE Trans. Artif. Intell. 4(2), 2023, section III-B (https://doi.org/10.1109/tai.2022.3159510):
-    a U-Net with residual connections, 14 features in the first stage, and, beside the usual skips from encoder to
-    decoder, strided connections from every fine encoder map to all coarser ones. The paper leaves open the number of
-    levels, the kernel of the strided connections, the activation and the normalization; chosen here: four levels, a
-    kernel as large as the stride (so that every voxel is seen once), leaky rectified units, and instance normalization,
-    which does not depend on the batch and so suits the paper's batches of one image.
+    Segmentation*, IEEE Trans. Artif. Intell. 4(2), 2023, section III-B (https://doi.org/10.1109/tai.2022.3159510). It
+    is a U-Net with residual connections and 14 features in the first stage. Beside the usual skips from encoder to
+    decoder, strided connections lead from every fine encoder map to all coarser ones. The paper leaves open the number
+    of levels, the kernel of the strided connections, the activation and the normalization. Chosen here are four levels,
+    a kernel as large as the stride (so that every voxel is seen once), leaky rectified units, and instance
+    normalization. The latter does not depend on the batch and so suits the paper's batches of one image.
 
     The last feature map before the head, ``features[0]`` channels at full resolution, is the output of the module
     ``decoders.0``; the coarser ones are ``decoders.1`` and so on, the encoder's are ``encoders.0`` (fine) to
     ``encoders.3`` (coarse).
 
     Args:
-        spatial_dims: 2 or 3.
-        in_channels: channels of the image.
-        out_channels: channels of the logits; one sigmoid channel per foreground class.
-        features: channels of each level, from fine to coarse; the stride between levels is 2.
-        norm: normalization of the residual units, a name that MONAI knows, or ``None`` for no normalization.
-        dropout: dropout probability inside the residual units, in [0, 1); 0.1 in the paper's UNC-Dropout.
+        spatial_dims: Number of spatial axes, 2 or 3.
+        in_channels: Number of channels of the image.
+        out_channels: Number of channels of the logits; one sigmoid channel per foreground class.
+        features: Channels of each level, from fine to coarse, at least two levels; 14, 28, 56 and 112 by default. The
+            stride between levels is 2.
+        norm: Normalization of the residual units, a name that MONAI accepts, or ``None`` for no normalization;
+            ``instance`` by default.
+        dropout: Dropout probability inside the residual units, in [0, 1); 0 by default, 0.1 in the paper's UNC-Dropout.
 
     Raises:
-        ConfigError: when ``spatial_dims`` or ``features`` is not accepted.
+        ConfigError: When ``spatial_dims`` or ``features`` is not accepted.
 
     Example:
         >>> network = DenseSkipUNet(spatial_dims=2, in_channels=1, out_channels=1, features=(4, 8))
@@ -55,10 +57,7 @@ class DenseSkipUNet(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        if spatial_dims not in (2, 3):
-            raise ConfigError(f"spatial_dims is {spatial_dims!r}; accepted are 2 and 3")
-        if len(features) < 2 or min(features) < 1:
-            raise ConfigError(f"features is {list(features)!r}; at least two levels of at least one channel are needed")
+        check_levels(spatial_dims, features)
         self.divisor = 2 ** (len(features) - 1)
         convolution = Conv[Conv.CONV, spatial_dims]
         transposed = Conv[Conv.CONVTRANS, spatial_dims]
@@ -87,7 +86,7 @@ class DenseSkipUNet(nn.Module):
         """Maps an image ``(B, in_channels, H, W[, D])`` to logits ``(B, out_channels, H, W[, D])``.
 
         Raises:
-            ValueError: when a spatial size is no multiple of ``divisor`` (8 with four levels).
+            ValueError: When a spatial size is no multiple of ``divisor`` (8 with four levels).
         """
         for size in image.shape[2:]:
             if size % self.divisor != 0:

@@ -1,4 +1,4 @@
-"""Segmentation networks with well-known encoders, through the optional package segmentation-models-pytorch."""
+"""Builds segmentation networks with well-known encoders, through the optional package segmentation-models-pytorch."""
 
 from __future__ import annotations
 
@@ -25,50 +25,59 @@ INSTALL = "python -m pip install -r requirements-encoders.txt"
 
 
 def encoder_network(
-    pair: str,
+    network_pair: str,
     in_channels: int,
     out_channels: int,
     *,
-    weights_file: str | None = None,
+    encoder_weights: str | None = None,
     spatial_dims: int = 2,
     norm: str = "batch",
 ) -> nn.Module:
     """Returns a network of segmentation-models-pytorch, which gives logits; its last feature map is ``decoder``'s.
 
     Args:
-        pair: architecture and encoder, joined by the first hyphen, such as one of ``PAIRS``.
-        in_channels: channels of the image.
-        out_channels: channels of the logits, background included.
-        weights_file: pre-trained weights of the encoder: a state dictionary as torchvision or timm writes it. Nothing
-            is ever downloaded; without a file the encoder starts from random weights.
-        spatial_dims: 2; the package has no networks for volumes.
-        norm: ``batch``; the encoders are made with it.
+        network_pair: Architecture and encoder, joined by the first hyphen, such as one of ``PAIRS``.
+        in_channels: Number of channels of the image; with ``encoder_weights``, accepted is 3.
+        out_channels: Number of channels of the logits, background included.
+        encoder_weights: Path of pre-trained weights of the encoder: a state dictionary as torchvision or timm writes
+            it. Nothing is ever downloaded; without a file, the default, the encoder starts from random weights.
+        spatial_dims: Number of spatial axes; accepted is 2, the default. The package does not have networks for
+            volumes.
+        norm: Normalization; accepted is ``batch``, the default, since the encoders are made with it.
 
     Raises:
-        ConfigError: when the package is not installed, or has no such architecture or encoder, or the images are
-            volumes, or weights are given for images of other than three channels, or ``norm`` is not accepted.
-        MissingDataError: when there is no such file.
-        WeightsError: when the file holds weights of another encoder.
+        ConfigError: When the package is not installed or has no such architecture or encoder, or ``norm`` is not
+            accepted. Also when the images are volumes, or weights are given for images of other than three channels.
+        MissingDataError: When there is no such file.
+        WeightsError: When the file holds weights of another encoder.
     """
     if norm != "batch":
-        raise ConfigError(f"network {pair!r} has batch normalization, but norm is {norm!r}; accepted is 'batch'")
+        raise ConfigError(
+            f"network_pair {network_pair!r} has batch normalization, but norm is {norm!r}; accepted is 'batch'"
+        )
     package, installed = optional_import("segmentation_models_pytorch")
     if not installed:
-        raise ConfigError(f"network {pair!r} needs segmentation-models-pytorch; install it with '{INSTALL}'")
+        raise ConfigError(
+            f"network_pair {network_pair!r} needs segmentation-models-pytorch; install it with '{INSTALL}'"
+        )
     if spatial_dims != 2:
-        raise ConfigError(f"network {pair!r} takes pictures, but spatial_dims is {spatial_dims}; accepted is 2")
-    if weights_file and in_channels != 3:
-        raise ConfigError(f"weights_file is given, but in_channels is {in_channels}; pre-trained encoders take 3")
-    architecture, _, encoder = pair.partition("-")
+        raise ConfigError(
+            f"network_pair {network_pair!r} takes pictures, but spatial_dims is {spatial_dims}; accepted is 2"
+        )
+    if encoder_weights and in_channels != 3:
+        raise ConfigError(f"encoder_weights is given, but in_channels is {in_channels}; pre-trained encoders take 3")
+    architecture, _, encoder = network_pair.partition("-")
     try:
         network: nn.Module = package.create_model(
             architecture, encoder, encoder_weights=None, in_channels=in_channels, classes=out_channels
         )
     except (KeyError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise ConfigError(f"network {pair!r} is not known ({reason}); accepted are {', '.join(PAIRS)}") from error
-    if weights_file:
-        _load_encoder(network.encoder, weights_file)  # type: ignore[arg-type]
+        raise ConfigError(
+            f"network_pair {network_pair!r} does not exist ({reason}); accepted are {', '.join(PAIRS)}"
+        ) from error
+    if encoder_weights:
+        _load_encoder(network.encoder, encoder_weights)  # type: ignore[arg-type]
     return network
 
 
@@ -79,10 +88,10 @@ def _load_encoder(encoder: nn.Module, file: str) -> None:
         # Encoders of timm are wrapped once more.
         state = {name if name.startswith("model.") else f"model.{name}": tensor for name, tensor in state.items()}
     needed = {name for name in own if not name.endswith("num_batches_tracked")}
-    strange = sorted(name for name in needed if getattr(state.get(name), "shape", None) != own[name].shape)
-    if strange:
+    mismatched = sorted(name for name in needed if getattr(state.get(name), "shape", None) != own[name].shape)
+    if mismatched:
         raise WeightsError(
-            f"{file} belongs to another encoder: {len(strange)} of {len(needed)} tensors differ, the first is "
-            f"{strange[0]!r}; give the pre-trained weights of this one"
+            f"{file} belongs to another encoder: {len(mismatched)} of {len(needed)} tensors differ, the first is "
+            f"{mismatched[0]!r}; give the pre-trained weights of this one"
         )
     nn.Module.load_state_dict(encoder, {name: state.get(name, own[name]) for name in own})

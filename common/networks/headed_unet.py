@@ -1,4 +1,4 @@
-"""A U-Net whose last convolution, the head, stands apart from the rest, so that tasks can share the rest."""
+"""Defines a U-Net whose last convolution, the head, stands apart from the rest, so that tasks can share the rest."""
 
 from __future__ import annotations
 
@@ -9,28 +9,29 @@ from monai.networks.layers.factories import Conv
 from monai.networks.nets.basic_unet import Down, TwoConv, UpCat
 from torch import Tensor, nn
 
-from ..errors import ConfigError
+from .levels import check_levels
 
 
 class HeadedUNet(nn.Module):
     """Returns what a head makes of the last feature map of MONAI's ``BasicUNet`` with a free number of levels.
 
     Holzschuh et al., *Combining Anomaly Detection and Supervised Learning for Medical Image Segmentation*, MIDL 2023,
-    section 2: a U-Net with three stages down and three up. The paper leaves features, activation and normalization
-    open.
+    section 2. It is a U-Net with three stages down and three up. The paper leaves features, activation and
+    normalization open.
 
     The last feature map before the head, ``features[0]`` channels at full resolution, is the output of the last module
     of ``ups``, ``ups.2`` with four levels.
 
     Args:
-        spatial_dims: 2 or 3.
-        in_channels: channels of the image.
-        out_channels: channels of the output: classes with background, or those of a reconstruction.
-        features: channels of each level, from fine to coarse; the stride between levels is 2.
-        norm: normalization, a name that MONAI knows, or ``None`` for none.
+        spatial_dims: Number of spatial axes, 2 or 3.
+        in_channels: Number of channels of the image.
+        out_channels: Number of channels of the output: classes with background, or those of a reconstruction.
+        features: Channels of each level, from fine to coarse, at least two levels; 16, 32, 64 and 128 by default. The
+            stride between levels is 2.
+        norm: Normalization, a name that MONAI accepts, or ``None`` for none; ``instance`` by default.
 
     Raises:
-        ConfigError: when ``spatial_dims`` or ``features`` is not accepted.
+        ConfigError: When ``spatial_dims`` or ``features`` is not accepted.
 
     Example:
         >>> import torch
@@ -49,10 +50,7 @@ class HeadedUNet(nn.Module):
         norm: str | None = "instance",
     ) -> None:
         super().__init__()
-        if spatial_dims not in (2, 3):
-            raise ConfigError(f"spatial_dims is {spatial_dims!r}; accepted are 2 and 3")
-        if len(features) < 2 or min(features) < 1:
-            raise ConfigError(f"features is {list(features)}; a U-Net needs the channels of at least two levels")
+        check_levels(spatial_dims, features)
         block = {"act": ("leakyrelu", {"negative_slope": 0.1, "inplace": True}), "bias": True}
         # Feature maps of one channel each would be normalized to nothing where a level has one voxel.
         block |= {"norm": None if norm is None else (norm, {"affine": True} if norm == "instance" else {})}

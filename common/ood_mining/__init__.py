@@ -1,6 +1,6 @@
-"""Mining of negative samples from the training set itself (Med-OoD)."""
+"""Mines negative samples from the training set itself (Med-OoD)."""
 
-from .comparison import BaselineComparison, FoldSummary
+from .comparison import BaselineComparison
 from .counting import patch_signs
 from .loss import CombinedDiceLoss, prepare_patches
 from .mine import CandidateMiner
@@ -15,7 +15,6 @@ __all__ = [
     "BaselineComparison",
     "CandidateMiner",
     "CombinedDiceLoss",
-    "FoldSummary",
     "PatchDataset",
     "StagedTraining",
     "confusion_score",

@@ -1,10 +1,8 @@
-"""Baseline and Med-OoD on the same images, and the measures of several folds together."""
+"""Compares baseline and Med-OoD on the same images."""
 
 from __future__ import annotations
 
-import json
 import logging
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +16,8 @@ from ..errors import MissingDataError
 from ..figures import draw_bars, draw_side_by_side
 from ..figures.slices import telling_slice
 from ..metrics.confusion import Matrix, channel_indices, confusion_matrix, describe_matrices, pooled_iou
-from ..metrics.statistics import signed_rank, summarize
-from ..runtime.files import write_csv, write_json
+from ..metrics.statistics import signed_rank
+from ..runtime.files import write_json
 from ..runtime.sparing import sparing
 from ..runtime.weights import load_weights
 
@@ -31,11 +29,11 @@ class SegmentedCase:
     """What a network makes of a labeled image.
 
     Args:
-        name: of the case.
-        image: ``(C, H, W[, D])``, prepared.
-        truth: class indices ``(1, H, W[, D])``.
-        predicted: class indices ``(1, H, W[, D])``.
-        matrix: which class is taken for which.
+        name: Name of the case.
+        image: Prepared image, ``(C, H, W[, D])``.
+        truth: Class indices of the ground truth, ``(1, H, W[, D])``, from 0.
+        predicted: Class indices that the network predicts, ``(1, H, W[, D])``, from 0.
+        matrix: Confusion matrix, which tells what class is taken for what class, ``(C, C)``.
     """
 
     name: str
@@ -57,12 +55,13 @@ def segment_cases(
     """Gives every labeled case, segmented with the given weights.
 
     Args:
-        network: takes the weights.
-        weights_file: the weights.
-        data: cases; those without a label are passed over.
-        transform: loads and prepares a case; its label has a binary channel for each class, see ``ClassChannelsd``.
-        inferer: runs the network over an image.
-        device: where it runs.
+        network: Network that takes the weights.
+        weights_file: File of the weights.
+        data: Cases; those without a label are passed over.
+        transform: Transform that loads and prepares a case; its label has a binary channel for each class, see
+            ``ClassChannelsd``.
+        inferer: Inferer that runs the network over an image.
+        device: Device that the network runs on.
     """
     load_weights(network, weights_file, device=device)
     network.to(device).eval()
@@ -86,16 +85,17 @@ class BaselineComparison:
     ``side_by_side.png``: image, truth, baseline, Med-OoD.
 
     Args:
-        network: takes both weights in turn.
-        weights_file: of the combined training.
-        baseline_file: of the baseline, ``baseline/model.pt`` of a run; nothing is compared without.
-        data: cases; those that are not in-distribution are passed over.
-        transform: loads and prepares a case.
-        inferer: runs the network over an image.
-        device: where the network runs.
-        output_dir: folder of the results.
-        foreground_labels: data set -> classes that count, in order; for their names.
-        pictures: cases shown.
+        network: Network that takes both weights in turn.
+        weights_file: File of the weights of the combined training.
+        baseline_file: File of the weights of the baseline, ``baseline/model.pt`` of a run. With ``None``, nothing is
+            compared.
+        data: Cases; those that are damaged or not in-distribution are passed over.
+        transform: Transform that loads and prepares a case.
+        inferer: Inferer that runs the network over an image.
+        device: Device that the network runs on.
+        output_dir: Folder of the results.
+        foreground_labels: Classes that count, in order, by data set; they give the names of the classes. Default none.
+        pictures: Number of cases shown in ``side_by_side.png``. Default 6.
     """
 
     def __init__(
@@ -122,8 +122,8 @@ class BaselineComparison:
         """Returns the content of ``comparison.json``.
 
         Raises:
-            MissingDataError: when there are no such weights.
-            WeightsError: when weights belong to another network.
+            MissingDataError: When there are no such weights.
+            WeightsError: When weights belong to another network.
         """
         if not self.files["baseline"]:
             return {}
@@ -162,69 +162,3 @@ class BaselineComparison:
                 maps.append(telling_slice(predicted, base.truth)[0])
             rows.append((base.name, picture, maps))
         draw_side_by_side(rows, ("truth", *self.files), count, self.output_dir / "side_by_side.png")
-
-
-class FoldSummary:
-    """Puts the evaluations of several folds together: ``folds.json`` and ``folds.csv``.
-
-    Args:
-        fold_dirs: ``output_dir`` of the evaluation of each fold.
-        output_dir: folder of both files.
-    """
-
-    def __init__(self, fold_dirs: Sequence[str] | None, output_dir: str) -> None:
-        self.fold_dirs, self.output_dir = list(fold_dirs or []), Path(output_dir)
-
-    def run(self) -> dict[str, Any]:
-        """Returns measure -> mean, std (population) and n over folds, and its value in each.
-
-        Raises:
-            MissingDataError: when no folder is given, or one holds no evaluation of labeled cases.
-        """
-        if not self.fold_dirs:
-            raise MissingDataError("fold_dirs is empty; give the output_dir of the evaluation of every fold, as a list")
-        folds = [flatten_measures(self._read(Path(folder))) for folder in self.fold_dirs]
-        summary = summarize_measures(folds)
-        write_json(summary, self.output_dir / "folds.json")
-        rows = [{"measure": name} | figures for name, figures in summary.items()]
-        write_csv(rows, ["measure", "mean", "std", "n", "values"], self.output_dir / "folds.csv")
-        for name in ("iou_pooled", "miou_foreground", "dsc_foreground"):
-            logger.info("%s over %d folds: %.4f +- %.4f", name, len(folds), summary[name]["mean"], summary[name]["std"])
-        return summary
-
-    @staticmethod
-    def _read(folder: Path) -> dict[str, Any]:
-        """The measures of one fold, and those of its baseline where it was compared."""
-        try:
-            report = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["test_set"]
-            found = dict(report)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise MissingDataError(
-                f"fold_dirs names {folder}, which holds no metrics.json with a test_set; evaluate the fold first"
-            ) from error
-        if not found:
-            raise MissingDataError(f"fold_dirs names {folder}, whose evaluation had no labeled case; add labels")
-        comparison = folder / "comparison.json"
-        if comparison.is_file():
-            found["baseline"] = json.loads(comparison.read_text(encoding="utf-8"))["baseline"]
-        return found
-
-
-def flatten_measures(report: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
-    """Returns every number of a nested report under the path to it: ``per_class/1/iou``; NaN for what has none."""
-    flat: dict[str, float] = {}
-    for key, value in report.items():
-        if isinstance(value, Mapping):
-            flat |= flatten_measures(value, f"{prefix}{key}/")
-        else:
-            flat[f"{prefix}{key}"] = math.nan if value is None else float(value)
-    return flat
-
-
-def summarize_measures(runs: Sequence[Mapping[str, float]]) -> dict[str, dict[str, Any]]:
-    """Returns, for every measure, mean, standard deviation (population) and number of the runs that have it."""
-    summary: dict[str, dict[str, Any]] = {}
-    for name in dict.fromkeys(key for run in runs for key in run):
-        values = [run.get(name, math.nan) for run in runs]
-        summary[name] = summarize(values) | {"values": values}
-    return summary

@@ -1,4 +1,4 @@
-"""Positive and negative patches (Gao and Xu, section 3.2)."""
+"""Counts positive and negative patches (Gao and Xu, section 3.2)."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ def patch_signs(label: Any, *, padding: Any = None, count_padding: bool = False)
     """Returns whether a patch is positive (holds any foreground) and whether it is negative (any background).
 
     Args:
-        label: ``(1, H, W[, D])`` or ``(H, W[, D])`` class indices, 0 for background and in the padding.
-        padding: mask of the pixels that padding added, of the shape of ``label``; none by default.
-        count_padding: whether padding counts as background, as in the paper; without it a patch full of foreground at
-            the edge of an image is not negative.
+        label: Class indices, ``(1, H, W[, D])`` or ``(H, W[, D])``; 0 for background and in the padding.
+        padding: Mask of the pixels that padding added, of the shape of ``label``. Default none.
+        count_padding: Whether padding counts as background, as in the paper. With false, the default, a patch full of
+            foreground at the edge of an image is not negative.
 
     Returns:
         Both, of which both may hold; a patch of nothing but padding is neither, unless padding counts.

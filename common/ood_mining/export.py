@@ -1,4 +1,4 @@
-"""Patches as files, for a look at them; nothing reads these files."""
+"""Writes patches as files for a look at them; nothing reads these files."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ def write_patch(image: Tensor, path: Path) -> Path:
     """Writes a prepared patch and returns the file.
 
     Args:
-        image: ``(C, H, W)`` is written as PNG, its values from 0, or the lowest, to 1, or the highest, as 0 to 255; in
-            colors where there are three channels, else the first. ``(C, H, W, D)`` is written as NIfTI, channels last.
-        path: of the file, without suffix.
+        image: Prepared patch. ``(C, H, W)`` is written as PNG, in colors where there are three channels, else the
+            first. Values from 0, or the lowest, to 1, or the highest, become 0 to 255. ``(C, H, W, D)`` is written as
+            NIfTI, channels last.
+        path: Path of the file, without suffix.
 
     Raises:
-        OutputError: when the file cannot be written.
+        OutputError: When the file cannot be written.
     """
     if image.ndim == 4:
         target = path.with_name(f"{path.name}.nii.gz")

@@ -1,4 +1,4 @@
-"""The loss on in-distribution and out-of-distribution patches together (Gao and Xu, section 3.3)."""
+"""Computes the loss on in- and out-of-distribution patches together (Gao and Xu, section 3.3)."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ def prepare_patches(
     """Returns images, and labels with the flag of each patch, as a trainer's ``prepare_batch``.
 
     Args:
-        batch: ``image``, ``label`` and ``ood`` of a :class:`~.patches.PatchDataset`.
-        device: where they go.
-        non_blocking: whether the copy may overlap with what follows.
+        batch: Batch of a :class:`~.patches.PatchDataset`, with ``image``, ``label`` and ``ood``.
+        device: Device that the tensors go to. With ``None``, the default, they stay where they are.
+        non_blocking: Whether the copy may overlap with what follows. Default false.
     """
     image, label, ood = (batch[key].to(device, non_blocking=non_blocking) for key in ("image", "label", "ood"))
     return image, (label, ood)
@@ -31,24 +31,25 @@ def prepare_patches(
 class CombinedDiceLoss(nn.Module):
     """Dice loss of a shuffled batch of in-distribution patches and out-of-distribution ones, whose masks are empty.
 
-    Gao and Xu, *Out-of-distribution data supervision towards biomedical semantic segmentation*, equation 4:
-    ``1/|C| * sum_c [Dice(F_c(I_id), GT_c) + weight * Dice(F_c(I_ood), 0)]`` over the foreground classes, which is
-    ``reduction="per_class"``. The published runs pool one Dice over batch, pixels and all softmax channels, background
+    Gao and Xu, *Out-of-distribution data supervision towards biomedical semantic segmentation*, equation 4. That is
+    ``reduction="per_class"``: ``1/|C| * sum_c [Dice(F_c(I_id), GT_c) + weight * Dice(F_c(I_ood), 0)]`` over the
+    foreground classes. The published runs pool one Dice over batch, pixels and all softmax channels, background
     included, with a smoothing of 1: the default, ``reduction="pooled"``. There the weight counts every pixel of an
     out-of-distribution patch so many times.
 
-    As printed, the second term teaches nothing: against an empty mask, Dice with a small smoothing is almost 1 for any
-    softmax output, and its gradient is near 1e-11 for each pixel. Here its smoothing grows with the number of pixels;
-    an all-zero prediction still costs 0, one of nothing but foreground 1/2 with the default.
+    As printed, the second term teaches nothing. Against an empty mask, Dice with a small smoothing is almost 1 for any
+    softmax output, and its gradient is near 1e-11 for each pixel. Here its smoothing grows with the number of pixels.
+    An all-zero prediction still costs 0, one of nothing but foreground 1/2 with the default.
 
     Args:
-        ood_weight: the paper's lambda; 1 there.
-        reduction: ``pooled`` or ``per_class``.
-        smooth: added to numerator and denominator; 1 in the published runs.
-        empty_smooth: smoothing of the Dice against an empty mask, for each of its pixels; ``per_class`` only.
+        ood_weight: Weight of out-of-distribution patches, the paper's lambda, at least 0. Default 1, as in the paper.
+        reduction: ``pooled`` or ``per_class``. Default ``pooled``.
+        smooth: Smoothing added to numerator and denominator, above 0. Default 1, as in the published runs.
+        empty_smooth: Smoothing of the Dice against an empty mask, for each of its pixels, above 0. Default 1;
+            ``per_class`` only.
 
     Raises:
-        ConfigError: when an argument is not accepted.
+        ConfigError: When an argument is not accepted.
 
     Example:
         >>> loss = CombinedDiceLoss()
@@ -79,12 +80,12 @@ class CombinedDiceLoss(nn.Module):
         """Returns the loss, a scalar in float32.
 
         Args:
-            input: logits ``(B, C, H, W[, D])``, channel 0 the background.
-            target: class indices ``(B, 1, H, W[, D])`` or zeros and ones ``(B, C, H, W[, D])``; or these and a flag
-                ``(B,)`` for each patch that is out-of-distribution, whose label must be empty.
+            input: Logits, ``(B, C, H, W[, D])``, with at least two channels; channel 0 is the background.
+            target: Class indices, ``(B, 1, H, W[, D])``, or zeros and ones, ``(B, C, H, W[, D])``. Or a pair of these
+                and a flag ``(B,)`` for each patch that is out-of-distribution, whose label must be empty.
 
         Raises:
-            ConfigError: when there is a single channel or the shapes do not fit.
+            ConfigError: When there is a single channel or the shapes do not fit.
         """
         label, ood = target if isinstance(target, tuple) else (target, None)
         channels = input.shape[1]
@@ -110,9 +111,9 @@ class CombinedDiceLoss(nn.Module):
     def _per_class(self, probability: Tensor, truth: Tensor, flags: Tensor) -> Tensor:
         """The formula as printed; the mean over the foreground classes of both terms."""
         axes = (0, *range(2, probability.ndim))
-        known = 1 - flags
-        overlap = (known * probability * truth).sum(dim=axes)
-        total = (known * (probability + truth)).sum(dim=axes)
+        original = 1 - flags
+        overlap = (original * probability * truth).sum(dim=axes)
+        total = (original * (probability + truth)).sum(dim=axes)
         found = 1 - (2 * overlap + self.smooth) / (total + self.smooth)
         confused = (flags * probability).sum(dim=axes)
         pixels = flags.sum() * probability[0, 0].numel()

@@ -1,4 +1,4 @@
-"""Mining: every candidate is scored by the baseline, and part of those that confuse it are selected."""
+"""Mines: scores every candidate with the baseline and selects part of those that confuse it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 
 CANDIDATES, GALLERY = "ood_candidates.csv", "ood_candidates.png"
 PROPORTION, SELECTED = "proportion.json", "ood_selected.json"
-SETTINGS = ("target", "step", "exact", "fraction", "seed", "save_patches")
+SETTINGS = ("target_ratio", "fraction_step", "exact_fraction", "ood_fraction", "seed", "save_patches")
 COLUMNS = ("index", "kind", "case", "start", "foreground", "score", "in_removed", "kept")
 
 
@@ -47,17 +47,19 @@ class CandidateMiner:
     Gao and Xu, sections 3.1 and 3.2.
 
     Args:
-        dataset: whose patches behind the known ones are the candidates.
-        network: takes the baseline's weights.
-        device: where it runs.
-        batch_size: candidates scored at once.
-        target: wanted ratio of positive to negative patches; 0.65 in the paper.
-        step: of the search for the fraction; 0.1 in the paper.
-        exact: whether the fraction is that of :func:`exact_ood_fraction` in place of the grid's best.
-        fraction: of the candidates that confuse; given, it takes the place of either.
-        seed: of the draw.
-        save_patches: whether the selected patches are written as files as well, to ``ood_patches``.
-        pictures: candidates shown in the gallery.
+        dataset: Data set whose patches behind the original ones are the candidates.
+        network: Network that takes the baseline's weights.
+        device: Device that the network runs on.
+        batch_size: Number of candidates scored at once. Default 8.
+        target_ratio: Wanted ratio of positive to negative patches, above 0. Default 0.65, as in the paper.
+        fraction_step: Step of the search for the fraction, in (0, 1]. Default 0.1, as in the paper.
+        exact_fraction: Whether the fraction is that of :func:`exact_ood_fraction` in place of the grid's best. Default
+            false.
+        ood_fraction: Fraction of the candidates that confuse, in [0, 1]; it takes the place of either. With ``None``,
+            the default, it is searched.
+        seed: Seed of the draw, a whole number from 0. Default 0.
+        save_patches: Whether the selected patches are written as files as well, to ``ood_patches``. Default false.
+        pictures: Largest number of candidates shown in the gallery. Default 12.
     """
 
     def __init__(
@@ -67,19 +69,20 @@ class CandidateMiner:
         device: torch.device,
         *,
         batch_size: int = 8,
-        target: float = TARGET,
-        step: float = 0.1,
-        exact: bool = False,
-        fraction: float | None = None,
+        target_ratio: float = TARGET,
+        fraction_step: float = 0.1,
+        exact_fraction: bool = False,
+        ood_fraction: float | None = None,
         seed: int = 0,
         save_patches: bool = False,
         pictures: int = 12,
     ) -> None:
         # Wrong settings shall be named now, not after the baseline has been trained.
-        estimate_ood_fraction(0, 0, 0, target=target, step=step)
-        draw_selection(0, 0.0 if fraction is None else fraction, seed=seed)
+        estimate_ood_fraction(0, 0, 0, target=target_ratio, step=fraction_step)
+        draw_selection(0, 0.0 if ood_fraction is None else ood_fraction, seed=seed)
         self.dataset, self.network, self.device, self.batch_size = dataset, network, torch.device(device), batch_size
-        self.target, self.step, self.exact, self.fraction = target, step, exact, fraction
+        self.target_ratio, self.fraction_step = target_ratio, fraction_step
+        self.exact_fraction, self.ood_fraction = exact_fraction, ood_fraction
         self.seed, self.save_patches, self.pictures = seed, save_patches, pictures
 
     @property
@@ -91,14 +94,14 @@ class CandidateMiner:
         """Scores every candidate; writes ``ood_candidates.csv``, the most confusing first, and a gallery.
 
         Args:
-            weights_file: of the baseline.
-            folder: of both files.
+            weights_file: File of the weights of the baseline.
+            folder: Folder of both files.
 
         Raises:
-            OutputError: when a file cannot be written.
+            OutputError: When a file cannot be written.
         """
         load_weights(self.network, weights_file, device=self.device)
-        first = self.dataset.num_known
+        first = self.dataset.num_original
         found = self.scores_of(range(first, len(self.dataset)))
         scores = found[:, 0]
         ranked = rank_candidates(scores).tolist()
@@ -119,11 +122,11 @@ class CandidateMiner:
         """Draws from the candidates that confuse; writes ``proportion.json`` and ``ood_selected.json``.
 
         Args:
-            candidates: ``ood_candidates.csv``.
-            folder: of both files.
+            candidates: Path of ``ood_candidates.csv``.
+            folder: Folder of both files.
 
         Raises:
-            OutputError: when a file cannot be written.
+            OutputError: When a file cannot be written.
         """
         with open(candidates, newline="", encoding="utf-8") as file:
             # In the order of the data set, so that the draw does not depend on the last bits of scores.
@@ -137,7 +140,7 @@ class CandidateMiner:
             scores = np.array([float(row["score"]) for row in kept])
             in_removed = np.array([float(row["in_removed"]) for row in kept])
             report["kept"] = {
-                "candidates": len(self.dataset) - self.dataset.num_known,
+                "candidates": len(self.dataset) - self.dataset.num_original,
                 "confusing": len(kept),
                 "of_candidate_dir": len(kept) - len(emptied),
                 "without_removed_foreground": sum(share == 0 for share in emptied),
@@ -145,6 +148,8 @@ class CandidateMiner:
                 "mean_score": float(scores.mean()) if kept else None,
                 "confusion_in_removed_foreground": float(np.average(in_removed, weights=scores)) if kept else None,
             }
+            counts = {"pnr": report["pnr_selected"], "selected": len(drawn), "candidates": len(kept)}
+            report["measures"] = {name: {"": value} for name, value in counts.items()}
             write_json(report, folder / PROPORTION)
             patches: list[dict[str, Any]] = [
                 {"index": int(row["index"]), "kind": row["kind"], "case": row["case"], "score": float(row["score"])}
@@ -165,12 +170,12 @@ class CandidateMiner:
         """Returns the counts, the ratio at every fraction of the grid, and the fraction that is chosen.
 
         Args:
-            num_ood: candidates that confuse.
+            num_ood: Number of candidates that confuse, at least 0.
         """
         counts = (self.dataset.counts.positive, self.dataset.counts.negative, num_ood)
-        estimated = estimate_ood_fraction(*counts, target=self.target, step=self.step)
-        exact = exact_ood_fraction(*counts, target=self.target)
-        fraction = self.fraction if self.fraction is not None else exact if self.exact else estimated
+        estimated = estimate_ood_fraction(*counts, target=self.target_ratio, step=self.fraction_step)
+        exact = exact_ood_fraction(*counts, target=self.target_ratio)
+        fraction = self.ood_fraction if self.ood_fraction is not None else exact if self.exact_fraction else estimated
 
         def ratio(share: float) -> float:
             return positive_negative_ratio(*counts[:2], round(share * num_ood))
@@ -179,12 +184,12 @@ class CandidateMiner:
             "num_positive": counts[0],
             "num_negative": counts[1],
             "num_ood": num_ood,
-            "target": self.target,
+            "target": self.target_ratio,
             "count_padding": self.dataset.count_padding,
             "pnr": ratio(0),
             "percentages": [
                 {"fraction": share, "patches": round(share * num_ood), "pnr": ratio(share)}
-                for share in fraction_grid(self.step)
+                for share in fraction_grid(self.fraction_step)
             ],
             "estimated_fraction": estimated,
             "exact_fraction": exact,
@@ -197,7 +202,7 @@ class CandidateMiner:
         """Returns the scores of patches by the weights that the network has, shared out over all processes.
 
         Args:
-            indices: numbers of the patches.
+            indices: Numbers of the patches, from 0.
 
         Returns:
             ``(N, 2)`` as of :func:`score_batches`, the same on every process, in the order of ``indices``.
@@ -216,7 +221,7 @@ class CandidateMiner:
     def _row(self, index: int, score: float, in_removed: float) -> dict[str, Any]:
         """A line of the table of candidates."""
         patch, shares = self.dataset.patch(index), self.dataset.counts.foreground
-        foreground = shares[index - self.dataset.num_known] if patch.kind == "emptied" else 0.0
+        foreground = shares[index - self.dataset.num_original] if patch.kind == "emptied" else 0.0
         start = " ".join(map(str, patch.start))
         described = {"index": index, "kind": patch.kind, "case": patch.case, "start": start}
         return described | {"foreground": foreground, "score": score, "in_removed": in_removed, "kept": score > 0}

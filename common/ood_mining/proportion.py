@@ -1,4 +1,4 @@
-"""How many out-of-distribution patches to train on: the ratio of positive to negative patches (Gao and Xu, 3.2)."""
+"""Finds how many mined patches to train on by the ratio of positive to negative ones (Gao and Xu, section 3.2)."""
 
 from __future__ import annotations
 
@@ -14,22 +14,25 @@ def positive_negative_ratio(num_positive: int, num_negative: int, num_ood: float
     """Returns ``|positive| / |negative|`` of a training set, equation 1.
 
     Args:
-        num_positive: patches that hold any foreground pixel.
-        num_negative: patches that hold any background pixel; a patch may be both.
-        num_ood: out-of-distribution patches added, each of which is negative only.
+        num_positive: Number of patches that hold any foreground pixel, at least 0.
+        num_negative: Number of patches that hold any background pixel, at least 0; a patch may be both.
+        num_ood: Number of out-of-distribution patches added, at least 0, each of which is negative only. Default 0.
 
     Returns:
         The ratio; infinite without any negative patch.
 
     Raises:
-        ConfigError: when a number is negative.
+        ConfigError: When a number is negative.
 
     Example:
         >>> round(positive_negative_ratio(11216, 11599, 5810), 3)
         0.644
     """
     if min(num_positive, num_negative, num_ood) < 0:
-        raise ConfigError(f"{num_positive} positive, {num_negative} negative, {num_ood} OoD: counts are not negative")
+        raise ConfigError(
+            f"{num_positive} positive, {num_negative} negative, {num_ood} out-of-distribution patches: accepted are "
+            "counts of at least 0"
+        )
     negative = num_negative + num_ood
     return num_positive / negative if negative else math.inf
 
@@ -38,7 +41,7 @@ def fraction_grid(step: float = 0.1) -> list[float]:
     """Returns the fractions of the search space, from 0 to 1.
 
     Raises:
-        ConfigError: when ``step`` is not in (0, 1].
+        ConfigError: When ``step`` is not in (0, 1].
     """
     if not 0 < step <= 1:
         raise ConfigError(f"step is {step}; accepted is 0 < step <= 1")
@@ -49,20 +52,22 @@ def fraction_grid(step: float = 0.1) -> list[float]:
 def estimate_ood_fraction(
     num_positive: int, num_negative: int, num_ood: int, *, target: float = TARGET, step: float = 0.1
 ) -> float:
-    """Returns the fraction of the OoD patches that brings the ratio closest to ``target``, equations 2 and 3.
+    """Returns the fraction of out-of-distribution patches that brings the ratio closest to ``target``.
+
+    Gao and Xu, equations 2 and 3.
 
     Args:
-        num_positive: see :func:`positive_negative_ratio`.
-        num_negative: see :func:`positive_negative_ratio`.
-        num_ood: OoD patches there are.
-        target: wanted ratio; 0.65 in the paper.
-        step: of the search from 0 to 1; 0.1 in the paper.
+        num_positive: Number of positive patches, see :func:`positive_negative_ratio`.
+        num_negative: Number of negative patches, see :func:`positive_negative_ratio`.
+        num_ood: Number of out-of-distribution patches to draw from, at least 0.
+        target: Wanted ratio, above 0. Default 0.65, as in the paper.
+        step: Step of the search from 0 to 1, in (0, 1]. Default 0.1, as in the paper.
 
     Returns:
-        The best fraction of the grid, the smallest of equally good ones; 0 without OoD patches.
+        The best fraction of the grid, the smallest of equally good ones; 0 without out-of-distribution patches.
 
     Raises:
-        ConfigError: when a count is negative or ``step`` or ``target`` is not accepted.
+        ConfigError: When a count is negative or ``step`` or ``target`` is not accepted.
 
     Example:
         >>> estimate_ood_fraction(11216, 11599, 9684)
@@ -84,16 +89,16 @@ def exact_ood_fraction(num_positive: int, num_negative: int, num_ood: int, *, ta
     The paper searches a grid instead, see :func:`estimate_ood_fraction`.
 
     Args:
-        num_positive: see :func:`positive_negative_ratio`.
-        num_negative: see :func:`positive_negative_ratio`.
-        num_ood: OoD patches there are.
-        target: wanted ratio; 0.65 in the paper.
+        num_positive: Number of positive patches, see :func:`positive_negative_ratio`.
+        num_negative: Number of negative patches, see :func:`positive_negative_ratio`.
+        num_ood: Number of out-of-distribution patches to draw from, at least 0.
+        target: Wanted ratio, above 0. Default 0.65, as in the paper.
 
     Returns:
-        The fraction; 0 without OoD patches.
+        The fraction, in [0, 1]; 0 without out-of-distribution patches.
 
     Raises:
-        ConfigError: when a count is negative or ``target`` is not accepted.
+        ConfigError: When a count is negative or ``target`` is not accepted.
 
     Example:
         >>> round(exact_ood_fraction(11216, 11599, 9684), 3)

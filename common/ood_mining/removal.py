@@ -1,4 +1,4 @@
-"""Removal of the foreground from an image, which makes a candidate out of a training patch."""
+"""Removes the foreground from an image, which makes a candidate out of a training patch."""
 
 from __future__ import annotations
 
@@ -22,19 +22,20 @@ def remove_foreground(image: Any, label: Any, *, fill: Fill = "zero", generator:
     be used on raw intensities, before any normalization: after a z-score, zero would be the mean.
 
     Args:
-        image: ``(C, H, W[, D])``, or without the channel axis like ``label``; tensor or array of any number type.
-        label: ``(1, H, W[, D])`` or ``(H, W[, D])`` class indices; whatever is not 0 is foreground.
-        fill: ``zero`` (the paper); ``mean`` of the background, channel by channel; ``noise``, values drawn with
-            replacement from the background, all channels of a pixel together, so that colors stay colors; ``inpaint``,
-            biharmonic from the border inwards (needs scikit-image). Where there is no background, all fill with zero.
-        generator: of ``noise``; torch's own without one.
+        image: Image ``(C, H, W[, D])``, or without the channel axis like ``label``; tensor or array of any number type.
+        label: Class indices, ``(1, H, W[, D])`` or ``(H, W[, D])``; whatever is not 0 is foreground.
+        fill: ``zero`` (the paper, and the default); ``mean`` of the background, channel by channel; ``noise``, values
+            drawn with replacement from the background, all channels of a pixel together, so that colors stay colors;
+            ``inpaint``, biharmonic from the border inwards (needs scikit-image). Where there is no background, all fill
+            with zero.
+        generator: Generator of ``noise``; torch's own with ``None``, the default.
 
     Returns:
         An image of the type, shape and number type of ``image``; background pixels are unchanged bit for bit.
 
     Raises:
-        ConfigError: when ``fill`` is not accepted, or scikit-image is needed and not installed.
-        LabelError: when the shapes of image and label do not fit.
+        ConfigError: When ``fill`` is not accepted, or scikit-image is needed and not installed.
+        LabelError: When the shapes of image and label do not fit.
 
     Example:
         >>> remove_foreground(torch.tensor([[[5, 7, 9]]]), torch.tensor([[0, 2, 0]]), fill="mean")

@@ -1,4 +1,4 @@
-"""How much a network takes a patch without foreground for foreground (Gao and Xu, section 3.1, ranking and pruning)."""
+"""Scores how much foreground a network sees in a patch without any (Gao and Xu, section 3.1)."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def confusion_score(logits: Tensor, padding: Tensor | None = None) -> Tensor:
     does not rank the others: against an empty mask, the IoU of a class is 0 or 1.
 
     Args:
-        logits: ``(B, C, H, W[, D])``; channel 0 is the background where there are several, a single channel is the
-            foreground (sigmoid).
-        padding: ``(B, 1, H, W[, D])`` mask of pixels that padding added and that do not count; none by default.
+        logits: Logits, ``(B, C, H, W[, D])``. Channel 0 is the background where there are several; a single channel is
+            the foreground (sigmoid).
+        padding: Mask of the pixels that padding added and that do not count, ``(B, 1, H, W[, D])``. Default none.
 
     Returns:
         ``(B,)`` float64 in [0, 1], on the device of ``logits``; 0 for a patch of nothing but padding.
@@ -34,9 +34,9 @@ def removed_share(logits: Tensor, removed: Tensor, padding: Tensor | None = None
     Ours: near 1, the network has not found what looks like foreground, but the holes that removal leaves.
 
     Args:
-        logits: as for :func:`confusion_score`.
-        removed: ``(B, 1, H, W[, D])`` mask of the pixels that were foreground.
-        padding: as for :func:`confusion_score`.
+        logits: Logits, ``(B, C, H, W[, D])``, as for :func:`confusion_score`.
+        removed: Mask of the pixels that were foreground, ``(B, 1, H, W[, D])``.
+        padding: Mask of padding, as for :func:`confusion_score`. Default none.
 
     Returns:
         ``(B,)`` float64 in [0, 1], on the device of ``logits``; 0 for a patch in which nothing is found.
@@ -64,10 +64,10 @@ def score_batches(network: nn.Module, batches: Iterable[Mapping[str, Tensor]], d
     """Returns :func:`confusion_score` and :func:`removed_share` of every patch of all batches, in their order.
 
     Args:
-        network: the baseline, in evaluation mode afterwards.
-        batches: with ``image`` ``(B, C, H, W[, D])``, the mask ``removed`` of the pixels that were foreground, and,
-            where padding shall not count, its mask ``padding``.
-        device: where the network runs.
+        network: Network of the baseline; in evaluation mode afterwards.
+        batches: Batches with ``image``, ``(B, C, H, W[, D])``, and the mask ``removed`` of the pixels that were
+            foreground, ``(B, 1, H, W[, D])``. Where padding shall not count, also its mask ``padding``.
+        device: Device that the network runs on.
 
     Returns:
         ``(N, 2)`` float64 on the CPU.
@@ -88,7 +88,7 @@ def rank_candidates(scores: Sequence[float] | ArrayLike) -> NDArray[np.int64]:
     """Returns the numbers of the candidates that confuse the baseline, from the most to the least confusing.
 
     Args:
-        scores: of all candidates, in [0, 1]; those of 0 are pruned.
+        scores: Scores of all candidates, in [0, 1]; those of 0 are pruned.
 
     Returns:
         Indices into ``scores``; equally confusing ones in their order.

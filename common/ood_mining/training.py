@@ -1,24 +1,20 @@
-"""The whole method: baseline, mining, and training on the data set together with what was mined."""
+"""Runs the whole method: baseline, mining, and training on the data set together with what was mined."""
 
 from __future__ import annotations
 
-import copy
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from ignite.engine import Engine
-from monai.handlers import CheckpointLoader
-
-from ..errors import ConfigError, NotEnoughCasesError
-from ..handlers import BestWeights, MovableWriter, TrainingCheckpoint, TrainingHistory
+from ..engine.course import Course
+from ..errors import NotEnoughCasesError
 from ..runtime.digests import settings_digest
-from ..runtime.distributed import unwrap, world_size
-from ..runtime.stages import Stages, cases_digest, file_digest
-from ..sampling import PatchSampler
-from ..spectral.digest import weights_digest
+from ..runtime.distributed import is_main_process
+from ..runtime.files import write_atomically
+from ..runtime.stages import Stages, Step, cases_digest, file_digest, run_stages
 from .mine import CANDIDATES, PROPORTION, SELECTED, CandidateMiner, read_selection
 
 logger = logging.getLogger(__name__)
@@ -27,19 +23,8 @@ Stage = Literal["baseline", "mine", "combine"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 
 
-@dataclass(frozen=True)
-class _Step:
-    """Work that is skipped or done as a whole; see :meth:`Stages.run`."""
-
-    name: str
-    stages: Stages
-    work: Callable[[], None]
-    inputs: Mapping[str, str]
-    outputs: Sequence[Path]
-
-
 class StagedTraining:
-    """Trains the baseline, mines with it, and trains again on the known and the selected patches shuffled together.
+    """Trains the baseline, mines with it, and trains again on the original and the selected patches shuffled together.
 
     Gao and Xu, *Out-of-distribution data supervision towards biomedical semantic segmentation*
     (https://github.com/StudioYG/Med-OoD). Both trainings start from the same weights and use the same trainer. A stage
@@ -52,49 +37,31 @@ class StagedTraining:
     | combine | the weights, ``<output_dir>/metrics.json``, ``training.png``, ``checkpoint.pt`` |
 
     Args:
-        trainer: trains; its data loader draws by ``sampler``.
-        sampler: draws the patches that a stage trains on.
-        best: writes the best weights, those of the last stage where it was told.
-        history: writes the course of a training.
-        checkpoint: whose members start anew with every training.
-        board: TensorBoard events.
-        miner: scores and selects.
-        val_cases: what the trainer is validated on.
-        output_dir: folder of results.
-        baseline_dir: folder of the baseline, ``output_dir`` by default; trainings on other candidates may share one.
-        candidates_dir: folder of the scores, ``baseline_dir`` by default; trainings on different selections may share
+        course: Training that is run twice; its weights are those of the last stage.
+        miner: Miner that scores the candidates and selects from them.
+        val_cases: Cases that the training is validated on.
+        baseline_dir: Folder of the baseline, that of the course by default; trainings on other candidates may share
             one.
-        only_ood: train on the selected patches alone, the paper's Table 4.
-        handlers: of the trainer; those that load weights decide over its start.
-        settings: further settings that decide over a training. The device is none, nor the precision that follows from
-            it: what was trained on a GPU may be gone on with anywhere.
+        candidates_dir: Folder of the scores, ``baseline_dir`` by default; trainings on different selections may share
+            one.
+        only_ood: Whether to train on the selected patches alone, as in the paper's Table 4. Default false.
     """
 
     def __init__(
         self,
-        trainer: Engine,
-        sampler: PatchSampler,
-        best: BestWeights,
-        history: TrainingHistory,
-        checkpoint: TrainingCheckpoint,
-        board: MovableWriter,
+        course: Course,
         miner: CandidateMiner,
         val_cases: Sequence[Mapping[str, Any]],
         *,
-        output_dir: str,
         baseline_dir: str | None = None,
         candidates_dir: str | None = None,
         only_ood: bool = False,
-        handlers: Sequence[Any] = (),
-        settings: Mapping[str, Any] | None = None,
     ) -> None:
-        self.trainer, self.sampler, self.miner, self.dataset = trainer, sampler, miner, miner.dataset
-        self.best, self.history, self.checkpoint, self.board = best, history, checkpoint, board
+        self.course, self.miner, self.dataset = course, miner, miner.dataset
         self.val_cases, self.only_ood = val_cases, only_ood
-        self.handlers, self.settings = handlers, dict(settings or {})
-        self.output_dir, self.baseline_dir = Path(output_dir), Path(baseline_dir or output_dir)
+        self.output_dir, self.baseline_dir = course.history.output_dir, Path(baseline_dir or course.history.output_dir)
         self.candidates_dir = Path(candidates_dir or self.baseline_dir)
-        self.weights_file, self.resume = Path(best.path), checkpoint.resume
+        self.weights_file, self.resume = Path(course.best.path), course.checkpoint.resume
         self.baseline_file = self.baseline_dir / "baseline" / "model.pt"
         self._initial: dict[str, Any] = {}
         self._inputs: dict[str, str] = {}
@@ -103,73 +70,51 @@ class StagedTraining:
         """Runs all stages, or one whose predecessors are done.
 
         Args:
-            stage: ``baseline``, ``mine`` or ``combine``; all by default.
+            stage: ``baseline``, ``mine`` or ``combine``; all three with ``None``, the default.
 
         Raises:
-            ConfigError: when there is no such stage.
-            MissingDataError: when a stage is run alone and one before it is not done.
-            LabelError: when the data set holds no foreground or no background.
-            WeightsError: when no validation gave a metric above 0.
-            NotEnoughCasesError: when there is nothing to train on.
+            ConfigError: When there is no such stage.
+            MissingDataError: When a stage is run alone and one before it is not done.
+            LabelError: When the data set holds no foreground or no background.
+            WeightsError: When no validation gave a metric above 0.
+            NotEnoughCasesError: When there is nothing to train on.
         """
-        if stage is not None and stage not in STAGES:
-            raise ConfigError(f"stage is {stage!r}; accepted are {', '.join(STAGES)}")
         counts = self.dataset.counts
         logger.info(
-            "%d known patches: %d positive, %d negative", len(counts.foreground), counts.positive, counts.negative
+            "%d original patches: %d positive, %d negative", len(counts.foreground), counts.positive, counts.negative
         )
-        self._initial = copy.deepcopy(self.checkpoint.states())
-        self._inputs = self._training_inputs()
-        for name in STAGES[: len(STAGES) if stage is None else STAGES.index(stage) + 1]:
-            for step in self._steps(name):
-                if stage in (None, name):
-                    step.stages.run(step.name, step.work, inputs=step.inputs, outputs=step.outputs)
-                else:
-                    step.stages.require(step.name, inputs=step.inputs, outputs=step.outputs)
+        self._initial = self.course.states()
+        dataset = self.dataset
+        self._inputs = {
+            "training data": cases_digest(dataset.data),
+            "validation data": cases_digest(self.val_cases),
+            **self.course.inputs(self._initial, patches=[dataset.load, dataset.prepare, dataset.roi_size]),
+        }
+        run_stages(stage, STAGES, self._steps)
 
-    def _steps(self, stage: Stage) -> Iterator[_Step]:
+    def _steps(self, stage: str) -> Iterator[Step]:
         """The steps of a stage; the inputs of each are read when the one before is done."""
         folders = (self.baseline_dir, self.candidates_dir, self.output_dir)
         training, mining, own = (Stages(folder / "stages") for folder in folders)
         candidates, selected = self.candidates_dir / CANDIDATES, self.output_dir / SELECTED
         if stage == "baseline":
-            yield _Step("baseline", training, self._train_baseline, self._inputs, [self.baseline_file])
+            check = partial(self._check_resumed, self.baseline_file.parent)
+            yield Step("baseline", training, self._train_baseline, self._inputs, [self.baseline_file], check)
         if stage == "mine":
             scoring = self._scoring_inputs()
-            yield _Step("mine", mining, self._score, scoring, [candidates])
+            yield Step("mine", mining, self._score, scoring, [candidates])
             drawing = scoring | {"scores": file_digest(candidates), "settings": settings_digest(self.miner.settings)}
-            yield _Step("select", own, self._select, drawing, [selected, self.output_dir / PROPORTION])
+            yield Step("select", own, self._select, drawing, [selected, self.output_dir / PROPORTION])
         if stage == "combine":
             inputs = self._inputs | self._scoring_inputs() | {"selection": file_digest(selected)}
             inputs |= {"only_ood": str(self.only_ood)}
-            yield _Step("combine", own, lambda: self._train_combined(inputs), inputs, [self.weights_file])
-
-    def _training_inputs(self) -> dict[str, str]:
-        """Digests of all that decides over the baseline."""
-        dataset, trainer = self.dataset, self.trainer
-        loader: Any = trainer.data_loader  # type: ignore[attr-defined]
-        described = {
-            "settings": self.settings,
-            "members": {name: state for name, state in self._initial.items() if name != "network"},
-            "network": str(unwrap(self.miner.network)),
-            "loss": trainer.loss_function,  # type: ignore[attr-defined]
-            "patches": [dataset.load, dataset.prepare, dataset.transform, dataset.patch_size],
-            "sampling": [self.sampler.seed, self.sampler.total, loader.batch_size, world_size()],
-        }
-        loaders = [handler for handler in self.handlers if isinstance(handler, CheckpointLoader)]
-        weights = [weights_digest(self._initial["network"]), *(file_digest(item.load_path) for item in loaders)]
-        return {
-            "training data": cases_digest(dataset.data),
-            "validation data": cases_digest(self.val_cases),
-            "settings": settings_digest(described),
-            "initial weights": settings_digest(weights),
-            "length": str(trainer.state.max_epochs),
-        }
+            check, work = partial(self._check_resumed, self.output_dir), partial(self._train_combined, inputs)
+            yield Step("combine", own, work, inputs, [self.weights_file], check)
 
     def _scoring_inputs(self) -> dict[str, str]:
         """Digests of all that decides over the scores."""
         dataset = self.dataset
-        cut = [dataset.load, dataset.load_candidate, dataset.prepare, dataset.patch_size, dataset.count_padding]
+        cut = [dataset.load, dataset.load_candidate, dataset.prepare, dataset.roi_size, dataset.count_padding]
         return {
             "training data": self._inputs["training data"],
             "candidates": cases_digest(dataset.candidates),
@@ -177,8 +122,14 @@ class StagedTraining:
             "baseline": file_digest(self.baseline_file),
         }
 
+    def _check_resumed(self, folder: Path) -> None:
+        """Raises when a training shall go on in a folder that holds the checkpoint of another run."""
+        self.course.checkpoint.path = str(folder / "checkpoint.pt")
+        self.course.check_resumed()
+
     def _train_baseline(self) -> None:
-        self._train(range(self.dataset.num_known), self.baseline_file.parent, self.baseline_file, self._inputs)
+        self.course.restart(self._initial, self.baseline_file.parent, self.baseline_file)
+        self.course.run(self._inputs, range(self.dataset.num_original), resume=self.resume)
 
     def _score(self) -> None:
         self.miner.score(self.baseline_file, self.candidates_dir)
@@ -193,29 +144,25 @@ class StagedTraining:
                 "only_ood is set, but no out-of-distribution patch is selected; see proportion.json, or set "
                 "ood_fraction"
             )
-        known = [] if self.only_ood else range(self.dataset.num_known)
-        logger.info("training on %d known and %d out-of-distribution patches", len(known), len(selected))
-        self._train([*known, *selected], self.output_dir, self.weights_file, inputs)
-
-    def _train(self, indices: Sequence[int], folder: Path, weights_file: Path, inputs: Mapping[str, str]) -> None:
-        """One training, from the initial state, on the patches of these numbers."""
-        self.checkpoint.restore(copy.deepcopy(self._initial))
-        self.sampler.choose(indices)
-        self.best.path, self.history.output_dir = str(weights_file), folder
-        if self.only_ood and folder == self.output_dir:
+        if not selected:
+            logger.info("no patch is selected: the baseline is the result")
+            self._keep_baseline()
+            return
+        original = [] if self.only_ood else range(self.dataset.num_original)
+        logger.info("training on %d original and %d mined patches", len(original), len(selected))
+        self.course.restart(self._initial, self.output_dir, self.weights_file)
+        if self.only_ood:
             # Who sees empty masks alone learns to predict nothing: a metric of 0 is what to expect, and is kept.
-            self.best.best = -1.0
-        self.board.move(folder)
-        self.checkpoint.path = str(folder / "checkpoint.pt")
-        self.checkpoint.inputs = settings_digest({key: value for key, value in inputs.items() if key != "length"})
+            self.course.best.best = -1.0
         # A run that was stopped before its last stage has no checkpoint of that.
-        begun = folder == self.baseline_file.parent or Path(self.checkpoint.path).is_file()
-        self.checkpoint.resume = self.resume and begun
-        state: Any = self.trainer.state
-        state.epoch = state.iteration = 0
-        state.epoch_length = len(self.trainer.data_loader)  # type: ignore[attr-defined]
-        validation: Any = self.history.evaluator.state
-        validation.best_metric = validation.best_metric_epoch = -1
-        self.trainer.run()
-        self.board.flush()
-        self.best.require()
+        self.course.run(inputs, [*original, *selected], resume=self.resume and self.course.begun)
+
+    def _keep_baseline(self) -> None:
+        """Copies the results of the baseline, which the same training on the same patches would repeat."""
+        folder = self.baseline_file.parent
+        copies = {folder / name: self.output_dir / name for name in ("metrics.json", "checkpoint.pt", "training.png")}
+        for source, target in (copies | {self.baseline_file: self.weights_file}).items():
+            # A picture that could not be drawn is missing.
+            if is_main_process() and source.is_file():
+                with write_atomically(target) as temporary:
+                    shutil.copyfile(source, temporary)

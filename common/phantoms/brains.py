@@ -16,11 +16,11 @@ class BrainTask:
     """A made-up data set of slices.
 
     Args:
-        tissues: gray values, in the three channels, of skull, brain and ventricles.
-        lesion: what a lesion adds to each channel.
-        seed: makes the data sets differ.
-        size: mean pixels along each axis; every patient differs by a few.
-        slices: of each patient, the outer ones without a lesion.
+        tissues: Gray values, from 0 to 255, of skull, brain and ventricles, each in the three channels.
+        lesion: Gray values that a lesion adds to each channel.
+        seed: Seed of the data set, which makes the data sets differ.
+        size: Mean number of pixels along each axis, 96 by default; every patient differs by up to 8.
+        slices: Number of slices of each patient, 6 by default; the outer ones are without a lesion.
     """
 
     tissues: tuple[tuple[int, int, int], ...]
@@ -47,10 +47,10 @@ def brain_slice(name: str, patient: int, number: int, *, seed: int = 0) -> tuple
     Skull, brain and two ventricles; inner slices of a patient may show a lesion, which is bright in the second channel.
 
     Args:
-        name: of the data set, one of ``BRAIN_TASKS``.
-        patient: number of the patient.
-        number: of the slice.
-        seed: of the whole series.
+        name: Name of the data set, one of ``BRAIN_TASKS``.
+        patient: Number of the patient, at least 0.
+        number: Number of the slice, from 0 to ``slices - 1``.
+        seed: Seed of the whole series; the same seed gives the same slices. 0 by default.
 
     Returns:
         Picture ``(H, W, 3)`` and label ``(H, W)``, both uint8.

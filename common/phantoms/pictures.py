@@ -1,4 +1,4 @@
-"""Phantom pictures: small labeled color images that look like stained tissue, the same for the same seed."""
+"""Makes phantom pictures: small labeled color images that look like stained tissue, the same for the same seed."""
 
 from __future__ import annotations
 
@@ -17,13 +17,15 @@ class PictureTask:
     """A made-up data set of color pictures.
 
     Args:
-        tissue: color of the surroundings, red, green and blue from 0 to 255.
-        cells: color of the cells, labels 1 (large) and 2 (small and darker).
-        long: how much longer than wide cells are.
-        seed: makes the data sets differ.
-        size: mean pixels along each axis; every picture differs by a few.
-        number: fewest and most cells of each label, the latter exclusive.
-        absent: chance that a picture shows no cell of a label, drawn for each; every picture shows one of them.
+        tissue: Color of the surroundings: red, green and blue from 0 to 255.
+        cells: Color of the cells, red, green and blue from 0 to 255; those of label 2 are small and darker.
+        long: Factor by which cells are longer than wide.
+        seed: Seed of the data set, which makes the data sets differ.
+        size: Mean number of pixels along each axis, 144 by default; every picture differs by up to 24.
+        number: Fewest and most cells of each label, the latter exclusive; 8 to 13 large and 6 to 11 small ones by
+            default.
+        absent: Chance that a picture shows no cell of a label, in [0, 1], drawn for each; 0 by default. Every picture
+            shows one of them.
     """
 
     tissue: tuple[int, int, int]
@@ -56,13 +58,13 @@ FRAME_LABELS = ("background", "large tool", "small tool")
 def picture_phantom(task: PictureTask, index: int, *, seed: int = 0) -> tuple[Pixels, Pixels]:
     """Returns one phantom picture and its label.
 
-    Beside the cells there are red discs and pale blurred stains, which belong to the background and look a little like
-    cells, so that a network has something to be confused by.
+    Beside the cells there are red discs and pale blurred stains, which belong to the background. They look a little
+    like cells, so that a network has something to be confused by.
 
     Args:
-        task: its data set.
-        index: number of the picture.
-        seed: of the whole series.
+        task: Data set of the picture.
+        index: Number of the picture, at least 0.
+        seed: Seed of the whole series; the same seed gives the same pictures. 0 by default.
 
     Returns:
         Picture ``(H, W, 3)`` and label ``(H, W)``, both uint8.

@@ -1,4 +1,4 @@
-"""Phantom scans: small labeled images of several made-up organs and modalities, the same for the same seed."""
+"""Makes phantom scans: small labeled images of several made-up organs and modalities, the same for the same seed."""
 
 from __future__ import annotations
 
@@ -31,12 +31,13 @@ class PhantomTask:
 
     Args:
         modality: ``CT`` (Hounsfield units) or ``MR`` (arbitrary units, bias field, noise).
-        shape: form of the organ: ``ellipsoid``, ``pair`` (two touching parts of equal size, labels 1 and 2), ``bud`` (a
-            large part and one of a tenth of its size, labels 1 and 2), ``ring`` or ``tube``.
-        size: mean voxels along each axis; every scan differs by a few.
-        contrast: intensity of the organ against its surroundings, in units of the noise.
-        seed: makes the data sets differ.
-        second: contrast of label 2, as a multiple of that of label 1.
+        shape: Form of the organ: ``ellipsoid``, ``ring``, ``tube``, ``pair`` or ``bud``. A ``pair`` has two touching
+            parts of equal size, labels 1 and 2. A ``bud`` has a large part, label 1, and one of a tenth of its size,
+            label 2.
+        size: Mean number of voxels along each axis; every scan differs by up to 4.
+        contrast: Intensity of the organ against its surroundings, in units of the noise.
+        seed: Seed of the data set, which makes the data sets differ.
+        second: Contrast of label 2, as a multiple of that of label 1; 1 by default.
     """
 
     modality: Modality
@@ -60,7 +61,7 @@ IMBALANCED_TASKS: dict[str, PhantomTask] = {"bud_mr": PhantomTask("MR", "bud", 3
 """Tasks of several classes of unequal size, for bundles that name them."""
 
 
-def strange_tasks(tasks: Sequence[str]) -> tuple[str, ...]:
+def ood_tasks(tasks: Sequence[str]) -> tuple[str, ...]:
     """Returns the tasks whose phantoms are out-of-distribution where those of ``tasks`` are trained on."""
     for kind in (PICTURE_TASKS, FRAME_TASKS, BRAIN_TASKS):
         if any(task in kind for task in tasks):
@@ -72,16 +73,16 @@ def phantom_scan(task: str, index: int, *, spatial_dims: int = 3, seed: int = 0)
     """Returns one phantom image and its label.
 
     Args:
-        task: name of the data set, one of ``TASKS`` or ``IMBALANCED_TASKS``.
-        index: number of the scan.
-        spatial_dims: 2 or 3.
-        seed: of the whole series.
+        task: Name of the data set, one of ``TASKS`` or ``IMBALANCED_TASKS``.
+        index: Number of the scan, at least 0.
+        spatial_dims: Number of spatial axes, 2 or 3; 3 by default.
+        seed: Seed of the whole series; the same seed gives the same scans. 0 by default.
 
     Returns:
         Image, float32, and label, uint8, of equal shape ``(H, W[, D])``; spacing 1 mm.
 
     Raises:
-        ConfigError: when there is no such task.
+        ConfigError: When there is no such task.
     """
     known = TASKS | IMBALANCED_TASKS
     if task not in known:
@@ -108,12 +109,12 @@ def phantom_dataset(root: str | Path, task: str, num_cases: int, *, spatial_dims
     """Writes a Decathlon folder of phantoms, unless an equal one is there already, and returns it.
 
     Args:
-        root: the folder ``<task>_<dims>d_<number>_<seed>`` is made in it.
-        task: name of the data set, one of ``TASKS``, ``IMBALANCED_TASKS`` or, for color pictures, ``PICTURE_TASKS`` or
-            ``FRAME_TASKS``, or, for slices of several channels, ``BRAIN_TASKS``.
-        num_cases: number of scans, or of patients of several slices each.
-        spatial_dims: 2 or 3.
-        seed: of the series.
+        root: Folder in which the folder ``<task>_<dims>d_<number>_<seed>`` is made.
+        task: Name of the data set: one of ``TASKS`` or ``IMBALANCED_TASKS``; for color pictures, of ``PICTURE_TASKS``
+            or ``FRAME_TASKS``; for slices of several channels, of ``BRAIN_TASKS``.
+        num_cases: Number of scans, or of patients of several slices each.
+        spatial_dims: Number of spatial axes, 2 or 3; 3 by default.
+        seed: Seed of the whole series; the same seed gives the same data set. 0 by default.
     """
     folder = Path(root) / f"{task}_{spatial_dims}d_{num_cases}_{seed}" / task
     if (folder / "dataset.json").is_file():

@@ -1,1 +1,1 @@
-"""Runs on any machine: options, processes, files, weights, digests, stages that are skipped when done."""
+"""Supports runs on any machine: options, processes, files, weights, digests, stages that are skipped when done."""

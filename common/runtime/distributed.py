@@ -1,4 +1,4 @@
-"""What a run on the command line starts with: determinism, readable errors, checked options, process groups."""
+"""Spreads a run over processes: its device, its rank, sums over all processes, and their waiting for one another."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def distribute(
     """Returns the network on this process's device, its gradients averaged over all processes.
 
     Args:
-        network: the network.
-        device: of this process.
-        find_unused_parameters: whether steps may leave out parts of the network, see torch.
+        network: Network whose copies the processes train.
+        device: Device of this process.
+        find_unused_parameters: Whether steps may leave out parts of the network, see torch; false by default.
     """
     place = torch.device(device)
     devices = [place] if is_cuda(place) else None

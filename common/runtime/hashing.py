@@ -1,4 +1,4 @@
-"""The digest of a network's weights, from tensors as torch or as nobody but the standard library sees them."""
+"""Computes the digest of a network's weights, from tensors as torch or as the standard library sees them."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ def tensors_digest(tensors: Iterable[TensorBytes]) -> str:
     """Returns the SHA-256, in hexadecimal, over the name, type, shape and bytes of every tensor, sorted by name.
 
     Args:
-        tensors: see :data:`TensorBytes`; a leading ``module.`` of the name (distributed training) does not count. Only
-            one tensor's elements are held at a time.
+        tensors: Tensors, see :data:`TensorBytes`; a leading ``module.`` of the name (distributed training) does not
+            count. Only one tensor's elements are held at a time.
     """
     digest = hashlib.sha256()
     bare = ((name.removeprefix("module."), kind, tuple(shape), read) for name, kind, shape, read in tensors)

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: they end a run with one line, never in the middle of what belongs together."""
+"""Ends a run on Ctrl-C or SIGTERM with one line, never in the middle of what belongs together."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Interrupted(KeyboardInterrupt):
     Not an ``Exception``: what takes a failed case for a row of a report must let it pass.
 
     Args:
-        number: The signal.
+        number: Number of the signal, of SIGINT or SIGTERM.
     """
 
     def __init__(self, number: int) -> None:

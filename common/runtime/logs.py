@@ -1,4 +1,4 @@
-"""What a run logs, so that no name of a file can forge a line of the log or steer the terminal that shows it."""
+"""Escapes what a run logs, so that no name of a file can forge a line or steer the terminal that shows it."""
 
 from __future__ import annotations
 
@@ -31,6 +31,6 @@ def escaped_lines(text: str) -> str:
     """Returns a text of several lines, each as a terminal shows it.
 
     Args:
-        text: Such as a traceback.
+        text: Text of any number of lines, such as a traceback.
     """
     return "\n".join(escaped(line) for line in text.split("\n"))

@@ -9,6 +9,7 @@ from typing import Any
 from monai.bundle import ConfigParser
 
 from ..errors import ConfigError
+from .knobs import WORDS
 
 RUNNER_OPTIONS = frozenset(
     {
@@ -30,6 +31,10 @@ RUNNER_OPTIONS = frozenset(
 """Options of ``python -m monai.bundle run`` itself."""
 
 
+OPEN = ("arms", "datasets", "settings")
+"""Keys of an experiment that hold options of other configs, which it checks itself."""
+
+
 READ_AS_TEXT = ("pretrained",)
 """Flags whose component understands them as a text too, see :func:`read_flag`."""
 
@@ -38,11 +43,11 @@ def read_flag(value: bool | str, name: str) -> bool:
     """Returns what a flag means that a command line may have given as a text, such as ``false``.
 
     Args:
-        value: the flag; of a text, case does not matter.
-        name: of the flag, for the error.
+        value: Value of the flag; of a text, case does not matter.
+        name: Name of the flag, for the error.
 
     Raises:
-        ConfigError: when the text is neither ``true`` nor ``false``.
+        ConfigError: When the text is neither ``true`` nor ``false``.
 
     Example:
         >>> read_flag("false", "pretrained"), read_flag(True, "pretrained")
@@ -61,10 +66,10 @@ def check_options(arguments: Sequence[str]) -> None:
     The same for the value of a flag: MONAI takes ``false``, unlike ``False``, for a text, which would count as true.
 
     Args:
-        arguments: of the command line, without the program. Anything but ``monai.bundle run`` passes.
+        arguments: Arguments of the command line, without the program. Anything but ``monai.bundle run`` passes.
 
     Raises:
-        ConfigError: naming the unknown key and the most similar one that exists, or the flag.
+        ConfigError: Naming the unknown key and the most similar one that exists, or the flag.
     """
     options = {argument[2:].split("=", 1)[0]: index for index, argument in enumerate(arguments) if argument[:2] == "--"}
     if "run" not in arguments[:1] or "config_file" not in options:
@@ -77,7 +82,7 @@ def check_options(arguments: Sequence[str]) -> None:
             raise ConfigError(f"--{option} {text} is a text, which would count as true; write --{option} False")
         if option in RUNNER_OPTIONS or has_option(config, option):
             continue
-        near = difflib.get_close_matches(option, [str(key) for key in config], n=1)
+        near = difflib.get_close_matches(option, [str(key) for key in config if key != WORDS], n=1)
         hint = f"; did you mean --{near[0]}?" if near else ""
         raise ConfigError(f"unknown option --{option}: no such key in the config files{hint}")
 
@@ -101,8 +106,12 @@ def _read_configs(arguments: Sequence[str], index: int) -> dict[str, Any]:
 def has_option(config: Any, option: str) -> bool:
     """Returns whether a config has the (nested) key, or a component that may take a further argument of that name."""
     key = option.lstrip("+").replace("::", "#")
+    if WORDS in key.split("#"):
+        return False
     if key in config:
         # Overlays name nested keys as a whole.
+        return True
+    if key.split("#")[0] in OPEN and isinstance(config.get(key.split("#")[0]), dict):
         return True
     for part in key.split("#"):
         if isinstance(config, list):
@@ -112,6 +121,6 @@ def has_option(config: Any, option: str) -> bool:
         elif isinstance(config, dict) and part in config:
             config = config[part]
         else:
-            # Components take optional arguments that their config does not spell out, and _disabled_ and the like.
+            # Components take optional arguments that their config does not spell out, and _disabled_.
             return isinstance(config, dict) and ("_target_" in config or part.startswith("_"))
     return True

@@ -14,22 +14,22 @@ from monai.utils import set_determinism
 
 from ..errors import one_line
 from .distributed import is_cuda, is_main_process
-from .interrupts import Interrupted, watch_signals
+from .interrupts import watch_signals
 from .logs import escape_logs, escaped_lines
 from .options import check_options
-from .reasons import find_bundle_error
+from .reasons import find_bundle_error, find_interruption
 
 
 def start_session(seed: int, *, distributed: bool = False, device: str | torch.device = "cpu") -> None:
     """Makes a run reproducible, its errors and its log readable and its options checked.
 
     Args:
-        seed: of every random number generator.
-        distributed: whether to join the process group that ``torchrun`` describes.
-        device: of this process, which decides how processes talk to one another.
+        seed: Seed of every random number generator; the same seed gives the same draws.
+        distributed: Whether to join the process group that ``torchrun`` describes; false by default.
+        device: Device of this process, which decides how processes talk to one another; the CPU by default.
 
     Raises:
-        ConfigError: when the command line sets a key that no config file has.
+        ConfigError: When the command line sets a key that no config file has.
     """
     sys.excepthook = report_error
     watch_signals()
@@ -59,10 +59,11 @@ def report_error(kind: type[BaseException], error: BaseException, traceback: Tra
     Raises:
         SystemExit: After an interruption, whose exit status Python would not know.
     """
-    if isinstance(error, Interrupted):
+    interruption = find_interruption(error)
+    if interruption is not None:
         if is_main_process():
-            sys.stderr.write(f"{one_line(str(error))}\n")
-        raise SystemExit(error.status)
+            sys.stderr.write(f"{one_line(str(interruption))}\n")
+        raise SystemExit(interruption.status)
     own = find_bundle_error(error)
     if own is None or os.environ.get("BUNDLE_TRACEBACK"):
         sys.stderr.write(escaped_lines("".join(format_exception(kind, error, traceback))))

@@ -1,4 +1,4 @@
-"""Files that hold a scan: which may be opened, which hold their voxels elsewhere, and how a reader gets at them."""
+"""Finds the files that hold a scan: which may be opened, which hold their voxels elsewhere, how a reader opens them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import ImageError
+from .listing import NO_FILE
 
 VOLUME_SUFFIXES = (".nii", ".nii.gz", ".hdr", ".mgz", ".mha", ".mhd", ".nrrd", ".nhdr")
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
@@ -32,14 +33,14 @@ def check_source(path: str | Path, where: str) -> None:
     """Makes sure that a file may be opened, and that it names no other file but one beside it.
 
     Args:
-        path: Of an image or a label.
-        where: What a message calls it.
+        path: Path of an image or a label.
+        where: Name of the file in messages.
 
     Raises:
         ImageError: When it is no regular file (a pipe could be waited for forever), or its voxels lie elsewhere.
     """
     if not os.path.isfile(path):
-        reason = "no regular file, or a link to a missing one" if os.path.lexists(_no_null(path)) else "no such file"
+        reason = NO_FILE if os.path.lexists(_no_null(path)) else "no such file"
         raise ImageError(f"{where} cannot be read ({reason}); copy the file there, or correct dataset.json")
     data_file(path, where)
 
@@ -51,8 +52,8 @@ def data_file(path: str | Path, where: str = "") -> str | None:
     author likes. What readers would take for such a name in any way counts, so that none of them knows a further one.
 
     Args:
-        path: Of an image.
-        where: What a message calls it; by default the path.
+        path: Path of an image.
+        where: Name of the image in messages; its path by default.
 
     Raises:
         ImageError: When the voxels lie elsewhere, in several files, or nowhere.
@@ -61,7 +62,7 @@ def data_file(path: str | Path, where: str = "") -> str | None:
     if source.lower().endswith(PAIR_SUFFIXES):
         return _pair(source, where)
     if source.lower().endswith((*META_SUFFIXES, *NRRD_SUFFIXES)):
-        name = _named_file(source, where)
+        name = named_file(source, where)
         return None if name is None else _beside(source, name, where)
     return None
 
@@ -88,29 +89,39 @@ def _pair(path: str, where: str) -> str:
     start = _read_start(header, where)
     if start[344:348] != b"ni1\0" and start[4:8] != b"ni2\0":
         raise ImageError(
-            f"{where} is no header of a NIfTI pair; Analyze and other formats do not say which side is left: convert "
-            "the scan to .nii.gz with the program that made it"
+            f"{where} cannot be read (no header of a NIfTI pair); Analyze and other formats do not say which side is "
+            "left: convert the scan to .nii.gz with the program that made it"
         )
     return _beside(path, os.path.basename(stem) + (".IMG" if suffix.isupper() else ".img"), where)
 
 
-def _named_file(path: str, where: str) -> bytes | None:
-    """What a MetaImage or NRRD header names as the file of its voxels; ``None`` for itself."""
+def named_file(path: str, where: str) -> bytes | None:
+    """Returns what a MetaImage or NRRD header names as the file of its voxels, unchecked; ``None`` for itself.
+
+    Args:
+        path: Path of the header.
+        where: Name of the image in messages.
+
+    Raises:
+        ImageError: When it names several files, or none in the way of its format.
+    """
     start = _read_start(path, where)
     if path.lower().endswith(NRRD_SUFFIXES):
         if not start.startswith(b"NRRD"):
-            raise ImageError(f"{where} is no NRRD file; copy it again, or give it the ending of its format")
+            raise ImageError(
+                f"{where} cannot be read (no NRRD file); copy it again, or give it the ending of its format"
+            )
         text, end, _ = start.partition(b"\n\n")
         if not end and b"\n\r\n" not in start and len(start) == HEADER_BYTES:
-            raise ImageError(f"{where} has a header of more than {HEADER_BYTES} bytes{OUTSIDE}")
+            raise ImageError(f"{where} cannot be read (header of more than {HEADER_BYTES} bytes){OUTSIDE}")
         names = NRRD_FIELD.findall(text)
         if len(names) > 1:
-            raise ImageError(f"{where} names {len(names)} data files{OUTSIDE}")
+            raise ImageError(f"{where} cannot be read (header of {len(names)} data files){OUTSIDE}")
         return names[0].strip() if names else None
     key = META_KEY.search(start)
     field = META_FIELD.match(start, key.start()) if key else None
     if key is None or field is None or start[: key.start()].rstrip(b" \t")[-1:] not in (b"", b"\n"):
-        raise ImageError(f"{where} does not name its data file in a line 'ElementDataFile = ...'{OUTSIDE}")
+        raise ImageError(f"{where} cannot be read (no line 'ElementDataFile = ...' that names its data file){OUTSIDE}")
     return None if field[1].strip().upper() == b"LOCAL" else field[1].strip()
 
 
@@ -121,11 +132,13 @@ def _beside(path: str, name: str | bytes, where: str) -> str:
     target = os.path.join(folder, text)
     is_list = text.upper().startswith("LIST") or "%" in text
     if not text or is_list or any(letter in '/\\:"\0' for letter in text):
-        raise ImageError(f"{where} names {text!r} as its data file; accepted is one file in the same folder{OUTSIDE}")
+        raise ImageError(f"{where} cannot be read (data file {text!r}; accepted is one in the same folder){OUTSIDE}")
     if not os.path.isfile(target):
-        raise ImageError(f"{where} needs the file {text!r} beside it, which is missing; copy both files")
+        raise ImageError(f"{where} cannot be read (data file {text!r} is missing beside it); copy both files")
     if os.path.dirname(os.path.realpath(target)) != os.path.realpath(folder):
-        raise ImageError(f"{where} needs the file {text!r}, which is a link to another folder; copy the file itself")
+        raise ImageError(
+            f"{where} cannot be read (data file {text!r} is a link to another folder); copy the file itself"
+        )
     return target
 
 
@@ -134,7 +147,7 @@ def readable_path(path: str | Path) -> Iterator[str]:
     """Gives a path by which every reader can open a file: ITK takes no name that is not UTF-8.
 
     Args:
-        path: Of an image that :func:`check_source` accepts.
+        path: Path of an image that :func:`check_source` accepts.
     """
     source = os.fspath(path)
     if source.isprintable() or source.lower().endswith(NIBABEL_SUFFIXES):

@@ -1,4 +1,4 @@
-"""Pictures and lines of a log: what a run can do without must not stop it."""
+"""Spares a run the failures of what it can do without: pictures and lines of a log."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def sparing(what: str) -> Iterator[None]:
     For pictures, TensorBoard events and lines of a log alone: results that are missing must stop a run.
 
     Args:
-        what: What is missing afterwards, for the warning, such as the name of a file.
+        what: Name of what is missing afterwards, for the warning, such as that of a file.
 
     Example:
         >>> with sparing("gallery.png"):
@@ -43,7 +43,7 @@ def spared_picture(draw: Callable[Arguments, None]) -> Callable[Arguments, None]
     """Returns a function that draws, after which a picture that could not be drawn is missing, with a warning.
 
     Args:
-        draw: Has an argument ``path``, the file of the picture.
+        draw: Function with an argument ``path``, the file of the picture.
     """
     signature = inspect.signature(draw)
 

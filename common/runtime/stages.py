@@ -1,4 +1,4 @@
-"""Work in stages: each writes what the next one reads, and is skipped when that is there already.
+"""Runs work in stages: each writes what the next one reads, and is skipped when that is there already.
 
 A stage that is killed leaves no record, so a restarted run repeats that stage alone.
 """
@@ -10,11 +10,12 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import MissingDataError
+from ..errors import ConfigError, MissingDataError
 from .digests import settings_digest
 from .distributed import is_main_process, wait_for_all
 from .files import write_json
@@ -37,7 +38,7 @@ def cases_digest(cases: Sequence[Mapping[str, Any]]) -> str:
     Where the files lie does not matter; the order of the cases does, since seeds draw by number.
 
     Args:
-        cases: with ``image`` and perhaps ``label``, a path or, for a DICOM series, a list of paths.
+        cases: Cases with ``image`` and perhaps ``label``: a path or, for a DICOM series, a list of paths.
     """
     described = []
     for case in cases:
@@ -51,33 +52,41 @@ class Stages:
     """Runs stages whose inputs have changed, or whose output is missing, and skips the others with a line in the log.
 
     What a stage was made from is recorded in ``<folder>/<stage>.json``, written last: a stage without a record is not
-    done. The record holds digests of inputs and outputs, so a stage runs again when an input changes and when somebody
+    done. The record holds digests of inputs and outputs. So a stage runs again when an input changes, or when somebody
     has changed or removed its output.
 
     Args:
-        folder: of the records.
+        folder: Folder of the records.
     """
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
 
     def run(
-        self, name: str, work: Callable[[], Any], *, inputs: Mapping[str, str], outputs: Sequence[str | Path]
+        self,
+        name: str,
+        work: Callable[[], Any],
+        *,
+        inputs: Mapping[str, str],
+        outputs: Sequence[str | Path],
+        before: Callable[[], Any] | None = None,
     ) -> bool:
         """Does the work of a stage, unless it is done; called by every process of a distributed run.
 
         Args:
-            name: of the stage.
-            work: writes every output, atomically.
-            inputs: name -> digest of all that the output depends on: data, weights, settings.
-            outputs: files that the stage writes.
+            name: Name of the stage, which names its record.
+            work: Function that writes every output, atomically.
+            inputs: Digests, by name, of all that the output depends on: data, weights, settings.
+            outputs: Paths of the files that the stage writes.
+            before: Function called when there is work to do, before anything of an earlier run is given up. It may
+                refuse the work by an error. Nothing is called by default.
 
         Returns:
             Whether the work was done now.
 
         Raises:
-            MissingDataError: when the work has not written an output.
-            OutputError: when the record cannot be written.
+            MissingDataError: When the work did not write an output.
+            OutputError: When the record cannot be written.
         """
         changed = self._changes(name, inputs, outputs)
         # Every process has looked before any of them changes a file.
@@ -87,6 +96,10 @@ class Stages:
             return False
         logger.info("stage %s: starts (%s)", name, ", ".join(changed))
         start = time.perf_counter()
+        if before is not None:
+            before()
+            # Every process has agreed before one of them removes the record.
+            wait_for_all()
         if is_main_process():
             self._record(name).unlink(missing_ok=True)
         work()
@@ -105,12 +118,12 @@ class Stages:
         """Makes sure that a stage is done, for a later one that is run alone.
 
         Args:
-            name: of the stage.
-            inputs: as for :meth:`run`.
-            outputs: as for :meth:`run`.
+            name: Name of the stage.
+            inputs: Digests by name, as for :meth:`run`.
+            outputs: Paths of files, as for :meth:`run`.
 
         Raises:
-            MissingDataError: naming what is missing or changed.
+            MissingDataError: Naming what is missing or changed.
         """
         changed = self._changes(name, inputs, outputs)
         if changed:
@@ -140,3 +153,46 @@ class Stages:
     def _key(self, path: str | Path) -> str:
         """What a record calls a file: where it lies from the record, so that both may be moved together."""
         return Path(os.path.relpath(path, self.folder)).as_posix()
+
+
+@dataclass(frozen=True)
+class Step:
+    """Work that is skipped or done as a whole; arguments as for :meth:`Stages.run`.
+
+    Args:
+        name: Name of the work in the log and in the records.
+        stages: Holds the record.
+        work: Writes every output.
+        inputs: Name -> digest of what the output depends on.
+        outputs: Files that the work writes.
+        before: Called before the work, if there is any; may refuse it.
+    """
+
+    name: str
+    stages: Stages
+    work: Callable[[], Any]
+    inputs: Mapping[str, str]
+    outputs: Sequence[Path]
+    before: Callable[[], Any] | None = None
+
+
+def run_stages(stage: str | None, order: Sequence[str], steps: Callable[[str], Iterable[Step]]) -> None:
+    """Runs all stages, or one whose predecessors are done.
+
+    Args:
+        stage: Name of the stage, ``None`` for all.
+        order: Names of all stages, the first one first.
+        steps: Gives the steps of a stage; the inputs of each are read when the one before is done.
+
+    Raises:
+        ConfigError: When there is no such stage.
+        MissingDataError: When a stage before the one that is run alone is not done.
+    """
+    if stage is not None and stage not in order:
+        raise ConfigError(f"stage is {stage!r}; accepted are {', '.join(order)}")
+    for name in order[: len(order) if stage is None else order.index(stage) + 1]:
+        for step in steps(name):
+            if stage in (None, name):
+                step.stages.run(step.name, step.work, inputs=step.inputs, outputs=step.outputs, before=step.before)
+            else:
+                step.stages.require(step.name, inputs=step.inputs, outputs=step.outputs)

@@ -1,4 +1,4 @@
-"""Network weights on disk: tensors only, complete or absent, and clear words when they do not fit."""
+"""Writes and loads network weights: tensors only, complete or absent, with clear words where they do not fit."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def save_atomically(content: Mapping[str, Any], path: str | Path) -> None:
     The same content gives the same bytes, under whatever name and whoever writes it.
 
     Args:
-        content: Names and tensors, or, in a checkpoint, plain values.
-        path: Where the file shall be.
+        content: Tensors by name, or, in a checkpoint, also plain values.
+        path: Path that the file shall have.
 
     Raises:
-        OutputError: when it cannot be written.
+        OutputError: When it cannot be written.
     """
     # Torch calls the records in a file after its name, and that of a temporary file is another every time.
     with write_atomically(path) as temporary, open(temporary, "wb") as file:
@@ -41,8 +41,8 @@ def read_checkpoint(path: str | Path, *, device: str | torch.device = "cpu") -> 
     """Returns what a file written by :func:`save_atomically` holds, unpickling tensors and plain values only.
 
     Raises:
-        MissingDataError: when there is no such file.
-        WeightsError: when it is truncated or holds something else.
+        MissingDataError: When there is no such file.
+        WeightsError: When it is truncated or holds something else.
     """
     if not Path(path).is_file():
         raise MissingDataError(f"no weights at {path}; train first, or set model_dir to the folder that holds model.pt")
@@ -81,16 +81,16 @@ def load_weights(network: nn.Module, path: str | Path, *, device: str | torch.de
     """Loads ``path`` into ``network``, every tensor or none.
 
     Raises:
-        MissingDataError: when there is no such file.
-        WeightsError: when it is unreadable or belongs to another network.
+        MissingDataError: When there is no such file.
+        WeightsError: When it is unreadable or belongs to another network.
     """
     state, target = read_checkpoint(path, device=device), unwrap(network)
     own = target.state_dict()
-    strange = [name for name in state if name not in own] + [name for name in own if name not in state]
-    strange += [name for name in state if name in own and getattr(state[name], "shape", None) != own[name].shape]
-    if strange:
+    mismatched = [name for name in state if name not in own] + [name for name in own if name not in state]
+    mismatched += [name for name in state if name in own and getattr(state[name], "shape", None) != own[name].shape]
+    if mismatched:
         raise WeightsError(
-            f"{path} belongs to another network: {len(strange)} tensor(s) differ, the first is {strange[0]!r}; "
+            f"{path} belongs to another network: {len(mismatched)} tensor(s) differ, the first is {mismatched[0]!r}; "
             "use the network_def it was trained with, or train anew"
         )
     target.load_state_dict(state)
@@ -100,9 +100,9 @@ class WeightsCheckpointLoader(CheckpointLoader):
     """MONAI's ``CheckpointLoader`` for one network, with one clear line when the weights do not fit.
 
     Args:
-        path: the weights.
-        network: what they are loaded into.
-        device: where tensors are read to.
+        path: Path of the weights.
+        network: Network that the weights are loaded into.
+        device: Device that tensors are read to; the CPU by default.
     """
 
     def __init__(self, path: str, network: nn.Module, device: str | torch.device = "cpu") -> None:

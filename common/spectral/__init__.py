@@ -1,8 +1,8 @@
-"""Spectral signatures of feature maps and the verdicts drawn from them."""
+"""Computes spectral signatures of feature maps and draws verdicts from them."""
 
 from .bank import BankSettings, SignatureBank
 from .digest import bank_settings, preprocessing_digest, weights_digest
-from .fitting import BankFitter
+from .fitting import BankFitter, fit_bank
 from .inferer import SpectralInferer
 from .signature import GramAccumulator, spectral_signature
 from .verdict import SpectralVerdictd
@@ -15,6 +15,7 @@ __all__ = [
     "SpectralInferer",
     "SpectralVerdictd",
     "bank_settings",
+    "fit_bank",
     "preprocessing_digest",
     "spectral_signature",
     "weights_digest",

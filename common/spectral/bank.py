@@ -1,4 +1,4 @@
-"""The signature bank: what a hospital receives in place of training images, and the verdict it gives."""
+"""Fits, saves and reads the signature bank: what a hospital receives in place of training images."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from zipfile import BadZipFile
 import numpy as np
 from torch import Tensor
 
-from ..bank_rules import check_norms, implied_threshold
 from ..errors import BankError, BankMismatchError, ConfigError, MissingDataError, NotEnoughCasesError
+from ..runtime.bank_rules import check_norms, implied_threshold
 from ..runtime.files import write_atomically
 from .distance import Array, Distance, distance_to, leave_one_out
 
@@ -28,15 +28,16 @@ class BankSettings:
     """How the signatures of a bank came about; inference must do the same for its verdicts to mean anything.
 
     Args:
-        layers: names of the feature layers, side by side in a signature.
-        per_voxel: whether singular values were divided by the square root of the number of voxels.
-        precision: floating type in which the network ran.
-        roi_size: largest sliding window, voxels along each axis; what a network sees at once moves its features.
-        overlap: share of a window that the next one covered again.
-        divisor: window sizes were multiples of this.
-        distance: ``nearest`` (the paper) or ``mahalanobis``.
-        weights_digest: SHA-256 of the network's weights.
-        preprocessing_digest: SHA-256 of the settings of the image transforms.
+        layers: Names of the feature layers, side by side in a signature. Default none.
+        per_voxel: Whether singular values were divided by the square root of the number of voxels. Default false.
+        precision: Floating type in which the network ran. Default ``float32``.
+        roi_size: Largest sliding window, in voxels along each axis; what a network sees at once moves its features.
+            Default none.
+        overlap: Share of a window that the next one covered again, in [0, 1). Default 0.25.
+        divisor: Number of voxels of which window sizes were multiples. Default 1.
+        distance: ``nearest`` (the paper, and the default) or ``mahalanobis``.
+        weights_digest: SHA-256 of the network's weights, in hexadecimal. Default empty.
+        preprocessing_digest: SHA-256 of the settings of the image transforms, in hexadecimal. Default empty.
     """
 
     layers: tuple[str, ...] = ()
@@ -61,11 +62,12 @@ class SignatureBank:
     Karimi and Gholipour 2023, section III-D, equations 1 and 2. Holds no name, no path and nothing of a patient.
 
     Args:
-        signatures: ``(K, D)`` float64, without duplicates, sorted, so that the order of cases does not matter.
-        leave_one_out: ``(K,)``, OODM of each training case against the others.
+        signatures: Signatures, ``(K, D)`` float64, without duplicates, sorted, so that the order of cases does not
+            matter.
+        leave_one_out: OODM of each training case against the others, ``(K,)`` float64.
         threshold: ``mean + c * std`` of ``leave_one_out`` (population standard deviation).
-        c: the paper's C; 2.5 there.
-        settings: how the signatures came about.
+        c: Number of standard deviations above the mean at which the threshold lies, the paper's C; 2.5 there.
+        settings: Settings of the network, the inferer and the distance that the signatures came from.
     """
 
     signatures: Array
@@ -79,14 +81,15 @@ class SignatureBank:
         """Returns the bank of the given training signatures.
 
         Args:
-            signatures: ``(K, D)``, one row for each training case; exact duplicates are dropped.
-            c: how many standard deviations above the mean leave-one-out OODM the threshold lies, 0 to 10.
-            **settings: see :class:`BankSettings`.
+            signatures: Training signatures, ``(K, D)``, one row for each case; exact duplicates are dropped.
+            c: Number of standard deviations above the mean leave-one-out OODM at which the threshold lies, from 0 to
+                10. Default 2.5.
+            **settings: Fields of :class:`BankSettings`.
 
         Raises:
-            NotEnoughCasesError: with fewer than two distinct signatures (three for the Mahalanobis distance).
-            BankError: when a signature is not finite, or so large that a distance is not.
-            ConfigError: when ``c`` is out of its range.
+            NotEnoughCasesError: When there are fewer than two distinct signatures (three for the Mahalanobis distance).
+            BankError: When a signature is not finite, or so large that a distance is not.
+            ConfigError: When ``c`` is out of its range.
         """
         chosen = BankSettings(**settings)
         rows = (
@@ -108,11 +111,11 @@ class SignatureBank:
         """Returns the out-of-distribution measure of a signature; higher means more abnormal.
 
         Args:
-            signature: ``(D,)``.
+            signature: Signature of a scan, ``(D,)``.
 
         Raises:
-            BankMismatchError: when its length is not that of the bank's signatures.
-            BankError: when it is not finite.
+            BankMismatchError: When its length is not that of the bank's signatures.
+            BankError: When it is not finite.
         """
         row = np.asarray(signature, dtype=np.float64)
         if row.shape != self.signatures.shape[1:]:
@@ -129,10 +132,10 @@ class SignatureBank:
         """Makes sure that the bank was fitted with the given settings.
 
         Args:
-            **settings: any fields of :class:`BankSettings`, as in use now.
+            **settings: Any fields of :class:`BankSettings`, as in use now.
 
         Raises:
-            BankMismatchError: naming the first setting that differs and the command that fits the bank again.
+            BankMismatchError: When a setting differs, naming the first one and the command that fits the bank again.
         """
         # A digest says least, and differs too where images are resized to another window.
         for name, value in sorted(settings.items(), key=lambda item: item[0] == "preprocessing_digest"):
@@ -148,7 +151,7 @@ class SignatureBank:
         """Writes the bank as an npz without objects, to a temporary name first.
 
         Raises:
-            OutputError: when it cannot be written.
+            OutputError: When it cannot be written.
         """
         content = {name: np.asarray(value) for name, value in vars(self.settings).items()}
         # Without a layer, numpy would make an array of floats.
@@ -163,8 +166,8 @@ class SignatureBank:
         """Reads a bank, never unpickling anything.
 
         Raises:
-            MissingDataError: when there is no such file.
-            BankError: when it is truncated, of another kind or contradicts itself.
+            MissingDataError: When there is no such file.
+            BankError: When it is truncated, of another kind or contradicts itself.
         """
         if not Path(path).is_file():
             raise MissingDataError(f"no signature bank at {path}; fit it with: {REFIT_COMMAND}")
@@ -174,7 +177,7 @@ class SignatureBank:
                 return cls._from_content({name: archive[name] for name in archive.files})
         except _UNREADABLE as error:
             raise BankError(
-                f"{path} is no readable signature bank ({error}); refit it with: {REFIT_COMMAND}"
+                f"{path} is not a readable signature bank ({error}); refit it with: {REFIT_COMMAND}"
             ) from error
 
     @classmethod
@@ -182,7 +185,7 @@ class SignatureBank:
         """Builds a bank from the arrays of its file and makes sure that they fit together."""
         needed = {*_NUMBERS, "version", *(field.name for field in fields(BankSettings))}
         if needed != content.keys() or int(content["version"]) != VERSION:
-            raise BankError(f"this is no signature bank of version {VERSION}")
+            raise BankError(f"this is not a signature bank of version {VERSION}")
         if any(content[name].dtype != np.float64 for name in _NUMBERS):
             raise BankError("its numbers are not of double precision")
         check_norms(content["signatures"].tolist(), content["layers"].size)
@@ -204,8 +207,8 @@ class SignatureBank:
         """Returns the bank of all signatures of several banks, with its threshold computed anew.
 
         Raises:
-            BankMismatchError: when the banks were fitted with different settings or C.
-            NotEnoughCasesError: when no bank is given.
+            BankMismatchError: When the banks were fitted with different settings or C.
+            NotEnoughCasesError: When no bank is given.
         """
         collected = list(banks)
         if not collected:

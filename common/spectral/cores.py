@@ -1,4 +1,4 @@
-"""Which voxels of a sliding window count, so that every voxel of an image counts exactly once."""
+"""Plans which voxels of a sliding window count, so that every voxel of an image counts exactly once."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ def fit_window(image_size: Sequence[int], roi_size: Sequence[int], divisor: int)
     A window much larger than the image would be mostly padding: slow, and seen by the network's normalization.
 
     Args:
-        image_size: voxels along each axis.
-        roi_size: largest window, voxels along each axis, multiples of ``divisor``.
-        divisor: the network needs window sizes that are multiples of this.
+        image_size: Voxels of the image along each axis.
+        roi_size: Largest window, in voxels along each axis, multiples of ``divisor``.
+        divisor: Number of voxels of which the network needs window sizes to be multiples, at least 1.
 
     Raises:
-        ConfigError: when ``roi_size`` has another number of axes or is no multiple of ``divisor``.
+        ConfigError: When ``roi_size`` has another number of axes or is no multiple of ``divisor``.
     """
     if len(roi_size) != len(image_size):
         raise ConfigError(f"roi_size {list(roi_size)} has {len(roi_size)} axes, the image has {len(image_size)}")
@@ -39,12 +39,13 @@ def axis_cores(starts: Sequence[int], window: int, image: Interval) -> dict[int,
     the window that starts first. Along several axes the core of a window is the box of its intervals.
 
     Args:
-        starts: first voxel of every window, strictly increasing.
-        window: voxels of every window.
-        image: the voxels that count at all, half-open; the rest is padding.
+        starts: First voxel of every window, strictly increasing.
+        window: Number of voxels of every window.
+        image: Voxels that count at all, as a half-open interval; the rest is padding.
 
     Returns:
-        start -> interval. The intervals cover ``image`` once and do not overlap; an interval may be empty.
+        Interval of every window by its start. The intervals cover ``image`` once and do not overlap; an interval may be
+        empty.
     """
     bounds = [image[0]]
     for left, right in pairwise(starts):
@@ -59,10 +60,10 @@ def cells_in_core(core: Interval, start: int, window: int, cells: int) -> slice:
     """Returns the cells of a (coarser) feature map whose centers lie in a window's core, along one axis.
 
     Args:
-        core: the voxels the window owns, half-open, in the coordinates of the padded image.
-        start: first voxel of the window.
-        window: voxels of the window.
-        cells: size of the window's feature map along the axis; one cell spans ``window / cells`` voxels.
+        core: Voxels that the window owns, as a half-open interval, in the coordinates of the padded image.
+        start: First voxel of the window, in the same coordinates.
+        window: Number of voxels of the window.
+        cells: Size of the window's feature map along the axis; one cell spans ``window / cells`` voxels.
     """
 
     def first_cell(edge: int) -> int:
@@ -77,12 +78,13 @@ def plan_cores(image_size: Sequence[int], window: Sequence[int], overlap: float)
     """Returns the cores of all windows that MONAI's ``sliding_window_inference`` visits, axis by axis.
 
     Args:
-        image_size: voxels of the image before padding; an image smaller than the window is padded on both sides.
-        window: voxels of the window along each axis.
-        overlap: share of a window that the next one covers again, in [0, 1).
+        image_size: Voxels of the image along each axis, before padding; an image smaller than the window is padded on
+            both sides.
+        window: Voxels of the window along each axis.
+        overlap: Share of a window that the next one covers again, in [0, 1).
 
     Returns:
-        For each axis: start of the window in the padded image -> half-open interval in the padded image.
+        For each axis, the half-open interval of every window by its start, both in the padded image.
     """
     plans = []
     for size, extent in zip(image_size, window, strict=True):

@@ -1,4 +1,4 @@
-"""Digests that bind a signature bank to the weights and the preprocessing it was fitted with."""
+"""Computes the digests that bind a signature bank to the weights and the preprocessing it was fitted with."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def weights_digest(state_dict: Mapping[str, Tensor]) -> str:
     """Returns the SHA-256, in hexadecimal, over the sorted name, type, shape and bytes of every tensor.
 
     Args:
-        state_dict: a network's state; a leading ``module.`` (distributed training) does not count.
+        state_dict: State of a network; a leading ``module.`` (distributed training) does not count.
     """
     return tensors_digest(
         (name, str(tensor.dtype), tuple(tensor.shape), partial(_row_major, tensor))
@@ -35,8 +35,8 @@ def _row_major(tensor: Tensor) -> bytes:
 class WeightsDigest:
     """Computes :func:`weights_digest` of a network, again only when the weights have changed since the last call.
 
-    Changes are seen as torch counts them: by optimizers, by loading, by operations in place, but not through
-    ``tensor.data``, which escapes torch's own bookkeeping as well.
+    Changes are seen as torch counts them: by optimizers, by loading, by operations in place. Those through
+    ``tensor.data`` escape, as they do torch's own bookkeeping.
     """
 
     def __init__(self) -> None:
@@ -60,7 +60,7 @@ def preprocessing_digest(transforms: Iterable[Any]) -> str:
     """Returns the SHA-256, in hexadecimal, over the kinds and settings of the transforms that prepare an image.
 
     Args:
-        transforms: the list of transforms; each contributes its class name and every setting that is a number, a text,
+        transforms: Transforms of an image. Each contributes its class name and every setting that is a number, a text,
             a flag or a collection of those, also inside nested transforms.
     """
     return settings_digest(list(transforms))
@@ -70,9 +70,9 @@ def bank_settings(inferer: Any, image_transforms: Sequence[Any], weights_digest:
     """Returns the settings in use, by the names of ``BankSettings``, that a bank must have been fitted with.
 
     Args:
-        inferer: the inferer that computes signatures.
-        image_transforms: what prepares an image after loading.
-        weights_digest: of the network in use.
+        inferer: Inferer that computes signatures.
+        image_transforms: Transforms that prepare an image after loading.
+        weights_digest: SHA-256 of the weights of the network in use, in hexadecimal.
     """
     # The first that differs is named: a size tells more than the digest of what follows from it.
     prepared = {"preprocessing_digest": preprocessing_digest(image_transforms)}

@@ -1,4 +1,4 @@
-"""Distances of a spectral signature to the signatures of the training set; higher means more abnormal."""
+"""Measures how far a spectral signature is from those of the training set; higher means more abnormal."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def nearest_distance(signatures: Array, reference: Array) -> Array:
     Karimi and Gholipour 2023, equation 1.
 
     Args:
-        signatures: ``(M, D)``.
-        reference: ``(K, D)``.
+        signatures: Signatures to judge, ``(M, D)``.
+        reference: Signatures of the training set, ``(K, D)``, ``K`` at least 1.
 
     Returns:
         ``(M,)``; higher means more abnormal.
@@ -36,9 +36,9 @@ def mahalanobis_distance(signatures: Array, reference: Array, *, shrinkage: floa
     Not in the paper. The covariance is ``S + shrinkage * tr(S) / D * I`` over all ``D`` dimensions.
 
     Args:
-        signatures: ``(M, D)``.
-        reference: ``(K, D)``, ``K`` at least 2.
-        shrinkage: weight of the identity, above 0.
+        signatures: Signatures to judge, ``(M, D)``.
+        reference: Signatures of the training set, ``(K, D)``, ``K`` at least 2.
+        shrinkage: Weight of the identity, above 0. Default :data:`SHRINKAGE`, 0.05.
 
     Returns:
         ``(M,)``; higher means more abnormal.
@@ -61,12 +61,12 @@ def distance_to(signatures: Array, reference: Array, distance: Distance) -> Arra
 def leave_one_out(reference: Array, distance: Distance) -> Array:
     """Returns the OODM of each reference signature against all the others.
 
-    For the Mahalanobis distance, mean and covariance are fitted again without the case: an in-sample distance is too
+    For the Mahalanobis distance, mean and covariance are fitted again without the case. An in-sample distance is too
     small, and a threshold from it raises false alarms.
 
     Args:
-        reference: ``(K, D)`` without duplicates.
-        distance: which distance.
+        reference: Signatures of the training set, ``(K, D)``, without duplicates.
+        distance: ``nearest`` or ``mahalanobis``.
 
     Returns:
         ``(K,)``; higher means more abnormal.

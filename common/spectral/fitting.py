@@ -1,16 +1,18 @@
-"""Fitting the signature bank of a trained network to its training cases."""
+"""Fits the signature bank of a trained network to its training cases."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from monai.data import DataLoader, Dataset
-from torch import nn
+from monai.transforms import Compose
+from torch import Tensor, nn
 
 from ..errors import FeatureError, NotEnoughCasesError
 from ..runtime.distributed import is_main_process, process_rank, wait_for_all, world_size
@@ -34,18 +36,18 @@ def compute_signatures(
     """Returns the spectral signatures of cases, shared out over all processes, and the digest of the weights.
 
     Args:
-        cases: the cases; every process gives the same list.
-        transform: loads and prepares a case, without randomness.
-        network: in evaluation mode afterwards.
-        inferer: computes signatures.
-        device: where the network runs.
+        cases: Training cases, at least one; every process gives the same list.
+        transform: Transform that loads and prepares a case, without randomness.
+        network: Trained network; in evaluation mode afterwards.
+        inferer: Inferer that computes signatures.
+        device: Device that the network runs on.
 
     Returns:
         ``(K, D)`` float64, the same on every process, and the SHA-256 of the weights.
 
     Raises:
-        FeatureError: naming a case whose features have no signature.
-        NotEnoughCasesError: without any case.
+        FeatureError: When the features of a case have no signature, naming the case.
+        NotEnoughCasesError: When there is no case.
     """
     if not cases:
         raise NotEnoughCasesError("no training case: a signature bank needs at least two; add cases to dataset_dir")
@@ -68,53 +70,84 @@ def compute_signatures(
     return np.concatenate(rows), digest
 
 
+def fit_bank(
+    network: nn.Module,
+    scans: Iterable[Tensor],
+    inferer: SpectralInferer,
+    *,
+    image_transforms: Sequence[Any] = (),
+    c: float = 2.5,
+    distance: Distance = "nearest",
+) -> SignatureBank:
+    """Returns the bank of the given training scans, bound to the network's weights and to the inferer's settings.
+
+    Args:
+        network: Trained network; in evaluation mode afterwards.
+        scans: Training scans, each ``(C, H, W[, D])``, prepared as for the network, on the network's device.
+        inferer: Inferer that segments a scan and computes its signature.
+        image_transforms: Transforms that have prepared the scans; the bank is bound to them. Default none.
+        c: Standard deviations above the mean leave-one-out OODM at which the threshold lies, from 0 to 10. Default 2.5.
+        distance: ``nearest`` (the paper) or ``mahalanobis``. Default ``nearest``.
+
+    Raises:
+        FeatureError: When the features of a scan have no signature.
+        NotEnoughCasesError: When there are fewer than two distinct signatures (three for the Mahalanobis distance).
+    """
+    network.eval()
+    with torch.no_grad():
+        signatures = [inferer(scan[None], network)["signature"][0] for scan in scans]
+    settings = bank_settings(inferer, image_transforms, inferer.weights_digest(network))
+    return SignatureBank.fit(signatures, c=c, distance=distance, **settings)
+
+
 class BankFitter:
     """Computes the signatures of the training cases with the best weights and writes the bank bound to them.
 
     Args:
-        data: training cases.
-        transform: loads and prepares a case, without randomness.
-        image_transforms: the part of it that prepares an image after loading; the bank is bound to its settings.
-        network: the network.
-        inferer: computes signatures.
-        device: where the network runs.
-        weights_file: the best weights; the bank is bound to them.
-        bank_file: where the bank goes.
-        c: the paper's C of the threshold.
-        distance: ``nearest`` or ``mahalanobis``.
+        data: Training cases.
+        load_transforms: Transforms that load and check an image.
+        image_transforms: Transforms that prepare an image after loading; the bank is bound to the settings of these.
+        network: Network that takes the best weights.
+        inferer: Inferer that computes signatures.
+        device: Device that the network runs on.
+        save_dir: Folder of ``model.pt``, the best weights, which the bank is bound to; ``signature_bank.npz`` is
+            written there too.
+        threshold_c: Standard deviations above the mean leave-one-out OODM at which the threshold lies, the paper's C,
+            from 0 to 10. Default 2.5.
+        distance: ``nearest`` (the paper, and the default) or ``mahalanobis``.
     """
 
     def __init__(
         self,
         data: Sequence[dict[str, Any]],
-        transform: Callable[..., Any],
+        load_transforms: Sequence[Any],
         image_transforms: Sequence[Any],
         network: nn.Module,
         inferer: SpectralInferer,
         device: torch.device,
-        weights_file: str,
-        bank_file: str,
+        save_dir: str | Path,
         *,
-        c: float = 2.5,
+        threshold_c: float = 2.5,
         distance: Distance = "nearest",
     ) -> None:
-        self.data, self.transform, self.image_transforms = data, transform, image_transforms
+        self.data, self.image_transforms = data, image_transforms
+        self.transform = Compose([*load_transforms, *image_transforms])
         self.network, self.inferer, self.device = network, inferer, device
-        self.weights_file, self.bank_file = weights_file, bank_file
-        self.c, self.distance = c, distance
+        self.weights_file, self.bank_file = Path(save_dir, "model.pt"), Path(save_dir, "signature_bank.npz")
+        self.threshold_c, self.distance = threshold_c, distance
 
     def run(self) -> SignatureBank:
         """Fits the bank; the main process writes it.
 
         Raises:
-            NotEnoughCasesError: when there are too few distinct training cases for a threshold.
-            OutputError: when the bank cannot be written.
+            NotEnoughCasesError: When there are too few distinct training cases for a threshold.
+            OutputError: When the bank cannot be written.
         """
         wait_for_all()
         load_weights(self.network, self.weights_file, device=self.device)
         signatures, digest = compute_signatures(self.data, self.transform, self.network, self.inferer, self.device)
         settings = bank_settings(self.inferer, self.image_transforms, digest)
-        bank = SignatureBank.fit(signatures, c=self.c, distance=self.distance, **settings)
+        bank = SignatureBank.fit(signatures, c=self.threshold_c, distance=self.distance, **settings)
         if is_main_process():
             bank.save(self.bank_file)
             logger.info(

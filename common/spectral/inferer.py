@@ -1,7 +1,8 @@
-"""Sliding-window inference that sums the spectral signature of an image while it segments it."""
+"""Segments by sliding windows and sums the spectral signature of the image meanwhile."""
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,8 @@ from .cores import cells_in_core, fit_window, plan_cores
 from .digest import WeightsDigest
 from .signature import GramAccumulator
 
+TOO_SMALL = "the image is too small for the network: it {}; use a scan that shows more, or a finer spacing"
+
 Precision = Literal["float32", "bfloat16", "float16"]
 
 
@@ -25,10 +28,10 @@ class SpectrumCollector:
     """Sums the Gram matrices of the core cells of every window, for every image of a batch and every layer.
 
     Args:
-        layers: names of the feature layers.
-        image_size: voxels of the images along each axis, before padding.
-        window: voxels of the sliding window along each axis.
-        overlap: share of a window that the next one covers again.
+        layers: Names of the feature layers.
+        image_size: Voxels of the images along each axis, before padding.
+        window: Voxels of the sliding window along each axis.
+        overlap: Share of a window that the next one covers again, in [0, 1).
     """
 
     def __init__(self, layers: Sequence[str], image_size: Sequence[int], window: Sequence[int], overlap: float) -> None:
@@ -43,7 +46,7 @@ class SpectrumCollector:
         """Hooks the layers of ``network`` while the block runs.
 
         Raises:
-            ConfigError: when the network has no layer of that name.
+            ConfigError: When the network has no layer of that name.
         """
         owner = threading.get_ident()
         handles = []
@@ -87,6 +90,8 @@ class SpectrumCollector:
         silent = [layer for layer in chosen if (0, layer) not in self.grams]
         if silent:
             raise ConfigError(f"feature_layers names {silent}, which the network holds but does not run; choose others")
+        if not all(self.grams[image, layer].num_voxels for image in range(batch_size) for layer in chosen):
+            raise FeatureError(TOO_SMALL.format("has no place in the feature layers"))
         rows = [
             torch.cat([self.grams[image, layer].signature(per_voxel) for layer in chosen])
             for image in range(batch_size)
@@ -101,24 +106,28 @@ class SpectralInferer(Inferer):
     exactly once: in the window where it lies deepest. Padding never counts.
 
     Args:
-        roi_size: largest sliding window, voxels along each axis; 96 along each in Karimi and Gholipour 2023. For an
+        roi_size: Largest sliding window, in voxels along each axis; 96 along each in Karimi and Gholipour 2023. For an
             image smaller than that the window shrinks to the image, rounded up to ``divisor``.
-        layers: names of the feature layers; the paper's is the last map before the head alone.
-        divisor: window sizes are multiples of this, as the network demands.
-        overlap: share of a window that the next one covers again, in [0, 1); 0.25 in the paper (24 of 96 voxels).
-        sw_batch_size: windows that go through the network at once.
-        per_voxel: divide singular values by the square root of the number of voxels (not in the paper).
-        precision: floating type in which the network runs; signatures of one bank need one precision.
-        with_signature: ``False`` gives the logits alone.
+        feature_layers: Names of the feature layers, at least one with signatures; the paper's is the last map before
+            the head alone.
+        divisor: Number of voxels of which window sizes are multiples, as the network demands. Default 8.
+        overlap: Share of a window that the next one covers again, in [0, 1). Default 0.25, as in the paper (24 of 96
+            voxels).
+        sw_batch_size: Number of windows that go through the network at once. Default 1.
+        per_voxel: Whether singular values are divided by the square root of the number of voxels. The paper does not
+            divide them. Default false.
+        precision: ``float32``, ``bfloat16`` or ``float16``: the floating type in which the network runs. Signatures of
+            one bank need one precision. Default ``float32``.
+        with_signature: Whether signatures are computed; with false, only logits are returned. Default true.
 
     Raises:
-        ConfigError: when a setting is not accepted.
+        ConfigError: When a setting is not accepted.
     """
 
     def __init__(
         self,
         roi_size: Sequence[int],
-        layers: Sequence[str],
+        feature_layers: Sequence[str],
         *,
         divisor: int = 8,
         overlap: float = 0.25,
@@ -131,10 +140,10 @@ class SpectralInferer(Inferer):
             raise ConfigError(f"overlap is {overlap!r}; accepted is 0 <= overlap < 1")
         if precision not in get_args(Precision):
             raise ConfigError(f"precision is {precision!r}; accepted are {', '.join(get_args(Precision))}")
-        if with_signature and not layers:
+        if with_signature and not feature_layers:
             raise ConfigError("feature_layers is empty; name at least one layer of the network")
         self.roi_size = tuple(roi_size)
-        self.layers = tuple(layers)
+        self.feature_layers = tuple(feature_layers)
         self.divisor = divisor
         self.overlap = overlap
         self.sw_batch_size = sw_batch_size
@@ -146,8 +155,14 @@ class SpectralInferer(Inferer):
     @property
     def settings(self) -> dict[str, Any]:
         """What of this inferer decides over signatures, by the names of ``BankSettings``."""
-        names = ("layers", "per_voxel", "precision", "roi_size", "overlap", "divisor")
-        return {name: getattr(self, name) for name in names}
+        names = ("per_voxel", "precision", "roi_size", "overlap", "divisor")
+        return {"layers": self.feature_layers} | {name: getattr(self, name) for name in names}
+
+    def without_signature(self) -> SpectralInferer:
+        """Returns an inferer that segments alike but gives the logits alone, as validation during training needs."""
+        alone = copy.copy(self)
+        alone.with_signature = False
+        return alone
 
     def weights_digest(self, network: nn.Module) -> str:
         """Returns the SHA-256 of a network's weights, computed again only when they have changed."""
@@ -157,20 +172,21 @@ class SpectralInferer(Inferer):
         """Segments a batch of images.
 
         Args:
-            inputs: ``(B, C, H, W[, D])``.
-            network: returns logits for a window.
-            *args: further arguments of the network.
-            **kwargs: further keyword arguments of the network.
+            inputs: Images, ``(B, C, H, W[, D])``.
+            network: Network that returns logits for a window.
+            *args: Further arguments of the network.
+            **kwargs: Further keyword arguments of the network.
 
         Returns:
             The logits ``(B, K, H, W[, D])``; with signatures, a dictionary of ``logits``, ``signature`` (``(B, D)``
             float64 on the CPU) and ``weights_digest`` (``(B, 32)`` uint8, the SHA-256 of the network's weights).
 
         Raises:
-            ConfigError: when a layer does not exist or the window does not fit the image's number of axes.
-            FeatureError: when a feature map has no signature, being zero or not finite.
+            ConfigError: When a layer does not exist or the window does not fit the image's number of axes.
+            FeatureError: When the image is too small, or a feature map has no signature, being zero or not finite.
         """
         if not self.with_signature:
+            self._check_extent(inputs.shape[2:], network)
             with self._autocast(inputs):
                 return self._segment(inputs, lambda windows: network(windows, *args, **kwargs))
         logits, collector = self.collect(inputs, network, *args, **kwargs)
@@ -189,7 +205,10 @@ class SpectralInferer(Inferer):
         Args and errors are those of a call.
         """
         size = inputs.shape[2:]
-        collector = SpectrumCollector(self.layers, size, fit_window(size, self.roi_size, self.divisor), self.overlap)
+        self._check_extent(size, network)
+        collector = SpectrumCollector(
+            self.feature_layers, size, fit_window(size, self.roi_size, self.divisor), self.overlap
+        )
 
         def predictor(windows: Tensor, coordinates: Sequence[Sequence[slice]]) -> Tensor:
             collector.coordinates = coordinates
@@ -199,6 +218,12 @@ class SpectralInferer(Inferer):
             logits = self._segment(inputs, predictor, with_coord=True)
         # A MetaTensor inside a dictionary breaks MONAI's decollation.
         return logits.as_tensor() if hasattr(logits, "as_tensor") else logits, collector
+
+    def _check_extent(self, size: Sequence[int], network: nn.Module) -> None:
+        """Raises when an image is one voxel at the network's coarsest scale, which has no variance to divide by."""
+        normalized = any(isinstance(module, nn.modules.instancenorm._InstanceNorm) for module in network.modules())
+        if normalized and max(size) <= self.divisor:
+            raise FeatureError(TOO_SMALL.format(f"is no larger than {self.divisor} voxels along any axis"))
 
     def _autocast(self, inputs: Tensor) -> torch.autocast:
         """The floating type of ``precision``, whatever the caller's is."""

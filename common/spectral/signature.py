@@ -1,4 +1,4 @@
-"""Spectral signatures of feature maps (Karimi and Gholipour, IEEE Trans. Artif. Intell. 4(2), 2023, section III-D)."""
+"""Computes spectral signatures (Karimi and Gholipour, IEEE Trans. Artif. Intell. 4(2), 2023, section III-D)."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def log_spectrum_signature(singular_values: Tensor, *, eps: float = EPS) -> Tens
     The lower bound ``eps * s_1`` is ours: a dead channel then gives a finite signature.
 
     Args:
-        singular_values: ``(n,)``, not negative, largest first.
-        eps: smallest singular value kept, as a share of the largest.
+        singular_values: Singular values, ``(n,)``, not negative, largest first.
+        eps: Smallest singular value kept, as a share of the largest. Default :data:`EPS`, 1e-7.
 
     Returns:
         The signature, ``(n,)`` float64, of Euclidean norm 1.
 
     Raises:
-        FeatureError: when the values are not finite or all zero, or when the logarithms are all zero.
+        FeatureError: When the values are not finite or all zero, or when the logarithms are all zero.
     """
     values = singular_values.double()
     if not bool(torch.isfinite(values).all()):
@@ -46,13 +46,13 @@ def log_spectrum_signature(singular_values: Tensor, *, eps: float = EPS) -> Tens
 class GramAccumulator:
     """Sums the ``n x n`` Gram matrix of feature maps in float64, piece by piece, without keeping the maps.
 
-    The singular values of ``F`` (``N x n``) are the square roots of the eigenvalues of ``F^T F``, and that sum runs
-    over voxels, so pieces of an image may come one after the other: memory O(n^2), one pass. Agreement with a singular
-    value decomposition in float64: 1e-10 where the smallest singular value is at least 1e-3 of the largest, 1e-5
-    otherwise.
+    The singular values of ``F`` (``N x n``) are the square roots of the eigenvalues of ``F^T F``. That sum runs over
+    voxels, so pieces of an image may come one after the other: memory O(n^2), one pass. It agrees with a singular value
+    decomposition in float64 to 1e-5. Where the smallest singular value is at least 1e-3 of the largest, it agrees to
+    1e-10.
 
     Args:
-        num_channels: ``n``, channels of the feature map.
+        num_channels: Number ``n`` of channels of the feature map, at least 1.
     """
 
     def __init__(self, num_channels: int) -> None:
@@ -66,10 +66,11 @@ class GramAccumulator:
         """Adds a piece of the feature map and returns the accumulator.
 
         Args:
-            features: ``(n, *spatial)``, any floating type, on any device; the sum stays on that device.
+            features: Piece of the feature map, ``(n, *spatial)``, of any floating type, on any device; the sum stays on
+                that device.
 
         Raises:
-            FeatureError: when the number of channels is not ``n``.
+            FeatureError: When the number of channels is not ``n``.
         """
         if features.ndim < 2 or features.shape[0] != self.num_channels:
             raise FeatureError(f"features have shape {tuple(features.shape)}; expected ({self.num_channels}, *spatial)")
@@ -86,7 +87,7 @@ class GramAccumulator:
         """Returns the singular values ``(n,)`` of everything added so far, float64, on the CPU, largest first.
 
         Raises:
-            FeatureError: when nothing was added, or when what was added is not finite.
+            FeatureError: When nothing was added, or when what was added is not finite.
         """
         if self._gram is None or self.num_voxels == 0:
             raise FeatureError("no voxel was added to the Gram matrix: call update first")
@@ -99,11 +100,11 @@ class GramAccumulator:
         """Returns the spectral signature ``(n,)`` of everything added so far.
 
         Args:
-            per_voxel: divide the singular values by the square root of the number of voxels first, so that the size of
-                the image does not move the signature. The paper does not.
+            per_voxel: Whether the singular values are first divided by the square root of the number of voxels. The
+                size of the image does not move the signature then. The paper does not do so. Default false.
 
         Raises:
-            FeatureError: see :func:`log_spectrum_signature`.
+            FeatureError: When there is no signature, see :func:`log_spectrum_signature`, or nothing was added.
         """
         values = self.singular_values()
         if per_voxel:
@@ -114,18 +115,19 @@ class GramAccumulator:
 def spectral_signature(features: Tensor, *, per_voxel: bool = False) -> Tensor:
     """Returns the spectral signature of one feature map.
 
-    Karimi and Gholipour 2023, section III-D: the logarithm of the singular values of the feature map, reshaped to
+    Karimi and Gholipour 2023, section III-D. It is the logarithm of the singular values of the feature map, reshaped to
     voxels by channels, divided by its Euclidean norm.
 
     Args:
-        features: ``(n, *spatial)`` with ``n`` channels.
-        per_voxel: divide the singular values by the square root of the number of voxels first (not in the paper).
+        features: Feature map, ``(n, *spatial)`` with ``n`` channels.
+        per_voxel: Whether the singular values are first divided by the square root of the number of voxels. The
+            paper does not divide them. Default false.
 
     Returns:
         ``(n,)`` float64 on the CPU, Euclidean norm 1.
 
     Raises:
-        FeatureError: when the features are not finite, all zero, or give a logarithmic spectrum of norm zero.
+        FeatureError: When the features are not finite, all zero, or give a logarithmic spectrum of norm zero.
 
     Example:
         >>> spectral_signature(torch.diag(torch.tensor([100.0, 10.0, 1.0])))

@@ -1,4 +1,4 @@
-"""The verdict on a scan, drawn from its spectral signature and the signature bank."""
+"""Draws the verdict on a scan from its spectral signature and the signature bank."""
 
 from __future__ import annotations
 
@@ -23,11 +23,12 @@ class SpectralVerdictd(MapTransform):
     the first three are ``None`` and ``reason`` says why; the segmentation goes on.
 
     Args:
-        keys: key of the prediction.
-        bank_file: the signature bank; read again when it changes, since training may replace it while a server runs.
-        inferer: the inferer, whose settings the bank must share.
-        image_transforms: what prepares an image after loading; the bank must have been fitted with the same.
-        result_key: where the verdict goes; MONAI Label expects ``result``.
+        keys: Key of the prediction.
+        bank_file: File of the signature bank. It is read again when it changes, since training may replace it while a
+            server runs.
+        inferer: Inferer whose settings the bank must share.
+        image_transforms: Transforms that prepare an image after loading; the bank must have been fitted with the same.
+        result_key: Key that the verdict goes to. Default ``result``, as MONAI Label expects.
     """
 
     def __init__(
@@ -60,8 +61,8 @@ class SpectralVerdictd(MapTransform):
         """Returns the verdict on one signature.
 
         Args:
-            signature: ``(D,)``.
-            weights_digest: ``(32,)`` uint8, SHA-256 of the network's weights.
+            signature: Signature of a scan, ``(D,)``.
+            weights_digest: SHA-256 of the network's weights, ``(32,)`` uint8.
         """
         digest = bytes(weights_digest.tolist()).hex()
         try:

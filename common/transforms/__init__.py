@@ -1,26 +1,32 @@
-"""Transforms: loading and checking, normalization, labels, verdict, metrics, saving."""
+"""Loads, checks and normalizes images and labels, and saves results."""
 
 from .augment import random_appearance, random_frame, random_orientation
 from .intensity import NormalizeByModalityd
-from .labels import ClassChannelsd, ClassIndicesd, DecodeMaskd, ForegroundChannelsd, LabelMapd
+from .labels import ClassChannelsd, ClassIndicesd, DecodeMaskd, ForegroundChannelsd, KeepTensorsd, LabelMapd
+from .loading import CaseLoading
 from .measure import MeasureSegmentationd
+from .outputs import logits_and_classes, softmax_and_classes
 from .save import SaveSegmentationd
-from .scan import CheckImaged, CheckLabeld, CropStranged, LoadScand
+from .scan import CheckImaged, CheckLabeld, CropOODd, LoadScand
 
 __all__ = [
+    "CaseLoading",
     "CheckImaged",
     "CheckLabeld",
     "ClassChannelsd",
     "ClassIndicesd",
-    "CropStranged",
+    "CropOODd",
     "DecodeMaskd",
     "ForegroundChannelsd",
+    "KeepTensorsd",
     "LabelMapd",
     "LoadScand",
     "MeasureSegmentationd",
     "NormalizeByModalityd",
     "SaveSegmentationd",
+    "logits_and_classes",
     "random_appearance",
     "random_frame",
     "random_orientation",
+    "softmax_and_classes",
 ]

@@ -1,4 +1,4 @@
-"""Damage to images that are in-distribution otherwise, to measure what a detector notices and what it costs in Dice.
+"""Damages in-distribution images to measure what a detector notices and what it costs in Dice.
 
 Every function takes an image that is normalized already; noise is in units of its standard deviation.
 """
@@ -87,9 +87,9 @@ class DamageScand(MapTransform):
     """Applies the damage that a case names under ``damage``, the same for the same case; cases without one pass.
 
     Args:
-        keys: keys of the images.
-        label_key: key of the label, which follows where anatomy is moved.
-        seed: of the noise.
+        keys: Keys of the images.
+        label_key: Key of the label, which follows where anatomy is moved. Default ``label``.
+        seed: Seed of the noise, a whole number. Default 0.
     """
 
     def __init__(self, keys: KeysCollection, label_key: str = "label", seed: int = 0) -> None:
@@ -100,7 +100,7 @@ class DamageScand(MapTransform):
         """Returns ``data`` with damaged images.
 
         Raises:
-            ConfigError: when there is no damage of that name.
+            ConfigError: When there is no damage of that name.
         """
         damaged = dict(data)
         name = damaged.get("damage")

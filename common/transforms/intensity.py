@@ -1,4 +1,4 @@
-"""Intensity normalization by modality (Karimi and Gholipour 2023, section III-A)."""
+"""Normalizes intensities by modality (Karimi and Gholipour 2023, section III-A)."""
 
 from __future__ import annotations
 
@@ -22,24 +22,25 @@ class NormalizeByModalityd(MapTransform):
     Karimi and Gholipour 2023, section III-A: CT is clipped from the Hounsfield window to [0, 1]; MR is divided by the
     standard deviation of its voxels. Color pictures (RGB) of 8 bits are scaled to [0, 1], pixel by pixel. Which one
     applies is told by the case's ``modality`` (from ``dataset.json``), else by the DICOM tag (0008,0060), else by
-    ``default``.
+    ``modality``.
 
     Args:
-        keys: keys of the images.
-        default: ``CT``, ``MR`` or ``RGB``, for images that do not tell.
-        hounsfield_window: lower and upper limit in HU; (-1000, 1000) in the paper.
+        keys: Keys of the images.
+        modality: ``CT``, ``MR`` or ``RGB``, for images that do not tell. Default ``MR``.
+        hounsfield_window: Lower and upper limit of CT in HU. Default (-1000, 1000), as in the paper.
 
     Raises:
-        ConfigError: when ``default`` is not accepted.
+        ConfigError: When ``modality`` is not accepted.
     """
 
     def __init__(
-        self, keys: KeysCollection, default: Modality = "MR", hounsfield_window: tuple[float, float] = (-1000, 1000)
+        self, keys: KeysCollection, modality: Modality = "MR", hounsfield_window: tuple[float, float] = (-1000, 1000)
     ) -> None:
         super().__init__(keys)
-        if default not in get_args(Modality):
-            raise ConfigError(f"modality is {default!r}; accepted are {', '.join(get_args(Modality))}")
-        self.default = default
+        if modality not in get_args(Modality):
+            raise ConfigError(f"modality is {modality!r}; accepted are {', '.join(get_args(Modality))}")
+        # By this name it is part of the digests in signature banks.
+        self.default = modality
         self.hounsfield_window = tuple(hounsfield_window)
         low, high = self.hounsfield_window
         self._scalers = {

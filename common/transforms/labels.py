@@ -1,4 +1,4 @@
-"""From class indices to the channels of a network's output, and back."""
+"""Turns class indices into the channels of a network's output, and back."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ def foreground_channels(label: Tensor, labels: Sequence[int] | None, out_channel
     one channel; section IV-B: with one channel for each class, a data set with fewer classes has empty channels.
 
     Args:
-        label: ``(1, H, W[, D])`` class indices, 0 for background.
-        labels: the foreground classes that count, ``None`` for all.
-        out_channels: channels of the network; 1 merges the classes, more give each class its own, in order.
+        label: Class indices, ``(1, H, W[, D])``, 0 for background.
+        labels: Foreground classes that count, or ``None`` for all.
+        out_channels: Number of channels of the network. 1 merges the classes; more give each class its own, in order.
 
     Returns:
         ``(out_channels, H, W[, D])`` float32 of zeros and ones.
 
     Raises:
-        ConfigError: when more classes are named than there are channels.
-        LabelError: when no class is named and the label holds more classes than there are channels.
+        ConfigError: When more classes are named than there are channels.
+        LabelError: When no class is named and the label holds more classes than there are channels.
     """
     if out_channels > 1 and labels is not None and len(labels) > out_channels:
         raise ConfigError(
@@ -55,8 +55,8 @@ def label_map(probability: Tensor, threshold: float = 0.5) -> Tensor:
     """Returns class indices: the most probable foreground channel where it exceeds the threshold, else background.
 
     Args:
-        probability: ``(K, H, W[, D])`` sigmoid outputs.
-        threshold: smallest probability of foreground, exclusive.
+        probability: Sigmoid outputs, ``(K, H, W[, D])``, in [0, 1].
+        threshold: Probability that foreground must exceed, in [0, 1]. Default 0.5.
 
     Returns:
         ``(1, H, W[, D])`` uint8; 0 is background, ``k + 1`` is channel ``k``.
@@ -69,9 +69,10 @@ class ForegroundChannelsd(MapTransform):
     """Dictionary version of :func:`foreground_channels`.
 
     Args:
-        keys: keys of the labels; a case without a label passes.
-        out_channels: channels of the network.
-        foreground_labels: data set (``task`` of a case) -> classes that count; all classes where none is given.
+        keys: Keys of the labels; a case without a label passes.
+        out_channels: Number of channels of the network, at least 1.
+        foreground_labels: Classes that count, by data set (``task`` of a case). All classes count where none is given,
+            the default.
     """
 
     def __init__(
@@ -95,16 +96,17 @@ def class_indices(label: Tensor, num_classes: int, labels: Sequence[int] | None 
     """Returns the class indices of a softmax network: 0 for background, then one number for each class that counts.
 
     Args:
-        label: ``(1, H, W[, D])`` values of the label.
-        num_classes: channels of the network, background included.
-        labels: values of the classes that count, in order; others become background. ``None`` takes values as they are.
+        label: Values of the label, ``(1, H, W[, D])``.
+        num_classes: Number of channels of the network, background included.
+        labels: Values of the classes that count, in order; others become background. ``None``, the default, takes
+            values as they are.
 
     Returns:
         ``(1, H, W[, D])`` uint8, 0 to ``num_classes - 1``.
 
     Raises:
-        ConfigError: when more classes are named than the network has.
-        LabelError: when none is named and a value is beyond the network's classes.
+        ConfigError: When more classes are named than the network has.
+        LabelError: When none is named and a value is beyond the network's classes.
     """
     if labels is None:
         largest = int(label.max())
@@ -127,12 +129,13 @@ class ClassIndicesd(MapTransform):
     """Dictionary version of :func:`class_indices`.
 
     Args:
-        keys: keys of the labels; a case without a label passes.
-        num_classes: channels of the network, background included; from 2 to 256.
-        foreground_labels: data set (``task`` of a case) -> classes that count, in order; all where none is given.
+        keys: Keys of the labels; a case without a label passes.
+        num_classes: Number of channels of the network, background included, from 2 to 256.
+        foreground_labels: Classes that count, in order, by data set (``task`` of a case). All classes count where none
+            is given, the default.
 
     Raises:
-        ConfigError: when the number of classes is not accepted.
+        ConfigError: When the number of classes is not accepted.
     """
 
     def __init__(
@@ -148,7 +151,7 @@ class ClassIndicesd(MapTransform):
         """Returns ``data`` with labels turned into class indices.
 
         Raises:
-            LabelError: naming the case whose label has a value beyond the network's classes.
+            LabelError: When a label has a value beyond the network's classes, naming the case.
         """
         turned = dict(data)
         for key in self.key_iterator(turned):
@@ -171,9 +174,10 @@ class ClassChannelsd(ClassIndicesd):
     """One binary channel for each foreground class that the data set of a case has; others are not measured.
 
     Args:
-        keys: keys of the labels; a case without a label passes.
-        num_classes: channels of the network, background included; from 2 to 256.
-        foreground_labels: data set (``task`` of a case) -> classes that count, in order; all where none is given.
+        keys: Keys of the labels; a case without a label passes.
+        num_classes: Number of channels of the network, background included, from 2 to 256.
+        foreground_labels: Classes that count, in order, by data set (``task`` of a case). All classes count where none
+            is given, the default.
     """
 
     def _turn(self, label: Tensor, data: Mapping[Hashable, Any]) -> Tensor:
@@ -188,7 +192,7 @@ class DecodeMaskd(MapTransform):
     """Turns masks that hold gray values into masks of class numbers, for cases that tell the gray value of each class.
 
     Args:
-        keys: keys of the masks; a case without ``codes`` or without a mask passes.
+        keys: Keys of the masks; a case without ``codes`` or without a mask passes.
     """
 
     def __init__(self, keys: KeysCollection) -> None:
@@ -198,7 +202,7 @@ class DecodeMaskd(MapTransform):
         """Returns ``data`` with one channel of class numbers; values that are no class become background.
 
         Raises:
-            LabelError: when the channels of a mask are no shades of gray.
+            LabelError: When the channels of a mask are no shades of gray.
         """
         turned = dict(data)
         codes: Sequence[int] = turned.get("codes", ())
@@ -215,8 +219,8 @@ class LabelMapd(MapTransform):
     """Dictionary version of :func:`label_map`.
 
     Args:
-        keys: keys of the probabilities.
-        threshold: smallest probability of foreground, exclusive.
+        keys: Keys of the probabilities.
+        threshold: Probability that foreground must exceed, in [0, 1]. Default 0.5.
     """
 
     def __init__(self, keys: KeysCollection, threshold: float = 0.5) -> None:
@@ -230,3 +234,18 @@ class LabelMapd(MapTransform):
             indices = label_map(torch.as_tensor(turned[key]), self.threshold)
             turned[key] = convert_to_dst_type(indices, turned[key], dtype=torch.uint8)[0]
         return turned
+
+
+class KeepTensorsd(MapTransform):
+    """Keeps images and labels alone, as plain tensors without metadata, which is all that training needs.
+
+    Args:
+        keys: Keys that are kept; a case may lack one.
+    """
+
+    def __init__(self, keys: KeysCollection) -> None:
+        super().__init__(keys, allow_missing_keys=True)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Returns the tensors of these keys."""
+        return {key: torch.as_tensor(data[key]).as_subclass(Tensor) for key in self.key_iterator(dict(data))}

@@ -1,4 +1,4 @@
-"""How good a segmentation is, case by case, in millimeters where that applies."""
+"""Measures how good a segmentation is, case by case, in millimeters where that applies."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ class MeasureSegmentationd(MapTransform):
     """Adds ``metrics`` (channel -> metric -> value), ``shares`` (of voxels) and ``calibration_bins`` to a labeled case.
 
     Args:
-        keys: key of the probabilities, ``(K, H, W[, D])``.
-        label_key: key of the ground truth, ``(K, H, W[, D])``; a case without one passes.
-        width: half width of the band of ECE and MCE, in voxels.
-        num_bins: bins of ECE and MCE.
-        softmax: whether the probabilities are those of a softmax, background first: each voxel then belongs to its most
-            probable class. The ground truth has no background, and may lack classes at the end.
+        keys: Key of the probabilities, ``(K, H, W[, D])``.
+        label_key: Key of the ground truth, ``(K, H, W[, D])``; a case without one passes. Default ``label``.
+        width: Half width of the band of ECE and MCE, in voxels. Default 10.
+        num_bins: Number of bins of ECE and MCE, at least 1. Default 10.
+        softmax: Whether the probabilities are those of a softmax, background first: each voxel then belongs to its most
+            probable class. The ground truth does not have a background then, and may lack classes at the end. Default
+            false.
     """
 
     def __init__(

@@ -1,8 +1,7 @@
-"""Loading and checking of images and labels: bad input is named before anything is computed from it."""
+"""Loads and checks images and labels: bad input is named before anything is computed from it."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,14 +9,14 @@ from typing import Any
 import numpy as np
 import torch
 from monai.config import KeysCollection
-from monai.data import NibabelReader
 from monai.transforms import CenterSpatialCrop, LoadImaged, MapTransform
 from PIL import Image
 from torch import Tensor
 
-from ..dicom.series import DicomSeriesReader
-from ..errors import BundleError, ImageError, LabelError
-from ..runtime.sources import NIBABEL_SUFFIXES, check_source, readable_path
+from ..errors import ConfigError, DicomError, ImageError, LabelError
+from ..reading import MAX_VOXELS, plain_reason
+from ..runtime.sources import check_source, readable_path
+from .readers import choose_reader, is_series
 
 PALETTE_SUFFIXES = (".png", ".tif", ".tiff")
 """Kinds of pictures that may hold a palette and are read as its numbers."""
@@ -45,7 +44,7 @@ def check_palette(path: Any, name: str) -> None:
     """Makes sure that a file is no picture with a palette, whose numbers mean nothing without it.
 
     Raises:
-        ImageError: when it is one.
+        ImageError: When it is one.
     """
     if Path(str(path)).suffix.lower() in PALETTE_SUFFIXES:
         with Image.open(path) as picture:
@@ -53,63 +52,59 @@ def check_palette(path: Any, name: str) -> None:
                 raise ImageError(f"{name}: the picture has a palette of colors; save it as RGB or as gray values")
 
 
-def is_series(source: Any) -> bool:
-    """Returns whether an image's source is a DICOM series: a folder or a list of files."""
-    return isinstance(source, list | tuple) or (isinstance(source, str | Path) and os.path.isdir(source))
-
-
 class LoadScand(LoadImaged):
     """Loads images and labels, channel first: NIfTI, MHA, NRRD and pictures by their suffix, and DICOM series.
 
-    A folder or a list of files is a DICOM series. What cannot be read is reported in one line that names the case.
+    A folder or a list of files is a DICOM series. What cannot be read is reported in one line that names the case. The
+    geometry is that of the file: nothing in it is corrected.
 
     Args:
-        keys: keys of the paths.
-        allow_missing_keys: whether a case may lack a key, as unlabeled cases do.
+        keys: Keys of the paths.
+        allow_missing_keys: Whether a case may lack a key, as unlabeled cases do. Default false.
+        max_voxels: Largest number of voxels that a file may declare, at least 1; one that declares more is not read.
+            Default 500 million.
     """
 
-    def __init__(self, keys: KeysCollection, allow_missing_keys: bool = False) -> None:
+    def __init__(self, keys: KeysCollection, allow_missing_keys: bool = False, max_voxels: int = MAX_VOXELS) -> None:
         super().__init__(keys, ensure_channel_first=True, image_only=True, allow_missing_keys=allow_missing_keys)
+        if not isinstance(max_voxels, int) or max_voxels < 1:
+            raise ConfigError(f"max_voxels is {max_voxels!r}; accepted are whole numbers from 1")
+        self.max_voxels = max_voxels
 
     def __call__(self, data: Mapping[Hashable, Any], reader: Any = None) -> dict[Hashable, Any]:
         """Returns ``data`` with every path replaced by a ``(C, H, W[, D])`` float32 ``MetaTensor``.
 
         Raises:
-            ImageError: when a file cannot be read.
+            ImageError: When a file cannot be read, declares more than ``max_voxels``, or has no valid geometry. Also
+                when the listing's item of the case was refused.
         """
+        if "refused" in data:
+            raise ImageError(f"{scan_name(data)}: {data['refused']}")
         loaded = dict(data)
         for key in self.key_iterator(loaded):
             source = loaded[key]
-            series = is_series(source)
+            if not is_series(source):
+                check_source(source, f"{scan_name(data)}: {key} {source}")
             try:
-                image = self._read_series(source, reader) if series else self._read_file(data, key, reader)
+                image = self._read(source, reader)
                 # MONAI Label sets the loader to return the metadata as well, which the image carries anyway.
                 loaded[key] = image[0] if isinstance(image, tuple) else image
-            except BundleError:
+            except DicomError:
                 raise
             except Exception as error:  # every reader library has errors of its own kinds
-                if series:
+                if is_series(source):
                     # Without the cause, whose text may name a file.
                     raise ImageError(
                         f"{scan_name(data)}: {key} cannot be read ({type(error).__name__}); export the series again"
                     ) from None
-                reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-                raise ImageError(
-                    f"{scan_name(data)}: {key} {source} cannot be read ({reason}); it may be truncated: copy it again"
-                ) from error
+                raise ImageError(f"{scan_name(data)}: {key} {source} {plain_reason(error)}") from error
         return loaded
 
-    def _read_series(self, source: Any, reader: Any) -> Any:
-        """What the loader returns for a DICOM series."""
-        return self._loader(source, reader or DicomSeriesReader())
-
-    def _read_file(self, data: Mapping[Hashable, Any], key: Hashable, reader: Any) -> Any:
-        """What the loader returns for a file, once that may be opened."""
-        source = data[key]
-        check_source(source, f"{scan_name(data)}: {key} {source}")
-        if str(source).lower().endswith(NIBABEL_SUFFIXES):
-            # MONAI knows it as a reader of .nii alone.
-            reader = reader or NibabelReader()
+    def _read(self, source: Any, reader: Any) -> Any:
+        """What the loader returns for a file that may be opened, or for a DICOM series."""
+        reader = reader or choose_reader(source, self.max_voxels)
+        if is_series(source):
+            return self._loader(source, reader)
         with readable_path(source) as path:
             image = self._loader(path, reader)
         loaded = image[0] if isinstance(image, tuple) else image
@@ -121,9 +116,9 @@ class CheckImaged(MapTransform):
     """Makes sure that an image is one this bundle can segment.
 
     Args:
-        keys: keys of the images.
-        spatial_dims: 2 or 3.
-        in_channels: channels of the image.
+        keys: Keys of the images.
+        spatial_dims: Number of spatial axes, 2 or 3.
+        in_channels: Number of channels of an image. Default 1.
     """
 
     def __init__(self, keys: KeysCollection, spatial_dims: int, in_channels: int = 1) -> None:
@@ -135,8 +130,8 @@ class CheckImaged(MapTransform):
         """Returns ``data`` unchanged.
 
         Raises:
-            ImageError: when the number of axes or channels is another, or the image is not finite or constant, or a
-                picture holds numbers of colors in place of intensities.
+            ImageError: When the number of axes or channels is another, or the image is constant or not finite. Also
+                when a picture holds numbers of colors in place of intensities.
         """
         for key in self.key_iterator(dict(data)):
             image: Tensor = torch.as_tensor(data[key])
@@ -165,8 +160,8 @@ class CheckLabeld(MapTransform):
     """Makes sure that a label fits its image and holds class indices that are accepted.
 
     Args:
-        keys: keys of the labels; a case without a label passes.
-        image_key: key of the image.
+        keys: Keys of the labels; a case without a label passes.
+        image_key: Key of the image. Default ``image``.
     """
 
     def __init__(self, keys: KeysCollection, image_key: str = "image") -> None:
@@ -177,7 +172,7 @@ class CheckLabeld(MapTransform):
         """Returns ``data`` unchanged.
 
         Raises:
-            LabelError: when shape or affine differ from the image's, it has several channels, or a value is no accepted
+            LabelError: When shape or affine differ from the image's, it has several channels, or a value is no accepted
                 class. Palette and 16-bit pictures are accepted: they hold the numbers of the classes.
         """
         for key in self.key_iterator(dict(data)):
@@ -208,12 +203,12 @@ class CheckLabeld(MapTransform):
         return dict(data)
 
 
-class CropStranged(MapTransform):
+class CropOODd(MapTransform):
     """Cuts out the center of cases that are not in-distribution, so that size alone does not give them away.
 
     Args:
-        keys: keys of images and labels.
-        crop_size: voxels along each axis, at most; ``None`` leaves cases as they are.
+        keys: Keys of images and labels.
+        crop_size: Largest size in voxels along each axis. ``None``, the default, leaves cases as they are.
     """
 
     def __init__(self, keys: KeysCollection, crop_size: Sequence[int] | None = None) -> None:
@@ -221,11 +216,11 @@ class CropStranged(MapTransform):
         self.crop = None if crop_size is None else CenterSpatialCrop(crop_size)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Returns ``data`` with strange cases cropped."""
+        """Returns ``data`` with out-of-distribution cases cropped."""
         cropped = dict(data)
-        # A damaged scan of a known kind keeps its size: only the damage shall tell.
-        strange = not cropped.get("in_distribution", True) and "damage" not in cropped
-        if self.crop is not None and strange:
+        # A damaged in-distribution scan keeps its size: only the damage shall tell.
+        outside = not cropped.get("in_distribution", True) and "damage" not in cropped
+        if self.crop is not None and outside:
             for key in self.key_iterator(cropped):
                 cropped[key] = self.crop(cropped[key])
         return cropped

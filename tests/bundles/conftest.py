@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import signal
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,13 +14,18 @@ import torch
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
+from tests.bundles.refusals import leftovers
+from tests.running import REPRESENTATIVES
+
 BUNDLES = sorted(path.parent for path in (Path(__file__).resolve().parents[2] / "bundles").glob("*/configs"))
 
 
 def pytest_generate_tests(metafunc):
-    """Gives every test that asks for ``bundle`` each of them."""
+    """Gives every test that asks for ``bundle`` each of them, or the two that represent volumes and pictures."""
     if "bundle" in metafunc.fixturenames:
-        metafunc.parametrize("bundle", BUNDLES, ids=[path.name for path in BUNDLES], scope="session")
+        two = metafunc.definition.get_closest_marker("two_bundles")
+        chosen = [path for path in BUNDLES if path.name in REPRESENTATIVES or not two]
+        metafunc.parametrize("bundle", chosen, ids=[path.name for path in chosen], scope="session")
 
 
 @pytest.fixture(scope="session")
@@ -197,5 +203,36 @@ def states_of_two_processes(run_command, tmp_path):
             output_dir=tmp_path / "out", model_dir=tmp_path / "m", env={"PYTHONPATH": str(tmp_path)}, **settings,
         )  # fmt: skip
         return [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
+
+    return start
+
+
+@pytest.fixture
+def fail_training(fail_config, tmp_path):
+    """Trains a bundle on a folder, which must fail; returns the error after checking that no weights were left."""
+
+    def start(bundle, folder, names="train.json", **settings):
+        settings = {"dataset_dir": folder, "output_dir": tmp_path / "out", "model_dir": tmp_path / "m"} | settings
+        error = fail_config(bundle, names, **settings)
+        assert not list(tmp_path.rglob("*.pt"))
+        assert not leftovers(tmp_path)
+        return error
+
+    return start
+
+
+@pytest.fixture
+def train_on(bundle, fail_training):
+    """Trains the bundle of a test on a folder, see :func:`fail_training`."""
+    return partial(fail_training, bundle)
+
+
+@pytest.fixture
+def infer_on(bundle, fail_config, trained, tmp_path):
+    """Segments a folder, which must fail; returns the error."""
+
+    def start(folder, **settings):
+        settings = {"dataset_dir": folder, "output_dir": tmp_path / "out", "model_dir": trained.models} | settings
+        return fail_config(bundle, "inference.json", **settings)
 
     return start

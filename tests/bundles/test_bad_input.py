@@ -1,73 +1,9 @@
-"""Bad input to every bundle: one line that names the case and what to do, and nothing half written."""
+"""Bad folders and training cases, in every bundle: one line that names the case, and nothing half written."""
 
-import csv
-import json
-import shutil
-
-import nibabel as nib
 import numpy as np
 import pytest
-import torch
 
-from common.dicom.series import series_name
-
-
-@pytest.fixture
-def volumes(configs):
-    if configs["train"]["spatial_dims"] != 3:
-        pytest.skip("a 2-D bundle")
-
-
-@pytest.fixture
-def train_on(bundle, fail_config, tmp_path):
-    """Trains on a folder, which must fail; returns the error after checking that no weights were left."""
-
-    def start(folder, **settings):
-        settings = {"dataset_dir": folder, "output_dir": tmp_path / "out", "model_dir": tmp_path / "m"} | settings
-        error = fail_config(bundle, "train.json", **settings)
-        assert not list(tmp_path.rglob("*.pt"))
-        assert not leftovers(tmp_path)
-        return error
-
-    return start
-
-
-@pytest.fixture
-def infer_on(bundle, fail_config, trained, tmp_path):
-    """Segments a folder, which must fail; returns the error."""
-
-    def start(folder, **settings):
-        settings = {"dataset_dir": folder, "output_dir": tmp_path / "out", "model_dir": trained.models} | settings
-        return fail_config(bundle, "inference.json", **settings)
-
-    return start
-
-
-def leftovers(folder):
-    """Files under temporary names."""
-    return [path for path in folder.rglob("*") if path.name.startswith((".", "tmp"))]
-
-
-def kinds(error):
-    return {kind.__name__ for kind in type(error).__mro__}
-
-
-def segment_with_failures(infer_on, tmp_path, broken):
-    """Segments a folder of scans of which ``broken`` fail; returns case -> reason after checking all the rest."""
-    error = infer_on(tmp_path / "scans")
-    assert kinds(error) >= {"CasesFailedError", "RuntimeError"}
-    assert f"{len(broken)} of " in str(error)
-    assert "ood_report.csv" in str(error)
-    with open(tmp_path / "out" / "ood_report.csv", newline="", encoding="utf-8") as file:
-        rows = {row["image"]: row for row in csv.DictReader(file)}
-    report = json.loads((tmp_path / "out" / "ood_report.json").read_text(encoding="utf-8"))
-    assert len(report["rows"]) == len(rows)
-    for name, row in rows.items():
-        written = (tmp_path / "out" / name / f"{name}_seg.nii.gz").is_file()
-        assert written != (name in broken), name
-        assert bool(row["error"]) == (name in broken), row
-    assert not leftovers(tmp_path)
-    return {name: rows[name]["error"] for name in broken}
+from tests.bundles.refusals import kinds
 
 
 class TestFolders:
@@ -125,7 +61,7 @@ def test_labels_without_foreground_leave_no_weights_and_no_bank(
     folder = make_dataset(tmp_path / "data", **shape, edit=empty)
     settings = {"dataset_dir": folder, "output_dir": tmp_path / "out", "model_dir": tmp_path / "m"}
     error = fail_config(bundle, "train.json", **settings)
-    if {"miner", "courses"} & configs["train"].keys():
+    if "stages" in configs["train"]:
         # A bundle that counts patches or healthy slices knows before it trains.
         assert kinds(error) >= {"LabelError", "ValueError"}
         assert "training cases hold no foreground" in str(error)
@@ -159,6 +95,11 @@ def spoil(kind, image, label):
         ("constant", "ImageError", ("every voxel is 7", "constant")),
     ],
 )
+@pytest.mark.tried(
+    "Damaged and unusable scans",
+    "Labels of another shape, place or value, and NaN or constant images, in training",
+    "Training stops with one line that names the case, and leaves no weights.",
+)
 def test_bad_training_case(make_dataset, train_on, shape, tmp_path, kind, error_name, words):
     def edit(index, image, label):
         image = np.where(image > 170, 250, image) if kind == "nan" else image
@@ -179,165 +120,6 @@ def test_truncated_training_image(make_dataset, train_on, shape, tmp_path):
     assert "ImageError" in kinds(error)
     assert "case 'case_1'" in str(error)
     assert "may be truncated: copy it again" in str(error)
-
-
-@pytest.mark.usefixtures("volumes")
-def test_broken_scans_do_not_stop_the_others(infer_on, make_scan, tmp_path):
-    """Eight kinds of broken scans beside a good one, in one run."""
-    folder = tmp_path / "scans"
-    folder.mkdir()
-    image = make_scan(0)[0]
-    scans = {
-        "good": image,
-        "flat": image[:, :, 0],
-        "thin": image[:, :, :1],
-        "series": np.stack([image, image], axis=-1),
-        "nan": np.where(np.arange(image.size).reshape(image.shape) == 5, np.nan, image),
-        "infinite": np.where(np.arange(image.size).reshape(image.shape) < 3, np.inf, image),
-        "constant": image * 0 + 4,
-        "truncated": image,
-    }
-    for name, array in scans.items():
-        nib.save(nib.Nifti1Image(array, np.eye(4)), folder / f"{name}.nii.gz")
-    file = folder / "truncated.nii.gz"
-    file.write_bytes(file.read_bytes()[:3000])
-    (folder / "garbage.nrrd").write_bytes(b"no scan at all")
-    reasons = segment_with_failures(infer_on, tmp_path, {"garbage", *scans} - {"good"})
-    expected = {
-        "flat": "takes 3-D images",
-        "thin": "takes 3-D images",
-        "series": "must be split first",
-        "nan": "1 NaN or infinite voxels",
-        "infinite": "3 NaN or infinite voxels",
-        "constant": "every voxel is 4",
-        "truncated": "copy it again",
-        "garbage": "cannot be read",
-    }
-    for name, words in expected.items():
-        assert reasons[name].startswith(f"case '{name}': "), reasons[name]
-        assert words in reasons[name]
-        assert "\n" not in reasons[name]
-
-
-@pytest.mark.usefixtures("volumes")
-class TestDicom:
-    def test_bad_series_do_not_stop_the_others(self, infer_on, make_scan, write_series, tmp_path):
-        image = make_scan(1, (16, 15, 9))[0]
-        folder = tmp_path / "scans"
-        write_series(folder / "good", image, uid="1.2.3.1")
-        write_series(folder / "gap", image, uid="1.2.3.2", skip=(4,))
-        write_series(folder / "mixed", image[:, :, :4], uid="1.2.3.3")
-        write_series(folder / "mixed", image[:, :, :9], uid="1.2.3.3", tilt=0.5, skip=(0, 1, 2, 3))
-        gap, mixed = series_name("1.2.3.2"), series_name("1.2.3.3")
-        reasons = segment_with_failures(infer_on, tmp_path, {gap, mixed})
-        assert "a slice is missing or the spacing varies: send the whole series" in reasons[gap]
-        assert "slices of different orientation; export each orientation as a series of its own" in reasons[mixed]
-
-    def test_two_series_in_one_folder_are_two_cases(
-        self, bundle, run_config, trained, make_scan, write_series, tmp_path
-    ):
-        names = [series_name(f"1.2.3.{index}") for index in (1, 2)]
-        for index in (1, 2):
-            write_series(tmp_path / "scans" / "both", make_scan(index, (16, 15, 9))[0], uid=f"1.2.3.{index}")
-        run_config(
-            bundle, "inference.json", dataset_dir=tmp_path / "scans", model_dir=trained.models,
-            output_dir=tmp_path / "out",
-        )  # fmt: skip
-        written = {path.name for path in (tmp_path / "out").rglob("*_seg.nii.gz")}
-        assert written == {f"{name}_seg.nii.gz" for name in names}
-
-
-class TestWeightsAndBank:
-    @pytest.fixture
-    def models(self, trained, tmp_path):
-        return shutil.copytree(trained.models, tmp_path / "models")
-
-    @pytest.fixture(autouse=True)
-    def needs_bank(self, judges, request):
-        if not judges and "bank" in request.node.name:
-            pytest.skip("this bundle gives no verdict")
-
-    @pytest.mark.parametrize("name", ["inference.json", "evaluate.json"])
-    def test_missing_weights(self, bundle, fail_config, models, dataset, tmp_path, name):
-        (models / "model.pt").unlink()
-        error = fail_config(bundle, name, dataset_dir=dataset, output_dir=tmp_path / "out", model_dir=models)
-        assert "no weights at" in str(error)
-        assert "train first, or set model_dir" in str(error)
-
-    def test_weights_of_another_network(self, infer_on, models, dataset):
-        state = torch.load(models / "model.pt", weights_only=True)
-        name = next(iter(state))
-        torch.save(
-            {key: value for key, value in state.items() if key != name} | {"other": torch.ones(2)}, models / "model.pt"
-        )
-        error = infer_on(dataset, model_dir=models)
-        assert kinds(error) >= {"WeightsError", "RuntimeError"}
-        assert "belongs to another network: 2 tensor(s) differ" in str(error)
-
-    def test_truncated_weights(self, infer_on, models, dataset):
-        content = (models / "model.pt").read_bytes()
-        (models / "model.pt").write_bytes(content[: len(content) // 2])
-        assert "copy it again or train anew" in str(infer_on(dataset, model_dir=models))
-
-    def test_weights_that_would_run_code(self, infer_on, models, dataset, tmp_path):
-        torch.save(Harmful(tmp_path / "harm"), models / "model.pt")
-        text = str(infer_on(dataset, model_dir=models))
-        assert "cannot be read as weights (it is damaged, or holds more than tensors" in text
-        assert "weights_only" not in text
-        assert not (tmp_path / "harm").exists()
-
-    @pytest.mark.parametrize("name", ["inference.json", "evaluate.json"])
-    def test_missing_bank(self, bundle, fail_config, models, dataset, tmp_path, name):
-        (models / "signature_bank.npz").unlink()
-        error = fail_config(bundle, name, dataset_dir=dataset, output_dir=tmp_path / "out", model_dir=models)
-        assert "no signature bank at" in str(error)
-        assert "run fit_bank" in str(error)
-        assert not list((tmp_path / "out").rglob("*_seg*"))
-
-    def test_bank_of_other_weights(self, infer_on, models, dataset, tmp_path):
-        state = torch.load(models / "model.pt", weights_only=True)
-        torch.save({key: value * 1.01 for key, value in state.items()}, models / "model.pt")
-        error = infer_on(dataset, model_dir=models)
-        assert kinds(error) >= {"BankMismatchError", "BankError", "ValueError"}
-        assert "weights_digest is" in str(error)
-        assert "refit it with" in str(error)
-        assert not list((tmp_path / "out").rglob("*_seg*"))
-
-    def test_bank_of_another_preprocessing(self, infer_on, models, dataset, configs):
-        if "hounsfield_window" not in configs["inference"]:
-            pytest.skip("no setting of the preprocessing to change")
-        error = infer_on(dataset, model_dir=models, hounsfield_window=[-500, 500])
-        assert "preprocessing_digest is" in str(error)
-
-    @pytest.mark.parametrize("name", ["roi_size", "overlap", "divisor"])
-    def test_bank_of_another_window(self, infer_on, models, dataset, configs, name, tmp_path):
-        other = {
-            "roi_size": [16] * configs["inference"]["spatial_dims"],
-            "overlap": 0.5,
-            "divisor": 2 * configs["inference"]["divisor"],
-        }
-        error = infer_on(dataset, model_dir=models, **{name: other[name]})
-        assert "BankMismatchError" in kinds(error)
-        value = tuple(other[name]) if name == "roi_size" else other[name]
-        assert f"{name} is {value}, the bank was fitted with" in str(error)
-        assert not list((tmp_path / "out").rglob("*_seg*"))
-
-    def test_truncated_bank(self, infer_on, models, dataset):
-        content = (models / "signature_bank.npz").read_bytes()
-        (models / "signature_bank.npz").write_bytes(content[:300])
-        error = infer_on(dataset, model_dir=models)
-        assert "BankError" in kinds(error)
-        assert "no readable signature bank" in str(error)
-
-
-class Harmful:
-    """Writes a file when it is unpickled."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return (type(self.path).touch, (self.path,))
 
 
 class TestOutput:

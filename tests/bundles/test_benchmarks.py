@@ -1,4 +1,4 @@
-"""The benchmark of training runs for every bundle, whatever its configs are made of."""
+"""The benchmarks run, whatever the configs of a bundle are made of."""
 
 import math
 import sys
@@ -6,10 +6,11 @@ import sys
 import pytest
 from monai.utils import set_determinism
 
-from common.bench import bench_heads, bench_mining, bench_step, bench_training
+from tests.benchmarks.bench import bench_heads, bench_mining, bench_step, bench_training
 
 
-def test_training_of_every_bundle_can_be_measured(bundle, configs, tiny_settings):
+@pytest.mark.two_bundles
+def test_training_can_be_measured(bundle, configs, tiny_settings):
     tiny = tiny_settings(configs["train"])
     tiny = {key: tiny[key] for key in ("roi_size", "network_def#features")}
     path = list(sys.path)

@@ -3,14 +3,20 @@
 import csv
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from monai.bundle import verify_net_in_out
 from monai.engines import SupervisedEvaluator
 from sklearn.metrics import roc_auc_score
+
+from common.runtime.knobs import plain_keys
+from common.runtime.run_settings import MAY_CHANGE, first_difference
+from tests.running import REPRESENTATIVES
 
 WRITTEN = {"metrics.json", "checkpoint.pt", "split.json", "training.png", "models/model.pt"}
 DETECTION = {"auc", "accuracy", "sensitivity", "specificity", "fpr_at_95_tpr"}
@@ -21,13 +27,14 @@ def tensors(path):
 
 
 def assert_same_models(first, second):
-    """Weights and bank are equal bit for bit."""
+    """Weights and bank are equal byte for byte; the first line tells which tensor differs."""
     torch.testing.assert_close(tensors(first / "model.pt"), tensors(second / "model.pt"), rtol=0, atol=0)
-    assert (first / "model.pt").is_file()
-    banks = [folder / "signature_bank.npz" for folder in (first, second)]
-    assert banks[0].is_file() == banks[1].is_file()
-    if banks[0].is_file():
-        assert banks[0].read_bytes() == banks[1].read_bytes()
+    names = ("model.pt", "signature_bank.npz")
+    kept = [
+        {name: (folder / name).read_bytes() for name in names if (folder / name).is_file()}
+        for folder in (first, second)
+    ]
+    assert kept[0] == kept[1]
 
 
 def read_csv(path):
@@ -74,10 +81,14 @@ def evaluated(bundle, configs, shape, trained, dataset, make_dataset, run_config
 
 @pytest.fixture(scope="session")
 def two_processes(bundle, dataset, run_command, tmp_path_factory):
-    """Training by two processes, from a folder that has nothing to do with the bundle."""
+    """Training by two processes, from a folder that has nothing to do with the bundle.
+
+    Two bundles are started by ``torchrun``, the others by what starts the same processes faster.
+    """
     output = tmp_path_factory.mktemp("two")
+    started = {"torchrun": 2} if bundle.name in REPRESENTATIVES else {"ranks": 2}
     run_command(
-        bundle, ["train.json", "multi_gpu_train.json"], cwd=output, torchrun=2,
+        bundle, ["train.json", "multi_gpu_train.json"], cwd=output, **started,
         dataset_dir=dataset, output_dir=output, model_dir=output / "m",
     )  # fmt: skip
     return output
@@ -111,17 +122,17 @@ class TestTraining:
         assert split["train"]
         assert split["val"]
 
-    def test_same_seed_gives_the_same_weights_and_bank(self, bundle, trained, dataset, run_config, tmp_path):
-        run_config(
-            bundle, "train.json", dataset_dir=dataset, output_dir=tmp_path, model_dir=tmp_path / "m", max_epochs=2
-        )
-        assert_same_models(tmp_path / "m", trained.models)
-
+    @pytest.mark.two_bundles
     def test_another_seed_gives_other_weights(self, bundle, trained, dataset, run_config, tmp_path):
         run_config(bundle, "train.json", dataset_dir=dataset, output_dir=tmp_path, model_dir=tmp_path / "m", seed=1)
         first, second = tensors(tmp_path / "m" / "model.pt"), tensors(trained.models / "model.pt")
         assert any(not torch.equal(first[name], second[name]) for name in first)
 
+    @pytest.mark.tried(
+        "Training that goes on",
+        "Ctrl-C in the first validation, in every bundle",
+        "`--resume true` goes on, and ends as if never stopped, bit for bit.",
+    )
     def test_resumed_run_equals_an_uninterrupted_one(self, bundle, trained, dataset, run_config, tmp_path, monkeypatch):
         settings = {"dataset_dir": dataset, "output_dir": tmp_path, "model_dir": tmp_path / "m", "max_epochs": 2}
         with monkeypatch.context() as patch:
@@ -138,6 +149,59 @@ class TestTraining:
         # The best weights may be those of the first epoch; the checkpoint holds those of the last.
         first, second = (tensors(path / "checkpoint.pt")["network"] for path in (tmp_path, trained.output))
         torch.testing.assert_close(first, second, rtol=0, atol=0)
+
+
+class TestSettingsOfARun:
+    """What a run that is resumed may not change is found by the config itself."""
+
+    def recorded(self, trained):
+        return json.loads(tensors(trained.output / "checkpoint.pt")["progress"]["settings"])
+
+    def test_every_key_is_compared_or_may_change(self, configs, trained):
+        settings, keys = self.recorded(trained), plain_keys(configs["train"])
+        assert {"learning_rate", "max_epochs", "seed", "divisor", "roi_size"} <= set(keys)
+        assert sorted(set(keys) - settings.keys() - MAY_CHANGE) == []
+        for key in set(keys) & settings.keys():
+            name, before, now = first_difference(settings, settings | {key: "another"})
+            assert (name, before, now) == (key, settings[key], "another")
+
+    def test_objects_and_cases_are_compared(self, trained):
+        settings = self.recorded(trained)
+        parts = {"loss", "optimizer", "image_transforms#0", "train#dataset#data", "validate#dataset#data"}
+        assert parts <= settings.keys()
+        assert settings["optimizer"]["lr"] == settings["learning_rate"]
+        assert any(key in settings for key in ("network", "network_def"))
+
+    @pytest.mark.tried(
+        "Training that goes on",
+        "`--resume true` with another learning rate, modality or optimizer",
+        "Refused with one line that names the setting and both values.",
+    )
+    def test_resumed_run_with_another_setting_is_refused(
+        self, configs, trained, bundle, fail_config, dataset, tmp_path
+    ):
+        copied = shutil.copytree(trained.output, tmp_path / "copy")
+        settings = {"dataset_dir": dataset, "output_dir": copied, "model_dir": copied / "weights", "max_epochs": 3}
+        before = {name: (copied / name).read_bytes() for name in ("checkpoint.pt", "metrics.json", "weights/model.pt")}
+        other = ("modality", "CT") if "modality" in configs["train"] else ("percentile", 98.0)
+        for key, value in (("learning_rate", 0.5), other, ("optimizer#betas", [0.5, 0.9])):
+            config = configs["train"]
+            if key.startswith("optimizer") and not config["optimizer"]["_target_"].endswith("Adam"):
+                key, value = "optimizer#nesterov", False
+            error = str(fail_config(bundle, "train.json", **settings, resume=True, **{key: value}))
+            assert error.startswith(f"{key} is {json.dumps(value)}, but {copied}")
+            assert "checkpoint.pt was trained with " in error
+            if key in config:
+                assert f"was trained with {json.dumps(config[key])};" in error
+        assert before == {name: (copied / name).read_bytes() for name in before}
+
+
+def test_keys_that_may_change_exist(all_bundles):
+    """A key that was renamed would be compared without anybody having decided so."""
+    found = set()
+    for bundle in all_bundles:
+        found |= json.loads((bundle / "configs" / "train.json").read_text(encoding="utf-8")).keys()
+    assert sorted(MAY_CHANGE - found) == []
 
 
 class TestProcesses:
@@ -161,6 +225,7 @@ class TestProcesses:
         )  # fmt: skip
         assert bank.read_bytes() == by_two
 
+    @pytest.mark.two_bundles
     def test_two_processes_fit_the_bank_alone(self, bundle, configs, trained, dataset, run_command, tmp_path):
         if "fit_bank" not in configs["train"]:
             pytest.skip("this bundle fits no bank")
@@ -224,9 +289,9 @@ class TestEvaluation:
         assert first["segmentation"] == second["segmentation"]
 
 
-def test_shapes_fit_the_metadata(bundle, run_python):
+def test_shapes_fit_the_metadata(bundle, bundle_importable, monkeypatch):
     """MONAI's own check of the network's input and output, in the bundle's folder."""
-    command = ["-m", "monai.bundle", "verify_net_in_out", "network_def", "--device", "cpu"]
-    files = ["--meta_file", "configs/metadata.json", "--config_file", "configs/inference.json"]
-    result = run_python([*command, *files], cwd=bundle)
-    assert result.returncode == 0, result.stderr[-2000:]
+    monkeypatch.chdir(bundle)
+    files = {"meta_file": "configs/metadata.json", "config_file": "configs/inference.json"}
+    with bundle_importable(bundle):
+        verify_net_in_out("network_def", device="cpu", **files)

@@ -1,6 +1,7 @@
 """Inference of ``spectral_ood`` on an export of a PACS: good and broken series, and what belongs to no series."""
 
 import csv
+import hashlib
 import json
 import logging
 from pathlib import Path
@@ -82,6 +83,11 @@ def test_run_ends_with_the_number_of_failures(segmented):
     assert "2 of 4 case(s) failed, the others are complete" in str(segmented[1])
 
 
+@pytest.mark.tried(
+    "DICOM",
+    "Broken series beside good ones, in every bundle",
+    "A row for each; the good ones are segmented in their geometry.",
+)
 def test_every_series_is_a_row_and_broken_ones_say_why(segmented):
     rows = read_rows(segmented[0])
     assert set(rows) == {series_name(uid) for uid in SERIES}
@@ -93,7 +99,8 @@ def test_every_series_is_a_row_and_broken_ones_say_why(segmented):
     )
     assert reasons[TRUNCATED].startswith(f"{series_name(TRUNCATED)}: slice 5 of 9 with SOPInstanceUID ")
     assert reasons[TRUNCATED].endswith(
-        "has no readable pixels (ValueError); it may be truncated: export the series again"
+        "has no readable pixels (its values or the length of its data are not valid); it may be truncated: export the "
+        "series again"
     )
     for uid in SERIES:
         judged = bool(rows[series_name(uid)]["oodm"])
@@ -110,6 +117,11 @@ def test_good_series_are_segmented_in_their_geometry(segmented, exported):
         np.testing.assert_allclose(segmentation.affine, exported[1][uid], atol=1e-4)
 
 
+def digest(path):
+    """What stands for a path in a listing."""
+    return f"path_{hashlib.sha256(path.encode()).hexdigest()[:16]}"
+
+
 def test_listing_tells_which_series_is_which_and_what_was_skipped(segmented):
     content = json.loads((segmented[0] / "dicom_series.json").read_text(encoding="utf-8"))
     expected = [
@@ -118,26 +130,27 @@ def test_listing_tells_which_series_is_which_and_what_was_skipped(segmented):
             "series_instance_uid": uid,
             "study_instance_uid": "",
             "modality": "MR",
-            "folder": folder,
+            "folder": digest(folder),
             "files": 9 - len(skip),
         }
-        for uid, (folder, skip) in SERIES.items()
+        for uid, (folder, skip) in sorted(SERIES.items(), key=lambda item: item[1][0])
     ]
-    assert content == {
-        "series": sorted(expected, key=lambda item: item["folder"]),
-        "skipped": [
-            {"file": "MR/DOE", "reason": "no pixel data (Comprehensive SR)"},
-            {"file": "README.txt", "reason": "not DICOM"},
-        ],
-    }
+    skipped = [
+        {"file": digest("MR/DOE"), "reason": "no pixel data (Comprehensive SR)"},
+        {"file": digest("README.txt"), "reason": "neither DICOM nor a file that ends as an image does"},
+    ]
+    assert content == {"series": expected, "skipped": skipped}
+    everything = json.loads((segmented[0] / "skipped_files.json").read_text(encoding="utf-8"))
+    assert everything == {"skipped": skipped}
 
 
 def test_nothing_tells_the_patient(segmented):
     output, error, log = segmented
-    assert "4 DICOM series of 35 files; skipped: " in log
+    assert "4 DICOM series of 35 files\n2 file(s) of dataset_dir are not used: " in log
+    assert log.endswith(f"; 2 file(s) were not used, see {output / 'skipped_files.json'}")
     assert "2 of 4: " in log
-    results = {path: path.read_text(encoding="utf-8") for path in output.glob("ood_report.*")}
-    assert len(results) == 2
+    results = {path.name: path.read_text(encoding="utf-8") for path in [*output.glob("*.csv"), *output.glob("*.json")]}
+    assert set(results) == {"dicom_series.json", "ood_report.csv", "ood_report.json", "skipped_files.json"}
     names = "".join(path.name for path in output.rglob("*"))
     for text in (log, str(error), names, *results.values()):
         assert [secret for secret in SECRETS if secret in text] == []

@@ -1,6 +1,10 @@
 """What a user sees of an error on the command line: exit status 1, one line, no traceback, nothing half written."""
 
 import numpy as np
+import pytest
+
+TWO_BUNDLES = pytest.mark.two_bundles
+"""What the process does with an error is shared by all; that each raises it, ``test_bad_*.py`` test."""
 
 
 def error_line(result):
@@ -22,6 +26,7 @@ def test_misspelt_option(bundle, run_command, dataset, tmp_path):
     assert not list(tmp_path.rglob("*.pt"))
 
 
+@TWO_BUNDLES
 def test_traceback_on_request(bundle, run_command, dataset, tmp_path):
     settings = {"dataset_dir": dataset, "max_epoch": 3, "output_dir": tmp_path, "env": {"BUNDLE_TRACEBACK": "1"}}
     result = run_command(bundle, "train.json", cwd=tmp_path, check=False, **settings)
@@ -31,6 +36,7 @@ def test_traceback_on_request(bundle, run_command, dataset, tmp_path):
     assert not [line for line in result.stderr.splitlines() if line.startswith("error:")]
 
 
+@TWO_BUNDLES
 def test_broken_scan(bundle, run_command, trained, make_scan, save_scan, shape, tmp_path):
     scans = tmp_path / "scans"
     image = make_scan(0)[0] if shape["spatial_dims"] == 3 else make_scan(0, (20, 18))[0]
@@ -42,6 +48,12 @@ def test_broken_scan(bundle, run_command, trained, make_scan, save_scan, shape, 
     assert list((tmp_path / "out" / "good").iterdir())
 
 
+@TWO_BUNDLES
+@pytest.mark.tried(
+    "Training that goes on",
+    "A disk that is full when weights are written",
+    "One line; nothing is half written.",
+)
 def test_full_disk(bundle, run_command, dataset, tmp_path):
     """No file may grow beyond 20 kB, as if the disk were full: the weights cannot be written."""
     result = run_command(

@@ -58,6 +58,11 @@ def segmented(bundle, scans, trained, run_command, tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", ["oblique", "first", "second", SERIES])
+@pytest.mark.tried(
+    "Where a mask lies",
+    "Scans of every accepted format",
+    "The segmentation has the geometry of its scan.",
+)
 def test_segmentation_has_the_geometry_of_its_scan(scans, segmented, configs, name):
     shape, affine = scans[1][name]
     segmentation = nib.load(segmented / name / f"{name}_seg.nii.gz")
@@ -72,7 +77,7 @@ def test_nothing_else_is_written(scans, segmented):
     files = {path.relative_to(segmented).as_posix() for path in segmented.rglob("*") if path.is_file()}
     files = {name for name in files if not re.fullmatch(r"\w+\.png", name)}
     assert files == {f"{name}/{name}_seg.nii.gz" for name in scans[1]} | {
-        "dicom_series.json", "ood_report.csv", "ood_report.json"
+        "dicom_series.json", "ood_report.csv", "ood_report.json", "ood_report.jsonl"
     }  # fmt: skip
 
 

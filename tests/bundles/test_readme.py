@@ -1,29 +1,71 @@
-"""What the README of every bundle promises: knobs that exist, and commands that run."""
+"""What the pages of every bundle promise: few words first, options that exist, and commands that run."""
 
 import itertools
 import json
 import re
 import shlex
+import shutil
 
 import pytest
 from fire.parser import DefaultParseValue
 
-from common.runtime.options import check_options
-from tests.running import has_key
+from common.runtime.knobs import GLOSSARY, PAGE, knobs_page, read_configs, read_glossary
 
 SECTIONS = ("not for clinical use", "citation", "when it fails", "monai label", "offline")
 
 
-COMPARISONS = {"compare.json", "experiment.json", "learning_curve.json"}
-"""Those of many trainings; one command of each kind is enough, as they differ in what these tests replace."""
+EXPERIMENT = ["experiment.json"]
+"""What takes many trainings, which a test of each bundle runs."""
 
-FIXED = {"is_main", "distributed", "spatial_dims", "in_channels", "divisor"}
-"""Keys that overlays set, or that go with the network."""
+OWN_MEANING = {
+    "batch_size",
+    "labeled_fraction",
+    "max_epochs",
+    "noise_sd",
+    "out_channels",
+    "pretrain_epochs",
+    "roi_size",
+}
+"""Options that a method gives a closer meaning."""
+
+
+PAGES = ("README.md", "guide.md", "results.md")
+"""Pages of a bundle that are written by hand; what one promises may be told on another."""
+
+LONGEST = 1000
+"""Words of the first page."""
 
 
 @pytest.fixture
 def readme(bundle):
     return (bundle / "docs" / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def pages(bundle):
+    return "\n".join((bundle / "docs" / name).read_text(encoding="utf-8") for name in PAGES)
+
+
+def test_first_page_is_short(readme):
+    assert len(readme.split()) <= LONGEST
+
+
+def test_page_of_the_collection_is_short(repository):
+    assert len((repository / "README.md").read_text(encoding="utf-8").split()) <= LONGEST
+
+
+def test_first_page_leads_to_the_others(readme):
+    assert {"guide.md", "results.md", "knobs.md"} <= set(re.findall(r"\]\((\w+\.md)", readme))
+    assert len(re.findall(r"\]\(\w+\.png\)|src=\"\w+\.png\"", readme)) == 1, "one picture"
+
+
+def test_first_page_has_three_commands(readme):
+    runs = [arguments for arguments in map(bundle_arguments, bash_commands(readme)) if arguments]
+    assert [re.search(r"configs/(\w+)\.json", " ".join(run)).group(1) for run in runs] == [
+        "train",
+        "evaluate",
+        "inference",
+    ]
 
 
 def bash_commands(text):
@@ -39,19 +81,12 @@ def bundle_arguments(command):
     return words[words.index("monai.bundle") + 1 :] if "monai.bundle" in words else []
 
 
-def table_keys(text):
-    """Names in the first column of the table of the section on knobs."""
-    section = re.search(r"^## Knobs\n(.*?)(?=^## |\Z)", text, re.M | re.S)
-    assert section, "no section called 'Knobs'"
-    first_cells = [line.split("|")[1] for line in section.group(1).splitlines() if line.startswith("|")][2:]
-    return [key for cell in first_cells for key in re.findall(r"`([^`]+)`", cell)]
-
-
-def test_pages_name_the_archive_of_this_version(readme, bundle, repository):
+def test_pages_name_the_archive_of_this_version(pages, bundle, repository):
     version = json.loads((bundle / "configs" / "metadata.json").read_text(encoding="utf-8"))["version"]
-    shared = [repository / "README.md", repository / "common" / "label_app" / "README.md"]
-    pages = [readme, *(page.read_text(encoding="utf-8") for page in shared)]
-    named = [number for page in pages for number in re.findall(rf"{bundle.name}_v(\d+\.\d+\.\d+)\.zip", page)]
+    names = ("README.md", "docs/hospital.md", "common/label_app/README.md")
+    shared = [repository / name for name in names]
+    texts = [pages, *(page.read_text(encoding="utf-8") for page in shared)]
+    named = [number for text in texts for number in re.findall(rf"{bundle.name}_v(\d+\.\d+\.\d+)\.zip", text)]
     assert set(named) == {version}
 
 
@@ -60,21 +95,30 @@ def test_readme_covers(readme, words):
     assert words in readme.lower()
 
 
-def test_every_knob_exists(overridable, readme, configs):
-    keys = table_keys(readme)
-    assert keys
-
-    known = [configs[name] for name in ("train", "inference", "evaluate")]
-    assert not [key for key in keys if not any(has_key(config, key) for config in known)]
-    assert not [key for key in overridable if key not in keys]
-    plain = {key for config in known for key, value in config.items() if not _refers(value)}
-    assert not sorted(plain - set(keys) - FIXED)
+def test_knobs_page_equals_what_the_configs_say(bundle):
+    page = (bundle / PAGE).read_text(encoding="utf-8")
+    assert page == knobs_page(bundle), "write it again by: python -m common knobs"
 
 
-def test_every_option_of_a_command_exists(readme, bundle, bundle_importable, monkeypatch):
+def test_every_option_that_users_rely_on_has_words(overridable, bundle):
+    assert not [key for key in overridable if key not in read_glossary(bundle)]
+
+
+def test_every_text_of_the_glossary_is_of_a_setting(all_bundles):
+    """A text for one bundle is of a setting that it has, and says something else than that of the others."""
+    keys = {folder.name: {key for config in read_configs(folder).values() for key in config} for folder in all_bundles}
+    texts = json.loads((all_bundles[0].parent / GLOSSARY).read_text(encoding="utf-8"))
+    assert not [key for key in texts if not any(key in own for own in keys.values())]
+    for key, own in texts.items():
+        if isinstance(own, dict):
+            assert key in OWN_MEANING
+            assert all(name == "all" or key in keys[name] for name in own)
+            assert len(set(own.values())) == len(own)
+
+
+def test_every_option_of_a_command_exists(pages, bundle, bundle_importable, monkeypatch):
     monkeypatch.chdir(bundle)
-    commands = [arguments for arguments in map(bundle_arguments, bash_commands(readme)) if arguments]
-    assert len(commands) >= 3, "train, evaluate, infer"
+    commands = [arguments for arguments in map(bundle_arguments, bash_commands(pages)) if arguments]
     with bundle_importable(bundle):
         from scripts.common.runtime.options import check_options
 
@@ -82,64 +126,53 @@ def test_every_option_of_a_command_exists(readme, bundle, bundle_importable, mon
             check_options(arguments)
 
 
-def test_commands_on_the_same_data_or_weights_name_the_same_classes(readme):
+def test_commands_on_the_same_data_or_weights_name_the_same_classes(pages):
     found = {}
-    for arguments in filter(None, map(bundle_arguments, bash_commands(readme))):
+    for arguments in filter(None, map(bundle_arguments, bash_commands(pages))):
         options = dict(itertools.pairwise(arguments))
         for key in {"--dataset_dir", "--model_dir"} & options.keys():
-            found.setdefault((key, options[key]), set()).add(options.get("--out_channels"))
+            found.setdefault((key, options[key]), set()).add(
+                options.get("--out_channels", options.get("--settings#out_channels"))
+            )
     assert found
     assert not {place: classes for place, classes in found.items() if len(classes) > 1}
 
 
-def test_every_command_runs(readme, bundle, dataset, trained, run_config, monkeypatch, tmp_path):
-    """In one process and with tiny settings; what it reads and writes is replaced."""
-    monkeypatch.chdir(bundle)
-    used = set()
-    for arguments in filter(None, map(bundle_arguments, bash_commands(readme))):
-        if arguments[0] != "run" or "multi_gpu" in " ".join(arguments):
-            continue
-        check_options(arguments)
+def commands_to_run(text):
+    """Run, configs and options of the commands of a page: of those of the same run, the one with the most options."""
+    found = {}
+    for arguments in filter(None, map(bundle_arguments, bash_commands(text))):
         values = dict(itertools.pairwise(arguments))
         options = {key[2:]: DefaultParseValue(value) for key, value in values.items() if key.startswith("--")}
-        names = [re.sub(r".*configs/", "", name) for name in _as_list(options.pop("config_file"))]
-        # One size and number of classes for all, since the weights and bank of one command are the next one's.
-        options = {key: value for key, value in options.items() if key not in ("roi_size", "out_channels")}
-        comparison = (*names, arguments[1]) if set(names) & COMPARISONS else None
-        if comparison and comparison in used:
-            continue
-        run_id = arguments[1] if not arguments[1].startswith("--") else "run"
-        replaced = {"dataset_dir": dataset, "ood_dir": dataset, "split_file": None, "damages": []}
-        replaced |= {"initial_weights": None, "foreground_labels": None, "samples_per_epoch": 2, "val_interval": 1}
-        # Of voxels of 4 x 4 x 10 mm the tiny scans would have a handful.
-        replaced |= {"spacing": None}
-        # The tiny scans are no DICOM series, for which test_dicom_output has its own run.
-        replaced |= {"output_format": "nifti"}
-        # Of four cases, four folds leave two to train on; what is compared are the weights and figures of these tests.
-        replaced |= {"num_folds": 4, "processes": 1, "percentages": [1.0], "fold_dirs": [str(tmp_path / "out")]}
-        replaced |= {"num_labeled_patients": 1}
-        replaced |= {"baseline_file": trained.output / "baseline" / "model.pt"}
-        # Comparisons of methods take every share of labels with every seed, co-training a batch of labeled cases.
-        replaced |= {"seeds": [0], "labeled_fractions": [0.5], "batch_size": 2}
-        settings = {key: replaced.get(key, value) for key, value in options.items()}
+        names = [re.sub(r".*configs/", "", name) for name in _as_list(options.pop("config_file", ()))]
+        run_id = "run" if arguments[1].startswith("--") else arguments[1]
+        if arguments[0] == "run" and "multi_gpu_train.json" not in names and names != EXPERIMENT:
+            found.setdefault((run_id, *names), []).append(options)
+    return [(run_id, names, max(found[run_id, *names], key=len)) for run_id, *names in found]
+
+
+def test_every_kind_of_command_runs(pages, bundle, dataset, trained, run_config, monkeypatch, tmp_path):
+    """In one process and with tiny settings; what it reads and writes is replaced."""
+    monkeypatch.chdir(bundle)
+    # One size and number of classes for all, since the weights and bank of one command are the next one's.
+    left_out = {"roi_size", "out_channels"}
+    # Of voxels of 4 x 4 x 10 mm the tiny scans would have a handful, and they are no DICOM series.
+    replaced = {"spacing": None, "output_format": "nifti", "dataset_dir": dataset, "ood_dir": dataset, "damages": []}
+    replaced |= {"initial_weights": None, "foreground_labels": None, "samples_per_epoch": 2, "val_interval": 1}
+    # A checkpoint to resume from would be that of the user's own run.
+    replaced |= {"split_file": None, "resume": False, "max_epochs": 1, "batch_size": 2, "num_labeled_patients": 1}
+    # Of four cases, four folds leave two to train on.
+    replaced |= {"num_folds": 4}
+    replaced |= {"baseline_file": trained.output / "baseline" / "model.pt"}
+    models = shutil.copytree(trained.models, tmp_path / "models")
+    commands = commands_to_run(pages)
+    for run_id, names, options in commands:
+        settings = {key: replaced.get(key, value) for key, value in options.items() if key not in left_out}
         # Without data a command makes phantoms, many for judging; other tests run that.
-        settings |= {"dataset_dir": dataset, "output_dir": tmp_path / "out", "model_dir": trained.models}
-        # A checkpoint to resume from would be that of the user's own run.
-        settings |= {key: value for key, value in {"max_epochs": 1, "resume": False}.items() if key in options}
-        if "learning_curve.json" in names:
-            settings |= {"num_folds": 4, "counts": [0, 1], "max_epochs": 1, "val_interval": 1, "samples_per_epoch": 4}
-        if "experiment.json" in names:
-            settings |= {"num_folds": 4, "seeds": [0], "variants": {"all": {"ood_fraction": 1.0}}}
-            settings |= {"samples_per_epoch": 4}
+        settings |= {"dataset_dir": dataset, "output_dir": tmp_path / "out", "model_dir": models}
         run_config(bundle, names, run_id, **settings)
-        used |= {*names, comparison}
-    assert "@" not in re.sub(r"`.*?`", "", readme), "a placeholder was left"
-    assert used >= {"train.json", "inference.json", "evaluate.json"}
-
-
-def _refers(value):
-    """Whether a value of a config is an object, or made of others."""
-    return isinstance(value, dict) or any(str(item)[:1] in ("$", "@", "{") for item in _as_list(value))
+    assert {name for _, names, _ in commands for name in names} >= {"train.json", "inference.json", "evaluate.json"}
+    assert "@" not in re.sub(r"`.*?`", "", pages), "a placeholder was left"
 
 
 def _as_list(value):

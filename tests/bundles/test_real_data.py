@@ -60,7 +60,7 @@ def test_other_organs_are_stranger_than_any_hippocampus(evaluated):
 
 
 def test_dicom_series_is_segmented_with_a_verdict(run_config, tmp_path):
-    run_config(BUNDLE, "inference.json", tiny=False, dataset_dir=DATA / "dicom", output_dir=tmp_path)
+    run_config(BUNDLE, "inference.json", tiny=False, dataset_dir=DATA / "dicom", output_dir=tmp_path, list_paths=True)
     (row,) = json.loads((tmp_path / "ood_report.json").read_text(encoding="utf-8"))["rows"]
     (series,) = json.loads((tmp_path / "dicom_series.json").read_text(encoding="utf-8"))["series"]
     assert (row["image"], series["folder"], series["files"]) == (series["case"], "hippocampus_crop", 32)
@@ -89,7 +89,7 @@ def test_brain_slices_are_scaled_by_patient_and_the_healthy_ones_found(bundle_im
             dataset = parser.get_parsed_content("train#dataset")
             items = [item for item in dataset.items if item.case["patient"] == "TCGA_FG_5962"]
             shares[clear] = np.mean(
-                [float(foreground_mask(item.image, threshold=0.1).float().mean()) for item in items]
+                [float(foreground_mask(item.image, foreground_threshold=0.1).float().mean()) for item in items]
             )
             assert sum(not item.healthy for item in items) == 13
             assert len({tuple(item.case["scale"]) for item in dataset.items}) == 2

@@ -3,8 +3,8 @@ import math
 import numpy as np
 import pytest
 
-from common.bank_rules import MAX_C, check_norms, implied_threshold
 from common.errors import BankError, ConfigError
+from common.runtime.bank_rules import MAX_C, check_norms, implied_threshold
 
 
 @pytest.mark.parametrize("c", [0, 0.0, 2.5, MAX_C])

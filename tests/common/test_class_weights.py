@@ -154,6 +154,13 @@ def test_statistics_equal_those_of_a_loop_over_voxels():
     assert class_statistics(*batch[:2]).pseudo.tolist() == [0, 0, 0]
 
 
+def test_one_voxel_of_a_class_is_enough_for_its_confidence():
+    weight = ConfidenceDifficultyWeight(2)
+    rows = torch.tensor([[9, 1], [9, 1], [9, 1], [8.1, 0.25], [9, 1]], dtype=torch.float64)
+    weight.update(ClassStatistics(*rows))
+    assert_close(weight.state_dict()["certainty.confidence"], torch.tensor([0.9, 0.25], dtype=torch.float64))
+
+
 @pytest.mark.parametrize("name", ["DisW", "DifW", "CDifW", "CDisW"])
 def test_weights_equal_the_definitions_over_many_steps(name):
     counts = torch.tensor([900, 90, 10])
@@ -261,6 +268,14 @@ def test_statistics_survive_a_checkpoint(name, tmp_path):
     assert_close(other.weight, weight.weight, rtol=0, atol=0)
     batch = class_statistics(*random_batch(9, absent=(1,)))
     assert_close(other.update(batch), weight.update(batch), rtol=0, atol=0)
+
+
+def test_momentum_is_that_of_the_shares():
+    statistics = statistics_of(truth=[4.0, 4, 4], confidence=[2.0, 2.0, 2.0], pseudo=[100.0, 10, 1])
+    plain = DistributionWeight(3, torch.tensor([10, 10, 10]), momentum=0.0)
+    weighted = ConfidenceDistributionWeight(3, torch.tensor([10, 10, 10]), beta=0.0, momentum=0.0)
+    assert_close(weighted.update(statistics), plain.update(statistics))
+    assert_close(plain.weight, torch.tensor([0.0, 0.5, 1.0]), atol=1e-6, rtol=0, check_dtype=False)
 
 
 def test_confidence_multiplies_the_distribution():

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from common.errors import LabelError
 from common.metrics.confusion import (
     ConfusionMatrixd,
     all_background,
@@ -115,3 +116,23 @@ def test_case_gets_the_matrix_of_its_most_probable_classes():
     assert fewer[2].sum() == 0
     assert fewer.sum() == 30
     assert "confusion" not in ConfusionMatrixd("pred")({"pred": scores})
+
+
+@pytest.mark.parametrize(
+    ("predicted", "truth", "text"),
+    [
+        ([0, CLASSES], [0, 0], rf"predicted holds class {CLASSES}; accepted are 0 to {CLASSES - 1}"),
+        ([0, 0], [CLASSES, 0], rf"truth holds class {CLASSES}; accepted are 0 to {CLASSES - 1}"),
+        ([0, 0], [-1, 0], r"truth holds class -1; accepted are 0"),
+        ([0.0, math.nan], [0, 0], r"predicted holds class -\d+; accepted are 0"),
+        ([0, 0], [[0]], r"predicted is of shape \(2,\), truth of \(1, 1\)"),
+    ],
+)
+def test_index_that_would_be_counted_for_another_pair_is_refused(predicted, truth, text):
+    with pytest.raises(LabelError, match=text):
+        confusion_matrix(torch.tensor(predicted), torch.tensor(truth), CLASSES)
+
+
+def test_image_without_pixels_has_no_counts():
+    empty = torch.empty(0, dtype=torch.int64)
+    np.testing.assert_array_equal(confusion_matrix(empty, empty, CLASSES), np.zeros((CLASSES, CLASSES)))

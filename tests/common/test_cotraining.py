@@ -42,7 +42,7 @@ def make_batch(seed=0, half=2):
 
 def make_step(network, *, weights=("none", "none"), mixing="none", **settings):
     first, second = (make_class_weight(name, CLASSES) for name in weights)
-    settings = {"ema": EMANetwork(network), "ramp": GaussianRamp(length=10)} | settings
+    settings = {"ema": EMANetwork(network), "ramp": GaussianRamp(max_epochs=10)} | settings
     generator = torch.Generator().manual_seed(5)
     return CoTrainingStep(
         network, WeightedSegmentationLoss(), first, second, mixing=make_mixing(mixing), generator=generator, **settings
@@ -70,7 +70,7 @@ class TestAverage:
             assert float(average.module.weight) == pytest.approx(expected)
 
     def test_decay_never_exceeds_its_maximum(self):
-        average = EMANetwork(nn.Linear(1, 1), maximum=0.9)
+        average = EMANetwork(nn.Linear(1, 1), ema_decay=0.9)
         average.n_averaged += 500
         assert average.decay() == 0.9
         average.n_averaged.fill_(2)
@@ -100,7 +100,7 @@ class TestAverage:
 
 
 def test_ramp_follows_the_formula_and_stays_at_its_maximum():
-    ramp = GaussianRamp(0.5, length=20)
+    ramp = GaussianRamp(0.5, max_epochs=20)
     for epoch in (1, 7, 20):
         assert ramp(epoch) == pytest.approx(0.5 * math.exp(-5 * (1 - epoch / 20) ** 2))
     assert ramp(20) == ramp(35) == 0.5
@@ -258,7 +258,7 @@ def test_smallest_weight_must_be_a_share(least):
 
 def test_settings_that_do_not_exist_are_refused():
     network = make_pair()
-    with pytest.raises(ConfigError, match="teaching 'self' does not exist; accepted are none, cross, mean_teacher"):
+    with pytest.raises(ConfigError, match="teaching is 'self'; accepted are none, cross, mean_teacher"):
         make_step(network, teaching="self")
     with pytest.raises(ConfigError, match="teacher is 'mean'; accepted are ema and students"):
         make_step(network, teacher="mean")

@@ -18,7 +18,7 @@ from pydicom.uid import (
 from torch.testing import assert_close
 
 from common.data import find_scans, scans_to_segment
-from common.data.scans import unique_names
+from common.data.folders import unique_names
 from common.dicom.series import DicomSeriesReader, series_name
 from common.engine.cases import CaseDataset, CaseEvaluator
 from common.errors import BundleError, DicomError, ImageError, MissingDataError
@@ -109,7 +109,7 @@ def test_listed_file_that_is_no_dicom_is_told_and_not_passed_over(series_folder,
     files[3].unlink()
     if spoil == "text":
         files[3].write_text("notes" * 100)
-    reason = {"text": "InvalidDicomError", "missing": "No such file or directory"}[spoil]
+    reason = {"text": "it is empty or not DICOM", "missing": "No such file or directory"}[spoil]
     words = f"{NAME}: file 4 of 4 is no readable DICOM image ({reason}); export the series again"
     with pytest.raises(DicomError, match=re.escape(words)):
         load([str(file) for file in files])
@@ -201,7 +201,7 @@ def test_files_of_the_volume_reach_the_postprocessing_of_the_evaluator(series_fo
 
 def test_modality_of_a_series_is_read_from_its_tag(series_folder):
     image = load(str(series_folder()))
-    normalized = NormalizeByModalityd("image", default="MR")({"image": image})["image"]
+    normalized = NormalizeByModalityd("image", modality="MR")({"image": image})["image"]
     assert_close(normalized.as_tensor(), (expected_volume().clamp(-1000, 1000) + 1000) / 2000)
 
 

@@ -6,7 +6,8 @@ from PIL import Image
 
 from common.data.cases import decathlon_cases, labeled_cases
 from common.data.endoscopy import CODES, endoscopy_cases, is_endoscopy
-from common.data.scans import evaluation_cases, find_scans
+from common.data.folders import find_scans
+from common.data.scans import evaluation_cases
 from common.data.split import patient_of, split_cases
 from common.errors import LabelError, MissingDataError
 from common.transforms import CheckLabeld, DecodeMaskd, LoadScand

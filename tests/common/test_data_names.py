@@ -5,8 +5,8 @@ import unicodedata
 import pytest
 
 from common.data.cases import case_name
+from common.data.folders import file_names, unique_names
 from common.data.names import MAX_BYTES, folded, free_name, safe_name
-from common.data.scans import unique_names
 
 ORDINARY = [
     "brain_001", "x.y", "scan 7", "a-b+c=d", "=1+1", "-5", "(copy) [2] {x}", "Müller", "Mu\u0308ller",
@@ -28,6 +28,11 @@ def test_ordinary_names_stay(name):
 
 
 @pytest.mark.parametrize("name", ODD, ids=ascii)
+@pytest.mark.tried(
+    "Names",
+    "`..nii.gz`, `.nii.gz`, names of devices, control characters, 5,000 letters",
+    "The case gets a safe name; the same name always the same one.",
+)
 def test_odd_names_become_safe_ones(name):
     safe = safe_name(name)
     assert safe != name
@@ -66,9 +71,29 @@ def test_files_named_after_nothing_or_in_another_encoding_have_a_name(file, name
         (["é" * (MAX_BYTES // 2)] * 2, ["é" * (MAX_BYTES // 2), "é" * (MAX_BYTES // 2 - 1) + "_2"]),
     ],
 )
+@pytest.mark.tried(
+    "Names",
+    "Names that differ in case or in the form of accents alone",
+    "Every case has a folder of its own.",
+)
 def test_names_that_some_file_system_takes_for_one_are_told_apart(names, unique):
     assert [case["case"] for case in unique_names([{"case": name} for name in names])] == unique
     assert all(len(name.encode()) <= MAX_BYTES for name in unique)
+
+
+@pytest.mark.tried(
+    "Names",
+    "`x.nii` beside `x.nii.gz` and `X.mha`, one of which is then removed",
+    "Each gets a digest of its own file name; no name goes over to another file.",
+)
+def test_files_of_equal_names_are_named_by_themselves():
+    names = file_names(["/in/X.mha", "/in/x.nii", "/in/x.nii.gz", "/in/y.nii.gz"])
+    assert [name[:2] for name in names] == ["X_", "x_", "x_", "y"]
+    assert len({folded(name) for name in names}) == 4
+    assert [len(name) for name in names] == [10, 10, 10, 1]
+    assert file_names(["/in/x.nii", "/in/x.nii.gz"]) == names[1:3]
+    assert file_names(["/elsewhere/x.nii.gz", "/elsewhere/X.mha"]) == [names[2], names[0]]
+    assert file_names(["/in/x.nii.gz"]) == ["x"]
 
 
 def test_taken_names_are_remembered_as_a_file_system_compares_them():

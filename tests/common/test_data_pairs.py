@@ -38,7 +38,7 @@ class TestGuarantee:
     )
     def test_every_frame_finds_a_positive_over_a_thousand_batches(self, num_labeled, batch_size, share, phases):
         cases = skewed(phases=phases)
-        settings = {"labeled_share": share, "samples_per_epoch": 1000 * batch_size}
+        settings = {"labeled_batch_fraction": share, "samples_per_epoch": 1000 * batch_size}
         sampler, table, phase = make_sampler(cases, num_labeled, batch_size, **settings)
         alone = ~positive_pairs(table, phase).any(dim=1)
         batches = list(sampler)
@@ -134,8 +134,8 @@ class TestSampler:
         ("settings", "text"),
         [
             ({"batch_size": 1}, "batch_size is 1; a pair needs two frames"),
-            ({"labeled_share": 0}, "labeled_share is 0; accepted is above 0, up to 1"),
-            ({"labeled_share": 1.5}, "labeled_share is 1.5; accepted is above 0, up to 1"),
+            ({"labeled_batch_fraction": 0}, "labeled_batch_fraction is 0; accepted is above 0, up to 1"),
+            ({"labeled_batch_fraction": 1.5}, "labeled_batch_fraction is 1.5; accepted is above 0, up to 1"),
         ],
     )
     def test_settings_that_are_not_accepted(self, settings, text):

@@ -101,6 +101,6 @@ def test_imbalanced_task_has_classes_of_very_different_size(task, spatial_dims, 
 
 
 def test_imbalanced_tasks_stand_in_where_they_are_named(tmp_path):
-    groups = phantom_test_cases(str(tmp_path), spatial_dims=2, tasks=["bud_mr"])
+    groups = phantom_test_cases(str(tmp_path), spatial_dims=2, phantom_tasks=["bud_mr"])
     assert {case["task"] for case in groups["in_distribution"]} == {"bud_mr"}
     assert {case["task"] for case in groups["out_of_distribution"]} == {"ring_mr", "tube_ct"}

@@ -8,7 +8,7 @@ from PIL import Image
 from common.data.cases import decathlon_cases
 from common.data.scans import phantom_test_cases
 from common.phantoms.pictures import FRAME_TASKS, PICTURE_TASKS, picture_phantom
-from common.phantoms.volumes import PHANTOM_TASKS, TASKS, phantom_dataset, strange_tasks
+from common.phantoms.volumes import PHANTOM_TASKS, TASKS, ood_tasks, phantom_dataset
 from common.transforms import CheckImaged, CheckLabeld, LoadScand
 
 EVERY = pytest.mark.parametrize("task", PICTURE_TASKS)
@@ -57,9 +57,9 @@ def test_folder_of_pictures_loads(tmp_path):
 
 
 def test_strange_phantoms_are_of_the_kind_that_is_known(tmp_path):
-    assert strange_tasks(["cells_rgb"]) == ("fibers_rgb", "brown_cells_rgb")
-    assert strange_tasks(PHANTOM_TASKS) == tuple(task for task in TASKS if task not in PHANTOM_TASKS)
-    groups = phantom_test_cases(str(tmp_path), spatial_dims=2, tasks=["cells_rgb"])
+    assert ood_tasks(["cells_rgb"]) == ("fibers_rgb", "brown_cells_rgb")
+    assert ood_tasks(PHANTOM_TASKS) == tuple(task for task in TASKS if task not in PHANTOM_TASKS)
+    groups = phantom_test_cases(str(tmp_path), spatial_dims=2, phantom_tasks=["cells_rgb"])
     assert {case["task"] for case in groups["in_distribution"]} == {"cells_rgb"}
     assert {case["task"] for case in groups["out_of_distribution"]} == {"fibers_rgb", "brown_cells_rgb"}
 
@@ -69,4 +69,4 @@ def test_frames_show_different_sets_of_classes_and_never_none():
     sets = [tuple(np.unique(label[label > 0]).tolist()) for label in labels]
     assert set(sets) == {(1,), (2,), (1, 2)}
     assert min(sets.count(kind) for kind in set(sets)) > 3
-    assert strange_tasks(["tools_rgb"]) == ("drape_rgb", "bubbles_rgb")
+    assert ood_tasks(["tools_rgb"]) == ("drape_rgb", "bubbles_rgb")

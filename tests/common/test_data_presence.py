@@ -85,7 +85,7 @@ class TestTable:
     def test_class_that_is_no_number(self, tmp_path):
         table = write_table(tmp_path / "t.csv", [["a", "1 liver", ""]])
         with pytest.raises(
-            LabelError, match="says of 'a' classes '1 liver'; accepted are label values as whole numbers"
+            LabelError, match="gives 'a' the classes '1 liver'; accepted are label values as whole numbers"
         ):
             read_presence(table)
 

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common.data.scans import evaluation_cases, find_scans, phantom_test_cases, scans_to_segment, unique_names
+from common.data.folders import find_scans, unique_names
+from common.data.scans import evaluation_cases, phantom_test_cases, scans_to_segment
 from common.data.split import training_cases
 from common.errors import MissingDataError
 from common.phantoms.volumes import PHANTOM_TASKS, TASKS
@@ -60,7 +61,7 @@ def test_split_file_chooses_among_the_known_cases_only(known, decathlon_folder, 
     settings = {"split_file": str(tmp_path / "split.json")}
     cases = evaluation_cases(known, strange, str(tmp_path), **settings)
     assert column(cases, "case") == ["c", "a", "d"]
-    assert column(evaluation_cases(known, None, str(tmp_path), part="val", **settings), "case") == ["b"]
+    assert column(evaluation_cases(known, None, str(tmp_path), split_part="val", **settings), "case") == ["b"]
     assert column(training_cases(known, str(tmp_path), **settings), "case") == ["a"]
 
 
@@ -178,7 +179,10 @@ def test_pictures_are_scans_in_two_dimensions_only(tmp_path, spatial_dims, found
 def test_folder_of_pictures_alone_holds_no_volume(tmp_path):
     (tmp_path / "scans").mkdir()
     Image.new("L", (4, 4)).save(tmp_path / "scans" / "a.png")
-    with pytest.raises(MissingDataError, match=r"scans holds no scan; accepted are \.nii, .* and DICOM series"):
+    with pytest.raises(
+        MissingDataError,
+        match=r"\(skipped: 1 x picture; this bundle takes volumes\); accepted are \.nii, .* and DICOM series",
+    ):
         find_scans(tmp_path / "scans")
 
 

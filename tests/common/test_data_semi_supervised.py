@@ -115,7 +115,7 @@ class TestSplit:
         first = self.split(folder, tmp_path, test_fraction=0.25)
         names = ("train", "unlabeled", "val", "test")
         write_split({name: first.part(name) for name in names}, tmp_path / "split.json")
-        second = self.split(folder, tmp_path, split_file=str(tmp_path / "split.json"), labeled_seed=9)
+        second = self.split(folder, tmp_path, split_file=str(tmp_path / "split.json"), seed=9)
         for name in names[:3]:
             assert [case["case"] for case in second.part(name)] == [case["case"] for case in first.part(name)]
         assert not any("label" in case for case in second.part("unlabeled"))
@@ -192,11 +192,22 @@ class TestSampler:
     def test_an_epoch_sees_as_many_patches_as_there_are_cases(self):
         assert len(self.batches()) == 3
         assert len(self.batches(labeled=4)) == 4
+        assert len(self.batches(samples_per_epoch=1)) == 1
+
+    def test_smallest_batch_is_one_of_each(self):
+        assert all(len(batch) == 2 and batch[0] < 3 <= batch[1] for batch in self.batches(batch_size=2))
+
+    @pytest.mark.parametrize("seed", range(6))
+    def test_both_halves_are_drawn_apart(self, seed):
+        batches = self.batches(labeled=9, unlabeled=9, samples_per_epoch=80, seed=seed)
+        assert [batch[:2] for batch in batches] != [[index - 9 for index in batch[2:]] for batch in batches]
 
     def test_draw_depends_on_seed_and_epoch_alone(self):
         assert self.batches(seed=1, epoch=2) == self.batches(seed=1, epoch=2)
         assert self.batches(seed=1, epoch=2) != self.batches(seed=1, epoch=3)
-        assert self.batches(seed=1, epoch=2) != self.batches(seed=2, epoch=2)
+        for half in (slice(2), slice(2, 4)):
+            drawn = [[batch[half] for batch in self.batches(seed=seed, samples_per_epoch=80)] for seed in (1, 2)]
+            assert drawn[0] != drawn[1]
 
     def test_without_unlabeled_cases_batches_are_halves(self):
         batches = self.batches(unlabeled=0, samples_per_epoch=8)
@@ -240,6 +251,15 @@ class TestLoader:
         assert batch["image"][0].sum() == 24
         assert batch["image"][0, 0, 1:5].min() == 1
         assert batch["unlabeled"].amax((1, 2, 3)).tolist() == [3, 4]
+
+    @pytest.mark.parametrize(("settings", "seed"), [({}, 0), ({"seed": 5}, 5)])
+    def test_loader_draws_by_its_seed(self, settings, seed):
+        parts = [CacheDataset([self.item(i, labeled=True) for i in range(9)], None, progress=False) for _ in range(2)]
+        loader = HalvesLoader(*parts, batch_size=4, samples_per_epoch=40, **settings)
+        loader.set_epoch(2)
+        expected = HalvesSampler(parts[0].data, parts[1].data, 4, samples_per_epoch=40, seed=seed)
+        expected.set_epoch(2)
+        assert list(loader.halves) == list(expected)
 
     @pytest.mark.parametrize("num_workers", [0, 1])
     def test_loader_gives_both_halves(self, num_workers):

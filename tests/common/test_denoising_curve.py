@@ -9,7 +9,6 @@ from sklearn.metrics import average_precision_score
 
 from common.denoising import PixelCurve, measure_scores
 from common.denoising.localization import PatientScores, binary_dice
-from common.experiments.learning_report import PRETRAINED, SCRATCH, Outcome, tabulate, write_report
 
 
 def pixels(number=5000, seed=0, share=0.05):
@@ -124,31 +123,3 @@ def test_dice_is_per_patient_and_left_out_where_there_is_nothing():
     assert report["segmentation"]["filtered"]["dice_per_patient"]["mean"] == pytest.approx(2 * 24 / (24 + 32))
     assert report["segmentation"]["per_class"]["1"]["mean"] == pytest.approx(2 * 24 / (25 + 32))
     assert "segmentation" not in measure_scores(lambda: patients(False), min_size=4)
-
-
-def outcome(count, start, seed, dices, ap):
-    values = {f"p{n}": value for n, value in enumerate(dices)}
-    segmentation = {"dice_per_patient": {"values": values}}
-    report = {"average_precision": ap, "best_dice": 0.5, "dice_per_patient": {"values": values}}
-    if count:
-        report["segmentation"] = segmentation | {"filtered": segmentation}
-    return Outcome(count, start, seed, report)
-
-
-def test_table_pairs_patients_of_the_same_seed(tmp_path):
-    outcomes = [
-        outcome(1, SCRATCH, 0, [0.1, 0.3], 0.2), outcome(1, PRETRAINED, 0, [0.4, 0.5], 0.4),
-        outcome(1, SCRATCH, 1, [0.3, 0.5], 0.4), outcome(1, PRETRAINED, 1, [0.6, None], 0.8),
-        outcome(0, PRETRAINED, 0, [0.2, 0.2], 0.1), outcome(0, PRETRAINED, 1, [0.2, 0.4], 0.3),
-    ]  # fmt: skip
-    rows = tabulate(outcomes)
-    assert [(row["patients"], row["start"]) for row in rows] == [(0, PRETRAINED), (1, PRETRAINED), (1, SCRATCH)]
-    assert rows[0]["average_precision"] == pytest.approx(0.2)
-    assert "p" not in rows[0], "there is nothing to compare with"
-    assert rows[1]["dice_per_patient"] == pytest.approx((0.45 + 0.6) / 2)
-    assert rows[1]["average_precision_std"] == pytest.approx(0.2)
-    assert rows[1]["n"] == 3
-    assert rows[2]["dice_per_patient"] == pytest.approx(0.3)
-    write_report({"rows": rows}, tmp_path)
-    for name in ("learning_curve.json", "learning_curve.csv", "learning_curve.png"):
-        assert (tmp_path / name).stat().st_size > 100

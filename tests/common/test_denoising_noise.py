@@ -47,7 +47,7 @@ def test_noise_is_rolled(dims):
 @pytest.mark.parametrize(("size", "resolution"), [((61, 61), 16), ((25, 25, 25), 7)])
 def test_noise_has_mean_zero_and_the_asked_deviation_at_grid_points(size, resolution):
     """With sizes of which the grid's points are voxels: every fourth one, before rolling."""
-    transform = RandCoarseNoised("image", sd=0.2, resolution=resolution)
+    transform = RandCoarseNoised("image", noise_sd=0.2, noise_resolution=resolution)
     transform.set_random_state(seed=1)
     values = []
     for _ in range(60):
@@ -63,7 +63,7 @@ def test_noise_has_mean_zero_and_the_asked_deviation_at_grid_points(size, resolu
 
 
 def test_noise_between_grid_points_varies_less():
-    noise = draw(torch.ones(200, 61, 61), resolution=16, sd=1.0) - 1
+    noise = draw(torch.ones(200, 61, 61), noise_resolution=16, noise_sd=1.0) - 1
     assert 0.3 < float(noise.std()) < 0.8
 
 
@@ -78,14 +78,14 @@ def test_nothing_is_added_outside_the_foreground(dims):
 
 def test_channels_differ_unless_they_shall_not():
     image = torch.ones(2, 32, 32)
-    own, shared = draw(image), draw(image, per_channel=False)
+    own, shared = draw(image), draw(image, noise_per_channel=False)
     assert not torch.equal(own[0], own[1])
     assert torch.equal(shared[0], shared[1])
     assert not torch.equal(shared[0], image[0])
 
 
 def test_each_channel_may_have_its_own_deviation():
-    noise = draw(torch.ones(2, 64, 64), sd=[0.0, 0.5]) - 1
+    noise = draw(torch.ones(2, 64, 64), noise_sd=[0.0, 0.5]) - 1
     assert (noise[0] == 0).all()
     assert noise[1].std() > 0.1
 
@@ -105,7 +105,7 @@ def test_a_second_call_draws_anew():
 
 def test_no_deviation_changes_nothing():
     image = torch.rand(3, 20, 20)
-    assert torch.equal(draw(image, sd=0.0), image)
+    assert torch.equal(draw(image, noise_sd=0.0), image)
 
 
 def test_probability_zero_changes_nothing():
@@ -125,13 +125,18 @@ def test_all_zero_slices_stay_zero():
     assert not add_in_foreground(torch.zeros(1, 4, 4), torch.ones(1, 4, 4)).any()
 
 
+def test_noise_is_added_above_the_given_threshold_alone():
+    image = torch.tensor([[[0.05, 0.5]]])
+    assert add_in_foreground(image, torch.ones(1, 1, 2), foreground_threshold=0.1).tolist() == [[[image[0, 0, 0], 1.5]]]
+
+
 def test_foreground_is_the_sum_of_channels():
     image = torch.tensor([[[0.006, 0.01]], [[0.006, 0.0]]])
     assert foreground_mask(image).tolist() == [[[True, False]]]
     assert foreground_mask(image[None], channel_dim=1).shape == (1, 1, 1, 2)
 
 
-@pytest.mark.parametrize("settings", [{"sd": -0.1}, {"sd": [0.1, -0.1]}, {"resolution": 0}])
+@pytest.mark.parametrize("settings", [{"noise_sd": -0.1}, {"noise_sd": [0.1, -0.1]}, {"noise_resolution": 0}])
 def test_impossible_settings_are_named(settings):
     with pytest.raises(ConfigError, match=r"noise_sd is .* and noise_resolution .*; accepted are"):
         RandCoarseNoised("image", **settings)

@@ -7,6 +7,7 @@ from scipy.ndimage import median_filter, uniform_filter
 from torch.testing import assert_close
 
 from common.denoising import (
+    AnomalyMapd,
     DenoisingLoss,
     NegativeDenoisingLoss,
     NegativeSegmentationLoss,
@@ -54,6 +55,28 @@ def test_a_worse_reconstruction_scores_higher():
     image = torch.rand(1, 3, 16, 16) + 0.1
     scores = [float(anomaly_score(image, image + error).max()) for error in (0.1, 0.2)]
     assert scores == pytest.approx([0.1, 0.2], rel=1e-4)
+
+
+@pytest.mark.parametrize("threshold", [0.01, 1.0])
+def test_transform_adds_the_score_by_a_denoiser_with_its_weights(tmp_path, threshold):
+    torch.manual_seed(0)
+    trained, denoiser = (torch.nn.Conv2d(3, 3, 3, padding=1) for _ in range(2))
+    torch.save(trained.state_dict(), tmp_path / "denoiser.pt")
+    image = torch.rand(3, 16, 16)
+    item = AnomalyMapd("image", denoiser, str(tmp_path / "denoiser.pt"), "cpu", foreground_threshold=threshold)(
+        {"image": image}
+    )
+    with torch.no_grad():
+        assert_close(
+            item["anomaly"], anomaly_score(image[None], trained(image[None]), foreground_threshold=threshold)[0]
+        )
+    assert item["image"] is image
+
+
+def test_foreground_is_what_exceeds_the_given_threshold():
+    image = torch.full((1, 1, 16, 16), 0.5)
+    assert anomaly_score(image, image + 1, foreground_threshold=0.4).max() == 1
+    assert not anomaly_score(image, image + 1, foreground_threshold=0.6).any()
 
 
 def test_nothing_outside_the_foreground_counts():

@@ -1,64 +1,26 @@
-"""Slices: from volumes and files, scaled by patient, brought to one size; which are healthy, who is labeled."""
+"""Slices: from volumes and files, scaled by patient, brought to one size."""
 
-import json
 import logging
-from itertools import pairwise
 
 import nibabel as nib
 import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
-from monai.transforms import Compose, EnsureTyped
-from PIL import Image
+from monai.transforms import Compose
 
 from common.denoising import (
-    HealthySlices,
     LoadSliced,
-    RandCoarseNoised,
     ScaleByPercentiled,
-    SliceDataset,
-    draw_patients,
     fit_size,
     foreground_percentiles,
     slice_cases,
 )
 from common.denoising.loading import subtract_border
 from common.denoising.volumes import stack_planes, write_map
-from common.errors import ConfigError, LabelError, MissingDataError, NotEnoughCasesError
+from common.errors import ConfigError, LabelError
 from common.transforms import LoadScand
-
-OBLIQUE = np.array([[0, -0.8, 0, 12], [-1.2, 0, 0, 7], [0, 0, -3, 3.5], [0, 0, 0, 1.0]])
-
-
-def write_volume(path, shape=(12, 10, 6), seed=0, channels=None, affine=OBLIQUE):
-    """A volume whose first and last slices are empty, with a label in two slices; as a case."""
-    rng = np.random.default_rng(seed)
-    size = shape if channels is None else (*shape, channels)
-    image = rng.uniform(10, 200, size).astype(np.float32)
-    image[:, :, [0, -1]] = 0
-    label = np.zeros(shape, dtype=np.uint8)
-    label[3:7, 2:6, 2:4] = 1
-    path.mkdir(parents=True, exist_ok=True)
-    for name, array in (("image", image), ("label", label)):
-        nib.save(nib.Nifti1Image(array, affine), path / f"{name}.nii.gz")
-    return {"image": str(path / "image.nii.gz"), "label": str(path / "label.nii.gz"), "case": path.name}
-
-
-def write_picture(path, array, label=None, **keys):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.asarray(array, dtype=np.uint8)).save(f"{path}.png")
-    case = {"image": f"{path}.png", "case": path.name, **keys}
-    if label is not None:
-        Image.fromarray(np.asarray(label, dtype=np.uint8)).save(f"{path}_label.png")
-        case["label"] = f"{path}_label.png"
-    return case
-
-
-def picture(value, size=(16, 16)):
-    array = np.zeros((*size, 3))
-    array[4:12, 4:12] = value
-    return array
+from tests.common.slices import picture, write_picture, write_volume
 
 
 class TestVolumes:
@@ -201,139 +163,3 @@ class TestSize:
     def test_unequal_axes_are_refused(self):
         with pytest.raises(ConfigError, match=r"roi_size is \[32, 16\]; accepted are equal numbers"):
             fit_size("image", [32, 16], "area")
-
-
-@pytest.fixture
-def dataset(tmp_path):
-    """Three patients of four slices, of which two hold foreground; sizes differ."""
-    cases = []
-    for patient in range(3):
-        for number in range(4):
-            size = (16 + 2 * patient, 18)
-            label = np.zeros(size)
-            label[6:9, 6:9] = number in (1, 2)
-            keys = {"patient": f"p{patient}", "slice": number, "task": "t"}
-            cases.append(write_picture(tmp_path / f"p{patient}_{number}", picture(90 + number, size), label, **keys))
-    prepare = Compose([
-        ScaleByPercentiled("image"), fit_size("image", [16, 16], "area"),
-        fit_size("label", [16, 16], "nearest", allow_missing_keys=True),
-        EnsureTyped(["image", "label"], track_meta=False, allow_missing_keys=True),
-    ])  # fmt: skip
-    return SliceDataset(cases, LoadSliced(["image", "label"]), prepare)
-
-
-def noisy():
-    return Compose([lambda data: {**data, "label": data["image"].clone()}, RandCoarseNoised("image", resolution=4)])
-
-
-class TestDataset:
-    def test_slices_of_different_size_make_a_batch(self, dataset):
-        batch = torch.stack([dataset[index]["image"] for index in range(len(dataset))])
-        assert batch.shape == (12, 3, 16, 16)
-        assert type(batch) is torch.Tensor
-
-    def test_items_are_copies(self, dataset):
-        dataset[0]["image"].zero_()
-        assert dataset[0]["image"].any()
-
-    def test_kept_slices_are_read_again_unless_anything_has_changed(self, dataset, tmp_path):
-        def cached(**settings):
-            given = {"cache_dir": str(tmp_path / "cache")} | settings
-            return SliceDataset(dataset.data, dataset.load, dataset.prepare, **given)
-
-        first, kept = cached().items, cached().items
-        assert len(list((tmp_path / "cache").iterdir())) == 1
-        for one, other, plain in zip(first, kept, dataset.items, strict=True):
-            assert one.case == other.case == plain.case
-            assert one.healthy == other.healthy == plain.healthy
-            assert torch.equal(other.image, plain.image)
-            assert torch.equal(other.label, plain.label)
-        assert cached(percentile=50.0).items
-        with Image.open(dataset.data[0]["label"]) as label:
-            Image.fromarray(np.asarray(label) * 0 + 1).save(dataset.data[0]["label"])
-        assert not cached().items[0].healthy
-        assert len(list((tmp_path / "cache").iterdir())) == 3
-
-    def test_healthy_slices_are_found_from_the_labels(self, dataset):
-        healthy = HealthySlices(dataset, noisy())
-        assert [item.healthy for item in dataset.items] == [True, False, False, True] * 3
-        assert len(healthy) == healthy.num_known == 6
-        item = healthy[0]
-        assert torch.equal(item["label"], dataset.items[0].image)
-        assert not torch.equal(item["image"], item["label"])
-
-    def test_healthy_slices_may_be_all_or_a_list_or_a_file(self, dataset, tmp_path):
-        (tmp_path / "healthy.json").write_text(json.dumps(["p1_1", "p2_3"]))
-        numbers = [
-            len(HealthySlices(dataset, noisy(), healthy=value))
-            for value in ("all", ["p0_0"], str(tmp_path / "healthy.json"))
-        ]
-        assert numbers == [12, 1, 2]
-
-    def test_volumes_may_be_named_as_a_whole(self, tmp_path):
-        cases = [write_volume(tmp_path / name) for name in "vw"]
-        dataset = SliceDataset(cases, LoadSliced(["image", "label"]), lambda data: data)
-        assert len(HealthySlices(dataset, noisy(), healthy=["v"])) == 4
-        assert len(HealthySlices(dataset, noisy(), healthy=["w_s001"])) == 1
-        assert len(HealthySlices(dataset, noisy())) == 4
-
-    def test_further_healthy_images_need_no_label(self, dataset, tmp_path):
-        for number in range(3):
-            write_picture(tmp_path / "more" / f"h{number}", picture(50 + number))
-        healthy = HealthySlices(dataset, noisy(), healthy_dir=str(tmp_path / "more"), load=LoadSliced("image"))
-        assert len(healthy) == 9
-
-    def test_no_healthy_slice_is_an_error_that_says_what_to_do(self, dataset):
-        healthy = HealthySlices(dataset, noisy(), healthy=["nowhere"])
-        with pytest.raises(NotEnoughCasesError, match=r"none of 12 slices is healthy.*healthy_dir.*'all'"):
-            healthy.require_images()
-        assert len(healthy) == 0
-
-    @pytest.mark.parametrize("healthy", ["nowhere.json", [], {"a": 1}])
-    def test_healthy_that_is_no_list_is_named(self, dataset, healthy):
-        with pytest.raises(MissingDataError, match=r"healthy .*; accepted"):
-            HealthySlices(dataset, noisy(), healthy=healthy)
-
-    def test_fixed_noise_is_the_same_every_time_and_for_every_order(self, dataset):
-        first, second = (HealthySlices(dataset, noisy(), fixed=True, seed=3) for _ in range(2))
-        third = HealthySlices(dataset, noisy(), fixed=True, seed=4)
-        assert torch.equal(first[2]["image"], first[2]["image"])
-        assert torch.equal(first[2]["image"], second[2]["image"])
-        assert not torch.equal(first[2]["image"], third[2]["image"])
-        assert not torch.equal(first[1]["image"] - first[1]["label"], first[2]["image"] - first[2]["label"])
-
-    def test_labels_without_foreground_are_an_error(self, dataset):
-        dataset.require_foreground([0, 1])
-        with pytest.raises(LabelError, match="the labels of all 2 training cases hold no foreground"):
-            dataset.require_foreground([0, 3])
-
-
-class TestPatients:
-    cases = tuple({"image": f"{n}", "patient": f"p{n // 3}", "task": f"t{n // 9}"} for n in range(18))
-
-    def patients(self, number, seed=0):
-        return {self.cases[index]["patient"] for index in draw_patients(self.cases, number, seed)}
-
-    def test_all_slices_of_a_patient_come_together(self):
-        for number in range(7):
-            indices = draw_patients(self.cases, number, 1)
-            assert len(indices) == 3 * number
-            assert len({(self.cases[n]["task"], self.cases[n]["patient"]) for n in indices}) == number
-
-    def test_fewer_patients_are_among_more(self):
-        for seed in range(5):
-            drawn = [self.patients(number, seed) for number in range(7)]
-            assert all(small <= large for small, large in pairwise(drawn))
-
-    def test_seed_decides(self):
-        assert self.patients(2, 1) == self.patients(2, 1)
-        assert len({frozenset(self.patients(2, seed)) for seed in range(8)}) > 1
-
-    def test_none_takes_everyone(self):
-        assert draw_patients(self.cases, None, 0) == list(range(18))
-
-    def test_fewer_than_asked_is_an_error(self):
-        with pytest.raises(NotEnoughCasesError, match="num_labeled_patients is 7, but 6 patient"):
-            draw_patients(self.cases, 7, 0)
-        with pytest.raises(ConfigError, match="num_labeled_patients is -1"):
-            draw_patients(self.cases, -1, 0)

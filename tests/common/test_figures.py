@@ -10,12 +10,12 @@ from common.figures import (
     draw_curves,
     draw_gallery,
     draw_history,
+    draw_learning_curves,
     draw_reliability,
     draw_roc,
     draw_scores,
     draw_side_by_side,
     draw_signatures,
-    draw_sweep,
     draw_table,
 )
 
@@ -29,11 +29,13 @@ BINS = np.array([[4.0, 0.0, 2.0], [0.4, 0.0, 1.8], [1.0, 0.0, 2.0]])
 LINES = [["mean DSC", 0.5, None, ""], ["a detector", 0.1, 0.99, float("nan")]]
 
 PANELS = {"network A": {"class 1": [(1, 0.2), (2, 0.4)], "class 2": [(2, 0.9)]}, "network B": {"class 1": [(1, 1.0)]}}
+DOSES = {"dsc": {"a": [(0, 0.2, 0.1), (2, 0.4, 0.0)], "b": [(2, 0.9, 0.1)]}, "ap": {"a": [(1, 0.3, 0.0)]}}
 BARS = {"this run": [0.5, 0.8], "CPS": [float("nan"), 0.7]}
 
 FIGURES = {
     "bars": lambda path: draw_bars(["1\n0.1%", "2\n5%"], BARS, path, xlabel="class", ylabel="Dice"),
     "curves": lambda path: draw_curves(PANELS, path, xlabel="epoch", ylabel="weight"),
+    "learning curves": lambda path: draw_learning_curves(DOSES, path, xlabel="labeled"),
     "gallery": lambda path: draw_gallery([SLICE] * 2, path),
     "gallery of one": lambda path: draw_gallery([SLICE], path, columns=1),
     "gallery without segmentation": lambda path: draw_gallery([(SLICE[0], 0 * DISK, "none"), SLICE], path, columns=2),
@@ -155,17 +157,6 @@ def test_pictures_stand_side_by_side(tmp_path, read_picture, colors):
     narrow = read_picture(tmp_path / "y.png")
     assert wide.shape[0] > 1.5 * narrow.shape[0]
     assert wide.shape[1] > 1.5 * narrow.shape[1]
-
-
-def test_curve_has_an_axis_for_every_measure(tmp_path, read_picture):
-    groups = {"0 %": [(0.9, 0.5)], "60 %": [(0.6, 0.7), (0.62, 0.8)]}
-    axes = {"xlabel": "ratio", "ylabel": "value", "mark": 0.65}
-    draw_sweep({"iou": groups, "dice": groups}, tmp_path / "two.png", joined=True, **axes)
-    draw_sweep({"iou": groups}, tmp_path / "one.png", joined=True, **axes)
-    draw_sweep({"iou": groups}, tmp_path / "apart.png", joined=False, **axes)
-    two, one, apart = (read_picture(tmp_path / f"{name}.png").astype(int) for name in ("two", "one", "apart"))
-    assert two.shape[1] > 1.8 * one.shape[1]
-    assert (one != apart).any(axis=-1).sum() > 50, "the line between the means"
 
 
 def test_color_picture_is_drawn_in_its_colors(tmp_path, read_picture):

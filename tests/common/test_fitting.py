@@ -43,10 +43,11 @@ def make_inferer(**settings):
     return SpectralInferer((8, 8), ["drop"], **settings)
 
 
-def direct_signatures(network, cases, **settings):
+def direct_signatures(network, cases, transform=None, **settings):
     """Without dropout and without windows."""
     with torch.no_grad():
-        rows = [spectral_signature(network.features(prepare(case)["image"][None])[0], **settings) for case in cases]
+        images = [prepare(case)["image"] if transform is None else transform(prepare(case))["image"] for case in cases]
+        rows = [spectral_signature(network.features(image[None])[0], **settings) for image in images]
     return torch.stack(rows).numpy()
 
 
@@ -105,20 +106,19 @@ def test_process_without_a_case_gets_the_signatures_of_the_others(gather):
 def fit(tmp_path):
     """Fits a bank for weights on disk with a network that holds others; gives the bank and its file."""
 
-    def run(cases=CASES, bank_file=None, **settings):
+    def run(cases=CASES, **settings):
         save_atomically(Network(seed=1).state_dict(), tmp_path / "model.pt")
-        files = (str(tmp_path / "model.pt"), str(bank_file or tmp_path / "models" / "bank.npz"))
         transforms = [NormalizeByModalityd("image", "MR")]
-        fitter = BankFitter(cases, prepare, transforms, Network(), make_inferer(), CPU, *files, **settings)
+        fitter = BankFitter(cases, [prepare], transforms, Network(), make_inferer(), CPU, tmp_path, **settings)
         return fitter.run()
 
     return run
 
 
-@pytest.mark.parametrize(("settings", "c"), [({}, 2.5), ({"c": 3.0}, 3.0)])
+@pytest.mark.parametrize(("settings", "c"), [({}, 2.5), ({"threshold_c": 3.0}, 3.0)])
 def test_bank_is_bound_to_the_weights_on_disk(fit, tmp_path, settings, c):
     bank, trained = fit(**settings), Network(seed=1)
-    direct = direct_signatures(trained, CASES)
+    direct = direct_signatures(trained, CASES, NormalizeByModalityd("image", "MR"))
     assert_close(bank.signatures, direct[np.lexsort(direct.T[::-1])], rtol=0, atol=1e-6)
     alone = [min(np.linalg.norm(row - other) for other in np.delete(direct, k, 0)) for k, row in enumerate(direct)]
     assert bank.threshold == pytest.approx(np.mean(alone) + c * np.std(alone), abs=1e-5)
@@ -133,7 +133,7 @@ def test_bank_is_bound_to_the_weights_on_disk(fit, tmp_path, settings, c):
         "weights_digest": weights_digest(trained.state_dict()),
         "preprocessing_digest": preprocessing_digest([NormalizeByModalityd("image", "MR")]),
     }
-    loaded = SignatureBank.load(tmp_path / "models" / "bank.npz")
+    loaded = SignatureBank.load(tmp_path / "signature_bank.npz")
     assert (loaded.threshold, loaded.c, loaded.settings) == (bank.threshold, c, bank.settings)
 
 
@@ -154,19 +154,19 @@ def test_distance_can_be_chosen(fit):
 def test_too_few_cases_for_a_threshold_leave_no_bank(fit, tmp_path, cases, settings, text):
     with pytest.raises(NotEnoughCasesError, match=text):
         fit(cases, **settings)
-    assert not (tmp_path / "models").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["model.pt"]
 
 
 def test_bank_needs_weights(tmp_path):
-    fitter = BankFitter(CASES, prepare, [], Network(), make_inferer(), CPU, str(tmp_path / "absent.pt"), "bank.npz")
-    with pytest.raises(MissingDataError, match=r"no weights at .*absent\.pt"):
+    fitter = BankFitter(CASES, [prepare], [], Network(), make_inferer(), CPU, tmp_path / "absent")
+    with pytest.raises(MissingDataError, match=r"no weights at .*absent.model\.pt"):
         fitter.run()
 
 
 def test_bank_that_cannot_be_written_is_named(fit, tmp_path):
-    (tmp_path / "file").touch()
-    with pytest.raises(OutputError, match=r"cannot write .*bank\.npz"):
-        fit(bank_file=tmp_path / "file" / "bank.npz")
+    (tmp_path / "signature_bank.npz").mkdir()
+    with pytest.raises(OutputError, match=r"cannot write .*signature_bank\.npz"):
+        fit()
 
 
 def test_only_the_main_process_writes_and_all_wait_for_the_weights(fit, tmp_path, monkeypatch):
@@ -175,7 +175,7 @@ def test_only_the_main_process_writes_and_all_wait_for_the_weights(fit, tmp_path
     monkeypatch.setattr(fitting, "wait_for_all", lambda: waited.append((tmp_path / "models").exists()))
     assert len(fit().signatures) == len(CASES)
     assert waited == [False]
-    assert not (tmp_path / "models").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["model.pt"]
 
 
 @pytest.mark.parametrize(("case", "name"), [({"case": "p7"}, "case 'p7'"), ({"image": "a/b.nii"}, "case 'b.nii'")])

@@ -117,10 +117,10 @@ def test_generator_starts_every_epoch_from_seed_and_epoch_alone():
     drawn = {}
     for start in (1, 2):
         generator = torch.Generator()
-        sampler = transform = SimpleNamespace(set_epoch=lambda epoch: None, set_random_state=lambda seed: None)
-        seeder = EpochSeeder(3, sampler, transform, generator)
+        loader = SimpleNamespace(set_epoch=lambda epoch: None)
+        seeder = EpochSeeder(3, SimpleNamespace(set_random_state=lambda seed: None), generator)
         for epoch in range(start, 4):
-            seeder(SimpleNamespace(state=SimpleNamespace(epoch=epoch)))
+            seeder(SimpleNamespace(state=SimpleNamespace(epoch=epoch), data_loader=loader))
             drawn.setdefault(epoch, []).append(torch.rand(4, generator=generator).tolist())
     assert drawn[2][0] == drawn[2][1]
     assert drawn[3][0] == drawn[3][1]

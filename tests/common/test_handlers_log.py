@@ -22,7 +22,10 @@ def test_loss_of_an_epoch_is_the_mean_over_its_iterations(tmp_path, read_picture
     trainer.run([1.0, 2.0, 6.0], max_epochs=2)
     epoch = {"learning_rate": 0.5, "train_loss": 3.0}
     content = json.loads((tmp_path / "metrics.json").read_text())
-    assert content == {"best": None, "epochs": [{"epoch": number} | epoch for number in (1, 2)]}
+    assert content == {
+        "best": None,
+        "epochs": [{"epoch": number, "iteration": 3 * number} | epoch for number in (1, 2)],
+    }
     read_picture(tmp_path / "training.png")
 
 

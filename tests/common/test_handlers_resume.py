@@ -47,14 +47,15 @@ class Run:
             engine.state.metrics["dice"] = value
 
         self.trainer, self.evaluator = Engine(step), Engine(validate)
+        self.trainer.data_loader = Nothing()
         self.evaluator.state.key_metric_name = "dice"
-        self.best = BestWeights(self.network, str(folder / "model.pt"))
+        self.best = BestWeights(self.network, folder)
         self.history = TrainingHistory(str(folder), self.evaluator, optimizer)
-        schedule = PlateauSchedule(optimizer, interval=2, patience=0)
+        schedule = PlateauSchedule(optimizer, schedule_interval=2, schedule_patience=0)
         members = {"network": self.network, "optimizer": optimizer, "schedule": schedule}
         members |= {"best": self.best, "history": self.history}
         self.checkpoint = TrainingCheckpoint(str(folder / "checkpoint.pt"), members, resume=resume)
-        for name, handler in {"seed": EpochSeeder(1, Nothing(), Nothing()), "validation": self, "history": self.history,
+        for name, handler in {"seed": EpochSeeder(1, Nothing()), "validation": self, "history": self.history,
                               "schedule": schedule, "checkpoint": self.checkpoint}.items():  # fmt: skip
             handler.attach(self.trainer)
             self.trainer.add_event_handler(
@@ -82,6 +83,9 @@ def files(folder):
     """All that a run leaves: history, weights, checkpoint; the digest in that is the one of the weights."""
     checkpoint = read_checkpoint(folder / "checkpoint.pt")
     assert checkpoint["best"].pop("digest") == weights_digest(read_checkpoint(folder / "model.pt"))
+    # Texts, which torch does not compare.
+    texts = {name: checkpoint["progress"].pop(name) for name in ("inputs", "settings")}
+    assert texts["inputs"] == ""
     return [json.loads((folder / "metrics.json").read_text()), read_checkpoint(folder / "model.pt"),
             checkpoint]  # fmt: skip
 
@@ -90,6 +94,11 @@ def files(folder):
 @pytest.mark.parametrize(
     "place",
     ["iteration", "after seed", "after validation", "after history", "after schedule", "after checkpoint"],
+)
+@pytest.mark.tried(
+    "Training that goes on",
+    "A training that ends anywhere",
+    "It goes on from the last checkpoint, bit for bit.",
 )
 def test_run_that_ended_anywhere_goes_on_bit_by_bit(tmp_path, place, epoch):
     (tmp_path / "whole").mkdir()
@@ -103,6 +112,11 @@ def test_run_that_ended_anywhere_goes_on_bit_by_bit(tmp_path, place, epoch):
     torch.testing.assert_close(files(tmp_path / "cut"), files(tmp_path / "whole"), rtol=0, atol=0)
 
 
+@pytest.mark.tried(
+    "Training that goes on",
+    "A stop during validation",
+    "The epoch's training is on disk before validation begins.",
+)
 def test_training_of_an_epoch_is_on_disk_before_its_validation(tmp_path):
     with pytest.raises(RuntimeError, match="cut"):
         Run(tmp_path, fail=fail_at("after seed", 2, RuntimeError("cut"))).start()
@@ -124,6 +138,7 @@ def test_training_of_an_epoch_is_on_disk_before_its_validation(tmp_path):
         ("iteration", 3, r"ended by Ctrl-C: in epoch 3; the same command with --resume true goes on from .*\.pt"),
     ],
 )
+@pytest.mark.tried("Training that goes on", "Ctrl-C in training", "One line that says how to go on.")
 def test_interrupted_training_says_how_to_go_on(tmp_path, place, epoch, text):
     with pytest.raises(Interrupted, match=text):
         Run(tmp_path, fail=fail_at(place, epoch, Interrupted(signal.SIGINT))).start()

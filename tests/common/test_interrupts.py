@@ -1,4 +1,5 @@
 import os
+import pydoc
 import signal
 import sys
 import threading
@@ -89,12 +90,51 @@ def test_other_threads_change_nothing():
 
 
 @pytest.mark.parametrize(("number", "line"), [(signal.SIGINT, "ended by Ctrl-C"), (signal.SIGTERM, "ended by SIGTERM")])
+@pytest.mark.tried("Runs that are stopped", "Ctrl-C and SIGTERM", "One line, no traceback, exit status 130 or 143.")
 def test_program_ends_with_one_line_and_the_status_of_the_signal(number, line, capsys):
     error = Interrupted(number)
     with pytest.raises(SystemExit) as caught:
         report_error(Interrupted, error, None)
     assert caught.value.code == error.status
     assert capsys.readouterr().err == f"{line}\n"
+
+
+def imported(error):
+    """What MONAI and ``pydoc`` make of an error that comes while a module is imported."""
+    wrapped = pydoc.ErrorDuringImport("module.py", (type(error), error, None))
+    outer = RuntimeError("Failed to instantiate")
+    outer.__cause__ = wrapped
+    return outer
+
+
+def linked(error):
+    """An error that came while another was handled."""
+    outer = ValueError("on the way out")
+    outer.__context__ = error
+    return outer
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize("wrap", [imported, linked])
+def test_program_ends_so_too_where_a_library_has_wrapped_the_interruption(number, wrap, capsys):
+    error = wrap(Interrupted(number))
+    with pytest.raises(SystemExit) as caught:
+        report_error(type(error), error, None)
+    assert caught.value.code == 128 + number
+    assert capsys.readouterr().err == f"ended by {NAMES[number]}\n"
+
+
+def test_program_ends_so_too_while_pydoc_imports_a_module(tmp_path, monkeypatch, capsys):
+    (tmp_path / "stopped_import.py").write_text(
+        "from common.runtime.interrupts import Interrupted\nraise Interrupted(2)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(pydoc.ErrorDuringImport) as wrapped:
+        pydoc.safeimport("stopped_import")
+    with pytest.raises(SystemExit) as caught:
+        report_error(wrapped.type, wrapped.value, wrapped.tb)
+    assert caught.value.code == 130
+    assert capsys.readouterr().err == "ended by Ctrl-C\n"
 
 
 @pytest.mark.parametrize("number", SIGNALS)

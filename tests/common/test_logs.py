@@ -39,6 +39,11 @@ def escaping():
 
 
 @pytest.mark.parametrize("text", STEERING, ids=ascii)
+@pytest.mark.tried(
+    "Names",
+    "Escape sequences, and marks that turn the direction of writing",
+    "The log shows them as escapes.",
+)
 def test_what_steers_a_terminal_is_shown_as_an_escape(text):
     shown = escaped(f"a{text}b")
     assert shown.isprintable()
@@ -53,6 +58,11 @@ def test_what_can_be_shown_stays(text):
 
 @pytest.mark.usefixtures("escaping")
 @pytest.mark.parametrize("logger", ["common.handlers", "monai.engines", "of.another.library"])
+@pytest.mark.tried(
+    "Names",
+    "Names with line breaks that would forge a line of the log",
+    "The log shows them as escapes, in one line.",
+)
 def test_name_makes_no_line_of_its_own(caplog, logger):
     with caplog.at_level(logging.INFO):
         logging.getLogger(logger).info("1 of 2: %s", FORGED)
@@ -92,6 +102,11 @@ FORMULAS = ["=cmd|' /C calc'!A0", "+1+1", "-1+1", "@SUM(A1)", "\t=1", "\r=1", "\
 
 
 @pytest.mark.parametrize("text", FORMULAS, ids=ascii)
+@pytest.mark.tried(
+    "Names",
+    "Names that a spreadsheet would compute, such as `=cmd`",
+    "The CSV holds them as text; the JSON keeps the bytes.",
+)
 def test_formula_in_a_cell_is_text(tmp_path, text):
     write_csv([{"image": text}], ["image"], tmp_path / "a.csv")
     with open(tmp_path / "a.csv", newline="", encoding="utf-8") as file:

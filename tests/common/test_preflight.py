@@ -38,7 +38,8 @@ def ready(tmp_path):
     transforms = [NormalizeByModalityd("image", "MR")]
     save_atomically(trained.state_dict(), tmp_path / "models" / "model.pt")
     settings = bank_settings(inferer, transforms, weights_digest(trained.state_dict()))
-    bank = SignatureBank.fit(torch.rand(4, 3, generator=torch.Generator().manual_seed(0)), **settings)
+    signatures = nn.functional.normalize(torch.rand(4, 3, generator=torch.Generator().manual_seed(0)))
+    bank = SignatureBank.fit(signatures, **settings)
     bank.save(tmp_path / "models" / "bank.npz")
     return SimpleNamespace(
         trained=trained,
@@ -104,7 +105,7 @@ def block_output(ready):
             MissingDataError,
             f"no signature bank at .*; fit it with: {REFIT_COMMAND}",
         ),
-        (lambda ready: truncate(ready, "bank"), BankError, r"bank\.npz is no readable signature bank"),
+        (lambda ready: truncate(ready, "bank"), BankError, r"bank\.npz is not a readable signature bank"),
         (train_again, BankMismatchError, f"weights_digest is .*; refit it with: {REFIT_COMMAND}"),
         (lambda ready: {"transforms": []}, BankMismatchError, "preprocessing_digest is "),
         (lambda ready: {"inferer": SpectralInferer((8, 8), ["1"])}, BankMismatchError, r"layers is \('1',\)"),
@@ -264,7 +265,7 @@ class TestCoTraining:
 
     def test_lists_set_from_outside_need_no_unlabeled_case(self, tmp_path, caplog):
         cotraining_preflight(tmp_path, unlabeled=[]).run()
-        assert "no unlabeled case is left beside 2 labeled one(s); these are learned from" in caplog.text
+        assert "no unlabeled case is left beside 2 labeled one(s); these are also learned from" in caplog.text
 
     def test_learning_from_labels_alone_needs_no_unlabeled_case(self, tmp_path):
         cotraining_preflight(tmp_path, unlabeled=[], teaching="none", mixing="none").run()

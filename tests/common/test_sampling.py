@@ -34,7 +34,7 @@ def test_empty_data_sets_are_refused(sizes):
     [(False, [2 / 7 / 4] * 4 + [4 / 7 / 16] * 16 + [1 / 7]), (True, [1 / 21] * 21)],
 )
 def test_frequencies_follow_the_probabilities(uniform, shares):
-    counts = Counter(TaskSampler(CASES, seed=3, num_samples=20_000, uniform=uniform))
+    counts = Counter(TaskSampler(CASES, seed=3, samples_per_epoch=20_000, uniform_sampling=uniform))
     observed = [counts[index] for index in range(len(CASES))]
     assert chisquare(observed, [20_000 * share for share in shares]).pvalue > 1e-3
 
@@ -65,11 +65,11 @@ def test_epoch_has_as_many_images_as_there_are_cases_by_default():
 @pytest.mark.parametrize(("size", "number"), [(2, 10), (3, 10), (4, 21)])
 def test_ranks_share_one_draw(ranks, size, number):
     padded = -(-number // size) * size
-    whole = list(TaskSampler(CASES, seed=4, num_samples=padded))
+    whole = list(TaskSampler(CASES, seed=4, samples_per_epoch=padded))
     parts = []
     for rank in range(size):
         ranks(sampling, rank, size)
-        parts.append(list(TaskSampler(CASES, seed=4, num_samples=number)))
+        parts.append(list(TaskSampler(CASES, seed=4, samples_per_epoch=number)))
     assert all(len(part) == padded // size for part in parts)
     assert [index for group in zip(*parts, strict=True) for index in group] == whole
 

@@ -1,4 +1,5 @@
 import json
+import logging
 import random
 import re
 import signal
@@ -14,6 +15,7 @@ from common.errors import BundleError, ConfigError, ImageError
 from common.runtime import distributed as session
 from common.runtime.distributed import is_cuda, is_main_process, process_rank, world_size
 from common.runtime.interrupts import NAMES, Interrupts
+from common.runtime.logs import PrintableRecord
 from common.runtime.options import check_options
 from common.runtime.reasons import error_line, find_bundle_error
 from common.runtime.session import end_session, report_error, start_session
@@ -181,8 +183,10 @@ def test_other_errors_are_reported_in_full(capsys):
 def command_line(monkeypatch):
     """Restores what a session changes."""
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    records = logging.getLogRecordFactory()
     handlers = {number: signal.getsignal(number) for number in NAMES}
     yield lambda *arguments: monkeypatch.setattr(sys, "argv", ["monai.bundle", *arguments])
+    logging.setLogRecordFactory(records)
     for number, handler in handlers.items():
         signal.signal(number, handler)
     set_determinism(seed=None)
@@ -198,6 +202,7 @@ def test_session_makes_every_generator_start_from_the_seed(command_line):
     assert draw(1) == draw(1)
     assert all(a != b for a, b in zip(draw(1), draw(2), strict=True))
     assert sys.excepthook is report_error
+    assert logging.getLogRecordFactory() is PrintableRecord
     assert all(isinstance(signal.getsignal(number), Interrupts) for number in NAMES)
 
 

@@ -157,12 +157,12 @@ def test_features_without_a_signature_are_an_error():
         ({"overlap": 1.0}, "overlap is 1.0; accepted is 0 <= overlap < 1"),
         ({"overlap": -0.1}, "overlap is -0.1"),
         ({"precision": "float8"}, "precision is 'float8'; accepted are float32, bfloat16, float16"),
-        ({"layers": []}, "feature_layers is empty"),
+        ({"feature_layers": []}, "feature_layers is empty"),
     ],
 )
 def test_setting_that_is_not_accepted_is_named(settings, text):
     with pytest.raises(ConfigError, match=text):
-        SpectralInferer(**({"roi_size": (8, 8), "layers": ["fine"]} | settings))
+        SpectralInferer(**({"roi_size": (8, 8), "feature_layers": ["fine"]} | settings))
 
 
 def test_settings_are_those_of_the_bank():

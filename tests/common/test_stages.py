@@ -41,6 +41,11 @@ for name in ("first", "second", "third"):
 """
 
 
+@pytest.mark.tried(
+    "Training that goes on",
+    "A kill in the middle of a training of several stages",
+    "Only the stage that was killed is repeated.",
+)
 def test_killed_stage_is_the_only_one_that_is_repeated(start_python, repository, tmp_path):
     """In each stage in turn, by SIGKILL in the middle of writing, which no program can catch."""
 

@@ -215,7 +215,7 @@ def truncate_bank(judge):
     ("prepare", "reason"),
     [
         (lambda judge: {"bank": "absent.npz"}, "no signature bank at "),
-        (truncate_bank, r"is no \w+ signature bank"),
+        (truncate_bank, r"is not a \w+ signature bank"),
         (spoil_weights, "weights_digest is "),
         (lambda judge: {"transforms": [NormalizeByModalityd("image", "CT")]}, "preprocessing_digest is "),
         (lambda judge: {"inferer": SpectralInferer((8, 8), ["features"], per_voxel=True)}, "per_voxel is True"),

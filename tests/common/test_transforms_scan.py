@@ -9,7 +9,7 @@ from PIL import Image
 from torch.testing import assert_close
 
 from common.errors import BundleError, ImageError, LabelError
-from common.transforms import CheckImaged, CheckLabeld, CropStranged, LoadScand
+from common.transforms import CheckImaged, CheckLabeld, CropOODd, LoadScand
 
 AFFINE = np.array([[0, 2.0, 0, 5], [1.5, 0, 0, -3], [0, 0, -3, 7], [0, 0, 0, 1]])
 RAMP = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
@@ -147,7 +147,7 @@ KNOWN, STRANGE = {"in_distribution": True}, {"in_distribution": False}
 )
 def test_strange_cases_are_cropped_and_damaged_ones_are_not(described, cropped):
     data = {"image": ramp(1, 6, 5, 4), "label": ramp(1, 6, 5, 4) > 3} | described
-    result = CropStranged(["image", "label"], (2, 3, 9))(data)
+    result = CropOODd(["image", "label"], (2, 3, 9))(data)
     expected = (1, 2, 3, 4) if cropped else (1, 6, 5, 4)
     assert result["image"].shape == result["label"].shape == expected
     if cropped:
@@ -157,5 +157,5 @@ def test_strange_cases_are_cropped_and_damaged_ones_are_not(described, cropped):
 
 def test_crop_can_do_without_label_and_size():
     data = {"image": ramp(1, 4, 4)} | STRANGE
-    assert CropStranged(["image", "label"], (2, 2))(data)["image"].shape == (1, 2, 2)
-    assert CropStranged(["image", "label"])(data) == data
+    assert CropOODd(["image", "label"], (2, 2))(data)["image"].shape == (1, 2, 2)
+    assert CropOODd(["image", "label"])(data) == data

@@ -43,7 +43,7 @@ def test_wrapped_network_is_saved_without_prefix(tmp_path):
     wrapped = nn.DataParallel(network(0))
     engine = torch.nn.Module()
     engine.state = type("State", (), {"metrics": {"dice": 0.5}, "key_metric_name": "dice"})
-    BestWeights(wrapped, str(tmp_path / "model.pt"))(engine)
+    BestWeights(wrapped, tmp_path)(engine)
     assert set(read_checkpoint(tmp_path / "model.pt")) == set(network(0).state_dict())
 
 
@@ -104,6 +104,11 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
+@pytest.mark.tried(
+    "Archives and weights",
+    "Weights that would run code, given to a run",
+    "One line, which advises nobody to load them another way.",
+)
 def test_objects_are_never_unpickled_and_nobody_is_advised_to(path, kind):
     HOSTILE[kind](path)
     with pytest.raises(WeightsError) as caught:
@@ -135,6 +140,7 @@ def test_weights_with_any_damage_are_read_or_refused(path, zipped):
     assert all(text.endswith("; copy it again or train anew") for text in texts)
 
 
+@pytest.mark.tried("Training that goes on", "The same training twice", "`model.pt` has the same SHA-256.")
 def test_same_weights_give_the_same_bytes_under_any_name(tmp_path, monkeypatch):
     files = [tmp_path / name for name in ("model.pt", "denoiser.pt", "other/checkpoint.pt")]
     for number, file in enumerate(files):

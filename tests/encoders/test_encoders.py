@@ -89,14 +89,14 @@ def test_pretrained_weights_come_from_a_local_file(network_of, pair, tmp_path):
 def test_weights_of_another_encoder_are_refused(tmp_path):
     torch.save(encoder_network("Unet-vgg11_bn", 3, 2).encoder.state_dict(), tmp_path / "encoder.pt")
     with pytest.raises(WeightsError, match=r"belongs to another encoder: \d+ of \d+ tensors differ"):
-        encoder_network("UnetPlusPlus-resnet18", 3, 2, weights_file=str(tmp_path / "encoder.pt"))
+        encoder_network("UnetPlusPlus-resnet18", 3, 2, encoder_weights=str(tmp_path / "encoder.pt"))
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("Unet-nonet", 3, 2), "'Unet-nonet' is not known"),
-        (("Nonet-resnet18", 3, 2), "'Nonet-resnet18' is not known"),
+        (("Unet-nonet", 3, 2), "'Unet-nonet' does not exist"),
+        (("Nonet-resnet18", 3, 2), "'Nonet-resnet18' does not exist"),
     ],
 )
 def test_unknown_pairs_are_named_with_the_known_ones(arguments, words):
@@ -107,6 +107,6 @@ def test_unknown_pairs_are_named_with_the_known_ones(arguments, words):
 
 def test_wrong_images_are_named(tmp_path):
     with pytest.raises(ConfigError, match="in_channels is 1; pre-trained encoders take 3"):
-        encoder_network("Unet-vgg11_bn", 1, 2, weights_file=str(tmp_path / "encoder.pt"))
+        encoder_network("Unet-vgg11_bn", 1, 2, encoder_weights=str(tmp_path / "encoder.pt"))
     with pytest.raises(ConfigError, match="takes pictures, but spatial_dims is 3"):
         encoder_network("Unet-vgg11_bn", 3, 2, spatial_dims=3)

@@ -87,8 +87,8 @@ def test_training_steps_do_not_wait_for_the_device(bundle, bundle_importable, da
         )
         if "step" in parser["train"]:
             pytest.skip("an iteration of its own, tested in test_cuda_cotraining.py and test_cuda_contrast.py")
-        names = ("network", "loss", "optimizer", "train#schedule", "amp")
-        network, loss, optimizer, schedule, amp = (parser.get_parsed_content(name) for name in names)
+        names = ("network", "loss", "optimizer", "schedule")
+        network, loss, optimizer, schedule = (parser.get_parsed_content(name) for name in names)
         metric = parser.get_parsed_content("train#key_metric") if "key_metric" in parser["train"] else {}
         shape = (2, parser["in_channels"], *[32] * parser["spatial_dims"])
         batch = {
@@ -99,7 +99,7 @@ def test_training_steps_do_not_wait_for_the_device(bundle, bundle_importable, da
             batch["label"] = batch["label"][:, :1]
         trainer = SupervisedTrainer(
             device=torch.device("cuda"), max_epochs=1, train_data_loader=[batch] * (WARM_UP + STEPS), network=network,
-            optimizer=optimizer, loss_function=loss, additional_metrics=metric, key_train_metric=None, amp=amp,
+            optimizer=optimizer, loss_function=loss, additional_metrics=metric, key_train_metric=None, amp=True,
             amp_kwargs={"dtype": torch.bfloat16}, decollate=False, optim_set_to_none=True,
             # Schedules of torch have nothing to do within an epoch.
             train_handlers=[schedule] if hasattr(schedule, "attach") else [],

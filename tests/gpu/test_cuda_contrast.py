@@ -39,7 +39,7 @@ def test_step_does_not_wait_for_the_device(synchronization_is_an_error, make_eng
     torch.manual_seed(0)
     network = BasicUNet(spatial_dims=2, in_channels=3, out_channels=CLASSES, features=(8, 8, 8, 8, 8, 8), norm="batch")
     headed = HeadedNetwork(
-        network.to(device), LAYERS, spatial_dims=2, in_channels=3, image_size=[64, 48], num_classes=CLASSES,
+        network.to(device), LAYERS, spatial_dims=2, in_channels=3, roi_size=[64, 48], num_classes=CLASSES,
         method=method,
     ).to(device)  # fmt: skip
     loss = GeneralizedDiceFocalLoss(to_onehot_y=True, softmax=True, batch=True)

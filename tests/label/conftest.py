@@ -62,7 +62,9 @@ def label_environment(label_python, environment):
     dead = "http://127.0.0.1:9"
     offline = {"http_proxy": dead, "https_proxy": dead, "no_proxy": "127.0.0.1"}
     path = f"{label_python.parent}{os.pathsep}{os.environ['PATH']}"
-    return environment | offline | {"PATH": path, "PYTHONPATH": str(Path(__file__).parent / "site")}
+    # The server imports the code of a bundle for every request, which takes long where it is never kept compiled.
+    kept = {name: value for name, value in environment.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return kept | offline | {"PATH": path, "PYTHONPATH": str(Path(__file__).parent / "site")}
 
 
 def _encode(fields, files):

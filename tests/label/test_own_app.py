@@ -207,6 +207,8 @@ def test_eight_requests_at_once_get_what_each_gets_alone(request, kind, model):
 
 def test_threads_neither_mix_nor_break_two_bundles(models, make_app, label_environment, label_python, bundle, model):
     """Two bundles of other code, eight threads from the first moment on, when their code is being imported."""
+    if bundle != "spectral_ood":
+        pytest.skip("the same for every pair of bundles")
     folder = make_app()
     shutil.copytree(models / bundle, folder / "apps" / "ood" / "model" / bundle)
     given = [folder / "apps" / "ood", folder / "studies", f"{bundle},{model}", ",".join(IMAGES), 8]

@@ -292,6 +292,8 @@ def test_training_replaces_weights_and_bank_and_never_gives_a_stale_verdict(serv
 
 def test_training_that_was_stopped_is_mended_by_fitting_the_bank_alone(server, folder, bundle, labeled):
     """Training as 3D Slicer's module asks for it, with every option that ``/info/`` lists, an empty ``run_id`` too."""
+    if bundle != "spectral_ood":
+        pytest.skip("the same for every bundle, and it takes two trainings")
     model = f"{bundle}_copy"
     weights = folder / "apps" / "monaibundle" / "model" / model / "models" / "model.pt"
     before, trained = server.judge(model, "known_4"), weights.read_bytes()

@@ -15,8 +15,11 @@ from monai.bundle import ConfigParser
 
 from common.archive import build_archives, install
 from common.spectral import SignatureBank
+from tests.running import REPRESENTATIVES
 
 BUNDLES = sorted(path.parent.name for path in (Path(__file__).resolve().parents[2] / "bundles").glob("*/configs"))
+TRAINING = {"max_epochs", "pretrain_epochs", "phantom_cases", "healthy", "noise_resolution"}
+"""Tiny settings of trainings alone."""
 SCRIPT = """
 import json, logging, sys, warnings
 from pathlib import Path
@@ -94,28 +97,23 @@ def test_building_leaves_no_temporary_file(archives):
     assert {path.suffix for path in archives.iterdir() if path.name != "SHA256SUMS"} == {".zip", ".pyz"}
 
 
-def test_unpacked_bundle_runs_alone(
-    unpacked, repository, run_command, run_python, make_dataset, shape_of, tiny_settings, tmp_path
-):
-    """Training by the command line, then inference and evaluation, elsewhere and standing in the repository."""
+def test_unpacked_bundle_runs_alone(unpacked, run_python, make_dataset, shape_of, tiny_settings, repository, tmp_path):
+    """Training, inference and evaluation, standing elsewhere, those of two bundles standing in the repository."""
     config = json.loads((unpacked / "configs" / "train.json").read_text(encoding="utf-8"))
     data = make_dataset(tmp_path / "organ", **shape_of(config))
-    tiny = {key: value for key, value in tiny_settings(config).items() if key in ("roi_size", "network_def#features")}
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
+    tiny = tiny_settings(config) | {"dataset_dir": str(data), "device": "cpu", "model_dir": str(tmp_path / "models")}
+    short = {key: value for key, value in tiny.items() if key not in TRAINING}
     files = {path for path in unpacked.rglob("*") if path.is_file()}
-    models = tmp_path / "models"
-    run_command(
-        unpacked, "train.json", cwd=repository, dataset_dir=data, output_dir=tmp_path / "train", model_dir=models
-    )
-    for cwd in (elsewhere, repository):
-        settings = tiny | {"dataset_dir": str(data), "model_dir": str(models), "device": "cpu"}
-        runs = {name: settings | {"output_dir": str(tmp_path / cwd.name / name)} for name in ("inference", "evaluate")}
-        result = run_python(["-c", SCRIPT, str(unpacked), json.dumps(runs)], cwd=cwd)
-        assert result.returncode == 0, result.stderr[-3000:]
-        suffix = ".nii.gz" if config["spatial_dims"] == 3 else ".png"
-        assert (tmp_path / cwd.name / "inference" / "case_0" / f"case_0_seg{suffix}").is_file()
-        assert (tmp_path / cwd.name / "evaluate" / "metrics.json").is_file()
+    runs = {name: short | {"output_dir": str(tmp_path / name)} for name in ("inference", "evaluate")}
+    runs = {"train": tiny | {"output_dir": str(tmp_path / "train")}} | runs
+    (tmp_path / "elsewhere").mkdir()
+    cwd = repository if unpacked.name in REPRESENTATIVES else tmp_path / "elsewhere"
+    result = run_python(["-c", SCRIPT, str(unpacked), json.dumps(runs)], cwd=cwd)
+    assert result.returncode == 0, result.stderr[-3000:]
+    suffix = ".nii.gz" if config["spatial_dims"] == 3 else ".png"
+    assert (tmp_path / "models" / "model.pt").is_file()
+    assert (tmp_path / "inference" / "case_0" / f"case_0_seg{suffix}").is_file()
+    assert (tmp_path / "evaluate" / "metrics.json").is_file()
     assert {path for path in unpacked.rglob("*") if path.is_file()} == files, "runs write nothing into the bundle"
 
 

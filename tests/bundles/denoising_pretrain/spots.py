@@ -83,3 +83,4 @@ def weights(path):
 
 def assert_same_weights(first, second):
     torch.testing.assert_close(weights(first), weights(second), rtol=0, atol=0)
+    assert first.read_bytes() == second.read_bytes()

@@ -127,33 +127,30 @@ class TestEvaluation:
         assert found["mean"] == pytest.approx(np.mean([float(row["dice"]) for row in rows]))
 
 
-class TestLearningCurve:
-    def test_one_command_writes_table_and_figure_and_goes_on(
-        self, bundle_folder, run_config, slices, tmp_path, caplog, read_json, read_table
+class TestExperiment:
+    def test_arms_and_numbers_of_patients_share_a_denoiser(
+        self, bundle_folder, run_config, slices, tmp_path, read_table
     ):
-        caplog.set_level("INFO")
-        names = ["evaluate.json", "learning_curve.json"]
-        given = SHORT | {"dataset_dir": slices, "output_dir": tmp_path, "counts": [0, 1, 9], "seeds": [0, 1]}
-        given |= {"num_folds": 2, "val_fraction": 0.2, "val_interval": 1, "network_def#features": [4, 8, 8, 8]}
-        run_config(bundle_folder, names, **given)
-        report = read_json(tmp_path / "learning_curve.json")
-        assert report["left_out"] == [9]
-        assert "counts [9] are left out: " in caplog.text
-        rows = read_table(tmp_path / "learning_curve.csv")
-        assert [(row["patients"], row["start"]) for row in rows] == [
-            ("0", "pre-trained"), ("1", "pre-trained"), ("1", "from scratch"),
-        ]  # fmt: skip
-        assert all(row["runs"] == "2" for row in rows)
-        assert rows[1]["n"] == str(PATIENTS), "with two folds and two seeds, every patient is tested once"
-        assert (tmp_path / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
-        assert caplog.text.count("stage pretrain: starts") == 2, "one denoiser for each seed"
-        caplog.clear()
-        before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("pretrain/*.pt")}
-        run_config(bundle_folder, names, **given)
-        assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("pretrain/*.pt")} == before
-        assert "starts" not in caplog.text
-
-    @pytest.mark.parametrize("counts", [[], [-1]])
-    def test_impossible_counts_are_named(self, bundle_folder, fail_config, tmp_path, counts):
-        names = ["evaluate.json", "learning_curve.json"]
-        assert "counts is" in str(fail_config(bundle_folder, names, counts=counts, output_dir=tmp_path))
+        """With two folds and two seeds, every patient is tested once; without labels there is the denoiser alone."""
+        arms = {"scratch": [{"pretrained": False, "labeled": [1], "seeds": [0]}], "pretrained": []}
+        settings = SHORT | {"network_def#features": [4, 8, 8, 8], "val_fraction": 0.2, "stages#bank": None}
+        run_config(
+            bundle_folder, "experiment.json", dataset_dir=slices, output_dir=tmp_path, seeds=[0, 1], num_folds=2,
+            labeled={"num_labeled_patients": [0, 1]}, arms=arms, settings=settings,
+        )  # fmt: skip
+        rows = read_table(tmp_path / "patients.csv")
+        for labeled in "01":
+            tested = [
+                row["case"]
+                for row in rows
+                if (row["arm"], row["labeled"], row["metric"]) == ("pretrained", labeled, "ap")
+            ]
+            assert tested == ["", ""]
+        assert {(row["arm"], row["labeled"]) for row in rows} == {
+            ("pretrained", "0"), ("pretrained", "1"), ("scratch", "1"),
+        }  # fmt: skip
+        patients = {row["case"] for row in rows if row["arm"] == "pretrained" and row["metric"] == "dsc"}
+        assert len(patients) == PATIENTS
+        logs = "".join(file.read_text() for file in tmp_path.rglob("log.txt"))
+        assert logs.count("stage pretrain: starts") == 2, "one denoiser for each seed"
+        assert (tmp_path / "report" / "curve_labeled_spots.png").read_bytes().startswith(b"\x89PNG")

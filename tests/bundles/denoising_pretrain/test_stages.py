@@ -16,7 +16,7 @@ def assert_same_run(first, second):
 
 
 TRAINING = """
-from scripts.common.denoising.training import Course
+from scripts.common.engine.course import Course
 
 def train(self, *arguments, **settings):
     if self.best.path.endswith({weights!r}):
@@ -96,8 +96,8 @@ class TestStages:
     @pytest.mark.parametrize(
         ("settings", "changed"),
         [
-            ({"residual": True}, "options"),
-            ({"val_interval": 2, "pretrain_epochs": 2, "max_epochs": 2}, "length, options, settings"),
+            ({"residual": True}, "settings"),
+            ({"val_interval": 2, "pretrain_epochs": 2, "max_epochs": 2}, "length, settings"),
             ({"noise_resolution": 8}, "settings"),
             ({"clear_border": True}, "preparation"),
             ({"healthy": "all"}, "healthy slices"),
@@ -115,7 +115,7 @@ class TestStages:
     def test_denoiser_of_another_device_is_taken(self, train, trained, caplog):
         """On a GPU it would have been trained in bfloat16."""
         caplog.set_level("INFO")
-        train("localize", pretrain_dir=trained, amp=True)
+        train("localize", pretrain_dir=trained, **{"denoise#trainer#amp": True})
         assert "stage localize: skipped" in caplog.text
 
     def test_killed_within_any_stage_it_repeats_that_alone(self, killed, train, tmp_path):

@@ -90,7 +90,7 @@ class TestBadInput:
         assert "set healthy to 'all'" in str(error)
 
     def test_fewer_patients_than_asked(self, fail, slices):
-        assert "num_labeled_patients is 9, but 4 patient(s) are there to train on" in str(
+        assert "num_labeled_patients is 9, but 4 patient(s) are left to train on" in str(
             fail(slices, num_labeled_patients=9)
         )
 

@@ -1,11 +1,9 @@
 """What ``med_ood`` promises of its comparisons: with its baseline, over folds, of variants."""
 
-import json
-
 import numpy as np
 import pytest
 
-from tests.bundles.med_ood.cells import BUNDLE, FEW, SHORT, SIZES, draw
+from tests.bundles.med_ood.cells import BUNDLE, FEW, SIZES, draw
 
 
 @pytest.fixture(scope="module")
@@ -40,105 +38,39 @@ class TestComparison:
         for name in ("per_class.png", "side_by_side.png"):
             assert (evaluated / name).read_bytes().startswith(b"\x89PNG")
 
-    def test_folds_are_summarized(self, evaluated, run_config, tmp_path, read_json, read_table):
-        other = tmp_path / "other"
-        other.mkdir()
-        report = read_json(evaluated / "metrics.json")
-        report["test_set"]["iou_pooled"] += 0.1
-        (other / "metrics.json").write_text(json.dumps(report))
-        folds = [str(evaluated), str(other)]
-        run_config(BUNDLE, "evaluate.json", "summarize", fold_dirs=folds, output_dir=tmp_path / "folds")
-        summary = read_json(tmp_path / "folds" / "folds.json")
-        value = read_json(evaluated / "metrics.json")["test_set"]["iou_pooled"]
-        assert summary["iou_pooled"]["mean"] == pytest.approx(value + 0.05)
-        assert summary["iou_pooled"]["std"] == pytest.approx(0.05)
-        assert summary["per_class/2/iou"]["n"] == 0
-        assert summary["baseline/iou_pooled"]["n"] == 1
-        rows = read_table(tmp_path / "folds" / "folds.csv")
-        assert [row["measure"] for row in rows] == list(summary)
 
-    def test_folds_must_have_been_evaluated(self, fail_config, tmp_path):
-        for folders, words in (([], "fold_dirs is empty"), ([str(tmp_path)], "holds no metrics.json with a test_set")):
-            error = fail_config(BUNDLE, "evaluate.json", "summarize", fold_dirs=folders, output_dir=tmp_path)
-            assert words in str(error)
+@pytest.fixture(scope="module")
+def experiment(run_config, pictures, tmp_path_factory):
+    """Two arms on a fold, which share baseline and scores."""
+    output = tmp_path_factory.mktemp("experiment")
+    run_config(
+        BUNDLE, "experiment.json", dataset_dir=pictures, output_dir=output, seeds=[0], num_folds=2,
+        one_fold_per_seed=True,
+        arms={"baseline": [{"ood_fraction": 0.0}], "all": [{"ood_fraction": 1.0}]}, settings=FEW,
+    )  # fmt: skip
+    return output
 
-    def test_sweep_has_a_point_for_every_percentage_and_shares_its_baseline(
-        self, run_config, pictures, tmp_path, caplog, read_json
-    ):
-        caplog.set_level("INFO")
-        names = ["evaluate.json", "experiment.json"]
-        given = {"dataset_dir": pictures, "output_dir": tmp_path, "num_folds": 2, "seeds": [0]} | FEW
-        run_config(BUNDLE, names, "sweep", percentages=[0, 1], **given)
-        report = read_json(tmp_path / "experiment.json")
-        assert list(report["table"]) == ["all background", "baseline", "0 %", "100 %"]
-        assert all(figures["runs"] == [[0, 0], [1, 0]] for figures in report["table"].values())
-        none, everything = report["table"]["0 %"], report["table"]["100 %"]
-        assert none["selected"]["mean"] == 0
-        assert none["pnr"]["values"] == report["table"]["baseline"]["pnr"]["values"]
-        assert everything["selected"]["values"] == everything["candidates"]["values"]
-        # Nothing selected repeats the baseline; the same pictures are tested once in each fold.
-        assert none["iou_pooled"]["values"] == report["table"]["baseline"]["iou_pooled"]["values"]
-        assert np.sum(none["confusion_matrix"]) == sum(a * b for a, b in SIZES)
-        assert none["against_baseline"]["iou_pooled"] == pytest.approx(
-            {"n": 2, "first": none["iou_pooled"]["mean"], "second": none["iou_pooled"]["mean"], "difference": 0, "p": 1}
-        )
-        assert caplog.text.count("stage baseline: starts") == 2
-        for name in ("miou_over_pnr.png", "per_class.png"):
-            assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
-        before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.pt")}
-        run_config(BUNDLE, names, "sweep", percentages=[0, 1], **given)
-        assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.pt")} == before
 
-    def test_experiment_compares_a_variant_with_the_baseline_of_its_own_loss(
-        self, run_config, pictures, tmp_path, read_json
-    ):
-        variants = {"chosen": {}, "per class": {"reduction": "per_class", "seeds": [1]}}
-        run_config(
-            BUNDLE, ["evaluate.json", "experiment.json"], dataset_dir=pictures, output_dir=tmp_path, num_folds=2,
-            seeds=[0, 1], variants=variants, **FEW,
-        )  # fmt: skip
-        table = read_json(tmp_path / "experiment.json")["table"]
-        assert table["chosen"]["runs"] == [[0, 0], [0, 1], [1, 0], [1, 1]]
-        assert table["per class"]["runs"] == [[0, 1], [1, 1]]
-        own = next(name for name in table if name.startswith("baseline") and name != "baseline")
-        pair = table["per class"]["against_baseline"]["miou_foreground"]
-        assert pair["first"] == pytest.approx(table["per class"]["miou_foreground"]["mean"])
-        assert pair["second"] == pytest.approx(table[own]["miou_foreground"]["mean"])
+class TestExperiment:
+    def test_every_picture_of_the_fold_is_tested_once_for_each_arm(self, experiment, read_table, read_json):
+        rows = read_table(experiment / "negatives.csv")
+        (split, _) = [read_json(file)["test"]["tiles"] for file in experiment.rglob("split.json")]
+        for arm in ("baseline", "all"):
+            tested = [row["case"] for row in rows if (row["arm"], row["metric"]) == (arm, "dsc") and row["case"]]
+            assert sorted(tested) == sorted(split)
+            assert len(split) == len(SIZES) / 2
+        assert {row["iterations"] for row in rows} == {str(FEW["samples_per_epoch"] // FEW["batch_size"])}
 
-    @pytest.mark.parametrize(
-        ("settings", "words"),
-        [
-            ({"variants": {"x": {"fil": "mean"}}}, "variant 'x' sets 'fil', which is no option of train.json; did you"),
-            ({"variants": {"x": {"network_pair": "Unet-vgg11_bn"}}}, "variant 'x' sets 'network_pair', which is no"),
-            ({"variants": {"x": {"fold": 1}}}, "variant 'x' sets 'fold', which the experiment sets itself"),
-            ({"shared_settings": {"max_epoch": 1}}, "shared_settings sets 'max_epoch', which is no option of"),
-            ({"overlays": ["none.json"]}, "overlays names 'none.json', but there is no such file in"),
-        ],
-        ids=str,
-    )
-    def test_options_that_would_do_nothing_are_refused(self, fail_config, tmp_path, settings, words):
-        error = fail_config(BUNDLE, ["evaluate.json", "experiment.json"], output_dir=tmp_path, **settings)
-        assert words in str(error)
-        assert not list(tmp_path.rglob("*.pt"))
+    def test_baseline_is_trained_and_candidates_are_scored_once(self, experiment):
+        logs = [file.read_text() for file in experiment.rglob("log.txt")]
+        assert len(logs) == 2
+        assert sum(log.count("stage baseline: starts") for log in logs) == 1
+        assert sum(log.count("stage mine: starts") for log in logs) == 1
 
-    def test_overlays_reach_the_trainings(self, fail_config, pictures, tmp_path, monkeypatch):
-        """Without the package that the networks of this overlay need, whose message tells which one was asked for."""
-        from monai.utils import module
-
-        wanted = module.optional_import
-        monkeypatch.setattr(
-            "monai.utils.optional_import",
-            lambda name, *args, **keys: (None, False) if name.startswith("segm") else wanted(name, *args, **keys),
-        )
-        error = fail_config(
-            BUNDLE, ["evaluate.json", "experiment.json"], dataset_dir=pictures, output_dir=tmp_path, num_folds=2,
-            seeds=[0], overlays=["encoders.json"], variants={"vgg16": {"network_pair": "Unet-vgg16_bn"}},
-            **(SHORT | {"norm": "batch"}),
-        )  # fmt: skip
-        assert "network 'Unet-vgg16_bn' needs segmentation-models-pytorch" in str(error)
-
-    @pytest.mark.parametrize(("percentages", "words"), [([], "percentages is []"), ([0.5, 2], "from 0 to 1")])
-    def test_impossible_percentages_are_named(self, fail_config, tmp_path, percentages, words):
-        names = ["evaluate.json", "experiment.json"]
-        error = fail_config(BUNDLE, names, "sweep", percentages=percentages, output_dir=tmp_path)
-        assert words in str(error)
+    def test_what_was_selected_is_among_the_rows(self, experiment, read_table):
+        found = {}
+        for row in read_table(experiment / "negatives.csv"):
+            found.setdefault((row["arm"], row["metric"]), []).append(float(row["value"]))
+        assert found["baseline", "selected"] == [0]
+        assert found["all", "selected"] == found["all", "candidates"] == found["baseline", "candidates"]
+        assert (experiment / "report" / "tables.md").is_file()

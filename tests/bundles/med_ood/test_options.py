@@ -26,7 +26,7 @@ class TestOptions:
         ids=str,
     )
     def test_every_option_trains(self, train, settings):
-        folder = train(**settings)
+        folder = train(samples_per_epoch=8, **settings)
         assert (folder / "m" / "signature_bank.npz").is_file()
         if "norm" in settings:
             names = list(torch.load(folder / "m" / "model.pt", weights_only=True))
@@ -38,7 +38,7 @@ class TestOptions:
         folder = train(only_ood=True, ood_fraction=1.0)
         number = len(read_json(folder / "ood_selected.json")["patches"])
         assert number
-        assert f"training on 0 known and {number} out-of-distribution patches" in caplog.text
+        assert f"training on 0 original and {number} mined patches" in caplog.text
 
     def test_selected_patches_are_written_when_asked_for(self, train, read_json):
         folder = train(save_patches=True, ood_fraction=1.0)

@@ -1,5 +1,6 @@
 """Installing: a sound archive is unpacked whole or not at all, and replaces nothing unasked."""
 
+import os
 import zipfile
 
 import pytest
@@ -44,6 +45,25 @@ def test_installed_bundle_is_replaced_only_on_request(file, tmp_path):
     assert sorted(path.name for path in root.iterdir()) == ["organ", "organ.old", "organ_next"]
     with pytest.raises(ArchiveError, match=r"organ\.old holds the bundle that was replaced before; move or remove it"):
         install(file, str(root), ignore_versions=True, replace=True)
+
+
+def test_bundle_comes_back_where_the_new_one_cannot_take_its_place(file, tmp_path, monkeypatch):
+    root = tmp_path / "models"
+    install(file, str(root), ignore_versions=True)
+    (root / "organ" / "mine.txt").write_text("mine")
+    moves = []
+
+    def second_fails(source, target):
+        moves.append(target)
+        if len(moves) == 2:
+            raise OSError(28, "No space left on device")
+        os.rename(source, target)
+
+    monkeypatch.setattr(os, "replace", second_fails)
+    with pytest.raises(OutputError, match=r"cannot write .*organ: No space left on device"):
+        install(file, str(root), ignore_versions=True, replace=True)
+    assert (root / "organ" / "mine.txt").read_text() == "mine"
+    assert [path.name for path in root.iterdir()] == ["organ"]
 
 
 def test_folder_that_is_no_bundle_is_never_replaced(file, tmp_path):

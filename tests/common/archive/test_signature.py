@@ -1,13 +1,18 @@
 """Signatures: made and checked with the keys given, and refused where archive, key or signature differ."""
 
+import importlib
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from common.archive import install, sign, verify
-from common.errors import MissingDataError, SignatureError
+from common.errors import ArchiveError, MissingDataError, SignatureError
+
+# The package hands out the function of this name.
+archive_checks = importlib.import_module("common.archive.verify")
 
 
 def test_signed_archive_is_verified_and_installed(archive, tmp_path, caplog, write_keys):
@@ -29,6 +34,50 @@ def test_signature_is_the_one_that_openssl_checks(archive, tmp_path, write_keys)
     assert "Signature Verified Successfully" in result.stdout + result.stderr
 
 
+def flipped(content):
+    """A byte in the middle is another."""
+    place = len(content) // 2
+    return content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (flipped, "organ_v1.2.3.zip"),
+        (lambda content: b"some text\n", "organ_v1.2.3.zip is no complete zip file"),
+        (lambda content: b"#!/bin/sh\n" + content, "organ_v1.2.3.zip is no complete zip file"),
+    ],
+    ids=["flipped", "text", "behind a script"],
+)
+@pytest.mark.tried("Archives and weights", "Signing what is no sound archive", "Refused; no signature is written.")
+def test_what_verify_refuses_is_not_signed(archive, tmp_path, write_keys, change, text):
+    private, _ = write_keys(tmp_path / "keys")
+    Path(archive).write_bytes(change(Path(archive).read_bytes()))
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(ArchiveError) as verified:
+        verify(archive, ignore_versions=True)
+    with pytest.raises(ArchiveError) as caught:
+        sign(archive, private)
+    assert str(caught.value) == str(verified.value)
+    assert text in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 400
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_archive_is_signed_where_its_packages_are_not_installed(archive, tmp_path, write_keys, monkeypatch):
+    def refuse(*_):
+        raise ArchiveError("other versions")
+
+    monkeypatch.setattr(archive_checks, "check_versions", refuse)
+    private, public = write_keys(tmp_path / "keys")
+    with pytest.raises(ArchiveError, match="other versions"):
+        verify(archive)
+    sign(archive, private)
+    verify(archive, public_key=public, ignore_versions=True)
+
+
+@pytest.mark.tried("Archives and weights", "Archives that were changed after they were signed", "Refused.")
 def test_archive_changed_after_signing_is_refused(archive, tmp_path, write_keys):
     private, public = write_keys(tmp_path / "keys")
     sign(archive, private)
@@ -39,6 +88,7 @@ def test_archive_changed_after_signing_is_refused(archive, tmp_path, write_keys)
     assert not (tmp_path / "models").exists()
 
 
+@pytest.mark.tried("Archives and weights", "Archives that somebody else signed", "Refused.")
 def test_signature_of_somebody_else_is_refused(archive, tmp_path, write_keys):
     sign(archive, write_keys(tmp_path / "mine")[0])
     with pytest.raises(SignatureError, match="the signature is not by the owner of"):

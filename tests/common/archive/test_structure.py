@@ -1,5 +1,6 @@
 """Archives that somebody broke, by accident or on purpose: each is refused and leaves nothing behind."""
 
+import importlib
 import io
 import stat
 import zipfile
@@ -8,7 +9,9 @@ import pytest
 
 from common.archive import read_archive, structure
 from common.archive.build import FIXED_TIME, _zip
-from common.errors import MissingDataError
+from common.errors import ArchiveError, MissingDataError
+
+verify = importlib.import_module("common.archive.verify")  # its package has a function of this name
 
 
 def entry(name, mode=0o644, content=b"x", method=zipfile.ZIP_DEFLATED):
@@ -72,6 +75,11 @@ ENTRIES = {
 
 
 @pytest.mark.parametrize("kind", ENTRIES)
+@pytest.mark.tried(
+    "Archives and weights",
+    "Paths that climb out, absolute paths, links, devices, names that systems read in another way",
+    "Refused.",
+)
 def test_hostile_entry_is_refused(files, refuse, kind):
     added, text = ENTRIES[kind]
     assert text in refuse(with_entries(files, added))
@@ -95,6 +103,7 @@ def test_folder_in_two_spellings_is_refused(files, refuse):
 
 
 @pytest.mark.parametrize("device", ["con", "PRN", "Aux", "nul", "COM1", "lpt9", "com0"])
+@pytest.mark.tried("Archives and weights", "Names that Windows keeps for devices", "Refused.")
 def test_name_that_windows_takes_for_a_device_is_refused(files, refuse, device):
     for name in (f"{device}.txt", f"{device}.tar.txt", f"{device}/a.txt"):
         assert "Windows takes it for a device: rename the file" in refuse(with_entries(files, entry(f"organ/{name}")))
@@ -126,12 +135,56 @@ def test_entry_listed_twice_is_refused(files, refuse):
     assert "is no complete zip file" in refuse(buffer.getvalue())
 
 
+@pytest.mark.tried(
+    "Archives and weights",
+    "Bombs: too many files, or too many bytes",
+    "Refused before they are unpacked.",
+)
 def test_too_much_is_refused(files, refuse, monkeypatch):
+    assert (structure.MAX_FILES, structure.MAX_BYTES, structure.MAX_RATIO) == (5000, 1024**3, 200)
     monkeypatch.setattr(structure, "MAX_FILES", 10)
     assert "accepted are 10 files" in refuse(_zip(files))
     monkeypatch.setattr(structure, "MAX_FILES", 1000)
     monkeypatch.setattr(structure, "MAX_BYTES", 1000)
     assert "1000 bytes: it is no bundle" in refuse(_zip(files))
+
+
+def test_small_entries_may_be_packed_as_tightly_as_they_can():
+    # 4096 equal bytes would be allowed any ratio; one byte more, the greatest alone.
+    assert structure.read_files(with_entries({}, entry("organ/a.txt", content=bytes(4096))), "organ.zip")
+
+
+@pytest.mark.parametrize(("beyond", "refused"), [(0, False), (1, True)])
+def test_packed_as_tightly_as_accepted(refuse, monkeypatch, beyond, refused):
+    content = with_entries({}, entry("organ/a.txt", content=bytes(4097)))
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        packed = archive.getinfo("organ/a.txt").compress_size
+    monkeypatch.setattr(structure, "MAX_RATIO", (4097 - beyond) / packed)
+    if refused:
+        assert "it is a bomb" in refuse(content)
+    else:
+        assert structure.read_files(content, "organ.zip").keys() == {"organ/a.txt"}
+
+
+def test_as_much_as_accepted(files, refuse, monkeypatch):
+    content = _zip(files)
+    monkeypatch.setattr(structure, "MAX_FILES", len(files))
+    monkeypatch.setattr(structure, "MAX_BYTES", sum(map(len, files.values())))
+    assert structure.read_files(content, "organ.zip").keys() == files.keys()
+    monkeypatch.setattr(structure, "MAX_BYTES", sum(map(len, files.values())) - 1)
+    assert "it is no bundle" in refuse(content)
+
+
+def test_file_as_large_as_accepted(files, tmp_path, monkeypatch):
+    path = tmp_path / "organ.zip"
+    path.write_bytes(_zip(files))
+    for limit, words in ((path.stat().st_size, None), (path.stat().st_size - 1, "an archive has at most")):
+        monkeypatch.setattr(verify, "MAX_BYTES", limit)
+        if words is None:
+            read_archive(str(path))
+        else:
+            with pytest.raises(ArchiveError, match=words):
+                read_archive(str(path))
 
 
 def test_damaged_content_is_refused(files, refuse):

@@ -14,7 +14,7 @@ from common.archive import tensors
 from common.archive.tensors import state_digest
 from common.errors import ArchiveError
 from common.spectral import SignatureBank, weights_digest
-from tests.common.archive.hostile import Evil
+from tests.common.archive.hostile import Evil, weights_of
 
 TYPES = [
     torch.float64,
@@ -90,13 +90,8 @@ def arrays(**content):
 
 
 def zipped(data, **records):
-    """A file of weights around the bytes of a pickle, as torch writes it."""
-    buffer = io.BytesIO()
-    writer = torch._C.PyTorchFileWriter(buffer)
-    for name, content in {"data.pkl": data, **(records or {"data/0": bytes(8)})}.items():
-        writer.write_record(name, content, len(content))
-    writer.write_end_of_file()
-    return buffer.getvalue()
+    """A file of weights around the bytes of a pickle, of one storage unless told."""
+    return weights_of(**{"data.pkl": data} | (records or {"data/0": bytes(8)}))
 
 
 def huge_memo():
@@ -127,6 +122,11 @@ HOSTILE = {
     "zip file behind a pickle": (pickle.dumps(1) + saved({"w": torch.ones(2)}), "expected is"),
     "bytes behind the pickle": (zipped(TWO + b"\0"), "bytes follow its pickle"),
     "pickle behind the pickle": (zipped(TWO + pickle.dumps(1)), "bytes follow its pickle"),
+    "other protocol": (zipped(TWO.replace(b"\x80\2", b"\x80\3")), "it is not of protocol 2"),
+    "device that no torch has": (zipped(TWO.replace(b"cpu", b"bpu")), "it names an unknown storage"),
+    "pickle cut within a length": (zipped(TWO[:7]), "do not load it"),
+    "hooks": (zipped(TWO.replace(b"\x89Nt", b"\x89K\x01t")), "a tensor has hooks"),
+    "more arguments": (zipped(TWO.replace(b"\x89Nt", b"\x89NNt")), "do not load it"),
     "second pickle": (zipped(TWO, **{"data/0": bytes(8), "extra.pkl": TWO}), "it holds 'extra.pkl'"),
     "pickle deeper down": (zipped(TWO, **{"data/0": bytes(8), "more/data.pkl": TWO}), "it holds 'more/data.pkl'"),
     "program of TorchScript": (zipped(TWO, **{"data/0": bytes(8), "code/a.py": b""}), "it holds 'code/a.py'"),
@@ -143,6 +143,11 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
+@pytest.mark.tried(
+    "Archives and weights",
+    "`model.pt` with further records, code or pickles, or tensors beyond its bytes",
+    "Refused.",
+)
 def test_file_made_to_break_its_reader_is_refused(kind):
     content, text = HOSTILE[kind]
     with pytest.raises(ArchiveError, match=re.escape(text)) as caught:
@@ -196,6 +201,7 @@ PICKLES = {
 
 
 @pytest.mark.parametrize("kind", PICKLES)
+@pytest.mark.tried("Archives and weights", "Weights that would run code when loaded", "Refused; nothing of them runs.")
 def test_pickle_other_than_tensors_is_refused(files, sealed, refuse, kind):
     name, make, text = PICKLES[kind]
     assert text in refuse(sealed(files | {f"organ/{name}": make()}))

@@ -47,6 +47,11 @@ def lone_tool(repository, environment, tmp_path, monkeypatch):
     return run
 
 
+@pytest.mark.tried(
+    "Archives and weights",
+    "Signing in a hospital, without a checkout",
+    "`bundle_tool.pyz sign` signs, and `verify` accepts.",
+)
 def test_tool_alone_signs_what_it_then_accepts(archive, lone_tool, write_keys, tmp_path):
     private, public = write_keys(tmp_path / "keys")
     check = ("verify", archive, "--public-key", public, "--ignore-versions")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from common.archive import build_archive, verify
+from common.archive import build_archive, install, verify
 from common.archive.versions import check_versions, is_accepted, version_numbers
 from common.errors import ArchiveError
 
@@ -52,6 +52,11 @@ def test_versions_of_this_environment_are_read(archive, tmp_path, make_bundle):
     with pytest.raises(ArchiveError, match=r"tested with other versions .*: torch 2\.13\.0"):
         verify(strange)
     verify(strange, ignore_versions=True)
+    with pytest.raises(ArchiveError, match="tested with other versions"):
+        install(strange, str(tmp_path / "models"))
+    assert not (tmp_path / "models").exists()
+    install(strange, str(tmp_path / "models"), ignore_versions=True)
+    assert len(list((tmp_path / "models").iterdir())) == 1
 
 
 def test_suggested_version_is_of_the_major_version_at_hand():

@@ -10,7 +10,7 @@ from common.contrast import HeadedNetwork, captured, positive_pairs, supervised_
 from common.errors import ConfigError
 
 LAYERS = ["conv_0", "down_1", "down_2", "down_3", "down_4"]
-SETTINGS = {"spatial_dims": 2, "in_channels": 3, "image_size": [32, 32], "num_classes": 4}
+SETTINGS = {"spatial_dims": 2, "in_channels": 3, "roi_size": [32, 32], "num_classes": 4}
 
 
 def make_network(seed=0):
@@ -91,7 +91,7 @@ def test_layers_of_another_network_will_do():
 
 def test_volumes_will_do():
     network = UNet(spatial_dims=3, in_channels=1, out_channels=2, channels=(4, 8), strides=(2,))
-    settings = {"spatial_dims": 3, "in_channels": 1, "image_size": [8, 8, 8], "num_classes": 2}
+    settings = {"spatial_dims": 3, "in_channels": 1, "roi_size": [8, 8, 8], "num_classes": 2}
     found = HeadedNetwork(network, ["model.0"], **settings)(torch.rand(2, 1, 8, 8, 8))
     assert found["projections"][0].shape == (2, 128)
 
@@ -136,7 +136,7 @@ class Idle(nn.Module):
     ("layers", "text"),
     [
         ([], "encoder_layers is empty; name the layer that ends each scale"),
-        (["down_9"], "encoder_layers names 'down_9', which the network has not; it has: idle, flat, conv"),
+        (["down_9"], "encoder_layers names 'down_9', which the network does not have; it has: idle, flat, conv"),
         (
             ["idle"],
             r"encoder_layers names 'idle', which gives nothing; a layer must give \(batch, channels, \*2 axes\)",

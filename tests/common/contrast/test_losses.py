@@ -143,6 +143,9 @@ class TestPresence:
         terms = [math.log(2), math.log1p(math.exp(-2)), math.log1p(math.exp(-1)), math.log1p(math.exp(3))]
         assert float(presence_loss(logits, truth)) == pytest.approx(sum(terms) / 4, rel=1e-6)
 
+    def test_one_class_of_one_image_costs_its_whole_term(self):
+        assert float(presence_loss(torch.zeros(1, 1), torch.ones(1, 1))) == pytest.approx(math.log(2), rel=1e-6)
+
     def test_no_image_costs_nothing(self):
         logits = torch.zeros(3, 2, requires_grad=True)
         loss = presence_loss(logits[3:], torch.zeros(0, 2))

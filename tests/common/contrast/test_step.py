@@ -35,7 +35,7 @@ def make_headed(method="both", seed=0):
     torch.manual_seed(seed)
     network = BasicUNet(spatial_dims=2, in_channels=3, out_channels=CLASSES, features=(4, 4, 4, 8, 8, 4), norm="batch")
     return HeadedNetwork(
-        network, LAYERS, spatial_dims=2, in_channels=3, image_size=[32, 32], num_classes=CLASSES, method=method,
+        network, LAYERS, spatial_dims=2, in_channels=3, roi_size=[32, 32], num_classes=CLASSES, method=method,
         projection_size=8,
     )  # fmt: skip
 
@@ -162,7 +162,7 @@ class TestTwoSteps:
         ]
         for names in changed[:2]:
             assert {name.split(".")[1] for name in names if name.startswith("network.")} == set(LAYERS)
-            assert {name.split(".")[0] for name in names} == {"network", "brains", "classifier"}
+            assert {name.split(".")[0] for name in names} == {"network", "heads", "classifier"}
         for names in changed[2:]:
             parts = {name.split(".")[1] for name in names}
             assert all(name.startswith("network.") for name in names)
@@ -174,7 +174,7 @@ class TestTwoSteps:
 
     def test_best_weights_are_forgotten_between_the_steps(self, tmp_path):
         headed = make_headed()
-        best = BestWeights(headed.network, str(tmp_path / "model.pt"))
+        best = BestWeights(headed.network, tmp_path)
         best.best, best.digest = 0.9, "of an untrained decoder"
         step = ContrastiveStep(headed, LOSS, pretrain_epochs=1)
         trainer = make_trainer(headed, step, [make_batch()], 1, [StepChange(best, 1)])
@@ -186,13 +186,13 @@ class TestTwoSteps:
     def test_length_of_the_first_step(self):
         assert pretraining_epochs("both", two_step=False, max_epochs=10) == 0
         assert pretraining_epochs("both", two_step=True, max_epochs=10) == 5
-        assert pretraining_epochs("contrastive", two_step=True, max_epochs=10, epochs=8) == 8
+        assert pretraining_epochs("contrastive", two_step=True, max_epochs=10, pretrain_epochs=8) == 8
         assert pretraining_epochs("byol", two_step=False, max_epochs=7) == 3
 
     @pytest.mark.parametrize("epochs", [0, 10, 12])
     def test_lengths_that_leave_a_step_without_an_epoch(self, epochs):
         with pytest.raises(ConfigError, match=f"pretrain_epochs is {epochs} of max_epochs 10; accepted is 1 to"):
-            pretraining_epochs("both", two_step=True, max_epochs=10, epochs=epochs)
+            pretraining_epochs("both", two_step=True, max_epochs=10, pretrain_epochs=epochs)
 
     def test_unet_alone_has_nothing_to_train_an_encoder_with(self):
         with pytest.raises(

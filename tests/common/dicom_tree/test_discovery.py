@@ -20,8 +20,11 @@ from torch.testing import assert_close
 from common.data import find_scans, scans_to_segment
 from common.dicom import tree as dicom_tree
 from common.dicom.series import series_name
-from common.dicom.tree import DicomSeries, Skipped, find_series
+from common.dicom.tree import DicomSeries, find_series
 from common.errors import DicomError, MissingDataError, OutputError
+from common.runtime.listing import Skipped
+
+OTHER = "neither DICOM nor a file that ends as an image does"
 
 
 class TestExport:
@@ -60,7 +63,7 @@ class TestExport:
 
     def test_whole_listing(self, root, listing, load, tmp_path, caplog):
         with caplog.at_level(logging.INFO):
-            cases = scans_to_segment(str(root), str(tmp_path / "out"))
+            cases = scans_to_segment(str(root), str(tmp_path / "out"), list_paths=True)
 
         def described(uid, study, modality, folder):
             return {
@@ -80,7 +83,7 @@ class TestExport:
             ],
             "skipped": [
                 {"file": "DICOMDIR", "reason": "DICOMDIR"},
-                {"file": "README.txt", "reason": "not DICOM"},
+                {"file": "README.txt", "reason": OTHER},
                 {"file": "S1/A/D/SR0001", "reason": "no pixel data (Comprehensive SR)"},
                 {"file": "S1/A/RS0001", "reason": "no pixel data (RT Structure Set)"},
                 {"file": "S2/LOC", "reason": "localizer"},
@@ -96,10 +99,13 @@ class TestExport:
                 {"file": "S2/ZZ0001", "reason": "copy of another file"},
             ],
         }
-        assert [path.name for path in (tmp_path / "out").iterdir()] == ["dicom_series.json"]
-        (line,) = [record.getMessage() for record in caplog.records if "DICOM series" in record.getMessage()]
-        assert line.startswith("3 DICOM series of 12 files; skipped: 1 x DICOMDIR, 1 x not DICOM, ")
-        assert "S1" not in line
+        assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["dicom_series.json", "skipped_files.json"]
+        skipped = json.loads((tmp_path / "out" / "skipped_files.json").read_text(encoding="utf-8"))
+        assert skipped == {"skipped": listing(tmp_path / "out")["skipped"]}
+        found, unused = [record.getMessage() for record in caplog.records if record.levelno == logging.INFO]
+        assert found == "3 DICOM series of 12 files"
+        assert unused.startswith(f"8 file(s) of dataset_dir are not used: 1 x DICOMDIR, 1 x {OTHER}, ")
+        assert "S1" not in unused
         for case in cases:
             assert_close(load(case)[0, 0, 0].as_tensor(), load(cases[0])[0, 0, 0].as_tensor())
         files = [f"S1/A/{place}/IM{index:04}" for index, place in ((0, "D"), (2, "D"), (1, "E/F"), (3, "E/F"))]
@@ -114,9 +120,9 @@ class TestExport:
         assert tree.skipped[0] == Skipped(str(root / "DICOMDIR"), "DICOMDIR")
 
     def test_from_the_folder_itself(self, root, listing, tmp_path, monkeypatch):
-        scans_to_segment(str(root), str(tmp_path / "out"))
+        scans_to_segment(str(root), str(tmp_path / "out"), list_paths=True)
         monkeypatch.chdir(root)
-        scans_to_segment(".", str(tmp_path / "again"))
+        scans_to_segment(".", str(tmp_path / "again"), list_paths=True)
         assert listing(tmp_path / "again") == listing(tmp_path / "out")
 
     def test_progress_is_told(self, root, monkeypatch, caplog):
@@ -128,7 +134,9 @@ class TestExport:
         assert all(re.fullmatch(r"searching for DICOM: [12]0 files, \d+ slices so far", line) for line in told)
 
     def test_several_folders_share_one_listing(self, root, listing, tmp_path):
-        cases = scans_to_segment([str(root / "S1"), str(root / "S2"), str(root / "S2")], str(tmp_path / "out"))
+        cases = scans_to_segment(
+            [str(root / "S1"), str(root / "S2"), str(root / "S2")], str(tmp_path / "out"), list_paths=True
+        )
         names = [case["case"] for case in cases]
         assert names == [series_name("1.5.1"), series_name("1.5.2"), series_name("1.6.1"), f"{names[2]}_2"]
         content = listing(tmp_path / "out")
@@ -143,19 +151,23 @@ class TestExport:
 def test_scans_of_other_formats_stand_beside_series(export, listing, tmp_path):
     for name in ("scan.nii.gz", "good/hidden.nii.gz", "picture.png"):
         (export.root / name).write_text("no DICOM")
-    cases = scans_to_segment(str(export.root), str(tmp_path / "out"))
+    cases = scans_to_segment(str(export.root), str(tmp_path / "out"), list_paths=True)
     assert [case["case"] for case in cases] == ["scan", series_name(export.GOOD)]
     content = listing(tmp_path / "out")
     assert [item["case"] for item in content["series"]] == [series_name(export.GOOD)]
-    assert content["skipped"] == [{"file": f, "reason": "not DICOM"} for f in ("good/hidden.nii.gz", "picture.png")]
+    assert content["skipped"] == [
+        {"file": "good/hidden.nii.gz", "reason": "image in a folder below; give that folder as dataset_dir"},
+        {"file": "picture.png", "reason": "picture; this bundle takes volumes"},
+    ]
 
 
-def test_folder_without_dicom_has_no_listing(tmp_path):
+def test_folder_without_dicom_has_no_list_of_series(export, tmp_path):
+    scans_to_segment(str(export.root), str(tmp_path / "out"))
     (tmp_path / "scans" / "notes").mkdir(parents=True)
     for name in ("a.nii", "notes/b.txt"):
         (tmp_path / "scans" / name).touch()
     assert [case["case"] for case in scans_to_segment(str(tmp_path / "scans"), str(tmp_path / "out"))] == ["a"]
-    assert not (tmp_path / "out").exists()
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["skipped_files.json"]
 
 
 def test_folder_of_skipped_objects_alone_is_told_with_the_reasons(listing, tmp_path, save_object):

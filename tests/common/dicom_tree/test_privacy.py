@@ -1,5 +1,6 @@
 """Nothing that tells who the patient is leaves tags or names of files and folders."""
 
+import hashlib
 import json
 import logging
 import os
@@ -12,7 +13,7 @@ from pydicom import dcmread
 from pydicom.encaps import encapsulate
 from pydicom.uid import ComprehensiveSRStorage, JPEGLosslessSV1, RLELossless
 
-from common.data import find_scans, scans_to_segment
+from common.data import evaluation_cases, find_scans, scans_to_segment
 from common.dicom.series import SLICE_TAGS, DicomSeriesReader, read_slice
 from common.errors import DicomError, ImageError
 
@@ -31,12 +32,18 @@ FOLDER = "DOE^JANE_P4711/19600102_A0815"
 @pytest.fixture
 def named(export):
     """The export with a patient's attributes everywhere, some of them not even valid."""
-    for index, path in enumerate(export.slices(f"{FOLDER}/JANE", **TAGS)):
-        content = Path(path).read_bytes()
-        bad = [(b"19600102", b"1960DOE!"), (b"DOE^JANE", b"DOE\xff\xfe\x80\x81\x82")][index % 2]
-        assert bad[0] in content
-        Path(path).write_bytes(content.replace(*bad))
+    for path in export.slices(f"{FOLDER}/JANE", **TAGS):
+        make_invalid(path)
     return export
+
+
+def make_invalid(path):
+    """Gives a slice a date of birth and a name that are not valid, the same in every slice: it is one patient."""
+    content = Path(path).read_bytes()
+    for bad in ((b"19600102", b"1960DOE!"), (b"DOE^JANE", b"DOE\xff\xfe\x80\x81\x82")):
+        assert bad[0] in content
+        content = content.replace(*bad)
+    Path(path).write_bytes(content)
 
 
 def secrets_in(text):
@@ -51,8 +58,8 @@ def spoil(export, how):
         "gap": lambda: os.unlink(files[1]),
         "pixels": lambda: export.shorten(files[2], 20),
         "vanished": lambda: None,
-        "copy that differs": lambda: export.image(
-            f"{folder}/JANE2", 9, SOPInstanceUID=export.instance(files[1]), **TAGS
+        "copy that differs": lambda: make_invalid(
+            export.image(f"{folder}/JANE2", 9, SOPInstanceUID=export.instance(files[1]), **TAGS)
         ),
         "compressed": lambda: export.slices(
             folder, syntax=JPEGLosslessSV1, PixelData=encapsulate([b"\xff\xd8\xff\xd9"]), **TAGS
@@ -82,6 +89,11 @@ def spoil(export, how):
         "truncated",
     ],
 )
+@pytest.mark.tried(
+    "DICOM",
+    "Names and numbers of patients in attributes, files and folders",
+    "They appear in no log, result, name or error; listings hold digests.",
+)
 def test_neither_logs_nor_names_nor_errors_tell(named, listing, load, tmp_path, caplog, capfd, how):
     files = spoil(named, how)
     caplog.set_level(logging.DEBUG)
@@ -101,11 +113,30 @@ def test_neither_logs_nor_names_nor_errors_tell(named, listing, load, tmp_path, 
     captured = capfd.readouterr()
     assert secrets_in("".join([*texts, caplog.text, captured.out, captured.err])) == []
     assert secrets_in("".join(path.name for path in (tmp_path / "out").rglob("*"))) == []
+    for file in (tmp_path / "out").iterdir():
+        assert secrets_in(file.read_text(encoding="utf-8")) == []
     content = listing(tmp_path / "out")
-    # The listing is where a user learns which folder a name stands for.
+    path = hashlib.sha256(f"{FOLDER}/JANE".encode()).hexdigest()[:16]
+    assert content["series"][0]["folder"] == f"path_{path}", "who knows the folder finds its series"
+    assert len({item["file"] for item in content["skipped"]}) == len(content["skipped"])
+
+
+def test_names_are_listed_where_they_are_asked_for(named, listing, tmp_path):
+    spoil(named, "report")
+    scans_to_segment(str(named.root), str(tmp_path / "out"), list_paths=True)
+    content = listing(tmp_path / "out")
     assert content["series"][0]["folder"] == f"{FOLDER}/JANE"
+    assert [item["file"] for item in content["skipped"]] == [f"{FOLDER}/JANE/DOE"]
     hidden = [{key: value for key, value in item.items() if key != "folder"} for item in content["series"]]
     assert secrets_in(json.dumps([hidden, [item["reason"] for item in content["skipped"]]])) == []
+
+
+def test_evaluation_lists_no_name_either(named, tmp_path):
+    spoil(named, "report")
+    evaluation_cases(str(named.root), None, str(tmp_path / "out"))
+    (file,) = (tmp_path / "out").iterdir()
+    assert json.loads(file.read_text(encoding="utf-8"))["skipped"][0]["reason"] == "no pixel data (Comprehensive SR)"
+    assert secrets_in(file.read_text(encoding="utf-8")) == []
 
 
 def test_threads_do_not_make_one_another_speak(named, caplog, recwarn):

@@ -27,7 +27,10 @@ EMPTY = "empty file; it may be truncated: copy it again"
 COPY = "copy of another file"
 FLAT = {"ImagePositionPatient": ..., "ImageOrientationPatient": ...}
 SKIPPED = {
-    "text file": (lambda x: (x.root / "odd.txt").write_text("no DICOM"), {"odd.txt": "not DICOM"}),
+    "text file": (
+        lambda x: (x.root / "odd.txt").write_text("no DICOM"),
+        {"odd.txt": "neither DICOM nor a file that ends as an image does"},
+    ),
     "empty file": (lambda x: (x.root / "odd").touch(), {"odd": EMPTY}),
     "table of contents": (lambda x: x.put("DICOMDIR", MediaStorageDirectoryStorage), {"DICOMDIR": "DICOMDIR"}),
     "report": (lambda x: x.put("good/sr", ComprehensiveSRStorage), {"good/sr": "no pixel data (Comprehensive SR)"}),
@@ -112,9 +115,14 @@ SKIPPED = {
 
 
 @pytest.mark.parametrize(("spoil", "skipped"), SKIPPED.values(), ids=SKIPPED)
+@pytest.mark.tried(
+    "DICOM",
+    "Reports, localizers, presentation states and other objects",
+    "A line with the reason; the series are segmented.",
+)
 def test_object_is_skipped_with_the_reason_and_costs_no_series(export, listing, load, tmp_path, spoil, skipped):
     spoil(export)
-    (case,) = scans_to_segment(str(export.root), str(tmp_path / "out"))
+    (case,) = scans_to_segment(str(export.root), str(tmp_path / "out"), list_paths=True)
     assert listing(tmp_path / "out") == {
         "series": [
             {

@@ -1,0 +1,74 @@
+"""Measures a test set person by person: what experiments compare, whoever has however many slices or tiles."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..metrics.confusion import Matrix, class_dices, foreground_confusions, mean_of_present
+
+Measures = dict[str, dict[str, float]]
+"""Metric -> person -> value, which is finite; the person ``""`` stands for the whole test set."""
+
+WHOLE = ""
+DISTANCES = ("assd", "hd95")
+
+
+def measure_persons(rows: Sequence[Mapping[str, Any]]) -> Measures:
+    """Returns the measures of labeled cases, put together for every person and for the whole test set.
+
+    Where cases have confusion matrices, these are added up first: false positives on empty slices count.
+
+    Args:
+        rows: Rows of the recorder, one for each case, see ``CaseRecorder``; those without ``metrics`` (no label,
+            failed) are left out.
+
+    Returns:
+        ``dsc`` (mean over classes), ``dsc_<class>``, ``assd`` and ``hd95`` in mm (means over cases and classes); with
+        matrices also ``false_positives``, pixels of background called foreground, and ``false_alarm``, the share of
+        cases without foreground in which some is called.
+    """
+    measured = [row for row in rows if "metrics" in row]
+    several = len({str(row.get("group", "")) for row in measured}) > 1
+    persons: dict[str, list[Mapping[str, Any]]] = {WHOLE: list(measured)} if measured else {}
+    for row in measured:
+        name = str(row.get("patient") or row.get("region") or row.get("case"))
+        # Data sets may number their patients alike.
+        persons.setdefault(f"{row.get('group', '')}/{name}" if several else name, []).append(row)
+    measures: Measures = {}
+    for person, cases in persons.items():
+        for metric, value in _measure(cases).items():
+            if not math.isnan(value):
+                measures.setdefault(metric, {})[person] = value
+    return measures
+
+
+def _measure(cases: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """The measures of some cases together; NaN for what they do not have."""
+    matrices: list[Matrix] = [case["confusion"] for case in cases if "confusion" in case]
+    if len(matrices) == len(cases):
+        total = np.sum(matrices, axis=0)
+        dices = {str(number): dice for number, dice in enumerate(class_dices(total), start=1)}
+        counts = {"false_positives": float(foreground_confusions(total)["background_as_foreground"])}
+        empty = [matrix for matrix in matrices if not matrix[1:].sum()]
+        counts["false_alarm"] = mean_of_present([float(matrix[0, 1:].any()) for matrix in empty])
+    else:
+        names = sorted({name for case in cases for name in case["metrics"]})
+        dices = {name: mean_of_present(_values(cases, "dsc", name)) for name in names}
+        counts = {}
+    distances = {metric: mean_of_present(_values(cases, metric)) for metric in DISTANCES}
+    return (
+        {"dsc": mean_of_present(list(dices.values()))}
+        | {f"dsc_{name}": dice for name, dice in dices.items()}
+        | distances
+        | counts
+    )
+
+
+def _values(cases: Iterable[Mapping[str, Any]], metric: str, channel: str | None = None) -> list[float]:
+    """A metric of one channel, or of all, in every case that has it."""
+    channels = [item for case in cases for item in case["metrics"].items()]
+    return [values[metric] for name, values in channels if channel in (None, name) and metric in values]

@@ -1,0 +1,55 @@
+"""Makes the trainer of all bundles."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from monai.engines import SupervisedTrainer
+from monai.handlers import CheckpointLoader
+
+from ..handlers import TrainingProgress
+from ..runtime.distributed import is_cuda
+from ..runtime.reasons import plain_training_errors
+
+
+class Trainer(SupervisedTrainer):
+    """MONAI's trainer, without decollation, with mixed precision on a GPU, and with a record of its progress.
+
+    Nothing in these trainings looks at single cases of a batch. Bfloat16 has the range of float32: no loss is scaled.
+
+    Args:
+        device: Device that the network runs on.
+        progress: Records the training; attached after all other handlers.
+        train_handlers: The other handlers. Default none.
+        **settings: Those of ``SupervisedTrainer``.
+    """
+
+    def __init__(
+        self,
+        device: str | torch.device,
+        *,
+        progress: TrainingProgress,
+        train_handlers: Sequence[Any] = (),
+        **settings: Any,
+    ) -> None:
+        self.progress, self.train_handlers = progress, list(train_handlers)
+        own: dict[str, Any] = {"decollate": False, "optim_set_to_none": True, "amp": is_cuda(device)}
+        own["amp_kwargs"] = {"dtype": torch.bfloat16}
+        super().__init__(device=device, train_handlers=[*self.train_handlers, progress], **(own | settings))
+
+    def run(self) -> None:
+        """Trains.
+
+        Raises:
+            ConfigError: When the patches are too small for the network.
+        """
+        with plain_training_errors():
+            super().run()
+
+    @property
+    def given_weights(self) -> list[str]:
+        """Files of weights that are loaded when it starts, over whatever the network holds by then."""
+        loaded = [str(handler.load_path) for handler in self.train_handlers if isinstance(handler, CheckpointLoader)]
+        return loaded if self.progress.initial_weights is None else [*loaded, self.progress.initial_weights]

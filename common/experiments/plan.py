@@ -1,0 +1,154 @@
+"""Lists the runs of an experiment: every arm on every data set, with every number of labels, seed and fold."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from typing import Any
+
+from ..errors import ConfigError
+
+Arm = Sequence[str | Mapping[str, Any]]
+"""What is laid over ``train.json``: names of overlay files, and settings, of which :data:`AXES` restrict the grid."""
+
+AXES = ("datasets", "labeled", "seeds", "folds")
+OWN = ("bundle_root", "output_dir", "model_dir", "device", "resume", "seed", "num_folds", "fold")
+"""Options of ``train.json`` that the experiment sets itself."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training and its evaluation.
+
+    Args:
+        dataset: Name of the data set.
+        arm: Name of the arm.
+        seed: Seed of everything that the training draws.
+        labeled: Share or number of labeled cases; ``None``, the default, where the experiment does not vary it.
+        fold: Fold that it is tested on, from 0; ``None``, the default, without cross-validation.
+        swept: Name of the setting that the experiment sweeps; empty, the default, without one.
+        dose: Value of that setting; ``None``, the default, without one.
+        overlays: Names of files laid over the configs, in this order. Default none.
+        settings: Options of ``train.json``, the seed among them. Default none.
+    """
+
+    dataset: str
+    arm: str
+    seed: int
+    labeled: float | None = None
+    fold: int | None = None
+    swept: str = ""
+    dose: float | None = None
+    overlays: tuple[str, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """Returns what the rows of the run say of it."""
+        names = ("dataset", "arm", "labeled", "seed", "fold", "swept", "dose")
+        return {name: _cell(getattr(self, name)) for name in names}
+
+    @property
+    def name(self) -> str:
+        """Returns a name for logs and folders: dataset, arm and whatever else the experiment varies."""
+        varied = {"labeled": self.labeled, self.swept: self.dose, "seed": self.seed, "fold": self.fold}
+        parts = [f"{key}_{_cell(value)}" for key, value in varied.items() if value is not None]
+        return re.sub(r"[^\w.+-]+", "_", "_".join([self.dataset, self.arm, *parts]))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A grid of runs.
+
+    Args:
+        datasets: Settings of every data set by its name: ``dataset_dir`` and what goes with it.
+        arms: What makes an arm, by its name: names of overlay files, and settings.
+        settings: Options of ``train.json`` that all runs share; nested ones are joined by ``.`` or ``#``. Default none.
+        overlays: Names of files laid over the configs of all runs, below those of an arm. Default none.
+        labeled: Option of ``train.json`` that says how much is labeled, with its values; empty, the default, to leave
+            it as it is.
+        seeds: Seeds of everything that a training draws. Default 0 alone.
+        num_folds: Number of folds of a cross-validation by patient; 0, the default, for none.
+        one_fold_per_seed: Whether the k-th seed is tested on the k-th fold alone, in place of on every fold. Default
+            false.
+        sweep: One option of ``train.json`` with its values, which every arm is run with; empty, the default, for none.
+
+    Raises:
+        ConfigError: When there is nothing to run, a name is not an axis, or an option is set that is not the arm's.
+    """
+
+    datasets: Mapping[str, Mapping[str, Any]]
+    arms: Mapping[str, Arm]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    overlays: Sequence[str] = ()
+    labeled: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    seeds: Sequence[int] = (0,)
+    num_folds: int = 0
+    one_fold_per_seed: bool = False
+    sweep: Mapping[str, Sequence[float]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("datasets", "arms", "seeds"):
+            if not getattr(self, name):
+                raise ConfigError(f"{name} is empty; give at least one")
+        for name in ("labeled", "sweep"):
+            axis = getattr(self, name)
+            if len(axis) > 1 or not all(axis.values()):
+                raise ConfigError(f"{name} is {dict(axis)}; accepted is one option of train.json with its values")
+        own = [("settings", self.settings), *((f"data set {name!r}", found) for name, found in self.datasets.items())]
+        for where, settings in [*own, *((f"arm {name!r}", _settings(arm)) for name, arm in self.arms.items())]:
+            taken = sorted(settings.keys() & {*OWN, *self.labeled, *self.sweep})
+            if taken:
+                raise ConfigError(f"{where} sets {taken[0]!r}, which the experiment sets itself; leave it out")
+
+    def runs(self) -> list[Run]:
+        """Returns all runs: those of one data set, one share of labels and one dose together, arm by arm."""
+        return list(self._runs())
+
+    def _runs(self) -> Iterator[Run]:
+        (option, shares), (swept, doses) = _axis(self.labeled), _axis(self.sweep)
+        for dataset, labeled, dose, arm in product(self.datasets, shares, doses, self.arms):
+            for number, seed in enumerate(self.seeds):
+                for fold in self._folds(number):
+                    if not _takes_part(arm, self.arms[arm], (dataset, labeled, seed, fold)):
+                        continue
+                    own = {key: value for key, value in ((option, labeled), (swept, dose)) if key} | {"seed": seed}
+                    own |= {} if fold is None else {"num_folds": self.num_folds, "fold": fold}
+                    settings = {**self.settings, **self.datasets[dataset], **own, **_settings(self.arms[arm])}
+                    # MONAI's command line would look for what a "#" nests in the experiment itself.
+                    settings = {key.replace(".", "#"): value for key, value in settings.items()}
+                    overlays = (*self.overlays, *(item for item in self.arms[arm] if isinstance(item, str)))
+                    yield Run(dataset, arm, seed, labeled, fold, swept, dose, overlays, settings)
+
+    def _folds(self, number: int) -> Sequence[int | None]:
+        """The folds of the seed of this number."""
+        if not self.num_folds:
+            return [None]
+        return [number % self.num_folds] if self.one_fold_per_seed else range(self.num_folds)
+
+
+def _axis(axis: Mapping[str, Sequence[float]]) -> tuple[str, Sequence[float | None]]:
+    """Name and values of an axis that may be empty."""
+    return next(iter(axis.items()), ("", [None]))
+
+
+def _settings(arm: Arm) -> dict[str, Any]:
+    """The options of ``train.json`` that an arm sets."""
+    pairs = [pair for item in arm if not isinstance(item, str) for pair in item.items()]
+    return {key: value for key, value in pairs if key not in AXES}
+
+
+def _takes_part(name: str, arm: Arm, place: Sequence[Any]) -> bool:
+    """Whether an arm is run at a place of the grid, which has a coordinate for each axis."""
+    limits = {key: value for item in arm if not isinstance(item, str) for key, value in item.items() if key in AXES}
+    for axis, accepted in limits.items():
+        if isinstance(accepted, str) or not isinstance(accepted, Sequence):
+            raise ConfigError(f"arm {name!r} has {axis} {accepted!r}; accepted is a list of those it is run with")
+    return all(place[AXES.index(axis)] in accepted for axis, accepted in limits.items())
+
+
+def _cell(value: Any) -> str:
+    """A value as a cell of a table: ``0.5``, ``2`` also for 2.0, empty for ``None``."""
+    return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,70 @@
+"""Keeps what every training needs of its course: history, learning rate, checkpoint and log."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ignite.engine import Engine
+from monai.handlers import LrScheduleHandler
+from torch import nn
+from torch.optim import Optimizer
+
+from ..runtime.weights import WeightsCheckpointLoader
+from .checkpoint import BestWeights, TrainingCheckpoint
+from .history import TrainingHistory
+from .log import RunLog
+
+
+class TrainingProgress:
+    """Loads first weights, records every epoch, changes the learning rate, writes the checkpoint, logs: in this order.
+
+    Args:
+        output_dir: Folder of ``metrics.json``, ``training.png``, ``checkpoint.pt`` and TensorBoard events.
+        evaluator: Validation engine, which is recorded and logged as well.
+        network: Network that is trained, perhaps in a data-parallel wrapper.
+        optimizer: Optimizer whose learning rate is recorded.
+        schedule: A schedule of torch, stepped after every epoch; one that attaches itself is only kept.
+        best: Writes the best weights.
+        initial_weights: File of weights that the network of ``best`` starts from. Default none.
+        resume: Whether to go on from ``checkpoint.pt``. Default false.
+        config: What the config parser has made so far, see :class:`TrainingCheckpoint`. Default nothing.
+        more: Name -> further objects whose state is part of the checkpoint. Default none.
+    """
+
+    def __init__(
+        self,
+        output_dir: str,
+        evaluator: Engine,
+        network: nn.Module,
+        optimizer: Optimizer,
+        schedule: Any,
+        best: BestWeights,
+        *,
+        initial_weights: str | None = None,
+        resume: bool = False,
+        config: Mapping[str, Any] | None = None,
+        more: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.evaluator, self.schedule, self.best = evaluator, schedule, best
+        self.initial_weights = initial_weights
+        self.history = TrainingHistory(output_dir, evaluator, optimizer)
+        members = {"network": network, "optimizer": optimizer, "schedule": schedule, **(more or {})}
+        members |= {"best": best, "history": self.history}
+        file = str(Path(output_dir, "checkpoint.pt"))
+        self.checkpoint = TrainingCheckpoint(file, members, resume=resume, config=config)
+        self.log = RunLog(output_dir)
+
+    def attach(self, engine: Engine) -> None:
+        """Attaches to a training engine, after the handler that validates."""
+        if self.initial_weights is not None:
+            network = self.best.network
+            device = next(network.parameters()).device
+            WeightsCheckpointLoader(self.initial_weights, network, device).attach(engine)
+        self.history.attach(engine)
+        if not hasattr(self.schedule, "attach"):
+            LrScheduleHandler(self.schedule, print_lr=False).attach(engine)
+        self.checkpoint.attach(engine)
+        self.log.attach(engine)
+        self.log.attach(self.evaluator)

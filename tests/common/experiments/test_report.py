@@ -1,0 +1,165 @@
+"""Tables and figures from rows alone; the numbers follow by hand."""
+
+import csv
+import math
+
+import pytest
+from scipy.stats import wilcoxon
+
+from common.errors import ConfigError, MissingDataError
+from common.experiments.report import load_rows, write_report
+from common.experiments.rows import COLUMNS
+from common.experiments.summary import summarize_rows
+
+PATIENTS = [f"p{number}" for number in range(6)]
+
+
+def rows_of(arm, seed, dice, *, dataset="heads", labeled="0.1", dose="", metric="dsc", fold=""):
+    """The rows of a run whose Dice of every patient is given; the Dice of the test set is 0.01 below the first."""
+    run = dict.fromkeys(COLUMNS, "") | {"experiment": "trial", "dataset": dataset, "arm": arm, "labeled": labeled}
+    run |= {"seed": str(seed), "fold": fold, "metric": metric, "swept": "share" if dose else "", "dose": dose}
+    whole = run | {"value": str(dice[0] - 0.01)}
+    return [whole, *(run | {"case": name, "value": str(value)} for name, value in zip(PATIENTS, dice, strict=False))]
+
+
+@pytest.fixture
+def write(tmp_path):
+    def make(*runs):
+        with open(tmp_path / "trial.csv", "w", newline="") as file:
+            table = csv.DictWriter(file, COLUMNS)
+            table.writeheader()
+            table.writerows(row for rows in runs for row in rows)
+        return tmp_path / "trial.csv"
+
+    return make
+
+
+def line_of(table, **cell):
+    for name, value in cell.items():
+        table = table[table[name] == value]
+    (line,) = table.to_dict("records")
+    return line
+
+
+BASE = [0.50, 0.52, 0.54, 0.56, 0.58, 0.60]
+BETTER = [0.61, 0.60, 0.66, 0.61, 0.70, 0.66]
+
+
+def shifted(values, by):
+    return [value + by for value in values]
+
+
+def test_patient_counts_once_with_the_mean_over_seeds(write):
+    file = write(
+        rows_of("base", 0, BASE), rows_of("base", 1, shifted(BASE, 0.02)),
+        rows_of("better", 0, BETTER), rows_of("better", 1, shifted(BETTER, 0.04)),
+    )  # fmt: skip
+    table = summarize_rows(load_rows(file), "base")
+    base, better = (line_of(table, arm=arm) for arm in ("base", "better"))
+    assert (base["n"], base["runs"], better["n_pairs"]) == (6, 2, 6)
+    assert base["mean"] == pytest.approx(sum(BASE) / 6 + 0.01)
+    assert base["sd_of_seeds"] == pytest.approx(0.01)
+    assert better["sd_of_seeds"] == pytest.approx(0.02)
+    assert base["whole"] == pytest.approx(0.50)
+    changes = sorted(b + 0.02 - (a + 0.01) for a, b in zip(BASE, BETTER, strict=True))
+    assert better["median_difference"] == pytest.approx((changes[2] + changes[3]) / 2)
+    assert better["low"] <= better["median_difference"] <= better["high"]
+    assert better["p"] == better["p_holm"] == pytest.approx(wilcoxon(changes).pvalue)
+    assert math.isnan(base["p"])
+
+
+def test_folds_hold_different_patients_of_one_seed(write):
+    """Every patient is tested once: three in each fold."""
+    half = PATIENTS[3:]
+    second = [
+        row | {"case": half[int(row["case"][1])]} if row["case"] else row for row in rows_of("a", 0, BASE[3:], fold="1")
+    ]
+    (line,) = summarize_rows(load_rows(write(rows_of("a", 0, BASE[:3], fold="0"), second)), "a").to_dict("records")
+    assert (line["n"], line["runs"], line["sd_of_seeds"]) == (6, 2, 0)
+    assert line["mean"] == pytest.approx(sum(BASE) / 6)
+    assert line["whole"] == pytest.approx((BASE[0] + BASE[3]) / 2 - 0.01)
+
+
+def test_tests_are_corrected_over_the_arms_of_one_table(write):
+    worse = [0.4, 0.5, 0.53, 0.57, 0.59, 0.61]
+    file = write(
+        rows_of("base", 0, BASE), rows_of("better", 0, BETTER), rows_of("other", 0, worse),
+        rows_of("base", 0, BASE, labeled="0.2"), rows_of("better", 0, BETTER, labeled="0.2"),
+    )  # fmt: skip
+    table = summarize_rows(load_rows(file), "base")
+    better, other = (line_of(table, arm=arm, labeled="0.1") for arm in ("better", "other"))
+    assert better["p"] < other["p"]
+    assert better["p_holm"] == pytest.approx(2 * better["p"])
+    assert other["p_holm"] == pytest.approx(max(other["p"], 2 * better["p"]))
+    alone = line_of(table, arm="better", labeled="0.2")
+    assert alone["p_holm"] == pytest.approx(better["p"])
+
+
+def test_arms_are_tested_at_the_same_dose_and_the_reference_at_its_first(write):
+    runs = [rows_of(arm, 0, shifted(BASE, by), dose=dose) for arm, dose, by in (
+        ("base", "0", 0), ("base", "1", 0.1), ("better", "0", 0.2), ("better", "1", 0.5)
+    )]  # fmt: skip
+    table = summarize_rows(load_rows(write(*runs)), "base")
+    found = {(line["arm"], line["dose"]): line["median_difference"] for line in table.to_dict("records")}
+    assert math.isnan(found.pop(("base", "0")))
+    assert found == pytest.approx({("base", "1"): 0.1, ("better", "0"): 0.2, ("better", "1"): 0.4})
+
+
+def test_measures_of_the_whole_test_set_have_no_patients(write):
+    run = [row for row in rows_of("a", 0, BASE, metric="ap") if not row["case"]]
+    (line,) = summarize_rows(load_rows(write(run, [row | {"seed": "1", "value": "0.7"} for row in run])), "a").to_dict(
+        "records"
+    )
+    assert line["whole"] == pytest.approx((0.49 + 0.7) / 2)
+    assert (line["n"], line["runs"]) == (0, 2)
+    assert math.isnan(line["mean"])
+
+
+def test_report_is_made_by_one_call(write, tmp_path, read_picture):
+    def run(arm, dice, labeled):
+        return [*rows_of(arm, 0, dice, labeled=labeled), *rows_of(arm, 0, dice, labeled=labeled, metric="dsc_1")]
+
+    file = write(*(run(arm, dice, labeled) for labeled in "12" for arm, dice in (("base", BASE), ("better", BETTER))))
+    write_report(file)
+    folder = tmp_path / "trial"
+    assert (folder / "tables.md").read_text().splitlines() == [
+        "**heads**, `dsc`:",
+        "",
+        "| labeled | arm | mean of patients (sd of seeds) | whole test set | patients | runs "
+        "| median difference to base [95 %] | p (Holm) |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| 1 | base | 0.550 (0.000) | 0.49 | 6 | 1 |  |  |",
+        "| 1 | better | 0.640 (0.000) | 0.6 | 6 | 1 | +0.095 [+0.055, +0.120] | 0.0312 |",
+        "| 2 | base | 0.550 (0.000) | 0.49 | 6 | 1 |  |  |",
+        "| 2 | better | 0.640 (0.000) | 0.6 | 6 | 1 | +0.095 [+0.055, +0.120] | 0.0312 |",
+    ]
+    with open(folder / "summary.csv", newline="") as table:
+        assert [row["metric"] for row in csv.DictReader(table)] == ["dsc", "dsc_1"] * 4
+    for name in ("per_class_heads_1.png", "per_class_heads_2.png", "curve_labeled_heads.png"):
+        read_picture(folder / name)
+    assert not (folder / "curve_dose_heads.png").exists()
+    write_report(file, tmp_path / "other", reference="better", metrics="dsc_1")
+    text = (tmp_path / "other" / "tables.md").read_text()
+    assert "`dsc_1`" in text
+    assert "difference to better" in text
+
+
+def test_dose_has_a_curve_and_a_column(write, tmp_path, read_picture):
+    write_report(write(*(rows_of("a", 0, shifted(BASE, float(dose)), dose=dose, labeled="") for dose in ("0", "0.25"))))
+    read_picture(tmp_path / "trial" / "curve_dose_heads.png")
+    assert "| share | arm |" in (tmp_path / "trial" / "tables.md").read_text()
+
+
+def test_what_a_report_cannot_be_made_of_is_named(write, tmp_path):
+    with pytest.raises(MissingDataError, match=r"no rows at .*none.csv; give the CSV that an experiment wrote"):
+        write_report(tmp_path / "none.csv")
+    with pytest.raises(MissingDataError, match=r"trial.csv has no rows; give the CSV"):
+        write_report(write())
+    (tmp_path / "short.csv").write_text("experiment,arm\nx,y\n")
+    with pytest.raises(MissingDataError, match="has no column 'dataset'"):
+        write_report(tmp_path / "short.csv")
+    file = write(rows_of("a", 0, BASE))
+    with pytest.raises(ConfigError, match="reference is 'b'; accepted are the arms a"):
+        write_report(file, reference="b")
+    with pytest.raises(ConfigError, match="metrics names 'ap'; accepted are dsc"):
+        write_report(file, metrics="ap")

@@ -1,0 +1,51 @@
+"""Measures of persons whose cases are slices: put together before they are measured."""
+
+import numpy as np
+import pytest
+
+from common.engine.measures import measure_persons
+
+
+def row(case, matrix=None, patient=None, group="a", **channels):
+    """A case with the Dice of its channels."""
+    metrics = {name: {"dsc": dice, "assd": 2 * dice, "hd95": 3 * dice} for name, dice in channels.items()}
+    row = {"case": case, "group": group, "metrics": metrics, "patient": patient}
+    return row | ({} if matrix is None else {"confusion": np.array(matrix)})
+
+
+def test_slices_of_a_patient_are_added_up():
+    """The empty slice of the first patient has false positives, which its Dice pays for."""
+    rows = [
+        row("s1", [[90, 0], [5, 5]], "p1", **{"1": 2 / 3}), row("s2", [[96, 4], [0, 0]], "p1", **{"1": float("nan")}),
+        row("s3", [[90, 0], [0, 10]], "p2", **{"1": 1.0}),
+    ]  # fmt: skip
+    measures = measure_persons(rows)
+    assert measures["dsc"] == pytest.approx({"": 30 / (20 + 19), "p1": 10 / (10 + 9), "p2": 1.0})
+    assert measures["dsc_1"] == measures["dsc"]
+    assert measures["false_positives"] == {"": 4, "p1": 4, "p2": 0}
+    assert measures["false_alarm"] == {"": 1.0, "p1": 1.0}, "only the first patient has an empty slice"
+    assert measures["assd"] == pytest.approx({"": (4 / 3 + 2) / 2, "p1": 4 / 3, "p2": 2.0})
+
+
+def test_absent_class_counts_in_no_mean():
+    measures = measure_persons([row("c", [[8, 0, 0], [1, 1, 0], [0, 0, 0]], **{"1": 2 / 3, "2": float("nan")})])
+    assert measures["dsc"] == measures["dsc_1"] == pytest.approx({"": 2 / 3, "c": 2 / 3})
+    assert "dsc_2" not in measures
+
+
+def test_cases_without_matrices_are_averaged():
+    rows = [row("v1", patient=7, a=0.5, b=0.7), row("v2", patient=7, a=0.9), row("v3", a=0.1, b=0.1)]
+    measures = measure_persons(rows)
+    assert measures["dsc_a"] == pytest.approx({"": 0.5, "7": 0.7, "v3": 0.1})
+    assert measures["dsc"] == pytest.approx({"": (0.5 + 0.4) / 2, "7": 0.7, "v3": 0.1})
+    assert measures["hd95"]["7"] == pytest.approx(3 * (0.5 + 0.7 + 0.9) / 3)
+    assert "false_positives" not in measures
+
+
+def test_patients_of_two_data_sets_are_told_apart():
+    measures = measure_persons([row("c", group="a", patient="1", x=0.2), row("d", group="b", patient="1", x=0.4)])
+    assert measures["dsc"] == pytest.approx({"": 0.3, "a/1": 0.2, "b/1": 0.4})
+
+
+def test_cases_without_labels_have_no_measures():
+    assert measure_persons([{"case": "c", "error": "broken"}]) == {}
