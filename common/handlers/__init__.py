@@ -6,7 +6,7 @@ from .buffers import BroadcastBuffers
 from .checkpoint import BestWeights, TrainingCheckpoint
 from .gallery import EvaluationGallery
 from .history import TrainingHistory
-from .log import EpochStatsHandler, RunLog
+from .log import EpochLog, RunLog
 from .progress import TrainingProgress
 from .recorder import CaseRecorder
 from .report import OODReport
@@ -20,8 +20,8 @@ __all__ = [
     "BroadcastBuffers",
     "CaseRecorder",
     "EpochBoardHandler",
+    "EpochLog",
     "EpochSeeder",
-    "EpochStatsHandler",
     "EvaluationGallery",
     "LossTerms",
     "MovableWriter",
