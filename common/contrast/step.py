@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..engine.averaging import EMANetwork
+from ..networks.averaging import EMANetwork
 from ..engine.iteration import Terms, train_on_terms
 from ..errors import ConfigError
 from ..runtime.distributed import unwrap

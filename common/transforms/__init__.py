@@ -1,6 +1,5 @@
 """Loads, checks and normalizes images and labels, and saves results."""
 
-from .augment import random_appearance, random_frame, random_orientation
 from .intensity import NormalizeByModalityd
 from .labels import ClassChannelsd, ClassIndicesd, DecodeMaskd, ForegroundChannelsd, KeepTensorsd, LabelMapd
 from .loading import CaseLoading
@@ -25,8 +24,5 @@ __all__ = [
     "NormalizeByModalityd",
     "SaveSegmentationd",
     "logits_and_classes",
-    "random_appearance",
-    "random_frame",
-    "random_orientation",
     "softmax_and_classes",
 ]
