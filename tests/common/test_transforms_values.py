@@ -1,6 +1,5 @@
 import math
 import re
-from itertools import permutations, product
 
 import numpy as np
 import pytest

@@ -100,5 +100,5 @@ def test_bad_settings_are_refused(settings, message):
 
 
 def test_rise_needs_a_share():
-    with pytest.raises(ConfigError, match="warm_up is -0.1"):
+    with pytest.raises(ConfigError, match=r"warm_up is -0\.1"):
         IterationSchedule(optimizer(), cosine_decline, warm_up=-0.1)
