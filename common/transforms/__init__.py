@@ -1,10 +1,11 @@
 """Loads, checks and normalizes images and labels, and saves results."""
 
-from .intensity import NormalizeByModalityd
+from .intensity import NormalizeByModalityd, normalize_intensity
 from .labels import ClassChannelsd, ClassIndicesd, DecodeMaskd, ForegroundChannelsd, KeepTensorsd, LabelMapd
 from .loading import CaseLoading
 from .measure import MeasureSegmentationd
 from .outputs import logits_and_classes, softmax_and_classes
+from .percentiles import ScaleByPercentilesd
 from .save import SaveSegmentationd
 from .scan import CheckImaged, CheckLabeld, CropOODd, LoadScand
 
@@ -23,6 +24,8 @@ __all__ = [
     "MeasureSegmentationd",
     "NormalizeByModalityd",
     "SaveSegmentationd",
+    "ScaleByPercentilesd",
     "logits_and_classes",
+    "normalize_intensity",
     "softmax_and_classes",
 ]
