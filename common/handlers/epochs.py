@@ -25,13 +25,10 @@ def ends_epoch(engine: Engine, iteration: int) -> bool:
 def total_iterations(engine: Engine) -> int:
     """Returns the number of iterations of a whole training, as the engine has it now.
 
-    That is ``max_epochs`` times the iterations of an epoch, or the ``total_iterations`` of the engine where it has one.
-
     Args:
         engine: The training engine, in an epoch.
     """
-    own = getattr(engine, "total_iterations", None)
-    return int(own or (engine.state.max_epochs or 1) * (engine.state.epoch_length or 1))
+    return (engine.state.max_epochs or 1) * (engine.state.epoch_length or 1)
 
 
 def attach_mean(engine: Engine, name: str, value: Callable[[Any], Any], device: str | torch.device) -> None:

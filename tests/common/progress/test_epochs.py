@@ -72,14 +72,6 @@ def test_second_run_of_a_trainer_counts_anew(clock, caplog):
     assert caplog.messages == ["epoch 1/1: loss 1.5000, 2.0 images/s, done in 0:00:04"] * 2
 
 
-def test_training_that_ends_by_iterations_tells_the_time_to_these(clock, caplog):
-    caplog.set_level("INFO", NAME)
-    training = Training(clock)
-    training.trainer.total_iterations = 3
-    training.trainer.run(BATCHES, max_epochs=2)
-    assert caplog.messages[0].endswith("0:00:02 left")
-
-
 def test_all_processes_count(clock, caplog, monkeypatch):
     caplog.set_level("INFO", NAME)
     monkeypatch.setattr("common.handlers.log.world_size", lambda: 3)
