@@ -1,6 +1,6 @@
 """Times the iterations of a bundle's own trainer: what comes before the step, and the step.
 
-Seconds are those of the processor, with one thread: on an idle machine those of the clock, on a busy one about the same.
+Seconds are those of the processor, with one thread: on an idle machine those of the clock, on a busy one hardly more.
 
 ``python -m tests.benchmarks.steps REQUEST`` does so on demand, see :class:`RemoteTrainer`. Nothing of the shared
 package is imported here, so that the bundles of another checkout can be measured by the same code.
@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
@@ -142,8 +142,10 @@ class RemoteTrainer:
         )
 
     def _ask(self, what):
-        self.process.stdin.write(what + "\n")
-        self.process.stdin.flush()
+        # A process that has ended gives no answer, which is told below.
+        with suppress(BrokenPipeError):
+            self.process.stdin.write(what + "\n")
+            self.process.stdin.flush()
         answer = self.process.stdout.readline()
         if not answer:
             raise RuntimeError(f"{' '.join(self.process.args)} ended with {self.process.wait()}")
@@ -156,7 +158,8 @@ class RemoteTrainer:
         return [tuple(row) for row in self._ask("operators")]
 
     def close(self):
-        self.process.stdin.close()
+        with suppress(BrokenPipeError):
+            self.process.stdin.close()
         self.process.wait()
         self.process.stdout.close()
 

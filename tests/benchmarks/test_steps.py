@@ -58,7 +58,8 @@ def test_trainer_of_another_process_answers():
     assert trainer.process.returncode == 0
 
 
-def test_process_that_ends_is_an_error_not_a_wait():
+def test_process_that_ends_is_an_error_not_a_wait(monkeypatch):
+    monkeypatch.setattr(steps.sys, "executable", "false")
     with (
         closing_all([RemoteTrainer(ROOT / "bundles" / "none")]) as (trainer,),
         pytest.raises(RuntimeError, match="none"),
