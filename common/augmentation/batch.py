@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ..errors import ConfigError
+from ..runtime.seeds import step_generator
 from .geometry import normalized_matrix, quarter_turn_angles, resample, rotation_matrix
 from .intensity import change_gamma, change_scale
 
@@ -147,8 +147,7 @@ class BatchAugmentation:
 
         Draws depend on the seed and the step alone, so a resumed run draws what an uninterrupted one would.
         """
-        state = np.random.SeedSequence([self.seed, *step]).generate_state(2, np.uint32)
-        return torch.Generator().manual_seed(int(state[0]) << 32 | int(state[1]))
+        return step_generator(self.seed, *step)
 
     def draw(self, shape: Sequence[int], generator: torch.Generator) -> AugmentationParameters:
         """Returns random parameters for a batch.

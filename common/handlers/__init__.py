@@ -1,6 +1,7 @@
 """Handles the events of training and evaluation engines."""
 
 from .attach import Attach
+from .batches import ChangeBatch
 from .board import EpochBoardHandler, MovableWriter
 from .buffers import BroadcastBuffers
 from .checkpoint import BestWeights, TrainingCheckpoint
@@ -19,6 +20,7 @@ __all__ = [
     "BestWeights",
     "BroadcastBuffers",
     "CaseRecorder",
+    "ChangeBatch",
     "EpochBoardHandler",
     "EpochSeeder",
     "EpochStatsHandler",
