@@ -1,6 +1,7 @@
 """Handles the events of training and evaluation engines."""
 
 from .attach import Attach
+from .balance import GradientBalance, gradient_norms
 from .board import EpochBoardHandler, MovableWriter
 from .buffers import BroadcastBuffers
 from .checkpoint import BestWeights, TrainingCheckpoint
@@ -23,6 +24,7 @@ __all__ = [
     "EpochSeeder",
     "EpochStatsHandler",
     "EvaluationGallery",
+    "GradientBalance",
     "LossTerms",
     "MovableWriter",
     "OODReport",
@@ -31,4 +33,5 @@ __all__ = [
     "TrainingCheckpoint",
     "TrainingHistory",
     "TrainingProgress",
+    "gradient_norms",
 ]
