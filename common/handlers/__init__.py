@@ -1,6 +1,7 @@
 """Handles the events of training and evaluation engines."""
 
 from .attach import Attach
+from .averaging import AveragedWeights
 from .balance import GradientBalance, gradient_norms
 from .board import EpochBoardHandler, MovableWriter
 from .buffers import BroadcastBuffers
@@ -17,6 +18,7 @@ from .terms import LossTerms
 
 __all__ = [
     "Attach",
+    "AveragedWeights",
     "BestWeights",
     "BroadcastBuffers",
     "CaseRecorder",

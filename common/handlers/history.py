@@ -74,4 +74,6 @@ class TrainingHistory:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restores what :meth:`state_dict` returned."""
-        self.epochs, self.gradient_norms = list(state["epochs"]), list(state["gradient_norms"])
+        self.epochs = list(state["epochs"])
+        # A checkpoint from before they were measured has none.
+        self.gradient_norms = list(state.get("gradient_norms", ()))
