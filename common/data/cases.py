@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 Case = dict[str, Any]
 Folders = str | Sequence[str]
 
-PERSONS = ("patient", "operation", "video")
+PERSONS = ("operation", "patient", "video")
 """Keys of an item that tell whom it shows; the first that there is."""
 
 ITEMS = "the path of a file, or {'image': path, 'label': path}"

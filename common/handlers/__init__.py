@@ -13,6 +13,7 @@ from .report import OODReport
 from .reproducibility import EpochSeeder
 from .schedule import PlateauSchedule
 from .terms import LossTerms
+from .times import TrainingTimes, read_times
 
 __all__ = [
     "Attach",
@@ -31,4 +32,6 @@ __all__ = [
     "TrainingCheckpoint",
     "TrainingHistory",
     "TrainingProgress",
+    "TrainingTimes",
+    "read_times",
 ]

@@ -15,13 +15,15 @@ from ..runtime.weights import WeightsCheckpointLoader
 from .checkpoint import BestWeights, TrainingCheckpoint
 from .history import TrainingHistory
 from .log import RunLog
+from .times import TrainingTimes
 
 
 class TrainingProgress:
     """Loads first weights, records every epoch, changes the learning rate, writes the checkpoint, logs: in this order.
 
     Args:
-        output_dir: Folder of ``metrics.json``, ``training.png``, ``checkpoint.pt`` and TensorBoard events.
+        output_dir: Folder of ``metrics.json``, ``times.csv``, ``training.png``, ``checkpoint.pt`` and TensorBoard
+            events.
         evaluator: Validation engine, which is recorded and logged as well.
         network: Network that is trained, perhaps in a data-parallel wrapper.
         optimizer: Optimizer whose learning rate is recorded.
@@ -63,6 +65,7 @@ class TrainingProgress:
             device = next(network.parameters()).device
             WeightsCheckpointLoader(self.initial_weights, network, device).attach(engine)
         self.history.attach(engine)
+        TrainingTimes(self.history).attach(engine)
         if not hasattr(self.schedule, "attach"):
             LrScheduleHandler(self.schedule, print_lr=False).attach(engine)
         self.checkpoint.attach(engine)
