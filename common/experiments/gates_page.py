@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import MissingDataError
-from ..figures import GateCurve, draw_gates
+from ..figures import draw_gates
+from ..figures.curves import GateCurve
 from ..runtime.files import write_atomically
 
 GATES, CURVES, PAGE, FIGURE = "gates.csv", "gates_curves.csv", "gates.md", "gates.png"
