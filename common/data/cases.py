@@ -27,7 +27,7 @@ Case = dict[str, Any]
 Folders = str | Sequence[str]
 
 PERSONS = ("operation", "patient", "video")
-"""Keys of an item that tell whom it shows; the first that there is."""
+"""Keys of an item that tell whom it shows; the first that there is. Who tells operations apart splits by them."""
 
 ITEMS = "the path of a file, or {'image': path, 'label': path}"
 """What an item of a listing may be, in words."""
