@@ -1,6 +1,7 @@
 """Handles the events of training and evaluation engines."""
 
 from .attach import Attach
+from .averaging import AveragedWeights
 from .board import EpochBoardHandler, MovableWriter
 from .buffers import BroadcastBuffers
 from .checkpoint import BestWeights, TrainingCheckpoint
@@ -17,6 +18,7 @@ from .times import TrainingTimes, read_times
 
 __all__ = [
     "Attach",
+    "AveragedWeights",
     "BestWeights",
     "BroadcastBuffers",
     "CaseRecorder",

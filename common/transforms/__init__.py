@@ -1,11 +1,11 @@
 """Loads, checks and normalizes images and labels, and saves results."""
 
-from .augment import random_appearance, random_frame, random_orientation
-from .intensity import NormalizeByModalityd
+from .intensity import NormalizeByModalityd, normalize_intensity
 from .labels import ClassChannelsd, ClassIndicesd, DecodeMaskd, ForegroundChannelsd, KeepTensorsd, LabelMapd
 from .loading import CaseLoading
 from .measure import MeasureSegmentationd
 from .outputs import logits_and_classes, softmax_and_classes
+from .percentiles import ScaleByPercentilesd
 from .save import SaveSegmentationd
 from .scan import CheckImaged, CheckLabeld, CropOODd, LoadScand
 
@@ -24,9 +24,8 @@ __all__ = [
     "MeasureSegmentationd",
     "NormalizeByModalityd",
     "SaveSegmentationd",
+    "ScaleByPercentilesd",
     "logits_and_classes",
-    "random_appearance",
-    "random_frame",
-    "random_orientation",
+    "normalize_intensity",
     "softmax_and_classes",
 ]
