@@ -2,6 +2,7 @@
 
 from .attach import Attach
 from .averaging import AveragedWeights
+from .balance import GradientBalance, gradient_norms
 from .batches import ChangeBatch
 from .board import EpochBoardHandler, MovableWriter
 from .buffers import BroadcastBuffers
@@ -28,6 +29,7 @@ __all__ = [
     "EpochSeeder",
     "EpochStatsHandler",
     "EvaluationGallery",
+    "GradientBalance",
     "LossTerms",
     "MovableWriter",
     "OODReport",
@@ -37,5 +39,6 @@ __all__ = [
     "TrainingHistory",
     "TrainingProgress",
     "TrainingTimes",
+    "gradient_norms",
     "read_times",
 ]
