@@ -8,6 +8,7 @@ from .measure import MeasureSegmentationd
 from .outputs import logits_and_classes, softmax_and_classes
 from .save import SaveSegmentationd
 from .scan import CheckImaged, CheckLabeld, CropOODd, LoadScand
+from .spacing import to_spacing
 
 __all__ = [
     "CaseLoading",
@@ -29,4 +30,5 @@ __all__ = [
     "random_frame",
     "random_orientation",
     "softmax_and_classes",
+    "to_spacing",
 ]
