@@ -8,33 +8,9 @@ from itertools import pairwise
 from monai.data.utils import dense_patch_slices
 
 from ..errors import ConfigError
+from ..transforms.padding import divisor_per_axis
 
 Interval = tuple[int, int]
-
-
-def divisor_per_axis(divisor: int | Sequence[int], spatial_dims: int) -> tuple[int, ...]:
-    """Returns what window sizes must be multiples of along each axis.
-
-    Args:
-        divisor: One number for all axes, or one for each, such as 16, 16, 1 for a network that pools in the plane; at
-            least 1.
-        spatial_dims: Number of spatial axes, 2 or 3.
-
-    Raises:
-        ConfigError: When it is neither.
-
-    Example:
-        >>> divisor_per_axis(8, 2), divisor_per_axis([16, 16, 1], 3)
-        ((8, 8), (16, 16, 1))
-    """
-    several = isinstance(divisor, Sequence) and not isinstance(divisor, str)
-    numbers = tuple(divisor) if several else (divisor,) * spatial_dims
-    whole = all(isinstance(number, int) and not isinstance(number, bool) and number >= 1 for number in numbers)
-    if len(numbers) != spatial_dims or not whole:
-        raise ConfigError(
-            f"divisor is {divisor!r}; accepted are a whole number from 1, or {spatial_dims} of them, one for each axis"
-        )
-    return numbers
 
 
 def fit_window(image_size: Sequence[int], roi_size: Sequence[int], divisor: int | Sequence[int]) -> tuple[int, ...]:

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from ..errors import ConfigError, FeatureError
 from ..networks.layers import find_layer
 from ..runtime.distributed import unwrap
-from .cores import cells_in_core, divisor_per_axis, fit_window, plan_cores
+from ..transforms.padding import divisor_per_axis
+from .cores import cells_in_core, fit_window, plan_cores
 from .digest import WeightsDigest
 from .signature import GramAccumulator
 

@@ -6,6 +6,7 @@ from .labels import ClassChannelsd, ClassIndicesd, DecodeMaskd, ForegroundChanne
 from .loading import CaseLoading
 from .measure import MeasureSegmentationd
 from .outputs import logits_and_classes, softmax_and_classes
+from .padding import divisor_per_axis, pad_to_divisor
 from .save import SaveSegmentationd
 from .scan import CheckImaged, CheckLabeld, CropOODd, LoadScand
 from .spacing import to_spacing
@@ -25,7 +26,9 @@ __all__ = [
     "MeasureSegmentationd",
     "NormalizeByModalityd",
     "SaveSegmentationd",
+    "divisor_per_axis",
     "logits_and_classes",
+    "pad_to_divisor",
     "random_appearance",
     "random_frame",
     "random_orientation",

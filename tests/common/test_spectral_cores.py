@@ -5,7 +5,7 @@ import torch
 from monai.inferers import sliding_window_inference
 
 from common.errors import ConfigError
-from common.spectral.cores import axis_cores, cells_in_core, divisor_per_axis, fit_window, plan_cores
+from common.spectral.cores import axis_cores, cells_in_core, fit_window, plan_cores
 
 PLANS = list(product([3, 8, 9, 13, 16, 29], [4, 5, 8], [0.0, 0.25, 0.3, 0.5, 0.75, 0.9]))
 
@@ -103,9 +103,3 @@ def test_window_that_does_not_fit_the_network_is_refused(image, roi, text):
 def test_window_that_does_not_fit_one_axis_is_refused():
     with pytest.raises(ConfigError, match=r"roi_size \[24, 32, 1\] must hold positive multiples of \[16, 16, 1\]"):
         fit_window((80, 80, 30), (24, 32, 1), [16, 16, 1])
-
-
-@pytest.mark.parametrize("divisor", [0, -8, 8.0, True, "8", None, [16, 16], [16, 16, 0], [16, 16, 1, 1], [16, 16, "1"]])
-def test_divisor_that_is_not_accepted_is_named(divisor):
-    with pytest.raises(ConfigError, match=r"^divisor is .*; accepted are a whole number from 1, or 3 of them, one for"):
-        divisor_per_axis(divisor, 3)
