@@ -3,8 +3,9 @@
 A case is a dictionary with ``image`` and ``label`` (paths), ``case`` (its name) and ``task`` (the data set it belongs
 to). Where a listing gives them, ``patient``, ``region`` (what a tile was cut from), ``slice`` (its number) and
 ``modality`` come with it. So do ``classes`` (accepted label values), ``listed`` (label values that it is said to show)
-and ``phase`` (of an operation). ``refused`` tells why an item of a listing cannot be loaded. No key starts with
-``image_`` or ``label_``: MONAI 1.6.1's ``Spacingd`` takes such keys for metadata.
+and ``phase`` (of an operation), and ``patient_images`` (paths of all images of the patient in the listing). ``refused``
+tells why an item of a listing cannot be loaded. No key starts with ``image_`` or ``label_``: MONAI 1.6.1's ``Spacingd``
+takes such keys for metadata.
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ logger = logging.getLogger(__name__)
 
 Case = dict[str, Any]
 Folders = str | Sequence[str]
+
+SECTIONS = ("training", "test")
+"""Lists of a ``dataset.json`` that may hold images."""
 
 PERSONS = ("patient", "operation", "video")
 """Keys of an item that tell whom it shows; the first that there is."""
@@ -141,9 +145,7 @@ def decathlon_cases(folder: str | Path) -> list[Case]:
     return cases
 
 
-def decathlon_scans(
-    folder: str | Path, *, sections: Sequence[str] = ("training", "test"), complete: bool = True
-) -> list[Case]:
+def decathlon_scans(folder: str | Path, *, sections: Sequence[str] = SECTIONS, complete: bool = True) -> list[Case]:
     """Returns the cases of a Decathlon folder, or of videos in the layout of CholecSeg8k, labeled or not.
 
     Args:
@@ -169,7 +171,10 @@ def decathlon_scans(
         )
     description = read_listing(listing)
     common = _describe_all(description, listing)
-    cases = [case for section in sections for case in _section_cases(description, section, listing, common)]
+    found = {section: _section_cases(description, section, listing, common) for section in sections}
+    cases = [case for section in sections for case in found[section]]
+    others = [name for name in SECTIONS if name not in found and isinstance(description.get(name), list)]
+    _share_images(cases, [case for name in others for case in _section_cases(description, name, listing, common)])
     refused = next((case["refused"] for case in cases if complete and "refused" in case), None)
     if refused:
         raise MissingDataError(refused)
@@ -215,6 +220,19 @@ def _section_cases(description: dict[str, Any], section: str, listing: Path, com
         else:
             cases.append(_describe_item(item, listing.parent) | common)
     return cases
+
+
+def _share_images(cases: Sequence[Case], others: Sequence[Case]) -> None:
+    """Adds ``patient_images`` to cases of MR that tell their patient; images of other lists count as well."""
+    shared: dict[str, list[str]] = {}
+    for case in (*cases, *others):
+        # CT and color pictures have scales of their own.
+        if "patient" in case and "refused" not in case and case.get("modality", "MR") == "MR":
+            shared.setdefault(str(case["patient"]), []).append(case["image"])
+    files = {patient: sorted(filter(os.path.isfile, set(images))) for patient, images in shared.items()}
+    for case in cases:
+        if files.get(str(case.get("patient"))) and "refused" not in case:
+            case["patient_images"] = files[str(case["patient"])]
 
 
 def _fault_of_item(item: Any, root: Path) -> str:

@@ -144,6 +144,11 @@ def training_settings(trainer: Engine, handlers: Sequence[Any]) -> dict[str, Any
         "network": describe_network(parts.network),
         "loss": describe(parts.loss_function, where="loss"),
         "transform": describe(getattr(loader.dataset, "transform", None), where="transform"),
+        "augmentation": describe(parts.augmentation, where="augmentation"),
+        "schedule": [
+            describe(getattr(parts.progress.schedule, name, None), where=name) for name in ("decline", "warm_up")
+        ],
+        "gradient clip": parts.gradient_clip,
         "sampling": [loader.sampler.seed, loader.sampler.total, loader.batch_size, world_size()],
         "seeds": [handler.seed for handler in handlers if isinstance(handler, EpochSeeder)],
         "validation": [_validation(handler) for handler in handlers if isinstance(handler, ValidationHandler)],

@@ -1,6 +1,7 @@
 """Handles the events of training and evaluation engines."""
 
 from .attach import Attach
+from .averaging import AveragedWeights
 from .board import EpochBoardHandler, MovableWriter
 from .buffers import BroadcastBuffers
 from .checkpoint import BestWeights, TrainingCheckpoint
@@ -16,6 +17,7 @@ from .terms import LossTerms
 
 __all__ = [
     "Attach",
+    "AveragedWeights",
     "BestWeights",
     "BroadcastBuffers",
     "CaseRecorder",

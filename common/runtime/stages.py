@@ -5,6 +5,7 @@ A stage that is killed leaves no record, so a restarted run repeats that stage a
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import logging
@@ -38,13 +39,15 @@ def cases_digest(cases: Sequence[Mapping[str, Any]]) -> str:
     Where the files lie does not matter; the order of the cases does, since seeds draw by number.
 
     Args:
-        cases: Cases with ``image`` and perhaps ``label``: a path or, for a DICOM series, a list of paths.
+        cases: Cases with ``image`` and perhaps ``label`` and ``patient_images``: a path or a list of paths.
     """
     described = []
+    # Cases of one patient name the same files.
+    digest = functools.cache(file_digest)
     for case in cases:
-        files = {key: case[key] for key in ("image", "label") if key in case}
+        files = {key: case[key] for key in ("image", "label", "patient_images") if key in case}
         paths = {key: [value] if isinstance(value, str | Path) else list(value) for key, value in files.items()}
-        described.append({**case, **{key: [file_digest(path) for path in paths[key]] for key in files}})
+        described.append({**case, **{key: [digest(path) for path in paths[key]] for key in files}})
     return settings_digest(described)
 
 

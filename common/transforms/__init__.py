@@ -1,12 +1,12 @@
 """Loads, checks and normalizes images and labels, and saves results."""
 
-from .augment import random_appearance, random_frame, random_orientation
-from .intensity import NormalizeByModalityd
+from .intensity import NormalizeByModalityd, normalize_intensity
 from .labels import ClassChannelsd, ClassIndicesd, DecodeMaskd, ForegroundChannelsd, KeepTensorsd, LabelMapd
 from .loading import CaseLoading
 from .measure import MeasureSegmentationd
 from .outputs import logits_and_classes, softmax_and_classes
 from .padding import divisor_per_axis, pad_to_divisor
+from .percentiles import ScaleByPercentilesd
 from .save import SaveSegmentationd
 from .scan import CheckImaged, CheckLabeld, CropOODd, LoadScand
 from .spacing import to_spacing
@@ -26,12 +26,11 @@ __all__ = [
     "MeasureSegmentationd",
     "NormalizeByModalityd",
     "SaveSegmentationd",
+    "ScaleByPercentilesd",
     "divisor_per_axis",
     "logits_and_classes",
+    "normalize_intensity",
     "pad_to_divisor",
-    "random_appearance",
-    "random_frame",
-    "random_orientation",
     "softmax_and_classes",
     "to_spacing",
 ]

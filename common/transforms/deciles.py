@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.transforms import MapTransform
@@ -36,7 +37,8 @@ def landmarks(image: Tensor, shares: Sequence[float] = LANDMARKS) -> Tensor:
 
 def _quantile(values: Tensor, shares: Tensor) -> Tensor:
     """Linearly interpolated quantiles; ``torch.quantile`` refuses more than 16 million values."""
-    ordered = values.sort().values
+    # On the CPU, numpy sorts ten to a hundred times as fast as torch.
+    ordered = torch.from_numpy(np.sort(values.cpu().numpy())).to(values.device)
     place = shares.double() * (len(ordered) - 1)
     low = place.floor().long()
     high = (low + 1).clamp_max(len(ordered) - 1)

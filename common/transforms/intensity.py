@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 from monai.config import KeysCollection
@@ -10,8 +10,10 @@ from monai.transforms import MapTransform, NormalizeIntensity, ScaleIntensityRan
 from torch import Tensor
 
 from ..errors import ConfigError
+from .percentiles import PERCENTILES, ScaleByPercentilesd
 
 Modality = Literal["CT", "MR", "RGB"]
+Normalization = Literal["modality", "percentiles"]
 DICOM_MODALITY_KEYS = ("modality", "00080060", "0008|0060")
 """Where the readers of this package, of pydicom and of ITK leave the DICOM tag (0008,0060)."""
 
@@ -28,13 +30,18 @@ class NormalizeByModalityd(MapTransform):
         keys: Keys of the images.
         modality: ``CT``, ``MR`` or ``RGB``, for images that do not tell. Default ``MR``.
         hounsfield_window: Lower and upper limit of CT in HU. Default (-1000, 1000), as in the paper.
+        mr_scale: Transform of MR images that takes the place of the division by the standard deviation. Default none.
 
     Raises:
         ConfigError: When ``modality`` is not accepted.
     """
 
     def __init__(
-        self, keys: KeysCollection, modality: Modality = "MR", hounsfield_window: tuple[float, float] = (-1000, 1000)
+        self,
+        keys: KeysCollection,
+        modality: Modality = "MR",
+        hounsfield_window: tuple[float, float] = (-1000, 1000),
+        mr_scale: MapTransform | None = None,
     ) -> None:
         super().__init__(keys)
         if modality not in get_args(Modality):
@@ -42,6 +49,9 @@ class NormalizeByModalityd(MapTransform):
         # By this name it is part of the digests in signature banks.
         self.default = modality
         self.hounsfield_window = tuple(hounsfield_window)
+        if mr_scale is not None:
+            # Only then: a bank that was fitted without it stays valid.
+            self.mr_scale = mr_scale
         low, high = self.hounsfield_window
         self._scalers = {
             "CT": ScaleIntensityRange(low, high, 0.0, 1.0, clip=True),
@@ -53,7 +63,9 @@ class NormalizeByModalityd(MapTransform):
         """Returns ``data`` with normalized images."""
         normalized = dict(data)
         for key in self.key_iterator(normalized):
-            normalized[key] = self._scalers[self._modality(normalized, normalized[key])](normalized[key])
+            modality = self._modality(normalized, normalized[key])
+            scale = getattr(self, "mr_scale", None) if modality == "MR" else None
+            normalized[key] = scale(normalized)[key] if scale else self._scalers[modality](normalized[key])
         return normalized
 
     def _modality(self, data: Mapping[Hashable, Any], image: Tensor) -> str:
@@ -63,3 +75,30 @@ class NormalizeByModalityd(MapTransform):
         meta = getattr(image, "meta", {})
         tags = [str(meta[key]).strip() for key in DICOM_MODALITY_KEYS if key in meta]
         return next((tag for tag in tags if tag in self._scalers), self.default)
+
+
+def normalize_intensity(
+    keys: KeysCollection,
+    normalization: Normalization = "modality",
+    *,
+    modality: Modality = "MR",
+    hounsfield_window: tuple[float, float] = (-1000, 1000),
+    percentiles: Sequence[float] = PERCENTILES,
+) -> NormalizeByModalityd:
+    """Returns the transform that normalizes images; CT and color pictures have scales of their own in each way.
+
+    Args:
+        keys: Keys of the images.
+        normalization: How MR is normalized. ``modality``, the default, divides by the standard deviation;
+            ``percentiles`` scales by percentiles of the volume, or of all slices of the patient.
+        modality: ``CT``, ``MR`` or ``RGB``, for images that do not tell. Default ``MR``.
+        hounsfield_window: Lower and upper limit of CT in HU. Default (-1000, 1000).
+        percentiles: Lower and upper percentile, see :class:`ScaleByPercentilesd`. Default 1 and 99.
+
+    Raises:
+        ConfigError: When a setting is not accepted.
+    """
+    if normalization not in get_args(Normalization):
+        raise ConfigError(f"normalization is {normalization!r}; accepted are {', '.join(get_args(Normalization))}")
+    scale = ScaleByPercentilesd(keys, percentiles) if normalization == "percentiles" else None
+    return NormalizeByModalityd(keys, modality, hounsfield_window, scale)
