@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Literal
 
-import numpy as np
 import torch
 from monai.transforms import Transform
 from torch import Tensor
 
 from ..errors import ConfigError
+from ..runtime.seeds import step_generator
 from .geometry import normalized_matrix, quarter_turn_angles, resample, rotation_matrix, rotation_planes
 from .intensity import change_gamma, change_scale
 
@@ -152,8 +152,7 @@ class BatchAugmentation(Transform):
 
         Draws depend on the seed and the step alone, so a resumed run draws what an uninterrupted one would.
         """
-        state = np.random.SeedSequence([self.seed, *step]).generate_state(2, np.uint32)
-        return torch.Generator().manual_seed(int(state[0]) << 32 | int(state[1]))
+        return step_generator(self.seed, *step)
 
     def draw(self, shape: Sequence[int], generator: torch.Generator) -> AugmentationParameters:
         """Returns random parameters for a batch.

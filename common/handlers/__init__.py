@@ -2,6 +2,7 @@
 
 from .attach import Attach
 from .averaging import AveragedWeights
+from .batches import ChangeBatch
 from .board import EpochBoardHandler, MovableWriter
 from .buffers import BroadcastBuffers
 from .checkpoint import BestWeights, TrainingCheckpoint
@@ -21,6 +22,7 @@ __all__ = [
     "BestWeights",
     "BroadcastBuffers",
     "CaseRecorder",
+    "ChangeBatch",
     "EpochBoardHandler",
     "EpochSeeder",
     "EpochStatsHandler",
