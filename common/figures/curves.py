@@ -4,20 +4,47 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ..runtime.sparing import spared_picture
 from .sheet import open_sheet
 
 
 @spared_picture
-def draw_history(epochs: Sequence[Mapping[str, float]], metric: str, path: str | Path) -> None:
-    """Draws the training loss and the validation metric over the epochs."""
-    with open_sheet(path, columns=2) as axes:
-        for axis, name in zip(axes[0], ("train_loss", metric), strict=True):
+def draw_history(
+    epochs: Sequence[Mapping[str, float]],
+    metric: str,
+    path: str | Path,
+    *,
+    gradient_norms: Sequence[Mapping[str, float]] = (),
+) -> None:
+    """Draws the training loss and the validation metric over the epochs, and gradient norms where there are any.
+
+    Args:
+        epochs: Numbers of every epoch by their names, ``epoch`` among them.
+        metric: Name of the validation metric.
+        path: Path of the PNG file that is written.
+        gradient_norms: Norms by the name of their term, with the ``iteration`` they were measured in; drawn on a
+            logarithmic axis, which 0 has no place on. Default none.
+    """
+    with open_sheet(path, columns=3 if gradient_norms else 2) as axes:
+        for axis, name in zip(axes[0], ("train_loss", metric), strict=False):
             points = [(epoch["epoch"], epoch[name]) for epoch in epochs if name in epoch]
             axis.plot(*zip(*points, strict=True)) if points else axis.text(0.5, 0.5, "not recorded", ha="center")
             axis.set(xlabel="epoch", ylabel=name.replace("_", " "))
             axis.grid(alpha=0.3)
+        if gradient_norms:
+            _draw_norms(axes[0][2], gradient_norms)
+
+
+def _draw_norms(axis: Any, gradient_norms: Sequence[Mapping[str, float]]) -> None:
+    """Draws a curve for each term of the loss."""
+    for term in dict.fromkeys(name for norms in gradient_norms for name in norms if name != "iteration"):
+        points = [(norms["iteration"], norms[term]) for norms in gradient_norms if norms.get(term, 0) > 0]
+        axis.plot([x for x, _ in points], [y for _, y in points], marker=".", label=term.replace("_", " "))
+    axis.set(xlabel="iteration", ylabel="gradient norm on shared weights", yscale="log")
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize="small")
 
 
 @spared_picture

@@ -2,6 +2,7 @@
 
 from .attach import Attach
 from .averaging import AveragedWeights
+from .balance import GradientBalance, gradient_norms
 from .batches import ChangeBatch
 from .board import EpochBoardHandler, MovableWriter
 from .buffers import BroadcastBuffers
@@ -27,6 +28,7 @@ __all__ = [
     "EpochSeeder",
     "EpochStatsHandler",
     "EvaluationGallery",
+    "GradientBalance",
     "LossTerms",
     "MovableWriter",
     "OODReport",
@@ -35,4 +37,5 @@ __all__ = [
     "TrainingCheckpoint",
     "TrainingHistory",
     "TrainingProgress",
+    "gradient_norms",
 ]
