@@ -51,8 +51,10 @@ def _settings(config, overrides):
         length = config["spatial_dims"] if key == "roi_size" else len(config["network_def"]["features"])
         tiny[key] = tiny[key][:length]
     if "roi_size" in tiny:
-        divisor = config.get("divisor", 1)
-        tiny["roi_size"] = [-(-size // divisor) * divisor for size in tiny["roi_size"]]
+        divisor, sizes = config.get("divisor", 1), tiny["roi_size"]
+        divisors = divisor if isinstance(divisor, list) else [divisor] * len(sizes)
+        sizes = map(min, sizes, config["roi_size"])
+        tiny["roi_size"] = [-(-size // number) * number for size, number in zip(sizes, divisors, strict=True)]
     return tiny | overrides
 
 

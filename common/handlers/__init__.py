@@ -16,6 +16,7 @@ from .report import OODReport
 from .reproducibility import EpochSeeder
 from .schedule import PlateauSchedule
 from .terms import LossTerms
+from .times import TrainingTimes, read_times
 
 __all__ = [
     "Attach",
@@ -37,5 +38,7 @@ __all__ = [
     "TrainingCheckpoint",
     "TrainingHistory",
     "TrainingProgress",
+    "TrainingTimes",
     "gradient_norms",
+    "read_times",
 ]

@@ -17,13 +17,15 @@ from .averaging import AveragedWeights
 from .checkpoint import BestWeights, TrainingCheckpoint
 from .history import TrainingHistory
 from .log import RunLog
+from .times import TrainingTimes
 
 
 class TrainingProgress:
     """Loads first weights, records every epoch, changes the learning rate, writes the checkpoint, logs: in this order.
 
     Args:
-        output_dir: Folder of ``metrics.json``, ``training.png``, ``checkpoint.pt`` and TensorBoard events.
+        output_dir: Folder of ``metrics.json``, ``times.csv``, ``training.png``, ``checkpoint.pt`` and TensorBoard
+            events.
         evaluator: Validation engine, which is recorded and logged as well.
         network: Network that is trained, perhaps in a data-parallel wrapper.
         optimizer: Optimizer whose learning rate is recorded.
@@ -79,6 +81,7 @@ class TrainingProgress:
         if self.average is not None:
             self.average.attach(engine)
         self.history.attach(engine)
+        TrainingTimes(self.history).attach(engine)
         if hasattr(self.schedule, "attach"):
             self.schedule.attach(engine)
         else:

@@ -13,7 +13,7 @@ from ..runtime.sparing import sparing
 
 logger = logging.getLogger(__name__)
 
-RESULTS = ("result", "metrics", "shares", "confusion", "signature", "calibration_bins", "error")
+RESULTS = ("result", "metrics", "overlaps", "shares", "confusion", "signature", "calibration_bins", "error")
 DESCRIPTIONS = ("case", "group", "patient", "region", "in_distribution", "damage")
 
 
