@@ -36,6 +36,7 @@ class EpochLog:
     On a terminal a bar shows them in between. The loss on it is that of one iteration. It is read at most once a
     second, and never without a bar, so that no GPU is waited for in every step. The rate is that of the epoch's
     training alone. The time left follows from the iterations of this process, with all that goes on between them.
+    Figures of single classes, such as ``weight_a/1``, are left to ``metrics.json`` and TensorBoard.
 
     Args:
         evaluator: Validation engine, whose metrics are logged when it ran in the epoch.
@@ -60,9 +61,11 @@ class EpochLog:
 
     def __call__(self, engine: Engine) -> None:
         """Logs the epoch."""
-        found = dict(engine.state.metrics) | (self.evaluator.state.metrics if self._validated else {})
+        found = dict(engine.state.metrics)
+        shown = {"loss": found.pop("train_loss")} if "train_loss" in found else {}
+        shown |= found | (self.evaluator.state.metrics if self._validated else {})
         self._validated = False
-        metrics = [f"{'loss' if name == 'train_loss' else name} {float(value):.4f}" for name, value in found.items()]
+        metrics = [f"{name} {float(value):.4f}" for name, value in shown.items() if "/" not in name]
         logger.info("%s: %s", _title(engine), listed(*metrics, self._speed()))
 
     def close(self, *_: Engine, keep: bool = False) -> None:

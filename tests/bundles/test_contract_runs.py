@@ -122,9 +122,7 @@ class TestTraining:
         lines = [line.split(" INFO ", 1)[-1] for line in log.splitlines() if "epoch 1/1" in line.lower()]
         assert 1 <= len(lines) <= 2
         for line in lines:
-            assert re.fullmatch(
-                r"epoch 1/1: loss [\d.]+, .*val_\w+ [\d.]+.*, [\d.]+ images/s, done in 0:\d\d:\d\d", line
-            )
+            assert re.fullmatch(r"epoch 1/1: loss [\d.]+(, \w+ -?[\d.]+)+, [\d.]+ images/s, done in 0:\d\d:\d\d", line)
         assert "ignite" not in log
 
     def test_metrics_record_every_epoch_and_the_best(self, trained):

@@ -19,7 +19,9 @@ class Training:
     def __init__(self, clock, *, seconds=2.0, fails_at=None, log=None):
         self.clock, self.seconds, self.fails_at = clock, seconds, fails_at
         self.trainer, self.evaluator = Engine(self.step), Engine(self.validate)
+        attach_mean(self.trainer, "loss_of_a_term", lambda output: 0.25, "cpu")
         attach_mean(self.trainer, "train_loss", iteration_loss, "cpu")
+        attach_mean(self.trainer, "weight/1", lambda output: 0.5, "cpu")
         self.trainer.add_event_handler(Events.EPOCH_COMPLETED(every=2), lambda: self.evaluator.run([0, 1]))
         self.log = log(self.evaluator) if log else EpochLog(self.evaluator, clock=clock)
         self.log.attach(self.trainer)
@@ -40,11 +42,11 @@ def test_one_line_an_epoch_tells_loss_metrics_rate_and_time_left(clock, caplog, 
     Training(clock).trainer.run(BATCHES, max_epochs=4)
     assert caplog.messages == [
         # Two of eight iterations took four seconds.
-        "epoch 1/4: loss 1.5000, 2.0 images/s, 0:00:12 left",
+        "epoch 1/4: loss 1.5000, loss_of_a_term 0.2500, 2.0 images/s, 0:00:12 left",
         # Validation is no part of the rate, but of the time left: four iterations took 14 seconds.
-        "epoch 2/4: loss 3.5000, val_soft_dice 0.5000, 2.0 images/s, 0:00:14 left",
-        "epoch 3/4: loss 5.5000, 2.0 images/s, 0:00:06 left",
-        "epoch 4/4: loss 7.5000, val_soft_dice 0.5000, 2.0 images/s, done in 0:00:28",
+        "epoch 2/4: loss 3.5000, loss_of_a_term 0.2500, val_soft_dice 0.5000, 2.0 images/s, 0:00:14 left",
+        "epoch 3/4: loss 5.5000, loss_of_a_term 0.2500, 2.0 images/s, 0:00:06 left",
+        "epoch 4/4: loss 7.5000, loss_of_a_term 0.2500, val_soft_dice 0.5000, 2.0 images/s, done in 0:00:28",
     ]
     assert capsys.readouterr() == ("", "")
 
@@ -69,14 +71,14 @@ def test_second_run_of_a_trainer_counts_anew(clock, caplog):
         training.trainer.state.epoch = training.trainer.state.iteration = 0
         training.trainer.run(BATCHES, max_epochs=1)
         clock.now += 1000
-    assert caplog.messages == ["epoch 1/1: loss 1.5000, 2.0 images/s, done in 0:00:04"] * 2
+    assert caplog.messages == ["epoch 1/1: loss 1.5000, loss_of_a_term 0.2500, 2.0 images/s, done in 0:00:04"] * 2
 
 
 def test_all_processes_count(clock, caplog, monkeypatch):
     caplog.set_level("INFO", NAME)
     monkeypatch.setattr("common.handlers.log.world_size", lambda: 3)
     Training(clock).trainer.run(BATCHES, max_epochs=1)
-    assert caplog.messages == ["epoch 1/1: loss 1.5000, 6.0 images/s, done in 0:00:04"]
+    assert caplog.messages == ["epoch 1/1: loss 1.5000, loss_of_a_term 0.2500, 6.0 images/s, done in 0:00:04"]
 
 
 def test_error_goes_on_without_a_traceback_in_the_log(clock, caplog):
@@ -106,8 +108,8 @@ class TestOnTerminal:
         assert "| 1/4, loss 1.0000, 2.0 images/s, 0:00:06 left" in terminal.written()
         assert "| 4/4, validation 1/2" in terminal.written()
         assert terminal.seen() == [
-            "epoch 1/2: loss 1.5000, 2.0 images/s, 0:00:04 left",
-            "epoch 2/2: loss 3.5000, val_soft_dice 0.5000, 2.0 images/s, done in 0:00:14",
+            "epoch 1/2: loss 1.5000, loss_of_a_term 0.2500, 2.0 images/s, 0:00:04 left",
+            "epoch 2/2: loss 3.5000, loss_of_a_term 0.2500, val_soft_dice 0.5000, 2.0 images/s, done in 0:00:14",
             "",
         ]
 
@@ -131,7 +133,7 @@ class TestOnTerminal:
         with pytest.raises(Interrupted), training.log:
             training.trainer.run(BATCHES, max_epochs=2)
         seen = [line for line in terminal.seen() if "terminating" not in line]
-        assert seen[0] == "epoch 1/2: loss 1.5000, 2.0 images/s, 0:00:04 left"
+        assert seen[0] == "epoch 1/2: loss 1.5000, loss_of_a_term 0.2500, 2.0 images/s, 0:00:04 left"
         assert seen[1].startswith("epoch 2/2:  75%|")
         assert seen[1].endswith("| 3/4, loss 3.0000, 2.0 images/s, 0:00:02 left")
         assert seen[2:] == [""]
