@@ -9,7 +9,7 @@ from .buffers import BroadcastBuffers
 from .checkpoint import BestWeights, TrainingCheckpoint
 from .gallery import EvaluationGallery
 from .history import TrainingHistory
-from .log import EpochStatsHandler, RunLog
+from .log import EpochLog, RunLog
 from .progress import TrainingProgress
 from .recorder import CaseRecorder
 from .report import OODReport
@@ -26,8 +26,8 @@ __all__ = [
     "CaseRecorder",
     "ChangeBatch",
     "EpochBoardHandler",
+    "EpochLog",
     "EpochSeeder",
-    "EpochStatsHandler",
     "EvaluationGallery",
     "GradientBalance",
     "LossTerms",

@@ -70,7 +70,7 @@ class TrainingProgress:
             members |= {"average": self.average}
         file = str(Path(output_dir, "checkpoint.pt"))
         self.checkpoint = TrainingCheckpoint(file, members, resume=resume, config=config)
-        self.log = RunLog(output_dir)
+        self.log = RunLog(output_dir, evaluator)
 
     def attach(self, engine: Engine) -> None:
         """Attaches to a training engine, after the handler that validates."""
@@ -88,4 +88,3 @@ class TrainingProgress:
             LrScheduleHandler(self.schedule, print_lr=False).attach(engine)
         self.checkpoint.attach(engine)
         self.log.attach(engine)
-        self.log.attach(self.evaluator)

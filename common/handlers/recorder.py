@@ -40,7 +40,7 @@ class CaseRecorder:
             row |= {key: output[key] for key in RESULTS if key in output}
             self.rows.append(row)
             with sparing("a line of the log"):
-                logger.info("%d of %s: %s %s", len(self.rows), total, row.get("case", ""), verdict_text(row))
+                logger.debug("%d of %s: %s %s", len(self.rows), total, row.get("case", ""), verdict_text(row))
 
     @property
     def failed(self) -> list[dict[str, Any]]:
