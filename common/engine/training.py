@@ -10,7 +10,7 @@ from monai.engines import SupervisedTrainer
 from monai.handlers import CheckpointLoader
 
 from ..augmentation import AugmentBatch, BatchAugmentation
-from ..handlers import TrainingProgress
+from ..handlers import ChannelsLast, TrainingProgress
 from ..runtime.distributed import is_cuda
 from ..runtime.reasons import plain_training_errors
 from .optimizers import GradientClipping
@@ -47,8 +47,9 @@ class Trainer(SupervisedTrainer):
         own["amp_kwargs"] = {"dtype": torch.bfloat16}
         self.augmentation, self.gradient_clip = augmentation, gradient_clip
         first = [] if augmentation is None else [AugmentBatch(augmentation, second_view=second_view)]
-        handlers = [*first, GradientClipping(settings["network"], gradient_clip), *self.train_handlers, progress]
-        super().__init__(device=device, train_handlers=handlers, **(own | settings))
+        network = settings["network"]
+        last = [GradientClipping(network, gradient_clip), *self.train_handlers, ChannelsLast(network, device), progress]
+        super().__init__(device=device, train_handlers=[*first, *last], **(own | settings))
 
     def run(self) -> None:
         """Trains.
