@@ -9,6 +9,7 @@ from .outputs import logits_and_classes, softmax_and_classes
 from .percentiles import ScaleByPercentilesd
 from .save import SaveSegmentationd
 from .scan import CheckImaged, CheckLabeld, CropOODd, LoadScand
+from .standard import LandmarkLearner, MatchDecilesd
 
 __all__ = [
     "CaseLoading",
@@ -21,7 +22,9 @@ __all__ = [
     "ForegroundChannelsd",
     "KeepTensorsd",
     "LabelMapd",
+    "LandmarkLearner",
     "LoadScand",
+    "MatchDecilesd",
     "MeasureSegmentationd",
     "NormalizeByModalityd",
     "SaveSegmentationd",
