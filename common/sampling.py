@@ -38,6 +38,36 @@ def task_probabilities(sizes: Sequence[int]) -> Tensor:
     return roots / roots.sum()
 
 
+def samples_of_epoch(
+    samples_per_epoch: int | None, iterations: int | None, *, max_epochs: int, batch_size: int
+) -> int | None:
+    """Returns how many images an epoch draws where a training counts iterations in place of passes over its cases.
+
+    Args:
+        samples_per_epoch: Number of images in an epoch; ``None`` for as many as there are.
+        iterations: Number of steps of the whole training, at least 1; ``None`` where epochs have the length of their
+            own.
+        max_epochs: Number of epochs that share the steps, at least 1; where they do not share evenly, the training has
+            up to ``max_epochs - 1`` steps more.
+        batch_size: Number of images in a step, over one process.
+
+    Raises:
+        ConfigError: When both are given, or there is no step.
+
+    Example:
+        >>> samples_of_epoch(None, 900, max_epochs=10, batch_size=4)
+        360
+    """
+    if iterations is None:
+        return samples_per_epoch
+    if iterations < 1 or samples_per_epoch is not None:
+        raise ConfigError(
+            f"iterations is {iterations} and samples_per_epoch {samples_per_epoch}; accepted is a number of steps from "
+            "1, with samples_per_epoch null"
+        )
+    return -(-iterations // max_epochs) * batch_size * world_size()
+
+
 class TaskSampler(Sampler[int]):
     """Draws a data set by :func:`task_probabilities`, then one of its images uniformly, with replacement.
 

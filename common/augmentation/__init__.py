@@ -2,9 +2,11 @@
 
 from .batch import AugmentationParameters, BatchAugmentation, apply_augmentation
 from .geometry import normalized_matrix, resample, rotation_matrix
+from .handler import AugmentBatch
 from .intensity import change_gamma, change_scale
 
 __all__ = [
+    "AugmentBatch",
     "AugmentationParameters",
     "BatchAugmentation",
     "apply_augmentation",

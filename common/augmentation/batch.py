@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Literal
 
-import numpy as np
 import torch
+from monai.transforms import Transform
 from torch import Tensor
 
 from ..errors import ConfigError
-from .geometry import normalized_matrix, quarter_turn_angles, resample, rotation_matrix
+from ..runtime.seeds import step_generator
+from .geometry import normalized_matrix, quarter_turn_angles, resample, rotation_matrix, rotation_planes
 from .intensity import change_gamma, change_scale
 
 Padding = Literal["border", "zeros"]
@@ -52,7 +53,8 @@ def apply_augmentation(
     Args:
         images: ``(B, C, H, W[, D])``, float, normalized.
         parameters: What is done to each, see :class:`BatchAugmentation`.
-        labels: Class indices or binary channels, ``(B, K, H, W[, D])``, of any dtype; nearest neighbor.
+        labels: Class indices or binary channels of the first images, ``(L, K, H, W[, D])`` with L at most B, of any
+            dtype; nearest neighbor.
         padding: What lies outside an image: ``"border"`` repeats its outermost voxels, ``"zeros"`` is 0.
 
     Returns:
@@ -61,7 +63,9 @@ def apply_augmentation(
     if parameters.matrix is not None and parameters.translation is not None:
         theta = normalized_matrix(parameters.matrix, parameters.translation, images.shape[2:]).to(images.device)
         images = resample(images, theta, padding_mode=padding)
-        labels = None if labels is None else resample(labels, theta, mode="nearest", padding_mode=padding)
+        labels = (
+            None if labels is None else resample(labels, theta[: len(labels)], mode="nearest", padding_mode=padding)
+        )
     if parameters.gamma is not None:
         images = change_gamma(images, parameters.gamma)
     if parameters.gain is not None and parameters.offset is not None:
@@ -71,7 +75,7 @@ def apply_augmentation(
     return images, labels
 
 
-class BatchAugmentation:
+class BatchAugmentation(Transform):
     """Draws and applies random changes of a batch: one resampling, one change of intensities, on the batch's device.
 
     All strengths are 0 by default, which leaves batches as they are, bit by bit. Uniform draws unless said otherwise.
@@ -82,13 +86,14 @@ class BatchAugmentation:
             hippocampus halves and heart chambers have sides.
         quarter_turns: Whether images are also turned by multiples of 90 degrees in the plane of the first two axes,
             which must be equally long; for data without a direction, such as histology.
-        rotation: Largest angle in degrees, 0 to 180; in 3-D about every axis, or one value for each axis.
+        rotation: Largest angle in degrees, 0 to 180; in 3-D about every axis, or one value for each axis. Batches of
+            single slices are turned in the plane of the slices alone.
         scaling: Largest change of the size, as a share, from 0 and below 1; 0.2 scales by 0.8 to 1.2.
         translation: Largest shift along each axis, as a share of the extent, 0 to 1.
         gain: Largest change of the factor of all intensities, from 0 and below 1, for each channel.
         offset: Largest value added to all intensities, in units of the normalized image, from 0, for each channel.
         gamma: Largest change of the exponent, from 0; 0.3 draws exponents from 1 / 1.3 to 1.3, evenly in logarithms.
-        noise_sd: Largest standard deviation of Gaussian noise, in units of the normalized image, from 0.
+        noise: Largest standard deviation of Gaussian noise, in units of the normalized image, from 0.
         voxel_size: Size of a voxel along each axis, in any unit; rotations keep angles where voxels are not cubes.
         padding: See :func:`apply_augmentation`.
         seed: Seed of the draws.
@@ -109,7 +114,7 @@ class BatchAugmentation:
         gain: float = 0.0,
         offset: float = 0.0,
         gamma: float = 0.0,
-        noise_sd: float = 0.0,
+        noise: float = 0.0,
         voxel_size: Sequence[float] | None = None,
         padding: Padding = "border",
         seed: int = 0,
@@ -119,7 +124,7 @@ class BatchAugmentation:
         axes = 1 if spatial_dims == 2 else 3
         self.rotation = tuple(rotation) if isinstance(rotation, Sequence) else (float(rotation),) * axes
         self.scaling, self.translation = scaling, translation
-        self.gain, self.offset, self.gamma, self.noise_sd = gain, offset, gamma, noise_sd
+        self.gain, self.offset, self.gamma, self.noise = gain, offset, gamma, noise
         self.voxel_size = tuple(voxel_size) if voxel_size is not None else (1.0,) * spatial_dims
         self._check(axes)
 
@@ -137,8 +142,8 @@ class BatchAugmentation:
                 raise ConfigError(f"{name} is {getattr(self, name)}; accepted are numbers from 0 and below {top:g}")
         if not 0 <= self.translation <= 1:
             raise ConfigError(f"translation is {self.translation}; accepted are shares from 0 to 1")
-        if not 0 <= self.noise_sd < math.inf:
-            raise ConfigError(f"noise_sd is {self.noise_sd}; accepted are standard deviations from 0")
+        if not 0 <= self.noise < math.inf:
+            raise ConfigError(f"noise is {self.noise}; accepted are standard deviations from 0")
         if len(self.voxel_size) != self.spatial_dims or not all(0 < size < math.inf for size in self.voxel_size):
             raise ConfigError(f"voxel_size is {list(self.voxel_size)}; accepted are {self.spatial_dims} sizes above 0")
 
@@ -147,8 +152,7 @@ class BatchAugmentation:
 
         Draws depend on the seed and the step alone, so a resumed run draws what an uninterrupted one would.
         """
-        state = np.random.SeedSequence([self.seed, *step]).generate_state(2, np.uint32)
-        return torch.Generator().manual_seed(int(state[0]) << 32 | int(state[1]))
+        return step_generator(self.seed, *step)
 
     def draw(self, shape: Sequence[int], generator: torch.Generator) -> AugmentationParameters:
         """Returns random parameters for a batch.
@@ -170,8 +174,8 @@ class BatchAugmentation:
         scaled = bool(self.gain or self.offset)
         gain, offset = (1 + spread(self.gain), spread(self.offset)) if scaled else (None, None)
         noise = None
-        if self.noise_sd:
-            width = torch.rand(batch, *[1] * (len(shape) - 1), generator=generator) * self.noise_sd
+        if self.noise:
+            width = torch.rand(batch, *[1] * (len(shape) - 1), generator=generator) * self.noise
             noise = torch.randn(list(shape), generator=generator) * width
         return AugmentationParameters(matrix, translation, gamma, gain, offset, noise)
 
@@ -183,6 +187,8 @@ class BatchAugmentation:
             return None, None
         dims = self.spatial_dims
         angles = (torch.rand(batch, len(self.rotation), generator=generator) * 2 - 1) * torch.tensor(self.rotation)
+        # A single slice is turned in its own plane alone.
+        angles = angles * torch.tensor([min(size[axis] for axis in plane) > 1 for plane in rotation_planes(dims)])
         turned = rotation_matrix(torch.deg2rad(angles), dims)
         spacing = torch.tensor(self.voxel_size, dtype=torch.float32)
         matrix = turned * (spacing[None, None, :] / spacing[None, :, None])

@@ -10,6 +10,11 @@ from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
 
+def rotation_planes(spatial_dims: int) -> list[tuple[int, int]]:
+    """Returns the axes of the plane of each rotation: one in 2-D, one about each axis in 3-D."""
+    return [(0, 1)] if spatial_dims == 2 else [(1, 2), (2, 0), (0, 1)]
+
+
 def rotation_matrix(angles: Tensor, spatial_dims: int) -> Tensor:
     """Returns rotations in a right-handed system of axes.
 
@@ -26,9 +31,8 @@ def rotation_matrix(angles: Tensor, spatial_dims: int) -> Tensor:
         [[0, -1], [1, 0]]
     """
     cosine, sine = angles.cos(), angles.sin()
-    planes = [(0, 1)] if spatial_dims == 2 else [(1, 2), (2, 0), (0, 1)]
     total = torch.eye(spatial_dims, dtype=angles.dtype, device=angles.device).repeat(len(angles), 1, 1)
-    for index, (first, second) in enumerate(planes):
+    for index, (first, second) in enumerate(rotation_planes(spatial_dims)):
         turn = torch.eye(spatial_dims, dtype=angles.dtype, device=angles.device).repeat(len(angles), 1, 1)
         turn[:, first, first] = turn[:, second, second] = cosine[:, index]
         turn[:, first, second], turn[:, second, first] = -sine[:, index], sine[:, index]

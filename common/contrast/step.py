@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..engine.averaging import EMANetwork
 from ..engine.iteration import Terms, train_on_terms
 from ..errors import ConfigError
+from ..networks.averaging import EMANetwork
 from ..runtime.distributed import unwrap
 from .heads import HeadedNetwork
 from .losses import byol_loss, positive_pairs, presence_loss, simclr_loss, supervised_contrastive_loss

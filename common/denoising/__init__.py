@@ -8,7 +8,7 @@ from .head import load_body, replace_head
 from .loading import LoadSliced, ScaleByPercentiled, SliceLoading, fit_size, foreground_percentiles, scale_slices
 from .localization import measure_scores
 from .loss import DenoisingLoss, NegativeDenoisingLoss, NegativeSegmentationLoss
-from .noise import RandCoarseNoised, add_in_foreground, coarse_noise
+from .noise import CoarseNoise, NoiseParameters, add_in_foreground, coarse_noise
 from .score import AnomalyMapd, anomaly_score
 from .slice_datasets import HealthySlices, SliceDataset, same_slices
 from .slices import draw_patients, known_slices, slice_cases
@@ -17,14 +17,15 @@ from .volumes import SaveSliced, VolumeWriter
 
 __all__ = [
     "AnomalyMapd",
+    "CoarseNoise",
     "DenoisingLoss",
     "HealthySlices",
     "LoadSliced",
     "NegativeDenoisingLoss",
     "NegativeSegmentationLoss",
+    "NoiseParameters",
     "PatientEvaluation",
     "PixelCurve",
-    "RandCoarseNoised",
     "SaveSliced",
     "ScaleByPercentiled",
     "SliceDataset",

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from monai.data import Dataset
-from monai.transforms import Randomizable
 from torch import Tensor
 
 from ..data.cases import Case, Folders, name_folders
@@ -20,9 +19,11 @@ from ..errors import ConfigError, LabelError, MissingDataError, NotEnoughCasesEr
 from ..reading import MAX_VOXELS
 from ..runtime.digests import describe, settings_digest
 from ..runtime.distributed import is_main_process
+from ..runtime.seeds import step_generator
 from ..runtime.stages import cases_digest
 from ..runtime.weights import read_checkpoint, save_atomically
 from .loading import PERCENTILE
+from .noise import CoarseNoise
 from .slices import slice_cases
 
 
@@ -153,11 +154,10 @@ def same_slices(dataset: SliceDataset, data: Sequence[Case]) -> SliceDataset:
 
 
 class HealthySlices(Dataset):
-    """The healthy ones among slices, each with its clean image as ``label``: what a denoiser learns from.
+    """The healthy ones among slices: what a denoiser learns from.
 
     Args:
         source: Dataset that the slices come from; it also tells how those of ``healthy_dir`` are prepared.
-        transform: Transform that copies ``image`` to ``label`` and adds noise to it.
         healthy: Choice of the healthy slices: ``labels``, the default, for those whose label is empty, or ``all`` for
             every one. Otherwise a list of names of cases, or the path of a JSON file that holds such a list. Of a
             volume, its own name or those of its slices count.
@@ -165,25 +165,25 @@ class HealthySlices(Dataset):
             default, for none.
         load: Function that loads and checks an image of ``healthy_dir``; needed where that is given. ``None`` by
             default.
-        fixed: Whether the noise is drawn once, by ``seed``, so that validations can be compared. False by default.
-        seed: Seed of that draw. 0 by default.
+        noise: Noise that is drawn once for each slice, so that validations can be compared; ``label`` is then its clean
+            image. With ``None``, the default, slices are clean: batches get noise later.
+        seed: Seed of that draw, at least 0. 0 by default.
     """
 
     def __init__(
         self,
         source: SliceDataset,
-        transform: Callable[..., Any],
         *,
         healthy: str | Sequence[str] = "labels",
         healthy_dir: Folders | None = None,
         load: Callable[[Case], dict[str, Any]] | None = None,
-        fixed: bool = False,
+        noise: CoarseNoise | None = None,
         seed: int = 0,
     ) -> None:
-        super().__init__([], transform)
+        super().__init__([])
         if healthy_dir and load is None:
             raise ConfigError("healthy_dir is given, but nothing that loads its images; set load")
-        self.source, self.load, self.fixed, self.seed = source, load, fixed, seed
+        self.source, self.load, self.noise, self.seed = source, load, noise, seed
         self.names = read_healthy(healthy)
         self.folders = name_folders(healthy_dir) if healthy_dir else []
 
@@ -219,11 +219,14 @@ class HealthySlices(Dataset):
             )
 
     @cached_property
-    def _fixed(self) -> list[dict[str, Any]]:
-        """The slices with their noise, drawn once."""
-        if isinstance(self.transform, Randomizable):
-            self.transform.set_random_state(seed=self.seed)
-        return [self.transform({"image": image.clone()}) for image in self.images]
+    def _ready(self) -> list[dict[str, Tensor]]:
+        """The slices, with their noise where they have any."""
+        if self.noise is None:
+            return [{"image": image} for image in self.images]
+        # The epochs of a training count from 1: no batch has the noise of a slice of the validation.
+        draws = (step_generator(self.seed, 0, number) for number in range(len(self.images)))
+        noisy = (self.noise({"image": image[None]}, draw) for image, draw in zip(self.images, draws, strict=False))
+        return [{key: value[0] for key, value in item.items()} for item in noisy]
 
     @property
     def num_original(self) -> int:
@@ -233,9 +236,9 @@ class HealthySlices(Dataset):
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        """Returns ``image``, with noise, and ``label``, the same without."""
-        return self._fixed[index] if self.fixed else self.transform({"image": self.images[index].clone()})
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        """Returns ``image`` ``(C, H, W[, D])`` and, where that has noise, ``label``, the same without; no copies."""
+        return self._ready[index]
 
     def _is_healthy(self, item: PreparedSlice) -> bool:
         if self.names is None:

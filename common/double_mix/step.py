@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
 from ..class_weights import ClassWeight, class_statistics, most_probable, scale_weight
-from ..engine.averaging import EMANetwork
 from ..engine.iteration import train_on_terms
 from ..errors import ConfigError
+from ..networks.averaging import EMANetwork
 from .losses import weighted_cross_entropy
 from .mixing import Mixing
 

@@ -11,7 +11,7 @@ from typing import Any
 from ignite.engine import Engine
 from monai.handlers import ValidationHandler
 
-from ..handlers import BestWeights, EpochSeeder, MovableWriter, TrainingCheckpoint, TrainingHistory
+from ..handlers import BestWeights, ChangeBatch, EpochSeeder, MovableWriter, TrainingCheckpoint, TrainingHistory
 from ..runtime.digests import describe, settings_digest
 from ..runtime.distributed import unwrap, world_size
 from ..runtime.run_settings import describe_network
@@ -144,6 +144,14 @@ def training_settings(trainer: Engine, handlers: Sequence[Any]) -> dict[str, Any
         "network": describe_network(parts.network),
         "loss": describe(parts.loss_function, where="loss"),
         "transform": describe(getattr(loader.dataset, "transform", None), where="transform"),
+        "augmentation": describe(parts.augmentation, where="augmentation"),
+        "batches": [
+            describe(vars(handler), where="batches") for handler in handlers if isinstance(handler, ChangeBatch)
+        ],
+        "schedule": [
+            describe(getattr(parts.progress.schedule, name, None), where=name) for name in ("decline", "warm_up")
+        ],
+        "gradient clip": parts.gradient_clip,
         "sampling": [loader.sampler.seed, loader.sampler.total, loader.batch_size, world_size()],
         "seeds": [handler.seed for handler in handlers if isinstance(handler, EpochSeeder)],
         "validation": [_validation(handler) for handler in handlers if isinstance(handler, ValidationHandler)],

@@ -9,9 +9,11 @@ import torch
 from monai.engines import SupervisedTrainer
 from monai.handlers import CheckpointLoader
 
+from ..augmentation import AugmentBatch, BatchAugmentation
 from ..handlers import TrainingProgress
 from ..runtime.distributed import is_cuda
 from ..runtime.reasons import plain_training_errors
+from .optimizers import GradientClipping
 
 
 class Trainer(SupervisedTrainer):
@@ -23,6 +25,9 @@ class Trainer(SupervisedTrainer):
         device: Device that the network runs on.
         progress: Records the training; attached after all other handlers.
         train_handlers: The other handlers. Default none.
+        augmentation: What is done to every batch on its device before the step. Default nothing.
+        second_view: Whether a batch gets a second augmentation of its images, see ``AugmentBatch``. Default false.
+        gradient_clip: Largest norm of the gradient, above 0. Default none.
         **settings: Those of ``SupervisedTrainer``.
     """
 
@@ -32,12 +37,18 @@ class Trainer(SupervisedTrainer):
         *,
         progress: TrainingProgress,
         train_handlers: Sequence[Any] = (),
+        augmentation: BatchAugmentation | None = None,
+        second_view: bool = False,
+        gradient_clip: float | None = None,
         **settings: Any,
     ) -> None:
         self.progress, self.train_handlers = progress, list(train_handlers)
         own: dict[str, Any] = {"decollate": False, "optim_set_to_none": True, "amp": is_cuda(device)}
         own["amp_kwargs"] = {"dtype": torch.bfloat16}
-        super().__init__(device=device, train_handlers=[*self.train_handlers, progress], **(own | settings))
+        self.augmentation, self.gradient_clip = augmentation, gradient_clip
+        first = [] if augmentation is None else [AugmentBatch(augmentation, second_view=second_view)]
+        handlers = [*first, GradientClipping(settings["network"], gradient_clip), *self.train_handlers, progress]
+        super().__init__(device=device, train_handlers=handlers, **(own | settings))
 
     def run(self) -> None:
         """Trains.

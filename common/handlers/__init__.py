@@ -1,6 +1,8 @@
 """Handles the events of training and evaluation engines."""
 
 from .attach import Attach
+from .averaging import AveragedWeights
+from .batches import ChangeBatch
 from .board import EpochBoardHandler, MovableWriter
 from .buffers import BroadcastBuffers
 from .checkpoint import BestWeights, TrainingCheckpoint
@@ -16,9 +18,11 @@ from .terms import LossTerms
 
 __all__ = [
     "Attach",
+    "AveragedWeights",
     "BestWeights",
     "BroadcastBuffers",
     "CaseRecorder",
+    "ChangeBatch",
     "EpochBoardHandler",
     "EpochSeeder",
     "EpochStatsHandler",

@@ -11,7 +11,9 @@ from monai.handlers import LrScheduleHandler
 from torch import nn
 from torch.optim import Optimizer
 
+from ..networks.averaging import EMANetwork
 from ..runtime.weights import WeightsCheckpointLoader
+from .averaging import AveragedWeights
 from .checkpoint import BestWeights, TrainingCheckpoint
 from .history import TrainingHistory
 from .log import RunLog
@@ -25,11 +27,15 @@ class TrainingProgress:
         evaluator: Validation engine, which is recorded and logged as well.
         network: Network that is trained, perhaps in a data-parallel wrapper.
         optimizer: Optimizer whose learning rate is recorded.
-        schedule: A schedule of torch, stepped after every epoch; one that attaches itself is only kept.
+        schedule: A schedule that attaches itself, or one of torch, which is stepped after every epoch.
         best: Writes the best weights.
         initial_weights: File of weights that the network of ``best`` starts from. Default none.
         resume: Whether to go on from ``checkpoint.pt``. Default false.
         config: What the config parser has made so far, see :class:`TrainingCheckpoint`. Default nothing.
+        averaged: Whether the average of the weights over the steps is validated and kept as the best, in place of the
+            weights of the last step. Default false.
+        ema_decay: Largest decay of that average, in [0, 1]. Default 0.99.
+        ema: Average that the training keeps anyway, of the network of ``best``. Default none.
         more: Name -> further objects whose state is part of the checkpoint. Default none.
     """
 
@@ -45,6 +51,9 @@ class TrainingProgress:
         initial_weights: str | None = None,
         resume: bool = False,
         config: Mapping[str, Any] | None = None,
+        averaged: bool = False,
+        ema_decay: float = 0.99,
+        ema: EMANetwork | None = None,
         more: Mapping[str, Any] | None = None,
     ) -> None:
         self.evaluator, self.schedule, self.best = evaluator, schedule, best
@@ -52,6 +61,11 @@ class TrainingProgress:
         self.history = TrainingHistory(output_dir, evaluator, optimizer)
         members = {"network": network, "optimizer": optimizer, "schedule": schedule, **(more or {})}
         members |= {"best": best, "history": self.history}
+        self.average: AveragedWeights | None = None
+        if averaged:
+            own = EMANetwork(best.network, ema_decay=ema_decay) if ema is None else ema
+            self.average = AveragedWeights(best.network, evaluator, own, update=ema is None)
+            members |= {"average": self.average}
         file = str(Path(output_dir, "checkpoint.pt"))
         self.checkpoint = TrainingCheckpoint(file, members, resume=resume, config=config)
         self.log = RunLog(output_dir)
@@ -62,8 +76,12 @@ class TrainingProgress:
             network = self.best.network
             device = next(network.parameters()).device
             WeightsCheckpointLoader(self.initial_weights, network, device).attach(engine)
+        if self.average is not None:
+            self.average.attach(engine)
         self.history.attach(engine)
-        if not hasattr(self.schedule, "attach"):
+        if hasattr(self.schedule, "attach"):
+            self.schedule.attach(engine)
+        else:
             LrScheduleHandler(self.schedule, print_lr=False).attach(engine)
         self.checkpoint.attach(engine)
         self.log.attach(engine)

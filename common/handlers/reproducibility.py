@@ -18,11 +18,11 @@ class EpochSeeder:
     Args:
         seed: Seed of the run, an integer.
         transform: Random transforms, with a method ``set_random_state``; workers of a data loader get their seeds from
-            torch.
+            torch. Default none.
         generator: Generator of what else is drawn in an iteration. Default none.
     """
 
-    def __init__(self, seed: int, transform: Any, generator: torch.Generator | None = None) -> None:
+    def __init__(self, seed: int, transform: Any = None, generator: torch.Generator | None = None) -> None:
         self.seed, self.transform, self.generator = seed, transform, generator
 
     def attach(self, engine: Engine) -> None:
@@ -37,7 +37,8 @@ class EpochSeeder:
         loader: Any = engine.data_loader  # type: ignore[attr-defined]
         # Loaders that make batches of their own seed themselves.
         (loader if hasattr(loader, "set_epoch") else loader.sampler).set_epoch(epoch)
-        self.transform.set_random_state(seed=seed)
+        if self.transform is not None:
+            self.transform.set_random_state(seed=seed)
         torch.manual_seed(seed)
         if self.generator is not None:
             self.generator.manual_seed(seed)

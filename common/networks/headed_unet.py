@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 
+import torch
 from monai.networks.layers.factories import Conv
 from monai.networks.nets.basic_unet import Down, TwoConv, UpCat
 from torch import Tensor, nn
 
 from .levels import check_levels
+
+GROUPS = 8
+"""Largest number of groups of group normalization."""
 
 
 class HeadedUNet(nn.Module):
@@ -28,13 +33,13 @@ class HeadedUNet(nn.Module):
         out_channels: Number of channels of the output: classes with background, or those of a reconstruction.
         features: Channels of each level, from fine to coarse, at least two levels; 16, 32, 64 and 128 by default. The
             stride between levels is 2.
-        norm: Normalization, a name that MONAI accepts, or ``None`` for none; ``instance`` by default.
+        norm: Normalization, a name that MONAI accepts, or ``None`` for none; ``instance`` by default. ``group`` has 8
+            groups, or 4, 2 or 1 where 8 does not divide all features.
 
     Raises:
         ConfigError: When ``spatial_dims`` or ``features`` is not accepted.
 
     Example:
-        >>> import torch
         >>> network = HeadedUNet(spatial_dims=2, in_channels=3, out_channels=2, features=(4, 8))
         >>> network(torch.zeros(1, 3, 16, 16)).shape
         torch.Size([1, 2, 16, 16])
@@ -53,7 +58,11 @@ class HeadedUNet(nn.Module):
         check_levels(spatial_dims, features)
         block = {"act": ("leakyrelu", {"negative_slope": 0.1, "inplace": True}), "bias": True}
         # Feature maps of one channel each would be normalized to nothing where a level has one voxel.
-        block |= {"norm": None if norm is None else (norm, {"affine": True} if norm == "instance" else {})}
+        settings = {"instance": {"affine": True}, "group": {"num_groups": math.gcd(GROUPS, *features)}}
+        block |= {"norm": None if norm is None else (norm, settings.get(norm, {}))}
+        # Measured on a CPU: channels last takes a fifth of the time of a step away in 2-D. In 3-D there is no gain, and
+        # instance normalization would copy every feature map.
+        self._channels_last = spatial_dims == 2 and norm != "instance"
         levels = list(pairwise(features))
         self.first = TwoConv(spatial_dims, in_channels, features[0], **block)
         self.downs = nn.ModuleList(Down(spatial_dims, fine, coarse, **block) for fine, coarse in levels)
@@ -64,6 +73,8 @@ class HeadedUNet(nn.Module):
 
     def decode(self, image: Tensor) -> Tensor:
         """Returns the last feature map ``(B, features[0], H, W[, D])`` of images ``(B, C, H, W[, D])``."""
+        if self._channels_last:
+            image = image.contiguous(memory_format=torch.channels_last)
         maps = [self.first(image)]
         for down in self.downs:
             maps.append(down(maps[-1]))

@@ -1,6 +1,5 @@
 """Loads, checks and normalizes images and labels, and saves results."""
 
-from .augment import random_appearance, random_frame, random_orientation
 from .intensity import NormalizeByModalityd, normalize_intensity
 from .labels import ClassChannelsd, ClassIndicesd, DecodeMaskd, ForegroundChannelsd, KeepTensorsd, LabelMapd
 from .loading import CaseLoading
@@ -31,8 +30,5 @@ __all__ = [
     "ScaleByPercentilesd",
     "logits_and_classes",
     "normalize_intensity",
-    "random_appearance",
-    "random_frame",
-    "random_orientation",
     "softmax_and_classes",
 ]

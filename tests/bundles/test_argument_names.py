@@ -10,6 +10,7 @@ OTHER_NAMES = {
     "num_classes": "a label has classes where a network has channels; MONAI's name, filled by out_channels",
     "make_class_weight.name": "one function makes the weights of both networks",
     "Trainer.max_epochs": "MONAI's name; the pre-training has a length of its own",
+    "make_optimizer.learning_rate": "the pre-training has a rate of its own",
     "replace_head.out_channels": "a denoiser gives the channels that it takes",
 }
 """``argument`` or ``component.argument`` that bears a name of its own -> the reason."""

@@ -195,9 +195,9 @@ def test_declared_exceptions_have_reasons(configs):
 
 
 def test_first_lines_say_data_network_loss_optimizer_and_schedule(bundle):
-    """A reader understands a training from the first 40 lines."""
+    """A reader understands a training from the first 41 lines."""
     lines = (bundle / "configs" / "train.json").read_text(encoding="utf-8").splitlines()
-    begun = [re.match(r'  "(\w+)":', line) for line in lines[:41]]
+    begun = [re.match(r'  "(\w+)":', line) for line in lines[:42]]
     keys = [match[1] for match in begun if match]
     assert keys[1] == "dataset_dir"
     assert {"out_channels", "roi_size", "max_epochs", "batch_size", "learning_rate"} <= set(keys)

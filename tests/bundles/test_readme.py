@@ -21,7 +21,7 @@ OWN_MEANING = {
     "batch_size",
     "labeled_fraction",
     "max_epochs",
-    "noise_sd",
+    "decline",
     "out_channels",
     "pretrain_epochs",
     "roi_size",

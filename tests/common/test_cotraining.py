@@ -15,8 +15,8 @@ from common.double_mix.losses import WeightedSegmentationLoss, weighted_cross_en
 from common.double_mix.mixing import apply_mask, make_mixing
 from common.double_mix.network import CoTrainedPair
 from common.double_mix.step import TEACHINGS, CoTrainingStep, GaussianRamp, cross_supervision, mean_teacher
-from common.engine.averaging import EMANetwork
 from common.errors import ConfigError
+from common.networks.averaging import EMANetwork
 
 CLASSES = 3
 

@@ -10,9 +10,9 @@ from monai.transforms import Compose, EnsureTyped
 from PIL import Image
 
 from common.denoising import (
+    CoarseNoise,
     HealthySlices,
     LoadSliced,
-    RandCoarseNoised,
     ScaleByPercentiled,
     SliceDataset,
     draw_patients,
@@ -39,12 +39,6 @@ def dataset(tmp_path):
         EnsureTyped(["image", "label"], track_meta=False, allow_missing_keys=True),
     ])  # fmt: skip
     return SliceDataset(cases, LoadSliced(["image", "label"]), prepare)
-
-
-def noisy():
-    return Compose(
-        [lambda data: {**data, "label": data["image"].clone()}, RandCoarseNoised("image", noise_resolution=4)]
-    )
 
 
 class TestDataset:
@@ -76,36 +70,37 @@ class TestDataset:
         assert len(list((tmp_path / "cache").iterdir())) == 3
 
     def test_healthy_slices_are_found_from_the_labels(self, dataset):
-        healthy = HealthySlices(dataset, noisy())
+        healthy = HealthySlices(dataset)
         assert [item.healthy for item in dataset.items] == [True, False, False, True] * 3
         assert len(healthy) == healthy.num_original == 6
-        item = healthy[0]
-        assert torch.equal(item["label"], dataset.items[0].image)
-        assert not torch.equal(item["image"], item["label"])
+        found = [
+            next(n for n, item in enumerate(dataset.items) if torch.equal(item.image, entry["image"]))
+            for entry in healthy
+        ]
+        assert found == [0, 3, 4, 7, 8, 11]
 
     def test_healthy_slices_may_be_all_or_a_list_or_a_file(self, dataset, tmp_path):
         (tmp_path / "healthy.json").write_text(json.dumps(["p1_1", "p2_3"]))
         numbers = [
-            len(HealthySlices(dataset, noisy(), healthy=value))
-            for value in ("all", ["p0_0"], str(tmp_path / "healthy.json"))
+            len(HealthySlices(dataset, healthy=value)) for value in ("all", ["p0_0"], str(tmp_path / "healthy.json"))
         ]
         assert numbers == [12, 1, 2]
 
     def test_volumes_may_be_named_as_a_whole(self, tmp_path):
         cases = [write_volume(tmp_path / name) for name in "vw"]
         dataset = SliceDataset(cases, LoadSliced(["image", "label"]), lambda data: data)
-        assert len(HealthySlices(dataset, noisy(), healthy=["v"])) == 4
-        assert len(HealthySlices(dataset, noisy(), healthy=["w_s001"])) == 1
-        assert len(HealthySlices(dataset, noisy())) == 4
+        assert len(HealthySlices(dataset, healthy=["v"])) == 4
+        assert len(HealthySlices(dataset, healthy=["w_s001"])) == 1
+        assert len(HealthySlices(dataset)) == 4
 
     def test_further_healthy_images_need_no_label(self, dataset, tmp_path):
         for number in range(3):
             write_picture(tmp_path / "more" / f"h{number}", picture(50 + number))
-        healthy = HealthySlices(dataset, noisy(), healthy_dir=str(tmp_path / "more"), load=LoadSliced("image"))
+        healthy = HealthySlices(dataset, healthy_dir=str(tmp_path / "more"), load=LoadSliced("image"))
         assert len(healthy) == 9
 
     def test_no_healthy_slice_is_an_error_that_says_what_to_do(self, dataset):
-        healthy = HealthySlices(dataset, noisy(), healthy=["nowhere"])
+        healthy = HealthySlices(dataset, healthy=["nowhere"])
         with pytest.raises(NotEnoughCasesError, match=r"none of 12 slices is healthy.*healthy_dir.*'all'"):
             healthy.require_images()
         assert len(healthy) == 0
@@ -113,14 +108,19 @@ class TestDataset:
     @pytest.mark.parametrize("healthy", ["nowhere.json", [], {"a": 1}])
     def test_healthy_that_is_no_list_is_named(self, dataset, healthy):
         with pytest.raises(MissingDataError, match=r"healthy .*; accepted"):
-            HealthySlices(dataset, noisy(), healthy=healthy)
+            HealthySlices(dataset, healthy=healthy)
 
-    def test_fixed_noise_is_the_same_every_time_and_for_every_order(self, dataset):
-        first, second = (HealthySlices(dataset, noisy(), fixed=True, seed=3) for _ in range(2))
-        third = HealthySlices(dataset, noisy(), fixed=True, seed=4)
+    def test_noise_of_a_validation_is_drawn_once_for_each_slice(self, dataset):
+        noise = CoarseNoise(noise_resolution=4)
+        first, second = (HealthySlices(dataset, noise=noise, seed=3) for _ in range(2))
+        other = HealthySlices(dataset, noise=noise, seed=4)
         assert torch.equal(first[2]["image"], first[2]["image"])
+        # The order of the calls does not matter, nor which other slices there are.
         assert torch.equal(first[2]["image"], second[2]["image"])
-        assert not torch.equal(first[2]["image"], third[2]["image"])
+        fewer = HealthySlices(dataset, noise=noise, seed=3, healthy=[str(dataset.items[0].case["case"])])
+        assert torch.equal(fewer[0]["image"], first[0]["image"])
+        assert not torch.equal(first[2]["image"], other[2]["image"])
+        assert torch.equal(first[2]["label"], dataset.items[4].image)
         assert not torch.equal(first[1]["image"] - first[1]["label"], first[2]["image"] - first[2]["label"])
 
     def test_labels_without_foreground_are_an_error(self, dataset):

@@ -7,7 +7,7 @@ from torch.testing import assert_close
 
 from common import sampling
 from common.errors import ConfigError
-from common.sampling import ShardSampler, TaskSampler, task_probabilities
+from common.sampling import ShardSampler, TaskSampler, samples_of_epoch, task_probabilities
 
 CASES = [{"task": "small"}] * 4 + [{"task": "large"}] * 16 + [{}]
 
@@ -89,3 +89,19 @@ def test_shards_hold_every_case_once(ranks, number, size):
 def test_every_rank_validates_on_all_of_a_set_smaller_than_the_ranks(ranks):
     ranks(sampling, 2, 4)
     assert list(ShardSampler(range(3))) == [0, 1, 2]
+
+
+@pytest.mark.parametrize(("iterations", "epochs", "expected"), [(900, 10, 360), (10, 4, 12), (1, 1, 4)])
+def test_steps_are_shared_out_to_epochs(iterations, epochs, expected):
+    assert samples_of_epoch(None, iterations, max_epochs=epochs, batch_size=4) == expected
+
+
+def test_epochs_have_their_own_length_without_steps():
+    assert samples_of_epoch(None, None, max_epochs=3, batch_size=4) is None
+    assert samples_of_epoch(7, None, max_epochs=3, batch_size=4) == 7
+
+
+@pytest.mark.parametrize("arguments", [(7, 5), (None, 0)])
+def test_steps_and_samples_of_an_epoch_exclude_each_other(arguments):
+    with pytest.raises(ConfigError, match=r"iterations is .* and samples_per_epoch"):
+        samples_of_epoch(*arguments, max_epochs=3, batch_size=4)

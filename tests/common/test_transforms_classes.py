@@ -7,7 +7,7 @@ from torch.testing import assert_close
 
 from common.errors import ConfigError, LabelError
 from common.metrics.segmentation import measure_segmentation
-from common.transforms import ClassChannelsd, ClassIndicesd, MeasureSegmentationd, random_orientation
+from common.transforms import ClassChannelsd, ClassIndicesd, MeasureSegmentationd
 from common.transforms.labels import class_indices
 
 
@@ -93,19 +93,3 @@ class TestMeasure:
 
     def test_classes_without_a_channel_are_not_measured(self):
         assert set(MeasureSegmentationd("pred", softmax=True)(self.case(classes=1))["metrics"]) == {"1"}
-
-
-class TestOrientation:
-    def test_thick_slices_stay_slices(self):
-        transform = random_orientation("image", 3, prob=1.0, roi_size=[8, 8, 4])
-        assert transform({"image": torch.zeros(1, 6, 5, 3)})["image"].shape[-1] == 3
-
-    def test_patches_keep_their_size(self):
-        transform = random_orientation("image", 3, prob=1.0, roi_size=[6, 6, 4])
-        for seed in range(5):
-            transform.set_random_state(seed)
-            assert transform({"image": torch.zeros(1, 6, 6, 4)})["image"].shape == (1, 6, 6, 4)
-
-    def test_case_may_lack_a_label(self):
-        transform = random_orientation(["image", "label"], 2, prob=1.0, allow_missing_keys=True)
-        assert set(transform({"image": torch.zeros(1, 4, 4)})) == {"image"}

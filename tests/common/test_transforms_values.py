@@ -1,6 +1,5 @@
 import math
 import re
-from itertools import permutations, product
 
 import numpy as np
 import pytest
@@ -15,7 +14,6 @@ from common.transforms import (
     LabelMapd,
     MeasureSegmentationd,
     NormalizeByModalityd,
-    random_orientation,
 )
 
 VALUES = torch.tensor([[-3000.0, -1000.0, -500.0], [0.0, 250.0, 4000.0]])[None]
@@ -213,39 +211,3 @@ def test_image_without_geometry_is_measured_in_voxels():
 def test_unlabeled_case_is_not_measured():
     data = {"pred": CUBE[None], "image": torch.zeros(1, 8, 9, 7), "label": "path"}
     assert MeasureSegmentationd("pred")(data) == data
-
-
-@pytest.mark.parametrize("spatial_dims", [2, 3])
-def test_orientations_are_flips_and_quarter_turns_of_all_axes(spatial_dims):
-    """All symmetries of a square or cube appear, nothing else does, and the label goes with the image."""
-    image = torch.rand(1, *[3] * spatial_dims, generator=torch.Generator().manual_seed(0))
-    values = image.numpy()[0]
-    symmetries = {
-        np.flip(values.transpose(order), [axis for axis, flipped in enumerate(signs) if flipped]).tobytes()
-        for order in permutations(range(spatial_dims))
-        for signs in product((False, True), repeat=spatial_dims)
-    }
-    transform = random_orientation(["image", "label"], spatial_dims)
-    transform.set_random_state(seed=0)
-    seen = set()
-    for _ in range(10 * len(symmetries)):
-        turned = transform({"image": image, "label": image + 1})
-        assert torch.equal(torch.as_tensor(turned["label"]), torch.as_tensor(turned["image"]) + 1)
-        seen.add(np.ascontiguousarray(turned["image"].numpy()[0]).tobytes())
-    assert len(symmetries) == {2: 8, 3: 48}[spatial_dims]
-    assert seen == symmetries
-
-
-def test_orientation_of_no_probability_stays():
-    image = torch.rand(1, 3, 4, 5)
-    assert torch.equal(torch.as_tensor(random_orientation("image", 3, prob=0.0)({"image": image})["image"]), image)
-
-
-def test_orientation_follows_the_seed():
-    image, transform = torch.rand(1, 4, 4, 4), random_orientation("image", 3)
-
-    def draw():
-        transform.set_random_state(seed=7)
-        return torch.stack([torch.as_tensor(transform({"image": image})["image"]) for _ in range(6)])
-
-    assert torch.equal(draw(), draw())

@@ -9,8 +9,8 @@ from common.double_mix.losses import WeightedSegmentationLoss
 from common.double_mix.mixing import MIXINGS, make_mixing
 from common.double_mix.network import CoTrainedPair
 from common.double_mix.step import CoTrainingStep, GaussianRamp
-from common.engine.averaging import EMANetwork
 from common.networks import DenseSkipUNet
+from common.networks.averaging import EMANetwork
 
 pytestmark = [
     pytest.mark.gpu,

@@ -19,7 +19,7 @@ from common.augmentation import (
 from common.errors import ConfigError
 
 STRONG = {
-    "rotation": 25, "scaling": 0.2, "translation": 0.1, "gain": 0.3, "offset": 0.2, "gamma": 0.4, "noise_sd": 0.1,
+    "rotation": 25, "scaling": 0.2, "translation": 0.1, "gain": 0.3, "offset": 0.2, "gamma": 0.4, "noise": 0.1,
 }  # fmt: skip
 SHAPES = {2: (3, 2, 12, 9), 3: (3, 1, 8, 10, 6)}
 
@@ -70,7 +70,7 @@ def test_batch_equals_its_images_one_by_one(dims):
 @pytest.mark.parametrize("dims", [2, 3])
 def test_geometry_equals_an_affine_grid_for_each_image(dims):
     images, labels = batch(dims)
-    change = augmentation(dims, gain=0, offset=0, gamma=0, noise_sd=0)
+    change = augmentation(dims, gain=0, offset=0, gamma=0, noise=0)
     drawn = change.draw(images.shape, change.generator(1))
     moved, moved_labels = apply_augmentation(images, drawn, labels=labels)
     theta = normalized_matrix(drawn.matrix, drawn.translation, images.shape[2:])
@@ -85,7 +85,7 @@ def test_geometry_equals_an_affine_grid_for_each_image(dims):
 @pytest.mark.parametrize("dims", [2, 3])
 def test_voxel_coordinates_are_those_of_scipy(dims):
     images, _ = batch(dims)
-    change = augmentation(dims, gain=0, offset=0, gamma=0, noise_sd=0)
+    change = augmentation(dims, gain=0, offset=0, gamma=0, noise=0)
     drawn = change.draw(images.shape, change.generator(2))
     moved, _ = apply_augmentation(images, drawn, padding="border")
     center = (np.array(images.shape[2:]) - 1) / 2
@@ -149,7 +149,7 @@ def test_scaling_enlarges_what_is_shown():
 
 def test_intensities_alone_leave_labels_alone():
     images, labels = batch(2)
-    changed, same = BatchAugmentation(2, gain=0.2, offset=0.1, gamma=0.2, noise_sd=0.1)(images, labels, step=(0,))
+    changed, same = BatchAugmentation(2, gain=0.2, offset=0.1, gamma=0.2, noise=0.1)(images, labels, step=(0,))
     assert same is labels
     assert not torch.allclose(changed, images)
 
@@ -206,7 +206,7 @@ def test_zeros_come_in_where_nothing_was():
         ({"gain": -0.1}, "gain is -0.1"),
         ({"gamma": math.nan}, "gamma is nan"),
         ({"translation": 1.5}, "translation is 1.5; accepted are shares from 0 to 1"),
-        ({"noise_sd": -1}, "noise_sd is -1"),
+        ({"noise": -1}, "noise is -1"),
         ({"voxel_size": [1, 0]}, "voxel_size is [1, 0]; accepted are 2 sizes above 0"),
     ],
 )
@@ -219,3 +219,21 @@ def test_bad_settings_are_refused(settings, message):
 def test_quarter_turns_of_oblong_images_are_refused():
     with pytest.raises(ConfigError, match="quarter_turns needs equal first two axes, not 4 and 6"):
         BatchAugmentation(2, quarter_turns=True)(torch.zeros(1, 1, 4, 6), step=(0,))
+
+
+def test_labels_may_belong_to_the_first_images_alone():
+    images, labels = batch(3)
+    change = augmentation(3)
+    drawn = change.draw(images.shape, change.generator(4))
+    whole = apply_augmentation(images, drawn, labels=labels)
+    some = apply_augmentation(images, drawn, labels=labels[:2])
+    assert torch.equal(some[0], whole[0])
+    assert torch.equal(some[1], whole[1][:2])
+
+
+def test_single_slices_are_turned_in_their_plane_alone():
+    images = torch.rand(4, 1, 9, 9, 1)
+    turned, _ = BatchAugmentation(3, rotation=40)(images, step=(1,))
+    in_plane, _ = BatchAugmentation(3, rotation=[0, 0, 40])(images, step=(1,))
+    assert not torch.equal(turned, images)
+    assert_close(turned, in_plane)

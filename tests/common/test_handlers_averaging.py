@@ -1,0 +1,84 @@
+import torch
+from ignite.engine import Engine, Events
+from torch import nn
+from torch.testing import assert_close
+
+from common.handlers import AveragedWeights
+from common.networks.averaging import EMANetwork
+
+
+def make_training(network, seen, *, decay=0.5, ema=None, update=True):
+    """A training that adds 1 to the weights in every iteration, and a validation after every epoch."""
+
+    def step(_engine, _batch):
+        with torch.no_grad():
+            network.weight += 1
+
+    trainer, evaluator = Engine(step), Engine(lambda engine, batch: None)
+    evaluator.add_event_handler(Events.COMPLETED, lambda engine: seen.append(network.weight.item()))
+    averaged = AveragedWeights(network, evaluator, ema or EMANetwork(network, ema_decay=decay), update=update)
+    averaged.attach(trainer)
+    trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda engine: evaluator.run([0]))
+    return trainer, averaged
+
+
+def zero_network():
+    network = nn.Linear(1, 1, bias=False)
+    nn.init.zeros_(network.weight)
+    return network
+
+
+def test_average_is_validated_and_the_training_goes_on_with_its_own_weights():
+    network, seen = zero_network(), []
+    trainer, _ = make_training(network, seen)
+    trainer.run([0, 1], max_epochs=2)
+    averages = [1.0]
+    for weight in (2, 3, 4):
+        averages.append(averages[-1] * 0.5 + weight * 0.5)
+    assert seen == [averages[1], averages[3]]
+    assert network.weight.item() == 4
+
+
+def test_average_that_the_training_keeps_is_used_as_it_is():
+    network, seen = zero_network(), []
+    average = EMANetwork(network)
+    with torch.no_grad():
+        average.module.weight.fill_(7)
+        average.n_averaged += 1
+    trainer, _ = make_training(network, seen, ema=average, update=False)
+    trainer.run([0], max_epochs=2)
+    assert seen == [7, 7]
+
+
+def test_before_the_first_step_the_network_itself_is_validated():
+    network = zero_network()
+    _, averaged = make_training(network, [])
+    averaged.take()
+    averaged.give_back()
+    assert network.weight.item() == 0
+
+
+def test_state_goes_on():
+    network, seen = zero_network(), []
+    trainer, averaged = make_training(network, seen)
+    trainer.run([0, 1], max_epochs=1)
+    again = zero_network()
+    _, other = make_training(again, [])
+    other.load_state_dict(averaged.state_dict())
+    assert_close(other.ema.module.weight, averaged.ema.module.weight)
+    other.take()
+    assert again.weight.item() == seen[0]
+
+
+def test_running_statistics_are_those_of_the_average():
+    network = nn.BatchNorm1d(1)
+    average = EMANetwork(network)
+    average.update_parameters(network)
+    with torch.no_grad():
+        network.running_mean.fill_(5)
+    evaluator = Engine(lambda engine, batch: None)
+    averaged = AveragedWeights(network, evaluator, average)
+    averaged.take()
+    assert network.running_mean.item() == 0
+    averaged.give_back()
+    assert network.running_mean.item() == 5
