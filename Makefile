@@ -75,8 +75,9 @@ verify: setup ## verify every bundle
 zips: setup ## dist/<bundle>_v<version>.zip and dist/SHA256SUMS
 	$(BIN)/python -m common zips
 
-bench: setup ## the benchmarks: ratios within one run
-	$(BIN)/python -m tests.benchmarks
+bench: setup ## times of training steps, what changes them, and ratios within one run; BEFORE=<another checkout> beside them
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks --parts steps operators levers $(if $(BEFORE),--before $(BEFORE))
+	$(BIN)/python -m tests.benchmarks --parts ratios
 
 mutants: setup ## how many small changes of the code the tests notice, of a random sample
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.mutants

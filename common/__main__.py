@@ -8,6 +8,7 @@ import sys
 import fire
 
 from .archive import build_archives, install, sign, verify
+from .experiments.gates import run_gates
 from .experiments.report import write_report
 from .runtime.json_format import format_configs
 from .runtime.knobs import write_knobs_pages
@@ -15,6 +16,7 @@ from .runtime.session import report_error
 
 COMMANDS = {
     "format": format_configs,
+    "gate": run_gates,
     "install": install,
     "knobs": write_knobs_pages,
     "report": write_report,

@@ -74,6 +74,7 @@ def bound_properties(profile):
 def fresh_log_level():
     """Every test starts with the level of a fresh interpreter, whatever commands before it have set."""
     logging.getLogger().setLevel(logging.WARNING)
+    logging.getLogger("ignite").setLevel(logging.NOTSET)
 
 
 @pytest.fixture(scope="session")

@@ -19,6 +19,8 @@ import pytest
 TINY = {"network_def#features": [4, 8, 8, 8, 8, 4], "roi_size": [24, 24, 24], "phantom_cases": 3, "max_epochs": 1}
 # All tiny cases have foreground.
 TINY |= {"pretrain_epochs": 1, "healthy": "all", "noise_resolution": 4}
+# Measured on the way in runs of a few iterations as well.
+TINY |= {"balance_interval": 2}
 """Settings that make a run short; each is used where the config has it."""
 REPRESENTATIVES = ("spectral_ood", "denoising_pretrain")
 """One bundle of volumes and one of pictures, whose readers differ most, for tests of shared code."""
@@ -49,8 +51,10 @@ def _settings(config, overrides):
         length = config["spatial_dims"] if key == "roi_size" else len(config["network_def"]["features"])
         tiny[key] = tiny[key][:length]
     if "roi_size" in tiny:
-        divisor = config.get("divisor", 1)
-        tiny["roi_size"] = [-(-size // divisor) * divisor for size in tiny["roi_size"]]
+        divisor, sizes = config.get("divisor", 1), tiny["roi_size"]
+        divisors = divisor if isinstance(divisor, list) else [divisor] * len(sizes)
+        sizes = map(min, sizes, config["roi_size"])
+        tiny["roi_size"] = [-(-size // number) * number for size, number in zip(sizes, divisors, strict=True)]
     return tiny | overrides
 
 

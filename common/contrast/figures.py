@@ -20,6 +20,7 @@ from ..figures import draw_bars, draw_overlays, draw_scatter
 from ..figures.slices import telling_slice
 from ..metrics.confusion import Matrix, channel_indices, class_dices, class_ious, confusion_matrix
 from ..runtime.files import write_json
+from ..runtime.progress import Progress
 from ..runtime.sparing import sparing
 from ..runtime.weights import load_weights
 from .heads import captured
@@ -149,14 +150,16 @@ class FrameFigures:
     def _see(self, network: nn.Module) -> Seen:
         """All frames, one after the other."""
         seen = Seen()
-        for case in self.data:
-            loaded = self.transform(case)
-            image, label = (torch.as_tensor(loaded[key]) for key in ("image", "label"))
-            with captured(network, [self.embedding_layer]) as features:
-                logits = network(image[None].to(self.device))[0]
-            seen.embeddings.append(features[self.embedding_layer][0].flatten(1).mean(dim=1).double().cpu().numpy())
-            seen.sets.append(tuple(n for n, channel in enumerate(label, start=1) if bool(channel.any())))
-            self._compare(seen, str(case["case"]), image, channel_indices(label), logits)
+        with Progress("embeddings", len(self.data), "frames") as progress:
+            for case in progress.over(self.data):
+                loaded = self.transform(case)
+                image, label = (torch.as_tensor(loaded[key]) for key in ("image", "label"))
+                with captured(network, [self.embedding_layer]) as features:
+                    logits = network(image[None].to(self.device))[0]
+                pooled = features[self.embedding_layer][0].flatten(1).mean(dim=1)
+                seen.embeddings.append(pooled.double().cpu().numpy())
+                seen.sets.append(tuple(n for n, channel in enumerate(label, start=1) if bool(channel.any())))
+                self._compare(seen, str(case["case"]), image, channel_indices(label), logits)
         return seen
 
     def _compare(self, seen: Seen, name: str, image: Tensor, truth: Tensor, logits: Tensor) -> None:

@@ -158,6 +158,11 @@ class HeadedNetwork(nn.Module):
             found["presence"] = self.classifier(features[self.encoder_layers[-1]].flatten(2).mean(dim=2))
         return found
 
+    def encoder_parameters(self) -> Iterator[nn.Parameter]:
+        """Gives the weights of the encoder, which all terms of the loss share; none of the heads is among them."""
+        for layer in self.encoder_layers:
+            yield from self.network.get_submodule(layer).parameters()
+
     def freeze_encoder(self) -> None:
         """Stops the layers of the encoder from changing, the statistics of their batch norms included."""
         for layer in self.encoder_layers:

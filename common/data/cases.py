@@ -30,8 +30,8 @@ Folders = str | Sequence[str]
 SECTIONS = ("training", "test")
 """Lists of a ``dataset.json`` that may hold images."""
 
-PERSONS = ("patient", "operation", "video")
-"""Keys of an item that tell whom it shows; the first that there is."""
+PERSONS = ("operation", "patient", "video")
+"""Keys of an item that tell whom it shows; the first that there is. Who tells operations apart splits by them."""
 
 ITEMS = "the path of a file, or {'image': path, 'label': path}"
 """What an item of a listing may be, in words."""

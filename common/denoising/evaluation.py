@@ -15,7 +15,7 @@ from ..runtime.files import write_csv, write_json
 from ..runtime.weights import load_weights
 from .foreground import THRESHOLD
 from .gallery import draw_anomaly_maps
-from .localization import by_patient, localize_anomalies, measure_scores, network_scorer, score_patients
+from .localization import by_patient, localize_anomalies, measure_patients, network_scorer
 from .slice_datasets import SliceDataset
 from .training import MAPS, REPORT
 
@@ -94,9 +94,7 @@ class PatientEvaluation:
         load_weights(self.network, self.weights_file, device=self.device)
         network = self.network.to(self.device).eval()
         patients = by_patient(self.dataset)
-        return measure_scores(
-            lambda: score_patients(patients, network_scorer(network), self.device), min_size=self.min_size
-        )
+        return measure_patients("segmentation", patients, network_scorer(network), self.device, min_size=self.min_size)
 
     def measure_denoiser(self, *, baselines: bool = True) -> dict[str, Any]:
         """Returns what the denoiser's anomaly score is worth.

@@ -17,6 +17,7 @@ from ..data.cases import Case
 from ..data.names import free_name
 from ..metrics.confusion import Matrix, class_dices, confusion_matrix, mean_of_present
 from ..metrics.statistics import summarize
+from ..runtime.progress import Progress
 from .components import remove_small_components
 from .curve import PixelCurve
 from .foreground import THRESHOLD
@@ -220,6 +221,40 @@ def _describe_classes(matrices: Mapping[str, Matrix]) -> dict[str, Any]:
     return {"dice_per_patient": _describe(means), "per_class": per_class}
 
 
+def measure_patients(
+    what: str, patients: Mapping[str, Sequence[PreparedSlice]], scorer: Scorer, device: torch.device, *, min_size: int
+) -> dict[str, Any]:
+    """Returns :func:`measure_scores` of a scorer over patients, and shows how far it has come.
+
+    Args:
+        what: Name of the score.
+        patients: Name of every patient -> labeled slices, see :func:`by_patient`.
+        scorer: Function that computes scores and class indices of a batch.
+        device: Device that the scorer runs on.
+        min_size: Size of the smallest component that stays, in voxels.
+    """
+    # Each of the two passes over the set counts.
+    with Progress(f"{what} of patients, twice", 2 * len(patients), "scores") as progress:
+        return measure_scores(lambda: progress.over(score_patients(patients, scorer, device)), min_size=min_size)
+
+
+def _measure_intensities(
+    patients: Mapping[str, Sequence[PreparedSlice]], device: torch.device, foreground_threshold: float
+) -> dict[str, dict[str, float]]:
+    """Average precision and best Dice of what is bright: in the mean of all channels, and in each."""
+    channels = len(next(iter(patients.values()))[0].image)
+    report = {}
+    with Progress("intensities of patients", (1 + channels) * len(patients), "scores") as progress:
+        for channel in (None, *range(channels)):
+            curve = PixelCurve()
+            scorer = intensity_scorer(channel, foreground_threshold)
+            for patient in progress.over(score_patients(patients, scorer, device)):
+                curve.update(patient.score, patient.truth)
+            name = "mean of channels" if channel is None else f"channel {channel}"
+            report[name] = {"average_precision": curve.average_precision(), "best_dice": curve.best_dice().dice}
+    return report
+
+
 def localize_anomalies(
     dataset: SliceDataset,
     denoiser: nn.Module,
@@ -241,21 +276,9 @@ def localize_anomalies(
     """
     denoiser.to(device).eval()
     patients = by_patient(dataset)
-
-    def scored(scorer: Scorer) -> Iterator[PatientScores]:
-        return score_patients(patients, scorer, device)
-
     found = denoiser_scorer(denoiser, foreground_threshold)
-    report = measure_scores(lambda: scored(found), min_size=min_size)
-    channels = len(dataset.items[0].image)
+    report = measure_patients("anomaly score", patients, found, device, min_size=min_size)
     if baselines:
-        report["intensity"] = {}
-    for channel in (None, *range(channels)) if baselines else ():
-        curve = PixelCurve()
-        for patient in scored(intensity_scorer(channel, foreground_threshold)):
-            curve.update(patient.score, patient.truth)
-        name = "mean of channels" if channel is None else f"channel {channel}"
-        figures = {"average_precision": curve.average_precision(), "best_dice": curve.best_dice().dice}
-        report["intensity"][name] = figures
+        report["intensity"] = _measure_intensities(patients, device, foreground_threshold)
     report["patients"], report["slices"] = len(patients), sum(map(len, patients.values()))
     return report

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
+from ignite.engine import Events
 from monai.data import Dataset
 from monai.engines import SupervisedEvaluator
 from torch import Tensor
 
 from ..runtime.files import fingerprint
+from ..runtime.progress import Progress, listed
 from ..runtime.reasons import plain_reason
 
 logger = logging.getLogger(__name__)
@@ -61,8 +65,28 @@ class CaseEvaluator(SupervisedEvaluator):
 
     After every iteration ``state.batch`` and ``state.output`` are lists of one dictionary; that of a failed case holds
     ``error``, one line, and that of a case that an earlier run has done holds ``done``. Used with a data loader of
-    batch size 1 over a :class:`CaseDataset`.
+    batch size 1 over a :class:`CaseDataset`. A run shows how many cases are done, and what was found.
     """
+
+    def run(self, global_epoch: int = 1) -> None:
+        """Evaluates all cases.
+
+        Args:
+            global_epoch: Number of the training's epoch, from 1. Default 1.
+        """
+        found = Counter[str]()
+        with Progress("segmentation", len(self.data_loader), "cases") as progress:  # type: ignore[arg-type]
+            count = partial(self._count, progress, found)
+            with self.add_event_handler(Events.ITERATION_COMPLETED, count):
+                super().run(global_epoch)
+
+    @staticmethod
+    def _count(progress: Progress, found: Counter[str], engine: Any) -> None:
+        """Counts a case and what was found of it."""
+        output = engine.state.output[0]
+        found.update(kind for kind in (kind_of(output),) if kind)
+        note = listed(*(f"{number} {kind}" for kind, number in sorted(found.items())))
+        progress.advance(note=note, passed_over="done" in output)
 
     def _iteration(self, engine: Any, batchdata: dict[str, Any]) -> Any:
         """One case: network and postprocessing, which includes saving."""
@@ -89,3 +113,16 @@ class CaseEvaluator(SupervisedEvaluator):
         engine.state.batch = [described]
         engine.state.output = [{"error": reason}]
         return engine.state.output
+
+
+def kind_of(output: Mapping[str, Any]) -> str:
+    """Returns what a line on progress counts of a case; nothing where there is nothing to tell.
+
+    Args:
+        output: Output of a :class:`CaseEvaluator` on one case.
+    """
+    if "error" in output:
+        return "failed"
+    if "done" in output:
+        return "done before"
+    return "out of distribution" if (output.get("result") or {}).get("is_ood") else ""

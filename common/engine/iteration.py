@@ -21,6 +21,8 @@ def train_on_terms(
 ) -> Terms:
     """Trains on one batch, as the ``iteration_update`` of MONAI's ``SupervisedTrainer`` does, without a host wait.
 
+    While ``LOSS_COMPLETED`` is handled, ``engine.state.terms`` holds the terms with their graph.
+
     Args:
         engine: MONAI's trainer, which holds network, optimizer and device.
         batchdata: Tensors of the batch by their names, on any device.
@@ -39,7 +41,10 @@ def train_on_terms(
         terms = losses(engine.network, batch)
     loss = torch.stack(list(terms.values())).sum()
     engine.state.output = {name: value.detach() for name, value in ({"loss": loss} | terms).items()}
+    # For handlers that ask for the gradient of each; the graph must not outlive the step.
+    engine.state.terms = terms
     engine.fire_event(IterationEvents.LOSS_COMPLETED)
+    engine.state.terms = {}
     loss.backward()
     engine.fire_event(IterationEvents.BACKWARD_COMPLETED)
     engine.optimizer.step()

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..metrics.confusion import Matrix, class_dices, foreground_confusions, mean_of_present
+from ..metrics.segmentation import pooled_overlap_dice
 
 Measures = dict[str, dict[str, float]]
 """Metric -> person -> value, which is finite; the person ``""`` stands for the whole test set."""
@@ -20,7 +21,8 @@ DISTANCES = ("assd", "hd95")
 def measure_persons(rows: Sequence[Mapping[str, Any]]) -> Measures:
     """Returns the measures of labeled cases, put together for every person and for the whole test set.
 
-    Where cases have confusion matrices, these are added up first: false positives on empty slices count.
+    Voxels of all cases of a person, and of the whole test set, are added up before the Dice is taken: false positives
+    on empty slices count.
 
     Args:
         rows: Rows of the recorder, one for each case, see ``CaseRecorder``; those without ``metrics`` (no label,
@@ -57,7 +59,7 @@ def _measure(cases: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         counts["false_alarm"] = mean_of_present([float(matrix[0, 1:].any()) for matrix in empty])
     else:
         names = sorted({name for case in cases for name in case["metrics"]})
-        dices = {name: mean_of_present(_values(cases, "dsc", name)) for name in names}
+        dices = {name: pooled_overlap_dice(_overlaps(cases, name)) for name in names}
         counts = {}
     distances = {metric: mean_of_present(_values(cases, metric)) for metric in DISTANCES}
     return (
@@ -68,7 +70,11 @@ def _measure(cases: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     )
 
 
-def _values(cases: Iterable[Mapping[str, Any]], metric: str, channel: str | None = None) -> list[float]:
-    """A metric of one channel, or of all, in every case that has it."""
-    channels = [item for case in cases for item in case["metrics"].items()]
-    return [values[metric] for name, values in channels if channel in (None, name) and metric in values]
+def _overlaps(cases: Iterable[Mapping[str, Any]], channel: str) -> list[Sequence[int]]:
+    """The counted voxels of a channel in every case that has it; data sets may differ in their channels."""
+    return [case["overlaps"][channel] for case in cases if channel in case["overlaps"]]
+
+
+def _values(cases: Iterable[Mapping[str, Any]], metric: str) -> list[float]:
+    """A metric of all channels in every case that has it."""
+    return [values[metric] for case in cases for values in case["metrics"].values() if metric in values]

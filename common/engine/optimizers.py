@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any, Literal, get_args
 
-import torch
 from ignite.engine import Engine
 from monai.engines.utils import IterationEvents
 from torch import nn
@@ -78,28 +77,3 @@ class GradientClipping:
         """Clips, without waiting for the device."""
         assert self.gradient_clip is not None
         nn.utils.clip_grad_norm_(self.network.parameters(), self.gradient_clip, error_if_nonfinite=False)
-
-
-def gradient_norms(terms: Mapping[str, torch.Tensor], parameters: Iterable[nn.Parameter]) -> dict[str, torch.Tensor]:
-    """Returns the norm of the gradient that each term of a loss has on shared weights.
-
-    Yu et al., *Gradient Surgery for Multi-Task Learning*, NeurIPS 2020, and the like compare such norms: a term whose
-    gradient is a hundred times the segmentation's is no auxiliary task.
-
-    Args:
-        terms: Name -> scalar loss, with its weight; the graph is kept, so that the sum can be learned from afterwards.
-        parameters: Weights that all terms share, such as the encoder's.
-
-    Returns:
-        Name -> Euclidean norm over all parameters, a scalar on their device; 0 for a term that does not reach them.
-    """
-    shared = [parameter for parameter in parameters if parameter.requires_grad]
-    norms = {}
-    for name, term in terms.items():
-        if not term.requires_grad:
-            norms[name] = torch.zeros((), device=term.device)
-            continue
-        gradients = torch.autograd.grad(term, shared, retain_graph=True, allow_unused=True)
-        squares = [gradient.float().square().sum() for gradient in gradients if gradient is not None]
-        norms[name] = torch.stack(squares).sum().sqrt() if squares else torch.zeros((), device=term.device)
-    return norms

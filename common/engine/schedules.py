@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from ..errors import ConfigError
 from ..handlers import PlateauSchedule
+from ..handlers.epochs import total_iterations
 
 PLATEAU = "plateau"
 
@@ -85,8 +86,7 @@ class IterationSchedule:
 
     def __call__(self, engine: Engine) -> None:
         """Sets the rates of the iteration that starts."""
-        state = engine.state
-        factor = self.factor(state.iteration - 1, int(state.max_epochs or 1) * int(state.epoch_length or 1))
+        factor = self.factor(engine.state.iteration - 1, total_iterations(engine))
         for group, rate in zip(self.optimizer.param_groups, self.base, strict=True):
             group["lr"] = rate * factor
 

@@ -56,7 +56,7 @@ class Trainer(SupervisedTrainer):
         Raises:
             ConfigError: When the patches are too small for the network.
         """
-        with plain_training_errors():
+        with plain_training_errors(), self.progress.log:
             super().run()
 
     @property

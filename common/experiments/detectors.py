@@ -28,6 +28,7 @@ from ..figures import draw_table
 from ..metrics.detection import detection_metrics
 from ..metrics.statistics import spearman, summarize
 from ..runtime.files import write_csv, write_json
+from ..runtime.progress import Progress
 from ..spectral import SignatureBank, SpectralInferer
 from ..spectral.distance import Distance, distance_to
 
@@ -114,14 +115,13 @@ class DetectorComparison:
         return report
 
     def _load(self, data: Sequence[dict[str, Any]]) -> Any:
-        """Cases one by one, with progress."""
+        """Cases one by one."""
         loader = DataLoader(CaseDataset(data, self.transform), batch_size=1, num_workers=0)
-        for number, case in enumerate(loader, start=1):
-            if "error" in case:
-                raise CasesFailedError(case["error"][0])
-            if number % 25 == 0 or number == len(data):
-                logger.info("%d of %d cases", number, len(data))
-            yield case
+        with Progress("detectors", len(data), "cases") as progress:
+            for case in progress.over(loader):
+                if "error" in case:
+                    raise CasesFailedError(case["error"][0])
+                yield case
 
     @torch.no_grad()
     def _describe(self, case: dict[str, Any]) -> dict[str, Any]:

@@ -12,14 +12,15 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
 from multiprocessing import connection
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import torch
 
 from ..errors import BundleError, ConfigError
+from ..runtime.progress import Bar, listed, time_text
 from ..runtime.reasons import error_line
 
 logger = logging.getLogger(__name__)
@@ -68,7 +69,7 @@ def run_jobs(jobs: Sequence[Job], *, processes: int, finished: Callable[[Job], N
         raise ConfigError(f"processes is {processes}; accepted are numbers from 1")
     waiting, running, failed = list(jobs), dict[Any, tuple[Job, Any, float]](), dict[str, str]()
     progress, made = Progress(len(jobs), processes), set[str]()
-    with _one_thread() as context:
+    with _one_thread() as context, progress:
         try:
             while waiting or running:
                 startable = _startable(waiting, [job for job, _, _ in running.values()], made)
@@ -97,7 +98,7 @@ def run_jobs(jobs: Sequence[Job], *, processes: int, finished: Callable[[Job], N
 
 
 class Progress:
-    """Counts jobs and estimates the time left from those that ended well.
+    """Counts jobs and estimates the time left from those that ended well; as a context it shows a bar on a terminal.
 
     Args:
         total: Number of jobs.
@@ -108,6 +109,17 @@ class Progress:
         self.total, self.processes = total, processes
         self.seconds: list[float] = []
         self.failed = 0
+        self.bar: Bar | None = None
+
+    def __enter__(self) -> Self:
+        self.bar = Bar(self.total, "runs")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self.bar is not None:
+            self.bar.close(keep=kind is not None)
 
     def count(self, name: str, seconds: float, *, failed: bool) -> str:
         """Counts a job and returns a line for the log.
@@ -121,10 +133,13 @@ class Progress:
         self.seconds += [] if failed else [seconds]
         ended = len(self.seconds) + self.failed
         line = f"{ended} of {self.total} runs ended, {self.failed} failed; the last: {name}"
-        if ended == self.total or not self.seconds:
-            return line
-        left = (self.total - ended) * sum(self.seconds) / len(self.seconds) / self.processes
-        return f"{line}; about {timedelta(seconds=round(left))} left"
+        told = ""
+        if ended < self.total and self.seconds:
+            left = (self.total - ended) * sum(self.seconds) / len(self.seconds) / self.processes
+            told = f"about {time_text(left)} left"
+        if self.bar is not None:
+            self.bar.draw(ended, listed(f"{self.failed} failed", told))
+        return "; ".join(filter(None, (line, told)))
 
 
 def _startable(waiting: Sequence[Job], running: Sequence[Job], made: set[str]) -> list[Job]:

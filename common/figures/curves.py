@@ -2,22 +2,50 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, TypedDict
 
 from ..runtime.sparing import spared_picture
 from .sheet import open_sheet
 
 
 @spared_picture
-def draw_history(epochs: Sequence[Mapping[str, float]], metric: str, path: str | Path) -> None:
-    """Draws the training loss and the validation metric over the epochs."""
-    with open_sheet(path, columns=2) as axes:
-        for axis, name in zip(axes[0], ("train_loss", metric), strict=True):
+def draw_history(
+    epochs: Sequence[Mapping[str, float]],
+    metric: str,
+    path: str | Path,
+    *,
+    gradient_norms: Sequence[Mapping[str, float]] = (),
+) -> None:
+    """Draws the training loss and the validation metric over the epochs, and gradient norms where there are any.
+
+    Args:
+        epochs: Numbers of every epoch by their names, ``epoch`` among them.
+        metric: Name of the validation metric.
+        path: Path of the PNG file that is written.
+        gradient_norms: Norms by the name of their term, with the ``iteration`` they were measured in; drawn on a
+            logarithmic axis, which 0 has no place on. Default none.
+    """
+    with open_sheet(path, columns=3 if gradient_norms else 2) as axes:
+        for axis, name in zip(axes[0], ("train_loss", metric), strict=False):
             points = [(epoch["epoch"], epoch[name]) for epoch in epochs if name in epoch]
             axis.plot(*zip(*points, strict=True)) if points else axis.text(0.5, 0.5, "not recorded", ha="center")
             axis.set(xlabel="epoch", ylabel=name.replace("_", " "))
             axis.grid(alpha=0.3)
+        if gradient_norms:
+            _draw_norms(axes[0][2], gradient_norms)
+
+
+def _draw_norms(axis: Any, gradient_norms: Sequence[Mapping[str, float]]) -> None:
+    """Draws a curve for each term of the loss."""
+    for term in dict.fromkeys(name for norms in gradient_norms for name in norms if name != "iteration"):
+        points = [(norms["iteration"], norms[term]) for norms in gradient_norms if norms.get(term, 0) > 0]
+        axis.plot([x for x, _ in points], [y for _, y in points], marker=".", label=term.replace("_", " "))
+    axis.set(xlabel="iteration", ylabel="gradient norm on shared weights", yscale="log")
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize="small")
 
 
 @spared_picture
@@ -66,3 +94,49 @@ def draw_learning_curves(
             axis.set(title=title, xlabel=xlabel, ylim=(0, 1 if highest <= 1 else None))
             axis.grid(alpha=0.3)
             axis.legend(fontsize="small")
+
+
+class GateCurve(TypedDict):
+    """A training as :func:`draw_gates` shows it."""
+
+    points: Sequence[tuple[float, float, float]]
+    value: float
+    floor: float | None
+
+
+@spared_picture
+def draw_gates(gates: Mapping[str, GateCurve], path: str | Path, *, columns: int = 3) -> None:
+    """Draws a panel for each training: its validation over iterations, below, and over minutes, above.
+
+    Args:
+        gates: Trainings by the titles of their panels. ``points`` are iterations, minutes and the validation's value in
+            [0, 1]; ``value`` is that of the test set; ``floor`` is what it should reach, or ``None``.
+        path: Path of the PNG file that is written.
+        columns: Number of panels beside each other, at least 1. Default 3.
+    """
+    rows = math.ceil(len(gates) / columns)
+    with open_sheet(path, columns=columns, rows=rows, size=(4.0 * columns, 3.4 * rows)) as axes:
+        for axis in axes.flat[len(gates) :]:
+            axis.set_axis_off()
+        for axis, (title, gate) in zip(axes.flat, gates.items(), strict=False):
+            iterations, minutes, values = zip(*gate["points"], strict=True) if gate["points"] else ((), (), ())
+            # Blue, orange and black differ for every kind of colour vision, and so do line, marker and dashes.
+            axis.plot(iterations, values, color="#0072B2", marker=".", label="validation")
+            axis.plot(iterations[-1:] or [0], [gate["value"]], color="#D55E00", marker="D", ls="", label="test")
+            if gate["floor"] is not None:
+                axis.axhline(gate["floor"], color="black", ls="--", lw=1, label="floor")
+            axis.set_title(title, fontsize="small")
+            axis.set(xlabel="iterations", ylim=(0, 1), xlim=(0, None))
+            axis.grid(alpha=0.3)
+            axis.legend(fontsize="x-small", loc="lower right")
+            _draw_minutes(axis, iterations, minutes)
+
+
+def _draw_minutes(axis: Any, iterations: Sequence[float], minutes: Sequence[float]) -> None:
+    """Writes minutes along the upper edge of a panel; trainings get through iterations at nearly one pace."""
+    if not minutes or not minutes[-1] or not iterations[-1]:
+        return
+    pace = minutes[-1] / iterations[-1]
+    upper = axis.secondary_xaxis("top", functions=(lambda place: place * pace, lambda time: time / pace))
+    upper.set_xlabel("minutes", fontsize="x-small")
+    upper.tick_params(labelsize="x-small")

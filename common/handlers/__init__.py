@@ -2,19 +2,21 @@
 
 from .attach import Attach
 from .averaging import AveragedWeights
+from .balance import GradientBalance, gradient_norms
 from .batches import ChangeBatch
 from .board import EpochBoardHandler, MovableWriter
 from .buffers import BroadcastBuffers
 from .checkpoint import BestWeights, TrainingCheckpoint
 from .gallery import EvaluationGallery
 from .history import TrainingHistory
-from .log import EpochStatsHandler, RunLog
+from .log import EpochLog, RunLog
 from .progress import TrainingProgress
 from .recorder import CaseRecorder
 from .report import OODReport
 from .reproducibility import EpochSeeder
 from .schedule import PlateauSchedule
 from .terms import LossTerms
+from .times import TrainingTimes, read_times
 
 __all__ = [
     "Attach",
@@ -24,9 +26,10 @@ __all__ = [
     "CaseRecorder",
     "ChangeBatch",
     "EpochBoardHandler",
+    "EpochLog",
     "EpochSeeder",
-    "EpochStatsHandler",
     "EvaluationGallery",
+    "GradientBalance",
     "LossTerms",
     "MovableWriter",
     "OODReport",
@@ -35,4 +38,7 @@ __all__ = [
     "TrainingCheckpoint",
     "TrainingHistory",
     "TrainingProgress",
+    "TrainingTimes",
+    "gradient_norms",
+    "read_times",
 ]

@@ -22,6 +22,15 @@ def ends_epoch(engine: Engine, iteration: int) -> bool:
     return bool(length) and iteration % length == 0
 
 
+def total_iterations(engine: Engine) -> int:
+    """Returns the number of iterations of a whole training, as the engine has it now.
+
+    Args:
+        engine: The training engine, in an epoch.
+    """
+    return (engine.state.max_epochs or 1) * (engine.state.epoch_length or 1)
+
+
 def attach_mean(engine: Engine, name: str, value: Callable[[Any], Any], device: str | torch.device) -> None:
     """Adds the mean of a value over the iterations of an epoch to the engine's metrics, after the last iteration.
 

@@ -18,6 +18,8 @@ from .schedule import iteration_loss
 class TrainingHistory:
     """Records loss, learning rate and validation metric of every epoch; writes ``metrics.json`` and ``training.png``.
 
+    Gradient norms of the terms of the loss are part of both, where :class:`~.balance.GradientBalance` adds them.
+
     Args:
         output_dir: Folder of both files.
         evaluator: Validation engine, whose key metric is recorded when it ran in the epoch.
@@ -27,6 +29,7 @@ class TrainingHistory:
     def __init__(self, output_dir: str, evaluator: Engine, optimizer: Any) -> None:
         self.output_dir, self.evaluator, self.optimizer = Path(output_dir), evaluator, optimizer
         self.epochs: list[dict[str, float]] = []
+        self.gradient_norms: list[dict[str, float]] = []
         self._validations = 0
 
     def attach(self, engine: Engine) -> None:
@@ -61,13 +64,16 @@ class TrainingHistory:
         name = str(getattr(self.evaluator.state, "key_metric_name", ""))
         validated = [epoch for epoch in self.epochs if name in epoch]
         best = max(validated, key=lambda epoch: epoch[name]) if validated else None
-        write_json({"best": best, "epochs": self.epochs}, self.output_dir / "metrics.json")
-        draw_history(self.epochs, name, self.output_dir / "training.png")
+        measured = {"gradient_norms": self.gradient_norms} if self.gradient_norms else {}
+        write_json({"best": best, "epochs": self.epochs} | measured, self.output_dir / "metrics.json")
+        draw_history(self.epochs, name, self.output_dir / "training.png", gradient_norms=self.gradient_norms)
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the recorded epochs."""
-        return {"epochs": self.epochs}
+        """Returns the recorded epochs and gradient norms."""
+        return {"epochs": self.epochs, "gradient_norms": self.gradient_norms}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restores the recorded epochs."""
+        """Restores what :meth:`state_dict` returned."""
         self.epochs = list(state["epochs"])
+        # A checkpoint from before they were measured has none.
+        self.gradient_norms = list(state.get("gradient_norms", ()))

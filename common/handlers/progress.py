@@ -17,13 +17,15 @@ from .averaging import AveragedWeights
 from .checkpoint import BestWeights, TrainingCheckpoint
 from .history import TrainingHistory
 from .log import RunLog
+from .times import TrainingTimes
 
 
 class TrainingProgress:
     """Loads first weights, records every epoch, changes the learning rate, writes the checkpoint, logs: in this order.
 
     Args:
-        output_dir: Folder of ``metrics.json``, ``training.png``, ``checkpoint.pt`` and TensorBoard events.
+        output_dir: Folder of ``metrics.json``, ``times.csv``, ``training.png``, ``checkpoint.pt`` and TensorBoard
+            events.
         evaluator: Validation engine, which is recorded and logged as well.
         network: Network that is trained, perhaps in a data-parallel wrapper.
         optimizer: Optimizer whose learning rate is recorded.
@@ -68,7 +70,7 @@ class TrainingProgress:
             members |= {"average": self.average}
         file = str(Path(output_dir, "checkpoint.pt"))
         self.checkpoint = TrainingCheckpoint(file, members, resume=resume, config=config)
-        self.log = RunLog(output_dir)
+        self.log = RunLog(output_dir, evaluator)
 
     def attach(self, engine: Engine) -> None:
         """Attaches to a training engine, after the handler that validates."""
@@ -79,10 +81,10 @@ class TrainingProgress:
         if self.average is not None:
             self.average.attach(engine)
         self.history.attach(engine)
+        TrainingTimes(self.history).attach(engine)
         if hasattr(self.schedule, "attach"):
             self.schedule.attach(engine)
         else:
             LrScheduleHandler(self.schedule, print_lr=False).attach(engine)
         self.checkpoint.attach(engine)
         self.log.attach(engine)
-        self.log.attach(self.evaluator)

@@ -13,7 +13,7 @@ from ..runtime.sparing import sparing
 
 logger = logging.getLogger(__name__)
 
-RESULTS = ("result", "metrics", "shares", "confusion", "signature", "calibration_bins", "error")
+RESULTS = ("result", "metrics", "overlaps", "shares", "confusion", "signature", "calibration_bins", "error")
 DESCRIPTIONS = ("case", "group", "patient", "region", "in_distribution", "damage")
 
 
@@ -40,7 +40,7 @@ class CaseRecorder:
             row |= {key: output[key] for key in RESULTS if key in output}
             self.rows.append(row)
             with sparing("a line of the log"):
-                logger.info("%d of %s: %s %s", len(self.rows), total, row.get("case", ""), verdict_text(row))
+                logger.debug("%d of %s: %s %s", len(self.rows), total, row.get("case", ""), verdict_text(row))
 
     @property
     def failed(self) -> list[dict[str, Any]]:

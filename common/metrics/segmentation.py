@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from monai.metrics import compute_average_surface_distance, compute_dice, compute_hausdorff_distance
@@ -12,6 +12,8 @@ from torch import Tensor
 from ..calibration import boundary_band, calibration_bins, errors_from_bins
 
 METRICS = ("dsc", "hd95", "assd", "ece", "mce")
+THRESHOLD = 0.5
+"""Probability above which a voxel is foreground."""
 
 
 def measure_segmentation(
@@ -20,7 +22,7 @@ def measure_segmentation(
     spacing: Sequence[float],
     *,
     segmentation: Tensor | None = None,
-    threshold: float = 0.5,
+    threshold: float = THRESHOLD,
     width: float = 10,
     num_bins: int = 10,
 ) -> tuple[dict[str, float], Tensor]:
@@ -59,3 +61,32 @@ def measure_segmentation(
         )
     dsc = float(compute_dice(predicted, truth, ignore_empty=True))
     return dict(zip(METRICS, (dsc, *distances, ece, mce), strict=True)), bins
+
+
+def count_overlap(predicted: Tensor, truth: Tensor) -> tuple[int, int, int]:
+    """Returns numbers of voxels: in both masks, in the prediction, in the ground truth.
+
+    Args:
+        predicted: Predicted structure of any shape, nonzero inside.
+        truth: Ground truth of the same shape, nonzero inside.
+
+    Example:
+        >>> import torch
+        >>> count_overlap(torch.tensor([1, 1, 0]), torch.tensor([0, 1, 0]))
+        (1, 2, 1)
+    """
+    inside, true = predicted > 0, truth > 0
+    return int((inside & true).sum()), int(inside.sum()), int(true.sum())
+
+
+def pooled_overlap_dice(overlaps: Iterable[Sequence[int]]) -> float:
+    """Returns the Dice over all voxels of several cases together, which false positives on empty cases lower.
+
+    Args:
+        overlaps: Counts of every case, as :func:`count_overlap` gives them.
+
+    Returns:
+        Dice in [0, 1]; NaN where no case has the structure.
+    """
+    shared, predicted, truth = (sum(counts) for counts in zip(*overlaps, strict=True))
+    return 2 * shared / (predicted + truth) if truth else math.nan

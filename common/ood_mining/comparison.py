@@ -18,6 +18,7 @@ from ..figures.slices import telling_slice
 from ..metrics.confusion import Matrix, channel_indices, confusion_matrix, describe_matrices, pooled_iou
 from ..metrics.statistics import signed_rank
 from ..runtime.files import write_json
+from ..runtime.progress import Progress
 from ..runtime.sparing import sparing
 from ..runtime.weights import load_weights
 
@@ -129,11 +130,14 @@ class BaselineComparison:
             return {}
         matrices: dict[str, list[Matrix]] = {}
         shown: dict[str, list[SegmentedCase]] = {}
+        number = sum("label" in case for case in self.data)
         for name, file in self.files.items():
-            for case in segment_cases(self.network, str(file), self.data, *self.run_network):
-                matrices.setdefault(name, []).append(case.matrix)
-                if len(shown.setdefault(name, [])) < self.pictures:
-                    shown[name].append(case)
+            segmented = segment_cases(self.network, str(file), self.data, *self.run_network)
+            with Progress(f"segmentation by {name}", number, "cases") as progress:
+                for case in progress.over(segmented):
+                    matrices.setdefault(name, []).append(case.matrix)
+                    if len(shown.setdefault(name, [])) < self.pictures:
+                        shown[name].append(case)
         if not matrices:
             raise MissingDataError("baseline_file is given, but no case has a label to compare by; add labels")
         count = len(matrices["baseline"][0]) - 1

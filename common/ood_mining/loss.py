@@ -102,6 +102,23 @@ class CombinedDiceLoss(nn.Module):
             return self._pooled(probability, truth, 1 + (self.ood_weight - 1) * flags)
         return self._per_class(probability[:, 1:], truth[:, 1:], flags)
 
+    def terms(self, input: Tensor, target: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+        """Returns the loss as each kind of patch learns from it: the other kind's logits are taken as constants.
+
+        Pooled, the loss is no sum of two. But its gradient is: that of ``in_distribution`` plus that of
+        ``out_of_distribution``, for either reduction.
+
+        Args:
+            input: Logits, ``(B, C, H, W[, D])``, as :meth:`forward` takes them.
+            target: Labels and a flag ``(B,)`` for each patch that is out-of-distribution.
+        """
+        flags = target[1].to(input.device).bool().reshape(-1, *[1] * (input.ndim - 1))
+        fixed = input.detach()
+        return {
+            "in_distribution": self(torch.where(flags, fixed, input), target),
+            "out_of_distribution": self(torch.where(flags, input, fixed), target),
+        }
+
     def _pooled(self, probability: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
         """One Dice over everything, every pixel weighted."""
         overlap = (weight * probability * truth).sum()

@@ -19,6 +19,7 @@ from ..figures import draw_gallery
 from ..figures.slices import telling_slice
 from ..runtime.distributed import is_main_process, process_rank, wait_for_all, world_size
 from ..runtime.files import write_csv, write_json
+from ..runtime.progress import Progress
 from ..runtime.sparing import sparing
 from ..runtime.weights import load_weights
 from .export import write_patch
@@ -208,7 +209,9 @@ class CandidateMiner:
             ``(N, 2)`` as of :func:`score_batches`, the same on every process, in the order of ``indices``.
         """
         mine = list(indices)[process_rank() :: world_size()]
-        scores = score_batches(self.network, self.dataset.batches(mine, self.batch_size), self.device).numpy()
+        with Progress("candidates", len(mine), "patches") as progress:
+            batches = progress.over(self.dataset.batches(mine, self.batch_size), lambda batch: len(batch["image"]))
+            scores = score_batches(self.network, batches, self.device).numpy()
         if world_size() == 1:
             return scores
         gathered: list[Any] = [None] * world_size()

@@ -160,7 +160,8 @@ class StagedTraining:
     def _keep_baseline(self) -> None:
         """Copies the results of the baseline, which the same training on the same patches would repeat."""
         folder = self.baseline_file.parent
-        copies = {folder / name: self.output_dir / name for name in ("metrics.json", "checkpoint.pt", "training.png")}
+        names = ("metrics.json", "times.csv", "checkpoint.pt", "training.png")
+        copies = {folder / name: self.output_dir / name for name in names}
         for source, target in (copies | {self.baseline_file: self.weights_file}).items():
             # A picture that could not be drawn is missing.
             if is_main_process() and source.is_file():

@@ -22,6 +22,8 @@ PLACES = frozenset(
         *("baseline_dir", "candidates_dir", "pretrain_dir", "cache_dir", "landmarks_file"),
         # How it runs. The number of processes is compared.
         *("device", "amp", "distributed", "num_workers", "cache_rate", "sw_batch_size", "resume"),
+        # What it measures on the way.
+        "balance_interval",
     }
 )
 """Top-level keys that say where and how a run is done, and change nothing in its result."""

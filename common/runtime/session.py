@@ -34,6 +34,8 @@ def start_session(seed: int, *, distributed: bool = False, device: str | torch.d
     sys.excepthook = report_error
     watch_signals()
     escape_logs()
+    # Lines of ignite on every run of an engine would hide ours, one for every epoch.
+    logging.getLogger("ignite").setLevel(logging.WARNING)
     check_options(sys.argv[1:])
     if distributed and not dist.is_initialized():
         if is_cuda(device):

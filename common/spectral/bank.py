@@ -34,7 +34,7 @@ class BankSettings:
         roi_size: Largest sliding window, in voxels along each axis; what a network sees at once moves its features.
             Default none.
         overlap: Share of a window that the next one covered again, in [0, 1). Default 0.25.
-        divisor: Number of voxels of which window sizes were multiples. Default 1.
+        divisor: Number of voxels of which window sizes were multiples, for all axes or for each. Default 1.
         distance: ``nearest`` (the paper, and the default) or ``mahalanobis``.
         weights_digest: SHA-256 of the network's weights, in hexadecimal. Default empty.
         preprocessing_digest: SHA-256 of the settings of the image transforms, in hexadecimal. Default empty.
@@ -45,7 +45,7 @@ class BankSettings:
     precision: str = "float32"
     roi_size: tuple[int, ...] = ()
     overlap: float = 0.25
-    divisor: int = 1
+    divisor: int | tuple[int, ...] = 1
     distance: Distance = "nearest"
     weights_digest: str = ""
     preprocessing_digest: str = ""
@@ -190,7 +190,9 @@ class SignatureBank:
             raise BankError("its numbers are not of double precision")
         check_norms(content["signatures"].tolist(), content["layers"].size)
         settings = {field.name: content[field.name].tolist() for field in fields(BankSettings)}
-        settings |= {name: tuple(settings[name]) for name in ("layers", "roi_size")}
+        # A divisor is one number, or one for each axis.
+        several = ("layers", "roi_size", *(["divisor"] if content["divisor"].ndim else []))
+        settings |= {name: tuple(settings[name]) for name in several}
         bank = cls.fit(content["signatures"], c=float(content["c"]), **settings)
         stored = replace(bank, leave_one_out=content["leave_one_out"], threshold=float(content["threshold"]))
         # The threshold decides over patients: it must follow from the signatures it is shipped with.

@@ -8,11 +8,12 @@ from itertools import pairwise
 from monai.data.utils import dense_patch_slices
 
 from ..errors import ConfigError
+from ..transforms.padding import divisor_per_axis
 
 Interval = tuple[int, int]
 
 
-def fit_window(image_size: Sequence[int], roi_size: Sequence[int], divisor: int) -> tuple[int, ...]:
+def fit_window(image_size: Sequence[int], roi_size: Sequence[int], divisor: int | Sequence[int]) -> tuple[int, ...]:
     """Returns the sliding window for one image: ``roi_size``, but no larger than the image rounded up to ``divisor``.
 
     A window much larger than the image would be mostly padding: slow, and seen by the network's normalization.
@@ -20,16 +21,20 @@ def fit_window(image_size: Sequence[int], roi_size: Sequence[int], divisor: int)
     Args:
         image_size: Voxels of the image along each axis.
         roi_size: Largest window, in voxels along each axis, multiples of ``divisor``.
-        divisor: Number of voxels of which the network needs window sizes to be multiples, at least 1.
+        divisor: Number of voxels of which the network needs window sizes to be multiples, at least 1; one for all axes
+            or one for each.
 
     Raises:
         ConfigError: When ``roi_size`` has another number of axes or is no multiple of ``divisor``.
     """
     if len(roi_size) != len(image_size):
         raise ConfigError(f"roi_size {list(roi_size)} has {len(roi_size)} axes, the image has {len(image_size)}")
-    if any(size < divisor or size % divisor for size in roi_size):
-        raise ConfigError(f"roi_size {list(roi_size)} must hold positive multiples of {divisor}")
-    return tuple(min(roi, -(-size // divisor) * divisor) for roi, size in zip(roi_size, image_size, strict=True))
+    divisors = divisor_per_axis(divisor, len(roi_size))
+    if any(size < number or size % number for size, number in zip(roi_size, divisors, strict=True)):
+        text = list(divisor) if isinstance(divisor, Sequence) else divisor
+        raise ConfigError(f"roi_size {list(roi_size)} must hold positive multiples of {text}")
+    sizes = zip(roi_size, image_size, divisors, strict=True)
+    return tuple(min(roi, -(-size // number) * number) for roi, size, number in sizes)
 
 
 def axis_cores(starts: Sequence[int], window: int, image: Interval) -> dict[int, Interval]:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ..errors import FeatureError, NotEnoughCasesError
 from ..runtime.distributed import is_main_process, process_rank, wait_for_all, world_size
+from ..runtime.progress import Progress
 from ..runtime.weights import load_weights
 from ..transforms.scan import scan_name
 from .bank import SignatureBank
@@ -55,14 +56,13 @@ def compute_signatures(
     mine = list(cases)[process_rank() :: world_size()]
     rows: list[Array] = []
     digest = inferer.weights_digest(network)
-    for number, case in enumerate(DataLoader(Dataset(mine, transform), batch_size=1, num_workers=0), start=1):
-        try:
-            with torch.no_grad():
+    loader = DataLoader(Dataset(mine, transform), batch_size=1, num_workers=0)
+    with Progress("spectral signatures", len(mine), "cases") as progress, torch.no_grad():
+        for number, case in enumerate(progress.over(loader)):
+            try:
                 rows.append(inferer(case["image"].to(device), network)["signature"].numpy())
-        except FeatureError as error:
-            raise FeatureError(f"{scan_name(mine[number - 1])}: {error}") from error
-        if number % 20 == 0 or number == len(mine):
-            logger.info("spectral signatures: %d of %d cases", number, len(mine))
+            except FeatureError as error:
+                raise FeatureError(f"{scan_name(mine[number])}: {error}") from error
     if world_size() > 1:
         gathered: list[Any] = [None] * world_size()
         dist.all_gather_object(gathered, rows)

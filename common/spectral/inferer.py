@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ..errors import ConfigError, FeatureError
 from ..networks.layers import find_layer
 from ..runtime.distributed import unwrap
+from ..transforms.padding import divisor_per_axis
 from .cores import cells_in_core, fit_window, plan_cores
 from .digest import WeightsDigest
 from .signature import GramAccumulator
@@ -110,7 +111,8 @@ class SpectralInferer(Inferer):
             image smaller than that the window shrinks to the image, rounded up to ``divisor``.
         feature_layers: Names of the feature layers, at least one with signatures; the paper's is the last map before
             the head alone.
-        divisor: Number of voxels of which window sizes are multiples, as the network demands. Default 8.
+        divisor: Number of voxels of which window sizes are multiples, as the network demands; one for all axes or one
+            for each. Default 8.
         overlap: Share of a window that the next one covers again, in [0, 1). Default 0.25, as in the paper (24 of 96
             voxels).
         sw_batch_size: Number of windows that go through the network at once. Default 1.
@@ -129,7 +131,7 @@ class SpectralInferer(Inferer):
         roi_size: Sequence[int],
         feature_layers: Sequence[str],
         *,
-        divisor: int = 8,
+        divisor: int | Sequence[int] = 8,
         overlap: float = 0.25,
         sw_batch_size: int = 1,
         per_voxel: bool = False,
@@ -144,7 +146,9 @@ class SpectralInferer(Inferer):
             raise ConfigError("feature_layers is empty; name at least one layer of the network")
         self.roi_size = tuple(roi_size)
         self.feature_layers = tuple(feature_layers)
-        self.divisor = divisor
+        divisors = divisor_per_axis(divisor, len(self.roi_size))
+        # One number where all axes are alike, so that a bank fitted with 8 belongs to 8, 8, 8 as well.
+        self.divisor: int | tuple[int, ...] = divisors[0] if len(set(divisors)) == 1 else divisors
         self.overlap = overlap
         self.sw_batch_size = sw_batch_size
         self.per_voxel = per_voxel
@@ -222,8 +226,12 @@ class SpectralInferer(Inferer):
     def _check_extent(self, size: Sequence[int], network: nn.Module) -> None:
         """Raises when an image is one voxel at the network's coarsest scale, which has no variance to divide by."""
         normalized = any(isinstance(module, nn.modules.instancenorm._InstanceNorm) for module in network.modules())
-        if normalized and max(size) <= self.divisor:
-            raise FeatureError(TOO_SMALL.format(f"is no larger than {self.divisor} voxels along any axis"))
+        divisors = divisor_per_axis(self.divisor, len(size))
+        # An axis along which the network does not pool has no coarser scale.
+        pooled = [(extent, number) for extent, number in zip(size, divisors, strict=True) if number > 1]
+        if normalized and pooled and all(extent <= number for extent, number in pooled):
+            number = max(divisors)
+            raise FeatureError(TOO_SMALL.format(f"is no larger than {number} voxels along any axis that is pooled"))
 
     def _autocast(self, inputs: Tensor) -> torch.autocast:
         """The floating type of ``precision``, whatever the caller's is."""

@@ -5,9 +5,11 @@ from .labels import ClassChannelsd, ClassIndicesd, DecodeMaskd, ForegroundChanne
 from .loading import CaseLoading
 from .measure import MeasureSegmentationd
 from .outputs import logits_and_classes, softmax_and_classes
+from .padding import divisor_per_axis, pad_to_divisor
 from .percentiles import ScaleByPercentilesd
 from .save import SaveSegmentationd
 from .scan import CheckImaged, CheckLabeld, CropOODd, LoadScand
+from .spacing import to_spacing
 from .standard import LandmarkLearner, MatchDecilesd
 
 __all__ = [
@@ -28,7 +30,10 @@ __all__ = [
     "NormalizeByModalityd",
     "SaveSegmentationd",
     "ScaleByPercentilesd",
+    "divisor_per_axis",
     "logits_and_classes",
     "normalize_intensity",
+    "pad_to_divisor",
     "softmax_and_classes",
+    "to_spacing",
 ]

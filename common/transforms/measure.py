@@ -11,11 +11,14 @@ from monai.data.utils import affine_to_spacing
 from monai.transforms import MapTransform
 from torch import Tensor
 
-from ..metrics.segmentation import measure_segmentation
+from ..metrics.segmentation import THRESHOLD, count_overlap, measure_segmentation
 
 
 class MeasureSegmentationd(MapTransform):
-    """Adds ``metrics`` (channel -> metric -> value), ``shares`` (of voxels) and ``calibration_bins`` to a labeled case.
+    """Adds ``metrics`` (channel -> metric -> value), ``overlaps``, ``shares`` (of voxels) and ``calibration_bins``.
+
+    ``overlaps`` are numbers of voxels of each channel, see :func:`count_overlap`; those of several cases may be added.
+    A case without a label gets none of these.
 
     Args:
         keys: Key of the probabilities, ``(K, H, W[, D])``.
@@ -58,15 +61,19 @@ class MeasureSegmentationd(MapTransform):
                 for probability, target, mask in zip(probabilities, label, predicted, strict=True)
             ]
             measured["metrics"] = {str(index + 1): metrics for index, (metrics, _) in enumerate(channels)}
+            measured["overlaps"] = {
+                str(index): count_overlap(mask, target)
+                for index, (mask, target) in enumerate(zip(predicted, label, strict=True), start=1)
+            }
             measured["shares"] = {
                 str(index + 1): float((target > 0).float().mean()) for index, target in enumerate(label)
             }
             measured["calibration_bins"] = torch.stack([bins for _, bins in channels]).sum(dim=0)
         return measured
 
-    def _split(self, probability: Tensor, count: int) -> tuple[Tensor, Sequence[Tensor | None]]:
+    def _split(self, probability: Tensor, count: int) -> tuple[Tensor, Sequence[Tensor]]:
         """Probability and segmentation of each foreground channel."""
         if not self.softmax:
-            return probability, [None] * count
+            return probability, list(probability > THRESHOLD)
         best = probability.argmax(dim=0)
         return probability[1 : count + 1], [best == channel for channel in range(1, count + 1)]

@@ -7,12 +7,20 @@ import pytest
 from monai.utils import set_determinism
 
 from tests.benchmarks.bench import bench_heads, bench_mining, bench_step, bench_training
+from tests.benchmarks.levers import Lever, bench_levers, use_channels_last, use_loops
+from tests.benchmarks.steps import ITERATIONS, TimedTrainer, trainers_of
+from tests.running import importable
+
+
+@pytest.fixture
+def tiny(configs, tiny_settings):
+    """A small patch and network."""
+    settings = tiny_settings(configs["train"])
+    return {key: settings[key] for key in ("roi_size", "network_def#features")} | {"batch_size": 2}
 
 
 @pytest.mark.two_bundles
-def test_training_can_be_measured(bundle, configs, tiny_settings):
-    tiny = tiny_settings(configs["train"])
-    tiny = {key: tiny[key] for key in ("roi_size", "network_def#features")}
+def test_training_can_be_measured(bundle, tiny):
     path = list(sys.path)
     try:
         figures = bench_training(str(bundle), steps=1, repeats=1, **tiny)
@@ -47,3 +55,33 @@ def test_contrastive_step_can_be_measured(bundle, configs):
     figures = bench_heads(str(bundle), size=[32, 32], batch_size=4, repeats=1)
     assert list(figures) == ["contrastive step / step of the U-Net alone"]
     assert all(math.isfinite(value) and value > 0 for value in figures.values())
+
+
+def test_step_and_pipeline_of_every_trainer_can_be_measured(bundle, tiny, tmp_path):
+    blocks = trainers_of(bundle)
+    assert "train" in blocks
+    try:
+        with importable(bundle):
+            for block in blocks:
+                timed = TimedTrainer(bundle, tmp_path / block, block, **tiny)
+                assert len(timed.epoch()) == ITERATIONS
+                assert all(seconds > 0 for step in timed.epoch() for seconds in step)
+                names = [name for name, _, _ in timed.operators()]
+                assert "aten::convolution_backward" in names
+    finally:
+        set_determinism(seed=None)
+
+
+@pytest.mark.two_bundles
+def test_levers_can_be_measured(bundle, tiny):
+    levers = {
+        "last": Lever(change=use_channels_last),
+        "loops": Lever(change=use_loops),
+        "one": Lever({"batch_size": 4}),
+    }
+    try:
+        ratios = bench_levers(bundle, repeats=1, levers=levers, **tiny)
+    finally:
+        set_determinism(seed=None)
+    assert list(ratios) == list(levers)
+    assert all(math.isfinite(value) and value > 0 for value in ratios.values())

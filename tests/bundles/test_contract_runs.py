@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -52,7 +53,13 @@ def phantom_run(bundle, run_command, tmp_path_factory):
     output = tmp_path_factory.mktemp("phantoms")
     before = files_of(bundle / "models")
     result = run_command(bundle, "train.json", cwd=bundle, relative=True, output_dir=output)
-    return {"output": output, "log": result.stdout, "before": before, "after": files_of(bundle / "models")}
+    return {
+        "output": output,
+        "log": result.stdout,
+        "errors": result.stderr,
+        "before": before,
+        "after": files_of(bundle / "models"),
+    }
 
 
 @pytest.fixture(scope="session")
@@ -106,6 +113,17 @@ class TestTraining:
 
     def test_phantom_run_says_so_in_one_line(self, phantom_run):
         assert sum("no dataset_dir given: using" in line for line in phantom_run["log"].splitlines()) == 1
+
+    def test_log_in_a_pipe_has_one_line_an_epoch_and_no_bar(self, phantom_run):
+        log = phantom_run["log"]
+        assert not [character for character in log + phantom_run["errors"] if character in "\r\x1b\x08"]
+        assert "%|" not in log + phantom_run["errors"]
+        # A method of two stages trains twice.
+        lines = [line.split(" INFO ", 1)[-1] for line in log.splitlines() if "epoch 1/1" in line.lower()]
+        assert 1 <= len(lines) <= 2
+        for line in lines:
+            assert re.fullmatch(r"epoch 1/1: loss [\d.]+(, \w+ -?[\d.]+)+, [\d.]+ images/s, done in 0:\d\d:\d\d", line)
+        assert "ignite" not in log
 
     def test_metrics_record_every_epoch_and_the_best(self, trained):
         metrics = json.loads((trained.output / "metrics.json").read_text(encoding="utf-8"))

@@ -23,7 +23,7 @@ AXES = {
 }
 """Affines of scans: name -> ``(4, 4)``."""
 
-OVERLAYS = ["", "thick_slices.json", "volumes.json"]
+OVERLAYS = ["", "slices.json", "volumes.json"]
 """Configs that decide over the grid on which a network sees a scan, laid over a bundle's where it has them."""
 
 

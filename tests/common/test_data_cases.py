@@ -46,6 +46,17 @@ def test_listing_becomes_cases(decathlon_folder):
 
 
 @pytest.mark.parametrize(
+    ("item", "whom"),
+    [
+        ({"patient": "p", "operation": "p_1", "video": "v"}, "p_1"), ({"patient": "p", "video": "v"}, "p"),
+        ({"video": "v"}, "v"),
+    ],
+)  # fmt: skip
+def test_frames_are_told_apart_by_operation_then_by_patient(decathlon_folder, item, whom):
+    assert decathlon_cases(decathlon_folder(names=("a",), items=[item]))[0]["patient"] == whom
+
+
+@pytest.mark.parametrize(
     ("text", "modality"), [("CT", "CT"), ("ct scan", "CT"), ("MRI", "MR"), ("mr", "MR"), ("US", None)]
 )
 def test_modality_is_read_from_the_listing(decathlon_folder, text, modality):

@@ -106,3 +106,26 @@ def test_dataset_keeps_the_named_keys_only():
     assert set(CaseDataset(CASES, prepare, keep=("case", "other"))[0]) == {"case", "other"}
     described = {"case": "c1", "task": "t", "in_distribution": True}
     assert CaseDataset(CASES, prepare)[1] == described | {"error": "case 'c1': image is broken"}
+
+
+def test_log_counts_cases_and_what_was_found(caplog):
+    caplog.set_level("INFO", "common.runtime.progress")
+
+    def judge(data):
+        return dict(save(data)) | {"result": {"is_ood": data["case"] in ("c0", "c4")}}
+
+    class Report:
+        def is_done(self, case):
+            return case["case"] == "c2"
+
+    cases = [case | {"image": str(case["image"])} for case in CASES]
+    CaseEvaluator(
+        device=torch.device("cpu"),
+        val_data_loader=DataLoader(CaseDataset(cases, lambda data: prepare(data | {"image": 1.0}), report=Report())),
+        network=nn.Identity(),
+        inferer=SimpleInferer(),
+        postprocessing=judge,
+    ).run()
+    assert caplog.messages[-1] == (
+        "segmentation: 5 of 5 cases in 0:00:00, 1 done before, 2 failed, 2 out of distribution"
+    )

@@ -130,6 +130,7 @@ def make_results(failing=False, strange=True):
             values = [*rng.uniform(0.1, 0.9, 5)]
             output = {
                 "metrics": measured(*values, channels=2),
+                "overlaps": {"1": (1, 2, 3), "2": (0, 2, 0)},
                 "result": verdict(float(scale * rng.uniform(0.5, 1.5))),
                 "signature": torch.from_numpy(rng.random(4)),
                 "calibration_bins": torch.stack([torch.full((10,), n) for n in (4.0, 2.0, 1.0)]),

@@ -2,14 +2,17 @@
 
 import numpy as np
 import pytest
+import torch
 
 from common.engine.measures import measure_persons
+from common.transforms import MeasureSegmentationd
 
 
 def row(case, matrix=None, patient=None, group="a", **channels):
     """A case with the Dice of its channels."""
     metrics = {name: {"dsc": dice, "assd": 2 * dice, "hd95": 3 * dice} for name, dice in channels.items()}
-    row = {"case": case, "group": group, "metrics": metrics, "patient": patient}
+    overlaps = {name: (round(100 * dice), 100, 100) for name, dice in channels.items() if dice == dice}
+    row = {"case": case, "group": group, "metrics": metrics, "overlaps": overlaps, "patient": patient}
     return row | ({} if matrix is None else {"confusion": np.array(matrix)})
 
 
@@ -33,13 +36,44 @@ def test_absent_class_counts_in_no_mean():
     assert "dsc_2" not in measures
 
 
-def test_cases_without_matrices_are_averaged():
+def test_distances_are_averaged():
     rows = [row("v1", patient=7, a=0.5, b=0.7), row("v2", patient=7, a=0.9), row("v3", a=0.1, b=0.1)]
     measures = measure_persons(rows)
-    assert measures["dsc_a"] == pytest.approx({"": 0.5, "7": 0.7, "v3": 0.1})
-    assert measures["dsc"] == pytest.approx({"": (0.5 + 0.4) / 2, "7": 0.7, "v3": 0.1})
+    assert measures["dsc_a"] == pytest.approx({"": 0.5, "7": 0.7, "v3": 0.1}), "all of one size"
     assert measures["hd95"]["7"] == pytest.approx(3 * (0.5 + 0.7 + 0.9) / 3)
     assert "false_positives" not in measures
+
+
+def slow_dice(pairs):
+    """The Dice of masks of several images, voxel by voxel."""
+    shared = total = truth = 0
+    for mask, true in pairs:
+        for predicted, target in zip(mask.flatten().tolist(), true.flatten().tolist(), strict=True):
+            shared += predicted * target
+            total += predicted + target
+            truth += target
+    return 2 * shared / total if truth else float("nan")
+
+
+def test_voxels_of_overlapping_channels_are_added_up_as_in_a_slow_reference():
+    """Scans of unlike sizes; the second does not show the second structure and finds it all the same."""
+    draw = torch.Generator().manual_seed(0)
+    cases, masks = [], []
+    for number, size in enumerate([(2, 3, 4), (5, 4, 3), (1, 2, 9)]):
+        probability, truth = torch.rand(2, *size, generator=draw), torch.rand(2, *size, generator=draw).round()
+        truth[1] *= number != 1
+        measured = MeasureSegmentationd("pred")({"image": probability, "pred": probability, "label": truth})
+        name = {"case": f"c{number}", "patient": "p1" if number < 2 else "p2"}
+        cases.append(name | {key: measured[key] for key in ("metrics", "overlaps")})
+        masks.append((probability.gt(0.5).int(), truth.int()))
+    measures = measure_persons(cases)
+    for person, own in (("", masks), ("p1", masks[:2]), ("p2", masks[2:])):
+        dices = [slow_dice([(mask[channel], true[channel]) for mask, true in own]) for channel in (0, 1)]
+        assert [measures[f"dsc_{name}"][person] for name in "12"] == pytest.approx(dices)
+        assert measures["dsc"][person] == pytest.approx(sum(dices) / 2)
+    alone = measure_persons(cases[1:2])
+    assert "dsc_2" not in alone, "no voxel of it in the ground truth"
+    assert alone["dsc"]["p1"] == pytest.approx(slow_dice([(mask[0], true[0]) for mask, true in masks[1:2]]))
 
 
 def test_patients_of_two_data_sets_are_told_apart():

@@ -44,8 +44,8 @@ def test_second_run_forgets_the_first(run_cases):
     assert [row["case"] for row in recorder.rows] == ["c"]
 
 
-def test_recorder_logs_every_case_with_its_verdict(run_cases, caplog):
-    with caplog.at_level("INFO", logger="common.handlers.recorder"):
+def test_log_for_debugging_has_every_case_with_its_verdict(run_cases, caplog):
+    with caplog.at_level("DEBUG", logger="common.handlers.recorder"):
         run_cases(CaseRecorder(), [reported("a"), reported("b", error="broken")])
     messages = [record.getMessage() for record in caplog.records if record.name == "common.handlers.recorder"]
     assert messages == [

@@ -9,6 +9,7 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 import torch
+from ignite.engine import Engine
 from monai.utils import set_determinism
 
 from common.errors import BundleError, ConfigError, ImageError
@@ -190,6 +191,17 @@ def command_line(monkeypatch):
     for number, handler in handlers.items():
         signal.signal(number, handler)
     set_determinism(seed=None)
+
+
+def test_only_what_goes_wrong_in_ignite_is_logged(command_line, caplog):
+    logging.getLogger().setLevel(logging.INFO)
+    start_session(0)
+    caplog.clear()
+    Engine(lambda engine, batch: None).run([0], max_epochs=1)
+    assert caplog.messages == []
+    with pytest.raises(ZeroDivisionError):
+        Engine(lambda engine, batch: 1 / 0).run([0], max_epochs=1)
+    assert "division by zero" in caplog.text
 
 
 def test_session_makes_every_generator_start_from_the_seed(command_line):

@@ -106,6 +106,7 @@ def test_merged_banks_equal_the_bank_of_all_cases(distance):
         ({"roi_size": (96, 96, 32)}, r"roi_size is \(96, 96, 32\), .* \(96, 64, 32\)"),
         ({"overlap": 0.25}, "overlap is 0.25, .* 0.5"),
         ({"divisor": 16}, "divisor is 16, .* 8"),
+        ({"divisor": (8, 8, 1)}, r"divisor is \(8, 8, 1\), .* 8"),
         ({"c": 2.0}, "C = 2.5 and C = 2.0"),
     ],
 )
@@ -125,6 +126,7 @@ def test_settings_in_use_that_agree_pass():
     bank = SignatureBank.fit(unit_rows(), **SETTINGS)
     bank.check(**SETTINGS)
     bank.check(layers=list(SETTINGS["layers"]), roi_size=list(SETTINGS["roi_size"]))
+    SignatureBank.fit(unit_rows(), divisor=(16, 16, 1)).check(divisor=[16, 16, 1])
 
 
 @pytest.mark.parametrize(

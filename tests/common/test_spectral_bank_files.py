@@ -27,7 +27,7 @@ def saved_with(tmp_path, **changes):
     return tmp_path / "edited.npz"
 
 
-@pytest.mark.parametrize("settings", [{}, SETTINGS])
+@pytest.mark.parametrize("settings", [{}, SETTINGS, SETTINGS | {"divisor": (16, 16, 1)}])
 def test_saved_bank_loads_bit_by_bit(tmp_path, settings):
     bank = SignatureBank.fit(unit_rows(), c=3.0, **settings)
     bank.save(tmp_path / "new" / "bank.npz")

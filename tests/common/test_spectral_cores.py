@@ -79,6 +79,8 @@ def test_every_cell_counts_once_where_windows_start_on_the_grid(stride):
         ((100, 100, 100), (96, 96, 96), 8, (96, 96, 96)),
         ((30, 96, 97), (96, 96, 96), 8, (32, 96, 96)),
         ((1, 8), (16, 16), 4, (4, 8)),
+        ((80, 75, 30), (128, 128, 1), [16, 16, 1], (80, 80, 1)),
+        ((80, 75, 30), (64, 64, 40), (16, 16, 1), (64, 64, 30)),
     ],
 )
 def test_window_is_no_larger_than_the_image_rounded_up(image, roi, divisor, expected):
@@ -96,3 +98,8 @@ def test_window_is_no_larger_than_the_image_rounded_up(image, roi, divisor, expe
 def test_window_that_does_not_fit_the_network_is_refused(image, roi, text):
     with pytest.raises(ConfigError, match=text):
         fit_window(image, roi, 8)
+
+
+def test_window_that_does_not_fit_one_axis_is_refused():
+    with pytest.raises(ConfigError, match=r"roi_size \[24, 32, 1\] must hold positive multiples of \[16, 16, 1\]"):
+        fit_window((80, 80, 30), (24, 32, 1), [16, 16, 1])

@@ -158,6 +158,7 @@ def test_features_without_a_signature_are_an_error():
         ({"overlap": -0.1}, "overlap is -0.1"),
         ({"precision": "float8"}, "precision is 'float8'; accepted are float32, bfloat16, float16"),
         ({"feature_layers": []}, "feature_layers is empty"),
+        ({"divisor": [8, 8, 1]}, r"divisor is \[8, 8, 1\]; accepted are a whole number from 1, or 2 of them"),
     ],
 )
 def test_setting_that_is_not_accepted_is_named(settings, text):
@@ -176,6 +177,32 @@ def test_settings_are_those_of_the_bank():
         "divisor": 4,
     }
     assert inferer.settings.keys() <= {field.name for field in fields(BankSettings)}
+
+
+@pytest.mark.parametrize(("divisor", "told"), [([8, 8, 8], 8), ([16, 16, 1], (16, 16, 1)), (1, 1)])
+def test_divisor_is_one_number_where_all_axes_are_alike(divisor, told):
+    assert SpectralInferer([32, 32, 8], ["fine"], divisor=divisor).settings["divisor"] == told
+
+
+@pytest.mark.parametrize(
+    ("shape", "divisor", "refused"),
+    [
+        ((8, 8, 8), 8, True),
+        ((8, 8, 9), 8, False),
+        ((8, 8, 30), [8, 8, 1], True),
+        ((8, 9, 1), [8, 8, 1], False),
+        ((1, 2, 2), 1, False),
+    ],
+)
+def test_image_of_one_cell_at_the_coarsest_scale_is_too_small_to_normalize(shape, divisor, refused):
+    network = nn.Sequential(nn.Conv3d(1, 2, 1), nn.InstanceNorm3d(2))
+    inferer = SpectralInferer([8, 8, 8], ["1"], divisor=divisor, with_signature=False)
+    images = image(1, 1, *shape).float()
+    if refused:
+        with pytest.raises(FeatureError, match="too small for the network: it is no larger than 8 voxels along any"):
+            inferer(images, network)
+    else:
+        assert inferer(images, network).shape == (1, 2, *shape)
 
 
 def test_threads_that_share_a_network_do_not_mix_signatures():

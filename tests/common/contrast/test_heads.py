@@ -147,3 +147,12 @@ class Idle(nn.Module):
 def test_layers_that_will_not_do_are_named(layers, text):
     with pytest.raises(ConfigError, match=text):
         HeadedNetwork(Idle(), layers, **SETTINGS)
+
+
+def test_encoder_alone_is_shared_by_all_terms():
+    network = make_network()
+    headed = HeadedNetwork(network, LAYERS, **SETTINGS)
+    shared = {id(parameter) for parameter in headed.encoder_parameters()}
+    names = {name.split(".")[0] for name, parameter in network.named_parameters() if id(parameter) in shared}
+    assert names == set(LAYERS)
+    assert len(shared) == sum(1 for name, _ in network.named_parameters() if name.split(".")[0] in LAYERS)

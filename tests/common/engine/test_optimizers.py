@@ -6,7 +6,6 @@ from torch.testing import assert_close
 
 from common.engine.optimizers import (
     GradientClipping,
-    gradient_norms,
     make_optimizer,
 )
 from common.errors import ConfigError
@@ -59,13 +58,3 @@ def test_clipping_limits_the_step_of_the_trainer(limit, step):
 def test_limit_must_be_above_zero():
     with pytest.raises(ConfigError, match="gradient_clip is 0"):
         GradientClipping(nn.Linear(1, 1), 0)
-
-
-def test_norms_of_each_term_and_none_where_a_term_does_not_reach():
-    shared, own = nn.Parameter(torch.tensor([3.0, 4.0])), nn.Parameter(torch.tensor([1.0]))
-    terms = {"first": shared.square().sum() / 2, "second": 2 * shared[0] + own.sum(), "apart": own.sum()}
-    terms["constant"] = torch.tensor(1.0)
-    norms = gradient_norms(terms, [shared])
-    assert_close([float(norms[name]) for name in terms], [5.0, 2.0, 0.0, 0.0])
-    sum(terms.values()).backward()
-    assert_close(shared.grad, torch.tensor([5.0, 4.0]))

@@ -126,6 +126,21 @@ def test_weight_zero_takes_the_out_of_distribution_patches_out(reduction):
 
 
 @REDUCTIONS
+def test_each_kind_of_patch_has_its_share_of_the_gradient(reduction):
+    logits, labels, flags = batch((8, 8))
+    logits.requires_grad_()
+    loss = CombinedDiceLoss(ood_weight=2.0, reduction=reduction)
+    (expected,) = torch.autograd.grad(loss(logits, (labels, flags)), logits)
+    terms = loss.terms(logits, (labels, flags))
+    assert list(terms) == ["in_distribution", "out_of_distribution"]
+    own, other = (torch.autograd.grad(term, logits)[0] for term in terms.values())
+    assert_close(own[~flags], expected[~flags])
+    assert_close(other[flags], expected[flags])
+    assert not own[flags].any()
+    assert not other[~flags].any()
+
+
+@REDUCTIONS
 def test_half_precision_does_not_change_the_type_of_the_loss(reduction):
     logits, labels, flags = batch((8, 8))
     found = CombinedDiceLoss(reduction=reduction)(logits.bfloat16(), (labels, flags))
