@@ -67,7 +67,7 @@ class SliceWise(nn.Module):
         parent, _, name = head.rpartition(".")
         setattr(self.body.get_submodule(parent), name, nn.Identity())
         # A training step of BasicUNet takes a fifth less on a CPU; feature maps take over the layout of the weights.
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in the stubs of torch
 
     def forward(self, volume: Tensor) -> Tensor:
         """Maps volumes ``(B, in_channels, H, W, D)`` to logits ``(B, out_channels, H, W, D)``."""
