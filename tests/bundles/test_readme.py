@@ -19,9 +19,11 @@ EXPERIMENT = ["experiment.json"]
 
 OWN_MEANING = {
     "batch_size",
+    "decline",
     "labeled_fraction",
     "max_epochs",
-    "decline",
+    "norm",
+    "offset",
     "out_channels",
     "pretrain_epochs",
     "roi_size",
