@@ -5,7 +5,7 @@ from .curve import PixelCurve
 from .evaluation import PatientEvaluation
 from .foreground import erode_mask, foreground_mask
 from .head import load_body, replace_head
-from .loading import LoadSliced, ScaleByPercentiled, SliceLoading, fit_size, foreground_percentiles
+from .loading import LoadSliced, ScaleByPercentiled, SliceLoading, fit_size, foreground_percentiles, scale_slices
 from .localization import measure_scores
 from .loss import DenoisingLoss, NegativeDenoisingLoss, NegativeSegmentationLoss
 from .noise import CoarseNoise, NoiseParameters, add_in_foreground, coarse_noise
@@ -46,5 +46,6 @@ __all__ = [
     "remove_small_components",
     "replace_head",
     "same_slices",
+    "scale_slices",
     "slice_cases",
 ]

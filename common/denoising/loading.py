@@ -17,6 +17,7 @@ from ..errors import ConfigError
 from ..reading import MAX_VOXELS
 from ..transforms.loading import CaseLoading
 from ..transforms.scan import CheckLabeld, LoadScand
+from ..transforms.standard import MatchDecilesd, read_standard
 
 PERCENTILE = 99.0
 """Percentile of the foreground's intensities that becomes 1; the paper's."""
@@ -83,6 +84,37 @@ class ScaleByPercentiled(MapTransform):
             divisors = torch.tensor([number or 1.0 for number in numbers], dtype=torch.float32, device=image.device)
             scaled[key] = image / divisors.reshape(-1, *[1] * (image.ndim - 1))
         return scaled
+
+
+def scale_slices(
+    keys: KeysCollection,
+    normalization: str = "percentiles",
+    *,
+    percentile: float = PERCENTILE,
+    clear_border: bool = False,
+    landmarks_file: str | None = None,
+) -> MapTransform:
+    """Returns the transform that scales slices.
+
+    Args:
+        keys: Keys of the images.
+        normalization: ``percentiles``, the default and the paper's, divides by a percentile; ``deciles`` aligns the
+            deciles of the patient to the landmarks of the training.
+        percentile: Percentile, see :class:`ScaleByPercentiled`. 99 by default.
+        clear_border: Whether borders are subtracted first, see :class:`ScaleByPercentiled`. False by default.
+        landmarks_file: File of the training's landmarks, for ``deciles``. None by default.
+
+    Raises:
+        ConfigError: When a setting is not accepted.
+        MissingDataError: When there are no landmarks for ``deciles``.
+    """
+    if normalization not in ("percentiles", "deciles"):
+        raise ConfigError(f"normalization is {normalization!r}; accepted are percentiles and deciles")
+    if normalization == "percentiles":
+        return ScaleByPercentiled(keys, percentile, clear_border=clear_border)
+    if clear_border:
+        raise ConfigError("clear_border is true with normalization 'deciles'; accepted is false")
+    return MatchDecilesd(keys, read_standard(landmarks_file))
 
 
 def fit_size(

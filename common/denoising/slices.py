@@ -102,7 +102,7 @@ def _planes(case: Case, volume: Tensor, percentile: float, clear_border: bool) -
     """The slices of a volume that show anything."""
     shown = volume.flatten(0, -2).any(dim=0).nonzero().flatten().tolist()
     scale, name = _scale(list(volume.unbind(-1)), percentile, clear_border, scan_name(case)), str(case.get("case", ""))
-    own = {"volume": name, "scale": scale}
+    own = {"volume": name, "scale": scale, "patient_images": [case["image"]]}
     return [case | own | {"case": safe_name(f"{name}_s{plane:03d}"), "plane": plane, "slice": plane} for plane in shown]
 
 

@@ -19,7 +19,7 @@ PLACES = frozenset(
     {
         # Where a run reads and writes what is its own.
         *("bundle_root", "output_dir", "model_dir", "save_dir"),
-        *("baseline_dir", "candidates_dir", "pretrain_dir", "cache_dir"),
+        *("baseline_dir", "candidates_dir", "pretrain_dir", "cache_dir", "landmarks_file"),
         # How it runs. The number of processes is compared.
         *("device", "amp", "distributed", "num_workers", "cache_rate", "sw_batch_size", "resume"),
         # What it measures on the way.

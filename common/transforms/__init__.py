@@ -10,6 +10,7 @@ from .percentiles import ScaleByPercentilesd
 from .save import SaveSegmentationd
 from .scan import CheckImaged, CheckLabeld, CropOODd, LoadScand
 from .spacing import to_spacing
+from .standard import LandmarkLearner, MatchDecilesd
 
 __all__ = [
     "CaseLoading",
@@ -22,7 +23,9 @@ __all__ = [
     "ForegroundChannelsd",
     "KeepTensorsd",
     "LabelMapd",
+    "LandmarkLearner",
     "LoadScand",
+    "MatchDecilesd",
     "MeasureSegmentationd",
     "NormalizeByModalityd",
     "SaveSegmentationd",

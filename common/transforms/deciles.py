@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
-from monai.config import KeysCollection
-from monai.transforms import MapTransform
 from torch import Tensor
 
 from ..errors import ConfigError
@@ -45,48 +42,50 @@ def _quantile(values: Tensor, shares: Tensor) -> Tensor:
     return torch.lerp(ordered[low], ordered[high], (place - low).to(ordered.dtype))
 
 
-def standard_landmarks(images: Iterable[Tensor]) -> Tensor:
+def standard_landmarks(measured: Iterable[Tensor]) -> Tensor:
     """Returns the standard scale of a training set: mean landmarks, after each image's span is scaled to 0 to 1.
 
     Nyul, Udupa and Zhang, *New variants of a method of MRI scale standardization*, IEEE Trans. Med. Imaging 19(2),
     2000.
 
     Args:
-        images: ``(C, H, W[, D])`` each, all with the same channels; at least one.
+        measured: Landmarks ``(C, L)`` of each image or patient, all with the same channels; at least one.
 
     Returns:
-        ``(C, L)`` from 0 to 1, rising.
+        ``(C, L)`` float64 from 0 to 1, rising.
 
     Raises:
-        ConfigError: when there is no image, or no image has foreground in a channel.
+        ConfigError: when there is no image, channels differ, or no image has foreground in a channel.
     """
     scaled = []
-    for image in images:
-        found = landmarks(image.float())
+    for found in map(Tensor.double, measured):
         span = (found[:, -1:] - found[:, :1]).clamp_min(torch.finfo(found.dtype).tiny)
         scaled.append(torch.where(found[:, -1:] > found[:, :1], (found - found[:, :1]) / span, torch.nan))
     if not scaled:
-        raise ConfigError("no image to learn the scale of intensities from; give at least one training case")
+        raise ConfigError("no image to learn the scale of intensities from; give at least one training case of MR")
+    if len({len(found) for found in scaled}) > 1:
+        raise ConfigError("training images differ in their number of channels, so they share no scale of intensities")
     standard = torch.stack(scaled).nanmean(dim=0)
     if standard.isnan().any():
         raise ConfigError("a channel has no foreground in any image, so it has no scale of intensities; leave it out")
     return standard
 
 
-def match_landmarks(image: Tensor, standard: Tensor, shares: Sequence[float] = LANDMARKS) -> Tensor:
+def match_landmarks(image: Tensor, standard: Tensor, found: Tensor | None = None) -> Tensor:
     """Returns an image whose landmarks are those of the standard scale, linear in between and beyond.
 
     Args:
         image: ``(C, H, W[, D])``, float.
         standard: ``(C, L)``, see :func:`standard_landmarks`.
-        shares: Shares that the landmarks stand for.
+        found: Landmarks ``(C, L)`` of the patient that the image shows; ``None``, the default, for the image's own.
 
     Returns:
         The same shape; a channel without foreground is 0 throughout.
     """
-    found = landmarks(image, shares)
     matched = []
-    for channel, source, target in zip(image, found, standard.to(image), strict=True):
+    for channel, source, target in zip(
+        image, landmarks(image) if found is None else found, standard.to(image), strict=True
+    ):
         # Equal landmarks, as in images of few gray levels, would divide by zero.
         keep = torch.cat([torch.ones(1, dtype=torch.bool, device=source.device), source.diff() > 0])
         if int(keep.sum()) < 2:
@@ -97,37 +96,3 @@ def match_landmarks(image: Tensor, standard: Tensor, shares: Sequence[float] = L
         index = (torch.searchsorted(x, channel.contiguous()) - 1).clamp(0, len(slope) - 1)
         matched.append(y[index] + (channel - x[index]) * slope[index])
     return torch.stack(matched)
-
-
-class MatchDecilesd(MapTransform):
-    """Aligns the channels of images to a standard scale, see :func:`match_landmarks`.
-
-    Args:
-        keys: Keys of the images ``(C, H, W[, D])``.
-        standard: Standard landmarks of each channel, ``(C, L)``, as nested lists, so that they can stand in a config.
-
-    Raises:
-        ConfigError: when the landmarks do not rise, or their number is another.
-    """
-
-    def __init__(self, keys: KeysCollection, standard: Sequence[Sequence[float]]) -> None:
-        super().__init__(keys)
-        self.standard = [list(map(float, row)) for row in standard]
-        if not self.standard or any(len(row) != len(LANDMARKS) or row != sorted(row) for row in self.standard):
-            raise ConfigError(
-                f"standard is {self.standard}; accepted are {len(LANDMARKS)} rising landmarks for each channel"
-            )
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Returns ``data`` with aligned images.
-
-        Raises:
-            ConfigError: when an image has another number of channels.
-        """
-        matched = dict(data)
-        for key in self.key_iterator(matched):
-            image = matched[key]
-            if len(image) != len(self.standard):
-                raise ConfigError(f"standard has {len(self.standard)} channel(s), the image has {len(image)}")
-            matched[key] = match_landmarks(image, torch.tensor(self.standard))
-        return matched

@@ -7,15 +7,13 @@ from typing import Any, Literal, get_args
 
 from monai.config import KeysCollection
 from monai.transforms import MapTransform, NormalizeIntensity, ScaleIntensityRange
-from torch import Tensor
 
 from ..errors import ConfigError
+from .modality import Modality, modality_of
 from .percentiles import PERCENTILES, ScaleByPercentilesd
+from .standard import MatchDecilesd, read_standard
 
-Modality = Literal["CT", "MR", "RGB"]
-Normalization = Literal["modality", "percentiles"]
-DICOM_MODALITY_KEYS = ("modality", "00080060", "0008|0060")
-"""Where the readers of this package, of pydicom and of ITK leave the DICOM tag (0008,0060)."""
+Normalization = Literal["modality", "percentiles", "deciles"]
 
 
 class NormalizeByModalityd(MapTransform):
@@ -63,18 +61,10 @@ class NormalizeByModalityd(MapTransform):
         """Returns ``data`` with normalized images."""
         normalized = dict(data)
         for key in self.key_iterator(normalized):
-            modality = self._modality(normalized, normalized[key])
+            modality = modality_of(normalized, normalized[key], self.default)
             scale = getattr(self, "mr_scale", None) if modality == "MR" else None
             normalized[key] = scale(normalized)[key] if scale else self._scalers[modality](normalized[key])
         return normalized
-
-    def _modality(self, data: Mapping[Hashable, Any], image: Tensor) -> str:
-        """One of ``Modality``, from the case, the DICOM tag or the default."""
-        if data.get("modality") in self._scalers:
-            return str(data["modality"])
-        meta = getattr(image, "meta", {})
-        tags = [str(meta[key]).strip() for key in DICOM_MODALITY_KEYS if key in meta]
-        return next((tag for tag in tags if tag in self._scalers), self.default)
 
 
 def normalize_intensity(
@@ -84,21 +74,29 @@ def normalize_intensity(
     modality: Modality = "MR",
     hounsfield_window: tuple[float, float] = (-1000, 1000),
     percentiles: Sequence[float] = PERCENTILES,
+    landmarks_file: str | None = None,
 ) -> NormalizeByModalityd:
     """Returns the transform that normalizes images; CT and color pictures have scales of their own in each way.
 
     Args:
         keys: Keys of the images.
         normalization: How MR is normalized. ``modality``, the default, divides by the standard deviation;
-            ``percentiles`` scales by percentiles of the volume, or of all slices of the patient.
+            ``percentiles`` scales by percentiles of the volume, or of all slices of the patient; ``deciles`` aligns
+            these to the landmarks of the training.
         modality: ``CT``, ``MR`` or ``RGB``, for images that do not tell. Default ``MR``.
         hounsfield_window: Lower and upper limit of CT in HU. Default (-1000, 1000).
         percentiles: Lower and upper percentile, see :class:`ScaleByPercentilesd`. Default 1 and 99.
+        landmarks_file: File of the training's landmarks, see :class:`LandmarkLearner`, for ``deciles``. Default none.
 
     Raises:
         ConfigError: When a setting is not accepted.
+        MissingDataError: When there are no landmarks for ``deciles``.
     """
     if normalization not in get_args(Normalization):
         raise ConfigError(f"normalization is {normalization!r}; accepted are {', '.join(get_args(Normalization))}")
-    scale = ScaleByPercentilesd(keys, percentiles) if normalization == "percentiles" else None
+    scale: MapTransform | None = None
+    if normalization == "percentiles":
+        scale = ScaleByPercentilesd(keys, percentiles)
+    elif normalization == "deciles":
+        scale = MatchDecilesd(keys, read_standard(landmarks_file))
     return NormalizeByModalityd(keys, modality, hounsfield_window, scale)

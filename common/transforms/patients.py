@@ -21,14 +21,15 @@ def landmarks_of(data: Mapping[Hashable, Any], image: Tensor, shares: Sequence[f
     Volumes, and images that come without a listing (alone in a folder, or from a server), stand for themselves.
 
     Args:
-        data: Case of the image; ``patient_images`` lists the files of all slices of its patient.
+        data: Case of the image; ``patient_images`` lists all images of its patient: files, or the files of a series.
         image: Image ``(C, H, W[, D])``.
         shares: Shares of the foreground below the landmarks, in [0, 1], rising.
 
     Returns:
         ``(C, L)``, see :func:`landmarks`.
     """
-    files = tuple(map(str, data.get("patient_images", ()))) if image.ndim == 3 else ()
+    listed = data.get("patient_images", ()) if image.ndim == 3 else ()
+    files = tuple(file if isinstance(file, str) else tuple(map(str, file)) for file in listed)
     own = torch.as_tensor(image).as_subclass(Tensor)
     pooled = _pooled(files, tuple(map(fingerprint, files)), len(image), tuple(shares)) if files else None
     return landmarks(own, shares) if pooled is None else pooled.to(own)
@@ -48,12 +49,16 @@ def patient_landmarks(images: Sequence[Tensor], shares: Sequence[float]) -> Tens
 
 
 @lru_cache(maxsize=4096)
-def _pooled(files: tuple[str, ...], _state: tuple[str, ...], channels: int, shares: tuple[float, ...]) -> Tensor | None:
-    """The landmarks over files, read again where their state has changed; none where none of them can be read."""
+def _pooled(
+    files: tuple[str | tuple[str, ...], ...], _state: tuple[str, ...], channels: int, shares: tuple[float, ...]
+) -> Tensor | None:
+    """The landmarks over files and series, read again where their state has changed; none where none can be read."""
     load, images = LoadScand("image"), []
     for file in files:
         try:
-            image = torch.as_tensor(load({"image": file})["image"]).as_subclass(Tensor)
+            image = torch.as_tensor(
+                load({"image": file if isinstance(file, str) else list(file)})["image"]
+            ).as_subclass(Tensor)
         except BundleError:
             # When its own turn comes, its loading says why.
             continue

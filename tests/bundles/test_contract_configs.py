@@ -48,7 +48,7 @@ NAMES |= {"__local_refs"}  # MONAI's own: all that the config has been made into
 SECTIONS = {"train", "validate"}  # hold different parts of different workflows
 
 
-WORKFLOW = {"run", "session", "preflight"}  # what each workflow checks and does
+WORKFLOW = {"run", "session", "preflight", "landmarks_file"}  # what each workflow checks, does, writes or reads
 
 
 STANDALONE = ("train", "inference", "evaluate")
