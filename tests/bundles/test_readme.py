@@ -23,6 +23,7 @@ OWN_MEANING = {
     "labeled_fraction",
     "max_epochs",
     "norm",
+    "normalization",
     "offset",
     "out_channels",
     "pretrain_epochs",
