@@ -129,7 +129,7 @@ def run_gates(
     docs: str = "docs",
     page_only: bool = False,
 ) -> None:
-    """Trains and tests gates that have no row yet, writes the row of each as soon as it is done, then page and figure.
+    """Trains and tests gates that have no row yet; writes row, page and figure as soon as one is done.
 
     A row stands for the settings of its gate and the content of its data; a gate that has changed is run again. A run
     that was killed goes on from its checkpoint when the command is started again.
@@ -185,6 +185,7 @@ def _run(waiting: Sequence[GateWork], order: Sequence[str], docs: str, processes
         row, curve = work.row(), work.curve()
         _replace(Path(docs, CURVES), CURVE_COLUMNS, work.gate.name, curve, order)
         _replace(Path(docs, GATES), GATE_COLUMNS, work.gate.name, [row], order)
+        write_gates_page(docs)
         logger.info("%s", describe_gate(row, curve))
 
     ended = [Job(name, Path(work.job.folder), work.job) for name, work in works.items() if work.job.finished]

@@ -45,7 +45,7 @@ training with its validations.
 
 ![Validation Dice of every gate over iterations and minutes, with its test value and floor](gates.png)
 
-`gates.json` beside the bundles says what each gate trains. This runs those without a row, and writes `gates.csv`,
+`bundles/gates.json` says what each gate trains. This runs those without a row, and writes `gates.csv`,
 `gates_curves.csv`, this page and the figure; a run that was killed goes on:
 
 ```bash

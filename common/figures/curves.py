@@ -126,7 +126,7 @@ def draw_gates(gates: Mapping[str, GateCurve], path: str | Path, *, columns: int
             if gate["floor"] is not None:
                 axis.axhline(gate["floor"], color="black", ls="--", lw=1, label="floor")
             axis.set_title(title, fontsize="small")
-            axis.set(xlabel="iterations", ylim=(0, 1), xlim=(0, None))
+            axis.set(xlabel="iterations", ylabel="Dice", ylim=(0, 1), xlim=(0, None))
             axis.grid(alpha=0.3)
             axis.legend(fontsize="x-small", loc="lower right")
             _draw_minutes(axis, iterations, minutes)

@@ -167,12 +167,17 @@ def test_every_kind_of_command_runs(pages, bundle, dataset, trained, run_config,
     # Of four cases, four folds leave two to train on.
     replaced |= {"num_folds": 4}
     replaced |= {"baseline_file": trained.output / "baseline" / "model.pt"}
-    models = shutil.copytree(trained.models, tmp_path / "models")
+    folders = {}
     commands = commands_to_run(pages)
     for run_id, names, options in commands:
         settings = {key: replaced.get(key, value) for key, value in options.items() if key not in left_out}
         # Without data a command makes phantoms, many for judging; other tests run that.
-        settings |= {"dataset_dir": dataset, "output_dir": tmp_path / "out", "model_dir": models}
+        settings |= {"dataset_dir": dataset, "output_dir": tmp_path / "out"}
+        # Weights of one folder are those of one network.
+        place = options.get("model_dir")
+        if place not in folders:
+            folders[place] = shutil.copytree(trained.models, tmp_path / f"models_{len(folders)}")
+        settings["model_dir"] = folders[place]
         run_config(bundle, names, run_id, **settings)
     assert {name for _, names, _ in commands for name in names} >= {"train.json", "inference.json", "evaluate.json"}
     assert "@" not in re.sub(r"`.*?`", "", pages), "a placeholder was left"
