@@ -2,8 +2,8 @@
 
 from .batch import AugmentationParameters, BatchAugmentation, apply_augmentation
 from .geometry import normalized_matrix, resample, rotation_matrix
-from .handler import AugmentBatch
 from .intensity import change_gamma, change_scale
+from .views import AugmentBatch
 
 __all__ = [
     "AugmentBatch",

@@ -12,7 +12,6 @@ from monai.transforms import Transform
 from torch import Tensor
 
 from ..errors import ConfigError
-from ..runtime.seeds import step_generator
 from .geometry import normalized_matrix, quarter_turn_angles, resample, rotation_matrix, rotation_planes
 from .intensity import change_gamma, change_scale
 
@@ -98,7 +97,7 @@ class BatchAugmentation(Transform):
         noise: Largest standard deviation of Gaussian noise, in units of the normalized image, from 0.
         voxel_size: Size of a voxel along each axis, in any unit; rotations keep angles where voxels are not cubes.
         padding: See :func:`apply_augmentation`.
-        seed: Seed of the draws.
+        seed: Seed of the draws of a training.
 
     Raises:
         ConfigError: when a strength is not accepted.
@@ -148,13 +147,6 @@ class BatchAugmentation(Transform):
             raise ConfigError(f"noise is {self.noise}; accepted are standard deviations from 0")
         if len(self.voxel_size) != self.spatial_dims or not all(0 < size < math.inf for size in self.voxel_size):
             raise ConfigError(f"voxel_size is {list(self.voxel_size)}; accepted are {self.spatial_dims} sizes above 0")
-
-    def generator(self, *step: int) -> torch.Generator:
-        """Returns a generator for a step, named by numbers such as epoch, iteration and rank.
-
-        Draws depend on the seed and the step alone, so a resumed run draws what an uninterrupted one would.
-        """
-        return step_generator(self.seed, *step)
 
     def draw(self, shape: Sequence[int], generator: torch.Generator) -> AugmentationParameters:
         """Returns random parameters for a batch.
@@ -209,8 +201,8 @@ class BatchAugmentation(Transform):
         return matrix * signs[:, None, :], shift
 
     def __call__(
-        self, images: Tensor, labels: Tensor | None = None, *, step: Sequence[int]
+        self, images: Tensor, labels: Tensor | None = None, *, generator: torch.Generator
     ) -> tuple[Tensor, Tensor | None]:
-        """Returns the augmented batch of a step, see :meth:`generator` and :func:`apply_augmentation`."""
-        parameters = self.draw(images.shape, self.generator(*step))
+        """Returns the augmented images and labels, see :meth:`draw` and :func:`apply_augmentation`."""
+        parameters = self.draw(images.shape, generator)
         return apply_augmentation(images, parameters, labels=labels, padding=self.padding)

@@ -19,7 +19,6 @@ class CoTrainingPreflight(TrainingPreflight):
         labeled: Training cases whose labels are used.
         unlabeled: Training cases whose labels, if any, are not used.
         val_cases: Validation cases.
-        batch_size: Number of patches in a batch, labeled and unlabeled together.
         teaching: Name of the way to learn from unlabeled cases. With ``none`` and without mixing, none are needed.
         mixing: Name of the mixing, ``none`` for no mixing.
         **settings: Further arguments of :class:`TrainingPreflight`.
@@ -31,26 +30,19 @@ class CoTrainingPreflight(TrainingPreflight):
         unlabeled: Sequence[Any],
         val_cases: Sequence[Any],
         *,
-        batch_size: int,
         teaching: str,
         mixing: str,
         **settings: Any,
     ) -> None:
         super().__init__([*labeled, *unlabeled], val_cases, **settings)
         self.labeled, self.unlabeled = labeled, unlabeled
-        self.batch_size, self.needs_unlabeled = batch_size, not teaching == mixing == "none"
+        self.needs_unlabeled = not teaching == mixing == "none"
 
     def _check_sources(self) -> None:
-        """Raises as the base does, and when a batch has too few cases to draw from."""
+        """Raises as the base does, and when there is nothing to learn from without labels."""
         super()._check_sources()
-        half = self.batch_size // 2
         if self.needs_unlabeled and not self.unlabeled:
             self._check_unlabeled()
-        if len(self.labeled) < half:
-            raise NotEnoughCasesError(
-                f"{len(self.labeled)} labeled case(s), but half of a batch of {self.batch_size} needs {half}; raise "
-                "labeled_fraction, add labeled cases or lower batch_size"
-            )
 
     def _check_unlabeled(self) -> None:
         """Raises where a drawn split leaves no unlabeled case; lists set from outside cannot name any."""

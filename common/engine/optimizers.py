@@ -29,7 +29,7 @@ def make_optimizer(
     Args:
         optimizer_name: ``adam``, ``adamw`` (decay apart from the gradient), or ``sgd`` with Nesterov's momentum.
         params: Parameters of the network, or groups of them as torch takes them.
-        learning_rate: Learning rate, above 0.
+        learning_rate: Learning rate, at least 0; 0 leaves the weights as they are.
         weight_decay: Weight decay, at least 0. 0 by default.
         momentum: Momentum of SGD, in [0, 1). 0.9 by default; the others do not use it.
         amsgrad: Whether Adam keeps the largest second moment so far. False by default; SGD does not use it.
@@ -39,10 +39,10 @@ def make_optimizer(
     """
     if optimizer_name not in get_args(OptimizerName):
         raise ConfigError(f"optimizer_name is {optimizer_name!r}; accepted are {', '.join(get_args(OptimizerName))}")
-    if not learning_rate > 0 or not weight_decay >= 0 or not 0 <= momentum < 1:
+    if not learning_rate >= 0 or not weight_decay >= 0 or not 0 <= momentum < 1:
         raise ConfigError(
             f"learning_rate is {learning_rate}, weight_decay {weight_decay} and momentum {momentum}; accepted are a "
-            "rate above 0, a decay from 0 and a momentum from 0 and below 1"
+            "rate from 0, a decay from 0 and a momentum from 0 and below 1"
         )
     shared: dict[str, Any] = {"lr": learning_rate, "weight_decay": weight_decay, "fused": True}
     if optimizer_name == "sgd":

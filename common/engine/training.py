@@ -10,7 +10,7 @@ from monai.engines import SupervisedTrainer
 from monai.handlers import CheckpointLoader
 
 from ..augmentation import AugmentBatch, BatchAugmentation
-from ..handlers import ChannelsLast, TrainingProgress
+from ..handlers import ChangeBatch, ChannelsLast, TrainingProgress
 from ..runtime.distributed import is_cuda
 from ..runtime.reasons import plain_training_errors
 from .optimizers import GradientClipping
@@ -46,7 +46,9 @@ class Trainer(SupervisedTrainer):
         own: dict[str, Any] = {"decollate": False, "optim_set_to_none": True, "amp": is_cuda(device)}
         own["amp_kwargs"] = {"dtype": torch.bfloat16}
         self.augmentation, self.gradient_clip = augmentation, gradient_clip
-        first = [] if augmentation is None else [AugmentBatch(augmentation, second_view=second_view)]
+        first = []
+        if augmentation is not None:
+            first = [ChangeBatch(AugmentBatch(augmentation, second_view=second_view), seed=augmentation.seed)]
         network = settings["network"]
         last = [GradientClipping(network, gradient_clip), *self.train_handlers, ChannelsLast(network, device), progress]
         super().__init__(device=device, train_handlers=[*first, *last], **(own | settings))

@@ -37,6 +37,9 @@ class ChangeBatch:
     def __call__(self, engine: Engine) -> None:
         """Replaces the batch of the engine's state."""
         state: Any = engine.state
-        batch = {name: value.to(state.device, non_blocking=True) for name, value in state.batch.items()}
+        batch = {
+            name: value.to(state.device, non_blocking=True) if isinstance(value, Tensor) else value
+            for name, value in state.batch.items()
+        }
         # Ranks share the order of the cases but must not share draws.
         state.batch = self.change(batch, step_generator(self.seed, state.epoch, state.iteration, process_rank()))

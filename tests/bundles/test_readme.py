@@ -19,9 +19,12 @@ EXPERIMENT = ["experiment.json"]
 
 OWN_MEANING = {
     "batch_size",
+    "decline",
     "labeled_fraction",
     "max_epochs",
-    "decline",
+    "norm",
+    "normalization",
+    "offset",
     "out_channels",
     "pretrain_epochs",
     "roi_size",

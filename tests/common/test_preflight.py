@@ -229,7 +229,7 @@ DRAWN = SimpleNamespace(drawn=True)
 
 
 def cotraining_preflight(folder, labeled=CASES[:2], unlabeled=CASES[2:4], **settings):
-    given = {"max_epochs": 4, "val_interval": 2, "distance": "nearest", "batch_size": 4, "teaching": "cross"}
+    given = {"max_epochs": 4, "val_interval": 2, "distance": "nearest", "teaching": "cross"}
     given |= {"mixing": "Double-Mix", "output_dir": str(folder / "out"), "save_dir": str(folder / "models")}
     return CoTrainingPreflight(labeled, unlabeled, CASES[4:5], **(given | settings))
 
@@ -254,7 +254,6 @@ class TestCoTraining:
                 r"no unlabeled case is left beside 2 labeled one\(s\); lower labeled_fraction, give",
             ),
             ({"unlabeled": [], "split": DRAWN, "mixing": "none"}, "or lay configs/supervised.json over train.json"),
-            ({"batch_size": 6}, r"2 labeled case\(s\), but half of a batch of 6 needs 3; raise labeled_fraction"),
             ({"labeled": CASES[:1], "unlabeled": []}, r"1 training and 1 validation case\(s\)"),
         ],
     )

@@ -17,6 +17,7 @@ from common.augmentation import (
     rotation_matrix,
 )
 from common.errors import ConfigError
+from common.runtime.seeds import step_generator
 
 STRONG = {
     "rotation": 25, "scaling": 0.2, "translation": 0.1, "gain": 0.3, "offset": 0.2, "gamma": 0.4, "noise": 0.1,
@@ -38,18 +39,18 @@ def augmentation(dims, **settings):
 @pytest.mark.parametrize("dims", [2, 3])
 def test_same_step_gives_the_same_and_another_step_another(dims):
     images, labels = batch(dims)
-    first = augmentation(dims, seed=3)(images, labels, step=(1, 2))
-    again = augmentation(dims, seed=3)(images, labels, step=(1, 2))
+    first = augmentation(dims)(images, labels, generator=step_generator(3, 1, 2))
+    again = augmentation(dims)(images, labels, generator=step_generator(3, 1, 2))
     for one, other in zip(first, again, strict=True):
         assert_close(one, other, rtol=0, atol=0)
-    assert not torch.equal(first[0], augmentation(dims, seed=3)(images, labels, step=(1, 3))[0])
-    assert not torch.equal(first[0], augmentation(dims, seed=4)(images, labels, step=(1, 2))[0])
+    assert not torch.equal(first[0], augmentation(dims)(images, labels, generator=step_generator(3, 1, 3))[0])
+    assert not torch.equal(first[0], augmentation(dims)(images, labels, generator=step_generator(4, 1, 2))[0])
 
 
 @pytest.mark.parametrize("dims", [2, 3])
 def test_zero_strength_changes_no_bit(dims):
     images, labels = batch(dims)
-    same, untouched = BatchAugmentation(dims)(images, labels, step=(0,))
+    same, untouched = BatchAugmentation(dims)(images, labels, generator=step_generator(0, 0))
     assert torch.equal(same, images)
     assert torch.equal(untouched, labels)
 
@@ -58,7 +59,7 @@ def test_zero_strength_changes_no_bit(dims):
 def test_batch_equals_its_images_one_by_one(dims):
     images, labels = batch(dims)
     change = augmentation(dims)
-    drawn = change.draw(images.shape, change.generator(5))
+    drawn = change.draw(images.shape, step_generator(0, 5))
     whole = apply_augmentation(images, drawn, labels=labels)
     for index in range(len(images)):
         one = slice(index, index + 1)
@@ -71,7 +72,7 @@ def test_batch_equals_its_images_one_by_one(dims):
 def test_geometry_equals_an_affine_grid_for_each_image(dims):
     images, labels = batch(dims)
     change = augmentation(dims, gain=0, offset=0, gamma=0, noise=0)
-    drawn = change.draw(images.shape, change.generator(1))
+    drawn = change.draw(images.shape, step_generator(0, 1))
     moved, moved_labels = apply_augmentation(images, drawn, labels=labels)
     theta = normalized_matrix(drawn.matrix, drawn.translation, images.shape[2:])
     for index in range(len(images)):
@@ -86,7 +87,7 @@ def test_geometry_equals_an_affine_grid_for_each_image(dims):
 def test_voxel_coordinates_are_those_of_scipy(dims):
     images, _ = batch(dims)
     change = augmentation(dims, gain=0, offset=0, gamma=0, noise=0)
-    drawn = change.draw(images.shape, change.generator(2))
+    drawn = change.draw(images.shape, step_generator(0, 2))
     moved, _ = apply_augmentation(images, drawn, padding="border")
     center = (np.array(images.shape[2:]) - 1) / 2
     for index in range(len(images)):
@@ -104,7 +105,7 @@ def test_quarter_turns_and_flips_move_voxels_without_changing_them():
     views = [image.rot90(turns, (2, 3)) for turns in range(4)]
     views += [view.flip(2) for view in views]
     for step in range(80):
-        moved, _ = change(image, step=(step,))
+        moved, _ = change(image, generator=step_generator(0, step))
         matches = [index for index, view in enumerate(views) if torch.allclose(moved, view, atol=1e-4)]
         assert len(matches) == 1
         seen.add(matches[0])
@@ -113,7 +114,7 @@ def test_quarter_turns_and_flips_move_voxels_without_changing_them():
 
 def test_flip_along_one_axis_alone():
     images, labels = batch(3)
-    flipped, labels_flipped = BatchAugmentation(3, flip_axes=[1])(images, labels, step=(0,))
+    flipped, labels_flipped = BatchAugmentation(3, flip_axes=[1])(images, labels, generator=step_generator(0, 0))
     for index in range(len(images)):
         same = torch.allclose(flipped[index], images[index], atol=1e-5)
         expected = images[index] if same else images[index].flip(2)
@@ -123,7 +124,7 @@ def test_flip_along_one_axis_alone():
 
 def test_rotation_keeps_lengths_in_millimeters():
     change = BatchAugmentation(3, rotation=(30, 0, 0), voxel_size=(1.0, 1.0, 8.0))
-    drawn = change.draw((5, 1, 16, 16, 16), change.generator(0))
+    drawn = change.draw((5, 1, 16, 16, 16), step_generator(0, 0))
     spacing = torch.tensor([1.0, 1.0, 8.0])
     points = torch.tensor([[0.0, 8.0, 0.0], [0.0, 0.0, 1.0], [3.0, 8.0, 2.0]])
     mapped = torch.einsum("bij,pj->bpi", drawn.matrix, points)
@@ -149,7 +150,9 @@ def test_scaling_enlarges_what_is_shown():
 
 def test_intensities_alone_leave_labels_alone():
     images, labels = batch(2)
-    changed, same = BatchAugmentation(2, gain=0.2, offset=0.1, gamma=0.2, noise=0.1)(images, labels, step=(0,))
+    changed, same = BatchAugmentation(2, gain=0.2, offset=0.1, gamma=0.2, noise=0.1)(
+        images, labels, generator=step_generator(0, 0)
+    )
     assert same is labels
     assert not torch.allclose(changed, images)
 
@@ -166,7 +169,7 @@ def test_gamma_keeps_minimum_and_maximum():
 
 def test_draws_stay_in_their_ranges():
     change = augmentation(2)
-    drawn = change.draw((2000, 1, 4, 4), change.generator(0))
+    drawn = change.draw((2000, 1, 4, 4), step_generator(0, 0))
     assert 0.7 <= drawn.gain.min() < 0.72
     assert 1.28 < drawn.gain.max() <= 1.3
     assert -0.2 <= drawn.offset.min() < -0.19
@@ -184,7 +187,7 @@ def test_draws_stay_in_their_ranges():
 def test_labels_keep_their_dtype_and_values():
     images, labels = batch(2)
     for kind in (torch.uint8, torch.int64, torch.float32):
-        _, moved = augmentation(2)(images, labels.to(kind), step=(0,))
+        _, moved = augmentation(2)(images, labels.to(kind), generator=step_generator(0, 0))
         assert moved.dtype == kind
         assert set(moved.unique().tolist()) <= {0, 1, 2, 3}
 
@@ -218,13 +221,13 @@ def test_bad_settings_are_refused(settings, message):
 
 def test_quarter_turns_of_oblong_images_are_refused():
     with pytest.raises(ConfigError, match="quarter_turns needs equal first two axes, not 4 and 6"):
-        BatchAugmentation(2, quarter_turns=True)(torch.zeros(1, 1, 4, 6), step=(0,))
+        BatchAugmentation(2, quarter_turns=True)(torch.zeros(1, 1, 4, 6), generator=step_generator(0, 0))
 
 
 def test_labels_may_belong_to_the_first_images_alone():
     images, labels = batch(3)
     change = augmentation(3)
-    drawn = change.draw(images.shape, change.generator(4))
+    drawn = change.draw(images.shape, step_generator(0, 4))
     whole = apply_augmentation(images, drawn, labels=labels)
     some = apply_augmentation(images, drawn, labels=labels[:2])
     assert torch.equal(some[0], whole[0])
@@ -233,7 +236,7 @@ def test_labels_may_belong_to_the_first_images_alone():
 
 def test_single_slices_are_turned_in_their_plane_alone():
     images = torch.rand(4, 1, 9, 9, 1)
-    turned, _ = BatchAugmentation(3, rotation=40)(images, step=(1,))
-    in_plane, _ = BatchAugmentation(3, rotation=[0, 0, 40])(images, step=(1,))
+    turned, _ = BatchAugmentation(3, rotation=40)(images, generator=step_generator(0, 1))
+    in_plane, _ = BatchAugmentation(3, rotation=[0, 0, 40])(images, generator=step_generator(0, 1))
     assert not torch.equal(turned, images)
     assert_close(turned, in_plane)

@@ -30,7 +30,7 @@ def test_optimizer_is_torchs_own(name):
     ("settings", "message"),
     [
         ({"optimizer_name": "lion"}, "optimizer_name is 'lion'; accepted are adam, adamw, sgd"),
-        ({"learning_rate": 0}, "learning_rate is 0"),
+        ({"learning_rate": -1}, "learning_rate is -1"),
         ({"weight_decay": -1}, "weight_decay -1"),
         ({"momentum": 1}, "momentum 1"),
     ],
