@@ -24,10 +24,16 @@ def weighted_cross_entropy(input: Tensor, target: Tensor, weight: Tensor) -> Ten
 
 
 class WeightedDiceLoss(nn.Module):
-    """Mean over the foreground classes of ``w_c * (1 - dice_c)``, Dice over the whole batch, smoothing 1."""
+    """Mean over the foreground classes of ``w_c * (1 - dice_c)``, Dice over the whole batch, smoothing 1.
 
-    def __init__(self) -> None:
+    Args:
+        present_classes: Whether only classes that the labels of the batch hold count. False by default: then a class
+            that a batch does not show, such as a small organ in most slices, is only ever unlearned by it.
+    """
+
+    def __init__(self, *, present_classes: bool = False) -> None:
         super().__init__()
+        self.present_classes = present_classes
         self.dice = DiceLoss(
             include_background=False,
             to_onehot_y=True,
@@ -46,7 +52,12 @@ class WeightedDiceLoss(nn.Module):
             target: Class indices, ``(B, 1, H, W[, D])``, from 0 to ``C - 1``.
             weight: Weight of each class, ``(C,)``, at least 0; that of background does not count.
         """
-        return (weight[1:] * self.dice(input.float(), target).flatten()).mean()
+        losses = weight[1:] * self.dice(input.float(), target).flatten()
+        if not self.present_classes:
+            return losses.mean()
+        # No count of classes: torch's waits for the device.
+        present = torch.zeros_like(weight).scatter_(0, target.flatten().long(), 1.0)[1:]
+        return (losses * present).sum() / present.sum().clamp_min(1)
 
 
 class WeightedSegmentationLoss(nn.Module):
@@ -54,12 +65,14 @@ class WeightedSegmentationLoss(nn.Module):
 
     Args:
         cross_entropy_share: Factor of the cross entropy. 0.5, the source's, by default.
+        present_classes: Whether the Dice counts only classes that the labels of the batch hold, see
+            :class:`WeightedDiceLoss`. False, as in the source, by default.
     """
 
-    def __init__(self, cross_entropy_share: float = 0.5) -> None:
+    def __init__(self, cross_entropy_share: float = 0.5, *, present_classes: bool = False) -> None:
         super().__init__()
         self.cross_entropy_share = cross_entropy_share
-        self.dice = WeightedDiceLoss()
+        self.dice = WeightedDiceLoss(present_classes=present_classes)
 
     def forward(self, input: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
         """Returns the loss of logits ``(B, C, H, W[, D])`` and class indices ``(B, 1, H, W[, D])``.

@@ -82,3 +82,21 @@ def test_background_does_not_count_for_dice():
     logits, target = random_case()
     loss = WeightedDiceLoss()
     assert loss(logits, target, torch.tensor([0.0, 1, 2])) == loss(logits, target, torch.tensor([9.0, 1, 2]))
+
+
+def test_classes_that_no_label_holds_are_left_out_of_the_dice_where_asked():
+    torch.manual_seed(0)
+    logits, target = torch.randn(2, 4, 5, 5), torch.randint(0, 3, (2, 1, 5, 5))
+    target[target == 1] = 0
+    weight = torch.tensor([1.0, 0.5, 2.0, 3.0])
+    probability = logits.softmax(dim=1)[:, 2]
+    truth = (target[:, 0] == 2).float()
+    dice = (2 * (probability * truth).sum() + 1) / (probability.sum() + truth.sum() + 1)
+    assert_close(WeightedDiceLoss(present_classes=True)(logits, target, weight), 2.0 * (1 - dice))
+    everywhere = WeightedSegmentationLoss(present_classes=False)(logits, target, weight)
+    assert everywhere != WeightedSegmentationLoss(present_classes=True)(logits, target, weight)
+
+
+def test_batch_of_background_alone_has_no_dice_of_present_classes():
+    logits, target = torch.randn(1, 3, 4, 4), torch.zeros(1, 1, 4, 4, dtype=torch.long)
+    assert WeightedDiceLoss(present_classes=True)(logits, target, torch.ones(3)) == 0
