@@ -60,10 +60,10 @@ def samples_of_epoch(
     """
     if iterations is None:
         return samples_per_epoch
-    if iterations < 1 or samples_per_epoch is not None:
+    if iterations < 1 or samples_per_epoch is not None or max_epochs < 1:
         raise ConfigError(
-            f"iterations is {iterations} and samples_per_epoch {samples_per_epoch}; accepted is a number of steps from "
-            "1, with samples_per_epoch null"
+            f"iterations is {iterations}, samples_per_epoch {samples_per_epoch} and max_epochs {max_epochs}; accepted "
+            "are steps and epochs from 1, with samples_per_epoch null"
         )
     return -(-iterations // max_epochs) * batch_size * world_size()
 

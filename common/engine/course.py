@@ -152,6 +152,7 @@ def training_settings(trainer: Engine, handlers: Sequence[Any]) -> dict[str, Any
             describe(getattr(parts.progress.schedule, name, None), where=name) for name in ("decline", "warm_up")
         ],
         "gradient clip": parts.gradient_clip,
+        "average": None if parts.progress.average is None else parts.progress.average.ema.ema_decay,
         "sampling": [loader.sampler.seed, loader.sampler.total, loader.batch_size, world_size()],
         "seeds": [handler.seed for handler in handlers if isinstance(handler, EpochSeeder)],
         "validation": [_validation(handler) for handler in handlers if isinstance(handler, ValidationHandler)],

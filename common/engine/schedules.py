@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from ..errors import ConfigError
 from ..handlers import PlateauSchedule
 from ..handlers.epochs import total_iterations
+from ..runtime.run_settings import ComparedOnResume
 
 PLATEAU = "plateau"
 
@@ -40,12 +41,12 @@ def cosine_decline(share: float) -> float:
     return (1 + math.cos(math.pi * share)) / 2
 
 
-def step_decline(share: float, *, schedule_share: float, schedule_factor: float = 0.1) -> float:
+def step_decline(share: float, *, schedule_share: float = 0.7, schedule_factor: float = 0.1) -> float:
     """Returns 1 before a share of the training is done, and a factor afterwards.
 
     Args:
         share: Share of the training that is done, in [0, 1].
-        schedule_share: Share after which the rate falls, in [0, 1].
+        schedule_share: Share after which the rate falls, in [0, 1]. 0.7 by default.
         schedule_factor: Factor of the rate from there on, above 0. 0.1 by default.
     """
     return 1.0 if share < schedule_share else schedule_factor
@@ -59,7 +60,7 @@ DECLINES: dict[str, Callable[..., float]] = {
 """Name of a decline -> factor of the learning rate after a share of the training."""
 
 
-class IterationSchedule:
+class IterationSchedule(ComparedOnResume):
     """Sets the learning rate before every iteration: a linear rise, then a decline over what is left of the training.
 
     The length of the training is read from its engine, so stages of different lengths may share one. Nothing is kept

@@ -15,6 +15,9 @@ from ..runtime.distributed import is_cuda
 from ..runtime.reasons import plain_training_errors
 from .optimizers import GradientClipping
 
+AUGMENTATION = 1
+"""Stream of the draws of the augmentation; 0 is that of other changes of a batch."""
+
 
 class Trainer(SupervisedTrainer):
     """MONAI's trainer, without decollation, with mixed precision on a GPU, and with a record of its progress.
@@ -46,9 +49,15 @@ class Trainer(SupervisedTrainer):
         own: dict[str, Any] = {"decollate": False, "optim_set_to_none": True, "amp": is_cuda(device)}
         own["amp_kwargs"] = {"dtype": torch.bfloat16}
         self.augmentation, self.gradient_clip = augmentation, gradient_clip
+        # Federated clients train round by round, each with a number of epochs of its own.
+        self.planned_epochs = int(settings.get("max_epochs", 0))
         first = []
         if augmentation is not None:
-            first = [ChangeBatch(AugmentBatch(augmentation, second_view=second_view), seed=augmentation.seed)]
+            first = [
+                ChangeBatch(
+                    AugmentBatch(augmentation, second_view=second_view), seed=augmentation.seed, stream=AUGMENTATION
+                )
+            ]
         network = settings["network"]
         last = [GradientClipping(network, gradient_clip), *self.train_handlers, ChannelsLast(network, device), progress]
         super().__init__(device=device, train_handlers=[*first, *last], **(own | settings))
@@ -61,6 +70,15 @@ class Trainer(SupervisedTrainer):
         """
         with plain_training_errors(), self.progress.log:
             super().run()
+
+    @property
+    def scaler(self) -> torch.amp.GradScaler | None:
+        """MONAI's iteration scales losses with mixed precision, and would have gradients clipped while they are."""
+        return self._scaler
+
+    @scaler.setter
+    def scaler(self, value: torch.amp.GradScaler | None) -> None:
+        self._scaler = None if value is None else torch.amp.GradScaler(enabled=False)
 
     @property
     def given_weights(self) -> list[str]:

@@ -36,6 +36,7 @@ class AveragedWeights:
             engine.add_event_handler(Events.ITERATION_COMPLETED, self._move)
         self.evaluator.add_event_handler(Events.STARTED, self.take)
         self.evaluator.add_event_handler(Events.COMPLETED, self.give_back)
+        self.evaluator.add_event_handler(Events.EXCEPTION_RAISED, self._give_back_and_raise)
 
     def _move(self, _engine: Engine) -> None:
         self.ema.update_parameters(self.network)
@@ -56,6 +57,10 @@ class AveragedWeights:
         """Puts the weights of the last step into the network again."""
         self._set(self._kept)
         self._kept = []
+
+    def _give_back_and_raise(self, _engine: Engine, error: BaseException) -> None:
+        self.give_back()
+        raise error
 
     def _set(self, values: list[Tensor]) -> None:
         for own, value in zip(self._values(self.network) if values else [], values, strict=True):

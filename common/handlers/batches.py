@@ -25,10 +25,11 @@ class ChangeBatch:
     Args:
         change: Function of the batch and of the generator of the step, which returns the changed batch.
         seed: Seed of the draws, at least 0. Default 0.
+        stream: Number of the change, at least 0, so that several changes of a training draw apart. Default 0.
     """
 
-    def __init__(self, change: Change, *, seed: int = 0) -> None:
-        self.change, self.seed = change, seed
+    def __init__(self, change: Change, *, seed: int = 0, stream: int = 0) -> None:
+        self.change, self.seed, self.stream = change, seed, stream
 
     def attach(self, engine: Engine) -> None:
         """Attaches to a trainer of MONAI, whose state knows the device."""
@@ -42,4 +43,5 @@ class ChangeBatch:
             for name, value in state.batch.items()
         }
         # Ranks share the order of the cases but must not share draws.
-        state.batch = self.change(batch, step_generator(self.seed, state.epoch, state.iteration, process_rank()))
+        step = (state.epoch, state.iteration, process_rank(), self.stream)
+        state.batch = self.change(batch, step_generator(self.seed, *step))

@@ -25,10 +25,13 @@ def ends_epoch(engine: Engine, iteration: int) -> bool:
 def total_iterations(engine: Engine) -> int:
     """Returns the number of iterations of a whole training, as the engine has it now.
 
+    A federated client runs its engine round by round; the training is as long as its config says, or longer.
+
     Args:
         engine: The training engine, in an epoch.
     """
-    return (engine.state.max_epochs or 1) * (engine.state.epoch_length or 1)
+    epochs = max(engine.state.max_epochs or 1, getattr(engine, "planned_epochs", 0))
+    return epochs * (engine.state.epoch_length or 1)
 
 
 def attach_mean(engine: Engine, name: str, value: Callable[[Any], Any], device: str | torch.device) -> None:

@@ -32,17 +32,23 @@ MAY_CHANGE = PLACES | frozenset(
     {
         # Where data lie. Which cases there are is compared by their names.
         *("dataset_dir", "unlabeled_dir", "healthy_dir", "candidate_dir", "split_file"),
-        # How long it runs.
-        "max_epochs",
         # What is made of the weights afterwards.
         *("precision", "feature_layers", "per_voxel", "distance", "threshold_c", "save_patches", "min_component_size"),
     }
 )
 """Top-level keys of a config that may be others when a training is resumed; all others must be as they were."""
 
+LENGTH, ENDLESS = "max_epochs", ("decline", "plateau")
+"""Key of the length of a training, and the setting with which nothing else follows from it."""
+
 ABSENT = "not set"
 
-_OBJECTS = (nn.Module, Optimizer, LRScheduler, Transform)
+
+class ComparedOnResume:
+    """Marks objects whose public settings must be as they were when a training is resumed."""
+
+
+_OBJECTS = (nn.Module, Optimizer, LRScheduler, Transform, ComparedOnResume)
 
 
 def config_settings(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -79,7 +85,9 @@ def object_settings(config: Mapping[str, Any]) -> dict[str, Any]:
 def _by_key(config: Mapping[str, Any]) -> dict[str, Any]:
     """What must not change, by the keys that users write: MONAI's parser writes ``a::b`` for ``a#b``."""
     keys = {key: key.replace("::", "#") for key in config}
-    return {keys[key]: value for key, value in config.items() if keys[key] not in MAY_CHANGE}
+    name, value = ENDLESS
+    may_change = MAY_CHANGE | ({LENGTH} if config.get(name) == value else set())
+    return {keys[key]: value for key, value in config.items() if keys[key] not in may_change}
 
 
 def _is_known(value: Any, unique: Mapping[int, str]) -> bool:
@@ -94,7 +102,8 @@ def _object(value: Any, key: str) -> Any:
     if isinstance(value, Optimizer):
         groups = [_without(group, "params") for group in value.param_groups]
         return describe(groups[0] if len(groups) == 1 else groups, where=key)
-    return describe(_without(vars(value), "optimizer") if isinstance(value, LRScheduler) else value, where=key)
+    scheduled = isinstance(value, LRScheduler | ComparedOnResume)
+    return describe(_without(vars(value), "optimizer") if scheduled else value, where=key)
 
 
 def describe_network(network: nn.Module) -> dict[str, Any]:

@@ -32,9 +32,14 @@ def save_atomically(content: Mapping[str, Any], path: str | Path) -> None:
     # Torch calls the records in a file after its name, and that of a temporary file is another every time.
     with write_atomically(path) as temporary, open(temporary, "wb") as file:
         try:
-            torch.save(dict(content), file)
+            torch.save({name: _in_rows(value) for name, value in content.items()}, file)
         except RuntimeError as error:  # torch's writer reports a full disk so
             raise OSError(str(error)) from error
+
+
+def _in_rows(value: Any) -> Any:
+    """A tensor in rows: files of weights are the same however a network lays them out while it runs."""
+    return value.contiguous() if isinstance(value, torch.Tensor) else value
 
 
 def read_checkpoint(path: str | Path, *, device: str | torch.device = "cpu") -> dict[str, Any]:

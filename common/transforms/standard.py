@@ -128,7 +128,12 @@ class LandmarkLearner:
             ImageError: When an image cannot be read.
             OutputError: When the file cannot be written.
         """
-        if self.normalization != "deciles" or (self.resume and self.landmarks_file.is_file()):
+        if self.normalization != "deciles":
+            return
+        learned = self.resume and self.landmarks_file.is_file()
+        # All have looked before the file is written.
+        wait_for_all()
+        if learned:
             return
         if is_main_process():
             measured = list(self._measured())

@@ -199,7 +199,7 @@ class TestSettingsOfARun:
         self, configs, trained, bundle, fail_config, dataset, tmp_path
     ):
         copied = shutil.copytree(trained.output, tmp_path / "copy")
-        settings = {"dataset_dir": dataset, "output_dir": copied, "model_dir": copied / "weights", "max_epochs": 3}
+        settings = {"dataset_dir": dataset, "output_dir": copied, "model_dir": copied / "weights", "max_epochs": 2}
         before = {name: (copied / name).read_bytes() for name in ("checkpoint.pt", "metrics.json", "weights/model.pt")}
         other = ("modality", "CT") if "modality" in configs["train"] else ("percentile", 98.0)
         config = configs["train"]

@@ -19,7 +19,8 @@ EXPERIMENT = ["experiment.json"]
 
 OWN_MEANING = {
     "batch_size",
-    "decline",
+    "ema_decay",
+    "iterations",
     "labeled_fraction",
     "max_epochs",
     "norm",

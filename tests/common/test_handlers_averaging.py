@@ -1,3 +1,4 @@
+import pytest
 import torch
 from ignite.engine import Engine, Events
 from torch import nn
@@ -82,3 +83,19 @@ def test_running_statistics_are_those_of_the_average():
     assert network.running_mean.item() == 0
     averaged.give_back()
     assert network.running_mean.item() == 5
+
+
+def test_failed_validation_leaves_the_weights_of_the_last_step():
+    network = zero_network()
+
+    def fail(_engine, _batch):
+        raise RuntimeError("no memory")
+
+    evaluator, average = Engine(fail), EMANetwork(network)
+    average.n_averaged += 1
+    with torch.no_grad():
+        average.module.weight.fill_(7)
+    AveragedWeights(network, evaluator, average).attach(Engine(lambda engine, batch: None))
+    with pytest.raises(RuntimeError, match="no memory"):
+        evaluator.run([0])
+    assert network.weight.item() == 0

@@ -8,12 +8,14 @@ from common.handlers import ChangeBatch
 from common.runtime.seeds import step_generator
 
 
-def trace(*, seed=0, epochs=3, start=0, value=0.0):
+def trace(*, seed=0, epochs=3, start=0, value=0.0, **settings):
     """What two steps of each epoch see; draws are added to images of one value."""
     seen = []
     engine = Engine(lambda _engine, batch: seen.append(batch["image"]))
     engine.state.device = torch.device("cpu")
-    add = ChangeBatch(lambda batch, draw: {"image": batch["image"] + torch.rand(3, generator=draw)}, seed=seed)
+    add = ChangeBatch(
+        lambda batch, draw: {"image": batch["image"] + torch.rand(3, generator=draw)}, seed=seed, **settings
+    )
     add.attach(engine)
     # As a run that goes on from the checkpoint of an epoch.
     engine.load_state_dict({"epoch": start, "max_epochs": epochs, "epoch_length": 2})
@@ -54,3 +56,9 @@ def test_the_batch_is_changed_before_a_step_begins():
 def test_generators_of_other_steps_differ(other):
     drawn = torch.rand(4, generator=step_generator(0, 1, 5))
     assert not torch.isin(torch.rand(4, generator=step_generator(*other)), drawn).any()
+
+
+def test_several_changes_of_a_training_draw_apart():
+    first = trace(stream=0)
+    assert not torch.isin(trace(stream=1), first).any()
+    assert torch.equal(trace(), first)

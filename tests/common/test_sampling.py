@@ -103,5 +103,5 @@ def test_epochs_have_their_own_length_without_steps():
 
 @pytest.mark.parametrize("arguments", [(7, 5), (None, 0)])
 def test_steps_and_samples_of_an_epoch_exclude_each_other(arguments):
-    with pytest.raises(ConfigError, match=r"iterations is .* and samples_per_epoch"):
+    with pytest.raises(ConfigError, match=r"iterations is .* samples_per_epoch"):
         samples_of_epoch(*arguments, max_epochs=3, batch_size=4)

@@ -190,3 +190,11 @@ def test_weights_that_cannot_be_written_are_an_output_error(tmp_path, monkeypatc
     with pytest.raises(OutputError, match=r"cannot write .*model\.pt: PytorchStreamWriter failed"):
         save_atomically({}, tmp_path / "model.pt")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_weights_are_written_in_rows_however_they_lie_in_memory(tmp_path):
+    rows = {"conv.weight": torch.arange(2.0 * 3 * 4 * 5).reshape(2, 3, 4, 5)}
+    last = {name: value.to(memory_format=torch.channels_last) for name, value in rows.items()}
+    for name, content in (("rows", rows), ("last", last)):
+        save_atomically(content, tmp_path / name)
+    assert (tmp_path / "rows").read_bytes() == (tmp_path / "last").read_bytes()

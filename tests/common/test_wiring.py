@@ -177,6 +177,13 @@ class TestTraining:
         whole = train()
         assert train(resume=True).state.iteration == whole.state.iteration == 6
 
+    def test_no_loss_is_scaled_where_gradients_are_clipped(self, train):
+        trainer = train()
+        assert trainer.scaler is None
+        # What MONAI sets where it computes in lower precision.
+        trainer.scaler = torch.amp.GradScaler(enabled=True)
+        assert not trainer.scaler.is_enabled()
+
     def test_given_weights_are_loaded_first(self, train, tmp_path):
         zeros = {"weight": torch.zeros(1, 2), "bias": torch.zeros(1)}
         save_atomically(zeros, tmp_path / "first.pt")

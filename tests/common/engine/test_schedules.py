@@ -102,3 +102,20 @@ def test_bad_settings_are_refused(settings, message):
 def test_rise_needs_a_share():
     with pytest.raises(ConfigError, match=r"warm_up is -0\.1"):
         IterationSchedule(optimizer(), cosine_decline, warm_up=-0.1)
+
+
+def test_rounds_of_a_federated_training_share_one_course():
+    """A client sets the length of its engine in every round."""
+    schedule = make_schedule(optimizer(), "polynomial", schedule_power=1)
+    seen = []
+    engine = Engine(lambda engine, batch: seen.append(schedule.optimizer.param_groups[0]["lr"]))
+    engine.planned_epochs = 4
+    schedule.attach(engine)
+    for epochs in (2, 4):
+        engine.run(range(1), max_epochs=epochs, epoch_length=1)
+    assert seen == pytest.approx([0.4, 0.3, 0.2, 0.1])
+
+
+def test_step_falls_late_unless_told():
+    schedule = make_schedule(optimizer(), "step")
+    assert [schedule.factor(done, 10) for done in (6, 7)] == [1.0, 0.1]
