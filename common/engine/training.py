@@ -78,7 +78,7 @@ class Trainer(SupervisedTrainer):
 
     @scaler.setter
     def scaler(self, value: torch.amp.GradScaler | None) -> None:
-        self._scaler = None if value is None else torch.amp.GradScaler(enabled=False)
+        self._scaler = None if value is None else torch.amp.GradScaler("cpu", enabled=False)
 
     @property
     def given_weights(self) -> list[str]:

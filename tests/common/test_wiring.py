@@ -181,7 +181,7 @@ class TestTraining:
         trainer = train()
         assert trainer.scaler is None
         # What MONAI sets where it computes in lower precision.
-        trainer.scaler = torch.amp.GradScaler(enabled=True)
+        trainer.scaler = torch.amp.GradScaler("cpu", enabled=True)
         assert not trainer.scaler.is_enabled()
 
     def test_given_weights_are_loaded_first(self, train, tmp_path):
