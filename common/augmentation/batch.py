@@ -60,7 +60,9 @@ def apply_augmentation(
         Images and labels of the same shapes and dtypes.
     """
     if parameters.matrix is not None and parameters.translation is not None:
-        theta = normalized_matrix(parameters.matrix, parameters.translation, images.shape[2:]).to(images.device)
+        theta = normalized_matrix(parameters.matrix, parameters.translation, images.shape[2:])
+        # Nothing waits for the device: the next batch is made while it computes.
+        theta = theta.to(images.device, non_blocking=True)
         images = resample(images, theta, padding_mode=padding)
         labels = (
             None if labels is None else resample(labels, theta[: len(labels)], mode="nearest", padding_mode=padding)
@@ -70,7 +72,7 @@ def apply_augmentation(
     if parameters.gain is not None and parameters.offset is not None:
         images = change_scale(images, parameters.gain, parameters.offset)
     if parameters.noise is not None:
-        images = images + parameters.noise.to(images)
+        images = images + parameters.noise.to(images, non_blocking=True)
     return images, labels
 
 

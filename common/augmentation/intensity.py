@@ -35,4 +35,4 @@ def change_scale(images: Tensor, gain: Tensor, offset: Tensor) -> Tensor:
 
 def _spread(values: Tensor, images: Tensor) -> Tensor:
     """Values ``(B, C)`` with as many axes as the images."""
-    return values.to(images).reshape(*values.shape, *[1] * (images.ndim - 2))
+    return values.to(images, non_blocking=True).reshape(*values.shape, *[1] * (images.ndim - 2))

@@ -10,7 +10,7 @@ from monai.engines import SupervisedTrainer
 from monai.handlers import CheckpointLoader
 
 from ..augmentation import AugmentBatch, BatchAugmentation
-from ..handlers import ChangeBatch, TrainingProgress
+from ..handlers import ChangeBatch, ChannelsLast, TrainingProgress
 from ..runtime.distributed import is_cuda
 from ..runtime.reasons import plain_training_errors
 from .optimizers import GradientClipping
@@ -49,8 +49,9 @@ class Trainer(SupervisedTrainer):
         first = []
         if augmentation is not None:
             first = [ChangeBatch(AugmentBatch(augmentation, second_view=second_view), seed=augmentation.seed)]
-        handlers = [*first, GradientClipping(settings["network"], gradient_clip), *self.train_handlers, progress]
-        super().__init__(device=device, train_handlers=handlers, **(own | settings))
+        network = settings["network"]
+        last = [GradientClipping(network, gradient_clip), *self.train_handlers, ChannelsLast(network, device), progress]
+        super().__init__(device=device, train_handlers=[*first, *last], **(own | settings))
 
     def run(self) -> None:
         """Trains.

@@ -9,6 +9,7 @@ from .buffers import BroadcastBuffers
 from .checkpoint import BestWeights, TrainingCheckpoint
 from .gallery import EvaluationGallery
 from .history import TrainingHistory
+from .layout import ChannelsLast
 from .log import EpochLog, RunLog
 from .progress import TrainingProgress
 from .recorder import CaseRecorder
@@ -25,6 +26,7 @@ __all__ = [
     "BroadcastBuffers",
     "CaseRecorder",
     "ChangeBatch",
+    "ChannelsLast",
     "EpochBoardHandler",
     "EpochLog",
     "EpochSeeder",

@@ -52,7 +52,9 @@ def main():
         "levers": lambda: lever_table(given.bundles, ROOT),
     }
     for part in [part for part in tables if part in given.parts]:
-        logger.info("%s", "\n".join(["", *tables[part](), ""]))
+        for line in tables[part]():
+            logger.info(line)
+        logger.info("")
     if "ratios" in given.parts:
         log_ratios(given.bundles)
 

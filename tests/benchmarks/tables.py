@@ -1,5 +1,6 @@
 """Tables of step times, before and after a change, of operators and of levers, as Markdown."""
 
+from itertools import chain
 from pathlib import Path
 
 from tests.benchmarks.levers import bench_levers
@@ -10,16 +11,16 @@ TOP = 6
 
 
 def markdown(head, rows):
-    """The lines of a table."""
-    return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
+    """The lines of a table, each as soon as its row is known."""
+    for row in chain((head, ["---"] * len(head)), rows):
+        yield f"| {' | '.join(row)} |"
 
 
 def step_row(bundle, roots, *, repeats=3, **settings):
-    """What a bundle's trainers take in each checkout, epochs in turn: a row for each trainer.
+    """Yields what each trainer of a bundle takes in each checkout, epochs in turn.
 
     Both train on the patch and the batch of the first checkout.
     """
-    rows = []
     folders = [Path(root, "bundles", bundle) for root in roots]
     given = realistic(folders[0]) | settings
     for block in trainers_of(folders[0]):
@@ -33,8 +34,7 @@ def step_row(bundle, roots, *, repeats=3, **settings):
         cells = [bundle, block, f"{given['batch_size']} x {size}"]
         for seconds in map(medians, found):
             cells += [f"{seconds.pipeline:.3f}", f"{seconds.step:.3f}", f"{seconds.share:.1%}"]
-        rows.append(cells)
-    return rows
+        yield cells
 
 
 def step_table(bundles, roots, **settings):
@@ -42,37 +42,37 @@ def step_table(bundles, roots, **settings):
     names = ["before, ", "after, "] if len(roots) > 1 else [""]
     head = ["bundle", "trainer", "batch"]
     head += [f"{name}{part}" for name in names for part in ("pipeline, s", "step, s", "pipeline's share")]
-    return markdown(head, [row for bundle in bundles for row in step_row(bundle, roots, **settings)])
+    return markdown(head, (row for bundle in bundles for row in step_row(bundle, roots, **settings)))
+
+
+def operator_rows(bundle, root, **settings):
+    """Yields the operators that take most of a step of each trainer of a bundle, and all together."""
+    folder = Path(root, "bundles", bundle)
+    for block in trainers_of(folder):
+        with closing_all([RemoteTrainer(folder, block, **realistic(folder) | settings)]) as (trainer,):
+            trainer.epoch()
+            operators = trainer.operators()
+        calls, total = (sum(column) for column in list(zip(*operators, strict=True))[1:])
+        for name, number, seconds in [*operators[:TOP], ("all", calls, total)]:
+            yield [bundle, block, f"`{name}`", str(number), f"{1000 * seconds:.0f}", f"{seconds / total:.0%}"]
 
 
 def operator_table(bundles, root, **settings):
     """The operators that take most of a step, for the trainers of all bundles."""
-    rows = []
-    for bundle in bundles:
-        folder = Path(root, "bundles", bundle)
-        for block in trainers_of(folder):
-            with closing_all([RemoteTrainer(folder, block, **realistic(folder) | settings)]) as (trainer,):
-                trainer.epoch()
-                operators = trainer.operators()
-            total = sum(seconds for _, _, seconds in operators)
-            calls = sum(number for _, number, _ in operators)
-            for name, number, seconds in operators[:TOP]:
-                rows.append(
-                    [bundle, block, f"`{name}`", str(number), f"{1000 * seconds:.0f}", f"{seconds / total:.0%}"]
-                )
-            rows.append([bundle, block, f"all {len(operators)}", str(calls), f"{1000 * total:.0f}", "100%"])
-    return markdown(["bundle", "trainer", "operator", "calls", "ms", "share"], rows)
+    head = ["bundle", "trainer", "operator", "calls", "ms", "share"]
+    return markdown(head, (row for bundle in bundles for row in operator_rows(bundle, root, **settings)))
+
+
+def lever_rows(bundle, root, **settings):
+    """Yields how many times faster a step of a bundle is with each lever."""
+    folder = Path(root, "bundles", bundle)
+    base = realistic(folder) | settings
+    size = "x".join(map(str, base["roi_size"]))
+    for name, ratio in bench_levers(folder, **settings).items():
+        yield [bundle, f"{min(base['batch_size'], 4)} x {size}", name, f"{ratio:.2f}"]
 
 
 def lever_table(bundles, root, **settings):
     """How many times faster a step is with each lever, for all bundles."""
-    rows = []
-    for bundle in bundles:
-        folder = Path(root, "bundles", bundle)
-        base = realistic(folder) | settings
-        ratios = bench_levers(folder, **settings)
-        size = "x".join(map(str, base["roi_size"]))
-        rows += [
-            [bundle, f"{min(base['batch_size'], 4)} x {size}", name, f"{ratio:.2f}"] for name, ratio in ratios.items()
-        ]
-    return markdown(["bundle", "batch", "lever", "times faster, per voxel"], rows)
+    head = ["bundle", "batch", "lever", "times faster, per voxel"]
+    return markdown(head, (row for bundle in bundles for row in lever_rows(bundle, root, **settings)))

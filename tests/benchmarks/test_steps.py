@@ -82,7 +82,7 @@ def test_table_has_the_medians_of_both_checkouts_after_a_warm_up(monkeypatch):
     monkeypatch.setattr(tables, "RemoteTrainer", Trainer)
     monkeypatch.setattr(tables, "trainers_of", lambda _folder: ["train"])
     monkeypatch.setattr(tables, "realistic", lambda _folder: {"roi_size": [8, 4], "batch_size": 2})
-    assert tables.step_table(["one"], ["/before", ROOT], repeats=2) == [
+    assert list(tables.step_table(["one"], ["/before", ROOT], repeats=2)) == [
         "| bundle | trainer | batch | before, pipeline, s | before, step, s | before, pipeline's share "
         "| after, pipeline, s | after, step, s | after, pipeline's share |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",

@@ -202,8 +202,11 @@ class TestSettingsOfARun:
         settings = {"dataset_dir": dataset, "output_dir": copied, "model_dir": copied / "weights", "max_epochs": 3}
         before = {name: (copied / name).read_bytes() for name in ("checkpoint.pt", "metrics.json", "weights/model.pt")}
         other = ("modality", "CT") if "modality" in configs["train"] else ("percentile", 98.0)
-        for key, value in (("learning_rate", 0.5), other, ("optimizer#weight_decay", 0.125)):
-            config = configs["train"]
+        config = configs["train"]
+        # What is changed below a key of the top level is seen as well; SGD has no such setting.
+        amsgrad = not config["optimizer"].get("amsgrad", False)
+        nested = [("optimizer#amsgrad", amsgrad)] if config["optimizer_name"] != "sgd" else []
+        for key, value in (("learning_rate", 0.5), other, ("weight_decay", 0.125), *nested):
             error = str(fail_config(bundle, "train.json", **settings, resume=True, **{key: value}))
             assert error.startswith(f"{key} is {json.dumps(value)}, but {copied}")
             assert "checkpoint.pt was trained with " in error

@@ -125,7 +125,8 @@ def test_arms_are_compared_by_one_command(run_config, folder, tmp_path):
     tiny |= {"network_def#features": [4, 8, 8, 8], "roi_size": [24, 24, 24]}
     run_config(
         BUNDLE, "experiment.json", dataset_dir=folder, output_dir=tmp_path, labeled={"labeled_fraction": [0.5]},
-        seeds=[0], num_folds=0, overlays=[], arms={"supervised": ["supervised.json"], "cps": ["cps.json"]}, settings=tiny,
+        seeds=[0], num_folds=0, overlays=[], settings=tiny,
+        arms={"supervised": ["supervised.json"], "cps": ["cps.json"]},
     )  # fmt: skip
     with open(tmp_path / "methods.csv", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["metric"] == "dsc" and row["case"]]
