@@ -7,6 +7,7 @@ Heterogeneous Co-training Framework*, MICCAI 2023; CDifW and CDisW add the confi
 
 from .functional import (
     ClassStatistics,
+    WeightScale,
     class_dice,
     class_information,
     class_shares,
@@ -14,6 +15,7 @@ from .functional import (
     distribution_weight,
     learning_speed,
     learning_terms,
+    limit_weight,
     loss_weight,
     most_probable,
     scale_weight,
@@ -38,6 +40,7 @@ __all__ = [
     "ConfidenceDistributionWeight",
     "DifficultyWeight",
     "DistributionWeight",
+    "WeightScale",
     "class_dice",
     "class_information",
     "class_shares",
@@ -45,6 +48,7 @@ __all__ = [
     "distribution_weight",
     "learning_speed",
     "learning_terms",
+    "limit_weight",
     "loss_weight",
     "make_class_weight",
     "most_probable",

@@ -5,7 +5,7 @@ Class 0 is background. Nothing here waits for the device, and no loop runs over 
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,6 +19,10 @@ EPSILON = 1e-8
 
 INFORMATION_OFFSET = 0.01
 """Added to both terms of the information, so that a class of full confidence keeps some weight."""
+
+
+WeightScale = Literal["mean", "maximum"]
+"""How weights are scaled for losses: to a mean of 1, or to a largest of the number of classes, as in the source."""
 
 
 class ClassStatistics(NamedTuple):
@@ -145,6 +149,24 @@ def scale_weight(weight: Tensor) -> Tensor:
 def loss_weight(weight: Tensor) -> Tensor:
     """Returns the weights as losses take them: scaled to a maximum of 1, times the number of classes."""
     return scale_weight(weight) * weight.numel()
+
+
+def limit_weight(weight: Tensor, *, min_weight: float = 0.3, weight_scale: WeightScale = "mean") -> Tensor:
+    """Returns weights of which none is too small, scaled so that they leave the step of an optimizer as it is.
+
+    Args:
+        weight: Weights as :func:`loss_weight` gives them, ``(C,)``, at least one above 0.
+        min_weight: Smallest weight, as a share of the largest, in [0, 1]. 0.3 by default; 0, the source's, leaves
+            background without any under DisW.
+        weight_scale: ``mean``, the default, for weights that sum to the number of classes; ``maximum`` leaves the
+            largest as it is.
+
+    Example:
+        >>> limit_weight(torch.tensor([0.0, 1.5, 3.0]), min_weight=0.5)
+        tensor([0.7500, 0.7500, 1.5000])
+    """
+    limited = torch.maximum(weight, min_weight * weight.max())
+    return limited if weight_scale == "maximum" else limited * (limited.numel() / limited.sum())
 
 
 def _share_of_largest(values: Tensor) -> Tensor:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from copy import copy, deepcopy
 from functools import partial
 from typing import Any
 
 import torch
 from monai.data import DataLoader
-from monai.transforms import Compose, EnsureType, SpatialPad
 from torch import Tensor
+from torch.nn.functional import pad
 from torch.utils.data import ConcatDataset, Sampler
 
 from ..errors import ConfigError, NotEnoughCasesError
-from ..runtime.distributed import world_size
+from ..runtime.distributed import process_rank, world_size
+from ..runtime.seeds import step_generator
 from ..sampling import TaskSampler
 
 
@@ -70,26 +72,52 @@ class HalvesSampler(Sampler[list[int]]):
         return self.batches
 
 
+def pad_alike(images: Sequence[Tensor], *, spatial_dims: int) -> list[Tensor]:
+    """Returns images padded with zeros, as much on both sides, so that all have the largest extent along every axis.
+
+    Args:
+        images: Images or batches of them, whose last axes are spatial.
+        spatial_dims: Number of spatial axes.
+
+    Example:
+        >>> [image.shape for image in pad_alike([torch.zeros(1, 2, 5), torch.zeros(1, 4, 3)], spatial_dims=2)]
+        [torch.Size([1, 4, 5]), torch.Size([1, 4, 5])]
+    """
+    extents = [image.shape[-spatial_dims:] for image in images]
+    largest = [max(sizes) for sizes in zip(*extents, strict=True)]
+    padded = []
+    for image, extent in zip(images, extents, strict=True):
+        missing = [whole - own for whole, own in zip(largest, extent, strict=True)]
+        # Torch counts axes from the last one.
+        widths = [width for rest in reversed(missing) for width in (rest // 2, rest - rest // 2)]
+        padded.append(pad(image, widths) if any(missing) else image)
+    return padded
+
+
 def collate_halves(items: Sequence[dict[str, Tensor]], half: int) -> dict[str, Tensor]:
     """Returns ``image`` and ``label`` of the labeled half and ``unlabeled``, the images of the other half.
 
-    Patches smaller than others, of small scans, are padded with zeros on both sides, so that all have one shape.
+    Patches smaller than others of their half, of small scans, are padded with zeros on both sides. The halves may
+    differ in size: what is drawn for the labeled one later must not depend on the other.
 
     Args:
         items: Patches of the batch; the first ``half`` have a label.
         half: Number of labeled patches.
     """
-    sizes = torch.tensor([item["image"].shape[1:] for item in items])
-    # Padding gives tensors with metadata, which would slow every operation of a step.
-    pad = Compose([SpatialPad(sizes.amax(dim=0).tolist()), EnsureType(track_meta=False)])
-    images = torch.stack([pad(item["image"]) for item in items])
-    labels = torch.stack([pad(item["label"]) for item in items[:half]])
-    batch = {"image": images[:half], "label": labels}
-    return batch | {"unlabeled": images[half:]} if len(items) > half else batch
+    parts = {"image": items[:half], "label": items[:half], "unlabeled": items[half:]}
+    keys = {"image": "image", "label": "label", "unlabeled": "image"}
+    return {
+        name: torch.stack(pad_alike([item[keys[name]] for item in part], spatial_dims=part[0]["image"].ndim - 1))
+        for name, part in parts.items()
+        if part
+    }
 
 
 class HalvesLoader(DataLoader):
     """MONAI's data loader for batches of a labeled and an unlabeled half.
+
+    The unlabeled set gets random transforms of its own. So what is drawn for labeled images is the same whether
+    unlabeled ones are loaded or not, and methods that learn from them compare with one that does not.
 
     Args:
         labeled: Dataset of dictionaries with ``image`` and ``label``; its ``data`` is the list of cases.
@@ -113,13 +141,18 @@ class HalvesLoader(DataLoader):
         self.halves = HalvesSampler(
             labeled.data, unlabeled.data, batch_size, samples_per_epoch=samples_per_epoch, seed=seed
         )
+        self.seed, others = seed, copy(unlabeled)
+        self.transform = others.transform = deepcopy(unlabeled.transform)
         super().__init__(
-            ConcatDataset([labeled, unlabeled]),
+            ConcatDataset([labeled, others]),
             num_workers=num_workers,
             batch_sampler=self.halves,
             collate_fn=partial(collate_halves, half=self.halves.half),
         )
 
     def set_epoch(self, epoch: int) -> None:
-        """Sets the epoch whose batches the next iteration gives."""
+        """Sets the epoch whose batches the next iteration gives, and seeds what is drawn for unlabeled images."""
         self.halves.set_epoch(epoch)
+        if hasattr(self.transform, "set_random_state"):
+            numbers = step_generator(self.seed, epoch, process_rank())
+            self.transform.set_random_state(seed=int(torch.randint(2**31 - 1, (1,), generator=numbers)))

@@ -16,10 +16,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
-from ..class_weights import ClassWeight, class_statistics, most_probable, scale_weight
+from ..class_weights import ClassWeight, WeightScale, class_statistics, limit_weight, most_probable, scale_weight
 from ..engine.iteration import train_on_terms
 from ..errors import ConfigError
+from ..handlers.epochs import total_iterations
 from ..networks.averaging import EMANetwork
+from .loader import pad_alike
 from .losses import weighted_cross_entropy
 from .mixing import Mixing
 
@@ -27,22 +29,28 @@ Pair = Sequence[Tensor]
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 Teaching = Callable[[Pair, Pair, Pair, Loss], Tensor]
 Teacher = Literal["ema", "students"]
+MixedLoss = Literal["dice_cross_entropy", "cross_entropy"]
 
 
 class GaussianRamp:
     """Rises from near 0 to ``theta_max``: ``theta_max * exp(-5 * (1 - t / T) ** 2)``.
 
     Args:
-        theta_max: Weight of the unlabeled images at the end. 1, the source's, by default.
-        max_epochs: Number of epochs of the rise, T, at least 1; afterwards the ramp stays at its maximum.
+        theta_max: Weight of the unlabeled images at the end, at least 0. 0.1, of the source's program, by default; the
+            source's text has 1.
+
+    Raises:
+        ConfigError: When ``theta_max`` is below 0.
     """
 
-    def __init__(self, theta_max: float = 1.0, *, max_epochs: int) -> None:
-        self.theta_max, self.max_epochs = theta_max, max_epochs
+    def __init__(self, theta_max: float = 0.1) -> None:
+        if not theta_max >= 0:
+            raise ConfigError(f"theta_max is {theta_max}; accepted are weights from 0")
+        self.theta_max = theta_max
 
-    def __call__(self, epoch: int) -> float:
-        """Returns the value in an epoch, counted from 1."""
-        return self.theta_max * math.exp(-5 * (1 - min(epoch / self.max_epochs, 1)) ** 2)
+    def __call__(self, share: float) -> float:
+        """Returns the value when a share ``t / T`` of the training is done, in [0, 1]."""
+        return self.theta_max * math.exp(-5 * (1 - share) ** 2)
 
 
 def cross_supervision(students: Pair, teachers: Pair, weights: Pair, loss: Loss) -> Tensor:
@@ -77,10 +85,10 @@ TEACHINGS: dict[str, Teaching | None] = {"none": None, "cross": cross_supervisio
 class CoTrainingStep:
     """One iteration of co-training, the ``iteration_update`` of MONAI's ``SupervisedTrainer``.
 
-    ``L = L_sup + L_m + theta * L_u``. Both networks learn from the labeled half of the batch (``L_sup``). Each learns
-    from a mix of both halves with the pseudo labels of its own teacher (``L_m``). Each also learns from the unlabeled
-    half with the pseudo labels of the other's teacher (``L_u``). The class weights are updated from what the networks
-    say of this batch, then used for it.
+    ``L = L_sup + mixed_weight * L_m + theta * L_u``. Both networks learn from the labeled half of the batch
+    (``L_sup``). Each learns from a mix of both halves with the pseudo labels of its own teacher (``L_m``), once a share
+    of the training is done. Each also learns from the unlabeled half with the pseudo labels of the other's teacher
+    (``L_u``). The class weights are updated from what the networks say of this batch, then used for it.
 
     Args:
         network: A ``CoTrainedPair``, perhaps distributed.
@@ -88,15 +96,23 @@ class CoTrainingStep:
             weights.
         weight_a: Class weights of network A.
         weight_b: Class weights of network B.
-        ramp: Function from the number of the epoch, from 1, to theta.
+        ramp: Function from the share of the training that is done, in (0, 1], to theta.
         ema: Average of the networks; needed where ``teacher`` is ``ema``. ``None`` by default.
         mixing: Function that makes mixed pairs. With ``None``, the default, none are made.
         teaching: Name of the way to learn from unlabeled images, one of ``TEACHINGS``; ``cross`` by default.
         teacher: Who makes pseudo labels: ``ema``, the averages, by default, or ``students``, the networks themselves.
         teacher_noise: Standard deviation of noise added to what the averages see, at least 0. 0 by default; 0.1 for
             mean teachers.
-        min_weight: Smallest weight of a class in the losses, as a share of the largest, in [0, 1]. With 0, the default
-            and the source's, DisW lets foreground in the place of background cost nothing in the cross entropies.
+        mixed_loss: Loss of mixed images: ``dice_cross_entropy``, the default, that of labeled images;
+            ``cross_entropy``, weighted, as in the source's text.
+        mixed_weight: Factor of the loss of mixed images, at least 0. 0.5 by default; the source's text has 1, its
+            program 0.25 beside 0.75 for labeled images.
+        mix_start: Share of the training, in [0, 1], after which images are mixed. 0.2 by default: early pseudo labels
+            are of no use; with 0, as in the source's text, they are mixed from the first iteration on.
+        min_weight: Smallest weight of a class in the losses, as a share of the largest, in [0, 1]. 0.3 by default. With
+            0, the source's, DisW lets foreground in the place of background cost nothing in the cross entropies.
+        weight_scale: Scale of the weights in the losses: ``mean``, the default, or ``maximum``, see
+            :func:`~..class_weights.limit_weight`.
         generator: Generator of the mixing's draws; on the CPU, so that no draw waits for a GPU. With ``None``, the
             default, torch's own.
         amp: Whether to compute in bfloat16 where that is safe. False by default.
@@ -112,24 +128,27 @@ class CoTrainingStep:
         weight_a: ClassWeight,
         weight_b: ClassWeight,
         *,
-        ramp: Callable[[int], float],
+        ramp: Callable[[float], float],
         ema: EMANetwork | None = None,
         mixing: Mixing | None = None,
         teaching: str = "cross",
         teacher: Teacher = "ema",
         teacher_noise: float = 0.0,
-        min_weight: float = 0.0,
+        mixed_loss: MixedLoss = "dice_cross_entropy",
+        mixed_weight: float = 0.5,
+        mix_start: float = 0.2,
+        min_weight: float = 0.3,
+        weight_scale: WeightScale = "mean",
         generator: torch.Generator | None = None,
         amp: bool = False,
     ) -> None:
-        if teaching not in TEACHINGS:
-            raise ConfigError(f"teaching is {teaching!r}; accepted are {', '.join(TEACHINGS)}")
-        if teacher not in get_args(Teacher) or (teacher == "ema" and ema is None):
-            raise ConfigError(f"teacher is {teacher!r}; accepted are {' and '.join(get_args(Teacher))}")
-        if not 0 <= min_weight <= 1:
-            raise ConfigError(f"min_weight is {min_weight}; accepted is a share of the largest weight, 0 to 1")
+        _check_names(teaching=teaching, teacher=teacher, mixed_loss=mixed_loss, weight_scale=weight_scale)
+        _check_numbers(mixed_weight=mixed_weight, mix_start=mix_start, min_weight=min_weight)
+        if teacher == "ema" and ema is None:
+            raise ConfigError("teacher is 'ema', but there is no average; give one as ema, or let students teach")
         device = next(network.parameters()).device
-        self.min_weight = min_weight
+        self.limit = partial(limit_weight, min_weight=min_weight, weight_scale=weight_scale)
+        self.mixed_loss, self.mixed_weight, self.mix_start = mixed_loss, mixed_weight, mix_start
         self.loss, self.ramp, self.ema, self.mixing = loss, ramp, ema, mixing
         self.class_weights = [weight.to(device) for weight in (weight_a, weight_b)]
         self.teaching, self.teacher, self.teacher_noise = TEACHINGS[teaching], teacher, teacher_noise
@@ -141,35 +160,49 @@ class CoTrainingStep:
         used = {"supervised": True, "unsupervised": self.teaching is not None, "mixed": self.mixing is not None}
         return tuple(name for name, is_used in used.items() if is_used)
 
+    @property
+    def moved_average(self) -> EMANetwork | None:
+        """Average that the step moves, since it teaches; ``None`` where nobody learns from one."""
+        return self.ema if self.teacher == "ema" and len(self.terms) > 1 else None
+
     def __call__(self, engine: Any, batchdata: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Trains on one batch of ``image``, ``label`` and ``unlabeled``; returns ``loss`` and its terms."""
-        theta = self.ramp(engine.state.epoch)
-        return train_on_terms(engine, batchdata, partial(self.losses, theta=theta), amp=self.amp)
+        share = engine.state.iteration / total_iterations(engine)
+        losses = partial(self.losses, theta=self.ramp(share), mixes=share > self.mix_start)
+        return train_on_terms(engine, batchdata, losses, amp=self.amp)
 
-    def losses(self, network: nn.Module, batch: Mapping[str, Tensor], *, theta: float) -> dict[str, Tensor]:
-        """Returns the terms of the loss of one batch; the unsupervised one is multiplied by ``theta``.
+    def losses(
+        self, network: nn.Module, batch: Mapping[str, Tensor], *, theta: float, mixes: bool = True
+    ) -> dict[str, Tensor]:
+        """Returns the terms of the loss of one batch, each with its factor.
 
         Args:
             network: A ``CoTrainedPair`` in training mode, perhaps distributed.
             batch: Batch with ``image`` and ``label`` of the labeled half and, unless nothing is learned from it,
-                ``unlabeled``.
+                ``unlabeled``. The smaller half is padded with zeros.
             theta: Weight of what the unlabeled images teach, at least 0.
+            mixes: Whether mixed images are learned from yet; else their term is 0. True by default.
         """
-        image_l, label = batch["image"], batch["label"].long()
         learns_more = len(self.terms) > 1
-        images = torch.cat([image_l, batch["unlabeled"]]) if learns_more else image_l
+        parts = [batch["image"], batch["label"].long(), *([batch["unlabeled"]] if learns_more else [])]
+        image_l, label, *unlabeled = pad_alike(parts, spatial_dims=parts[0].ndim - 2)
+        images = torch.cat([image_l, *unlabeled])
         halves = [logits.tensor_split([len(image_l)]) for logits in network(images)]
         students_l, students_u = [labeled for labeled, _ in halves], [unlabeled for _, unlabeled in halves]
         weights = self._weigh(students_l, students_u, label)
         terms = {"supervised": self._sum(self.loss, students_l, [label, label], weights)}
         if not learns_more:
             return terms
-        teachers = self._teach(network, batch["unlabeled"], students_u)
+        teachers = self._teach(network, unlabeled[0], students_u)
         if self.teaching is not None:
             terms["unsupervised"] = theta * self.teaching(students_u, teachers, weights, self.loss)
         if self.mixing is not None:
-            images_m, labels_m = self._mix(batch["unlabeled"], teachers, image_l, label)
-            terms["mixed"] = self._sum(weighted_cross_entropy, network(*images_m), labels_m, weights)
+            # The terms have the same names in all iterations.
+            terms["mixed"] = torch.zeros_like(terms["supervised"])
+        if self.mixing is not None and mixes:
+            images_m, labels_m = self._mix(unlabeled[0], teachers, image_l, label)
+            loss = self.loss if self.mixed_loss == "dice_cross_entropy" else weighted_cross_entropy
+            terms["mixed"] = self.mixed_weight * self._sum(loss, network(*images_m), labels_m, weights)
         return terms
 
     def _weigh(self, students_l: Pair, students_u: Pair, label: Tensor) -> list[Tensor]:
@@ -184,11 +217,7 @@ class CoTrainingStep:
             if type(weight) is not ClassWeight:
                 pseudo = most_probable(unlabeled) if len(unlabeled) else None
                 weight.update(class_statistics(labeled.detach().float().softmax(dim=1), label, pseudo))
-        return [self._at_least(weight.loss_weight()) for weight in self.class_weights]
-
-    def _at_least(self, weight: Tensor) -> Tensor:
-        """Weights of which none is below the smallest that is accepted."""
-        return torch.maximum(weight, self.min_weight * weight.max())
+        return [self.limit(weight.loss_weight()) for weight in self.class_weights]
 
     @torch.no_grad()
     def _teach(self, network: nn.Module, unlabeled: Tensor, students: Pair) -> Pair:
@@ -224,3 +253,22 @@ class CoTrainingStep:
         """The losses of both networks."""
         first, second = (loss(*item) for item in zip(logits, labels, weights, strict=True))
         return first + second
+
+
+def _check_names(**given: str) -> None:
+    """Raises when a choice does not exist."""
+    literals = {"teacher": Teacher, "mixed_loss": MixedLoss, "weight_scale": WeightScale}
+    accepted = {"teaching": tuple(TEACHINGS), **{name: get_args(kind) for name, kind in literals.items()}}
+    for name, value in given.items():
+        if value not in accepted[name]:
+            raise ConfigError(f"{name} is {value!r}; accepted are {', '.join(accepted[name])}")
+
+
+def _check_numbers(*, mixed_weight: float, mix_start: float, min_weight: float) -> None:
+    """Raises when a number is out of range."""
+    if not 0 <= mixed_weight < math.inf:
+        raise ConfigError(f"mixed_weight is {mixed_weight}; accepted are factors from 0")
+    if not 0 <= mix_start <= 1:
+        raise ConfigError(f"mix_start is {mix_start}; accepted is a share of the training, 0 to 1")
+    if not 0 <= min_weight <= 1:
+        raise ConfigError(f"min_weight is {min_weight}; accepted is a share of the largest weight, 0 to 1")

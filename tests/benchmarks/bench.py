@@ -172,7 +172,9 @@ def _engine(parser: ConfigParser, network: str) -> tuple[SimpleNamespace, Any]:
     """What stands in for a trainer, and the iteration of a config, whose trainer has the network of that id."""
     names = ("train#step", network, "optimizer", "device")
     step, trained, optimizer, device = (parser.get_parsed_content(name) for name in names)
-    state = SimpleNamespace(device=device, epoch=1, output=None)
+    # The last step of a training, in which all that is ramped or starts late counts.
+    last = {"epoch": 1, "iteration": 1, "max_epochs": 1, "epoch_length": 1}
+    state = SimpleNamespace(device=device, output=None, **last)
     engine = SimpleNamespace(state=state, network=trained, optimizer=optimizer, non_blocking=False)
     engine.fire_event = lambda _event: None
     return engine, step

@@ -17,6 +17,7 @@ from common.class_weights import (
     class_statistics,
     distribution_weight,
     learning_terms,
+    limit_weight,
     loss_weight,
     make_class_weight,
     scale_weight,
@@ -245,6 +246,13 @@ class TestScale:
     def test_all_zero_counts_as_all_one(self):
         assert_close(scale_weight(torch.zeros(3)), torch.ones(3))
         assert_close(loss_weight(torch.zeros(3)), loss_weight(torch.ones(3)))
+
+    def test_limited_weights_sum_to_the_number_of_classes(self):
+        limited = limit_weight(loss_weight(torch.tensor([0.0, 0.5, 1.0])), min_weight=0.25)
+        assert_close(limited, torch.tensor([0.25, 0.5, 1.0]) * 3 / 1.75)
+        assert_close(limit_weight(torch.ones(4)), torch.ones(4))
+        given = torch.tensor([0.0, 1.5, 3.0])
+        assert_close(limit_weight(given, min_weight=0.0, weight_scale="maximum"), given)
 
     def test_no_weighting_leaves_losses_alone(self):
         weight = make_class_weight("none", 3)

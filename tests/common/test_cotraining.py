@@ -5,7 +5,7 @@ from copy import deepcopy
 
 import pytest
 import torch
-from ignite.engine import Events
+from ignite.engine import Engine, Events
 from monai.engines import SupervisedTrainer
 from torch import nn
 from torch.testing import assert_close
@@ -15,10 +15,16 @@ from common.double_mix.losses import WeightedSegmentationLoss, weighted_cross_en
 from common.double_mix.mixing import apply_mask, make_mixing
 from common.double_mix.network import CoTrainedPair
 from common.double_mix.step import TEACHINGS, CoTrainingStep, GaussianRamp, cross_supervision, mean_teacher
+from common.engine.schedules import make_schedule
 from common.errors import ConfigError
+from common.handlers import BestWeights, TrainingProgress
 from common.networks.averaging import EMANetwork
 
 CLASSES = 3
+
+SLIDES = {"mixed_loss": "cross_entropy", "mixed_weight": 1.0, "mix_start": 0.0}
+SLIDES |= {"min_weight": 0.0, "weight_scale": "maximum"}
+"""The form of the source's text."""
 
 
 def tiny_network(**_settings):
@@ -42,7 +48,7 @@ def make_batch(seed=0, half=2):
 
 def make_step(network, *, weights=("none", "none"), mixing="none", **settings):
     first, second = (make_class_weight(name, CLASSES) for name in weights)
-    settings = {"ema": EMANetwork(network), "ramp": GaussianRamp(max_epochs=10)} | settings
+    settings = {"ema": EMANetwork(network), "ramp": GaussianRamp(1.0)} | SLIDES | settings
     generator = torch.Generator().manual_seed(5)
     return CoTrainingStep(
         network, WeightedSegmentationLoss(), first, second, mixing=make_mixing(mixing), generator=generator, **settings
@@ -99,11 +105,13 @@ class TestAverage:
         assert_close(other.state_dict(), average.state_dict(), rtol=0, atol=0)
 
 
-def test_ramp_follows_the_formula_and_stays_at_its_maximum():
-    ramp = GaussianRamp(0.5, max_epochs=20)
+def test_ramp_follows_the_formula_up_to_its_maximum():
+    ramp = GaussianRamp(0.5)
     for epoch in (1, 7, 20):
-        assert ramp(epoch) == pytest.approx(0.5 * math.exp(-5 * (1 - epoch / 20) ** 2))
-    assert ramp(20) == ramp(35) == 0.5
+        assert ramp(epoch / 20) == pytest.approx(0.5 * math.exp(-5 * (1 - epoch / 20) ** 2))
+    assert ramp(1.0) == 0.5
+    with pytest.raises(ConfigError, match="theta_max is -1"):
+        GaussianRamp(-1)
 
 
 class TestTeaching:
@@ -185,6 +193,90 @@ class TestLosses:
         assert_close(terms["mixed"], expected)
         assert list(terms) == ["supervised", "mixed"]
 
+    def test_mixed_images_have_the_loss_of_labeled_ones_at_a_weight(self, parts):
+        network, batch, _ = parts
+        step = make_step(network, mixing="CutMix", mixed_loss="dice_cross_entropy", mixed_weight=0.25)
+        seen = []
+        step._mix = lambda *parts: seen.append(make_step(network, mixing="CutMix")._mix(*parts)) or seen[0]
+        terms = step.losses(network, batch, theta=1.0)
+        loss, ones = WeightedSegmentationLoss(), torch.ones(CLASSES)
+        logits = network(*seen[0][0])
+        expected = sum(loss(*item, ones) for item in zip(logits, seen[0][1], strict=True))
+        assert_close(terms["mixed"], 0.25 * expected)
+
+    def test_smaller_half_is_padded_with_zeros(self, parts):
+        network, batch, _ = parts
+        step = make_step(network, teaching="none", mixing="CutMix")
+        padded = {name: torch.nn.functional.pad(batch[name], [1, 1, 1, 1]) for name in ("image", "label")}
+        larger = torch.nn.functional.pad(batch["unlabeled"], [1, 1, 1, 1], value=0.5)
+        terms = [
+            step.losses(deepcopy(network), given | {"unlabeled": larger}, theta=1.0)["supervised"]
+            for given in (batch, padded)
+        ]
+        assert_close(terms[0], terms[1], rtol=0, atol=0)
+
+
+class TestCourse:
+    """What happens when, counted in iterations of the whole training."""
+
+    def course(self, epochs=2, **settings):
+        network, seen = make_pair(), []
+        step = make_step(network, mixing="Double-Mix", **settings)
+        trainer = make_trainer(network, step, [make_batch(seed) for seed in range(5)], epochs=epochs)
+        thetas = []
+        step.ramp = lambda share: thetas.append(share) or 0.1
+        trainer.add_event_handler(
+            Events.ITERATION_COMPLETED, lambda engine: seen.append(float(engine.state.output["mixed"]))
+        )
+        trainer.run()
+        return seen, thetas
+
+    @pytest.mark.parametrize(("start", "without"), [(0.0, 0), (0.2, 2), (0.5, 5), (1.0, 10)])
+    def test_mixing_starts_after_a_share_of_the_training(self, start, without):
+        mixed, _ = self.course(mix_start=start)
+        assert [value > 0 for value in mixed] == [False] * without + [True] * (10 - without)
+
+    def test_ramp_is_given_the_share_of_the_training(self):
+        _, shares = self.course()
+        assert shares == pytest.approx([number / 10 for number in range(1, 11)])
+
+
+class TestAverageThatIsValidated:
+    """Whoever teaches, the average that may be validated is one over all steps."""
+
+    @pytest.mark.parametrize(
+        ("settings", "own"),
+        [
+            ({}, True),
+            ({"teaching": "mean_teacher"}, True),
+            ({"teaching": "none", "mixing": "CutMix"}, True),
+            ({"teacher": "students"}, False),
+            ({"teaching": "none"}, False),
+        ],
+    )
+    def test_step_offers_its_average_only_where_it_moves_it(self, settings, own, tmp_path):
+        network = make_pair()
+        step = make_step(network, **settings)
+        assert (step.moved_average is step.ema) == own
+        trainer = make_trainer(network, step, [make_batch(seed) for seed in range(3)], epochs=2)
+        evaluator, seen = Engine(lambda engine, batch: None), []
+        optimizer = trainer.optimizer
+        progress = TrainingProgress(
+            str(tmp_path), evaluator, network, optimizer, make_schedule(optimizer), BestWeights(network, tmp_path),
+            averaged=True, ema=step.moved_average,
+        )  # fmt: skip
+        evaluator.add_event_handler(
+            Events.COMPLETED, lambda engine: seen.append(deepcopy(network.network_b[0].weight.detach()))
+        )
+        progress.average.attach(trainer)
+        trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda engine: evaluator.run([0]))
+        trainer.run()
+        average = progress.average.ema
+        assert (average is step.ema) == own
+        assert int(average.n_averaged) == 6
+        assert_close(seen[-1], average.module.network_b[0].weight, rtol=0, atol=0)
+        assert not torch.equal(seen[-1], network.network_b[0].weight), "the training goes on with its own weights"
+
 
 @pytest.mark.parametrize("weights", [("CDifW", "DisW"), ("none", "none"), ("DifW", "CDisW")])
 @pytest.mark.parametrize("mixing", ["none", "CutMix", "CutOut", "ClassMix", "Double-Mix"])
@@ -223,7 +315,7 @@ def test_loss_falls():
     batch = make_batch()
     batch["label"] = (batch["image"] > 0).long() + (batch["image"] > 1)
     # Class weights move the scale of the loss; without them its values compare.
-    step = make_step(network, mixing="Double-Mix")
+    step = make_step(network, mixing="Double-Mix", ramp=GaussianRamp(0.1))
     losses = []
     trainer = make_trainer(network, step, [batch], epochs=60)
     trainer.add_event_handler(
@@ -250,18 +342,27 @@ def test_students_as_teachers_leave_the_average_alone():
     assert int(step.ema.n_averaged) == 0
 
 
-@pytest.mark.parametrize("least", [-0.1, 1.5])
-def test_smallest_weight_must_be_a_share(least):
-    with pytest.raises(ConfigError, match="min_weight"):
-        make_step(make_pair(), min_weight=least)
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("min_weight", -0.1), ("min_weight", 1.5), ("mix_start", 1.5), ("mix_start", -1), ("mixed_weight", -0.5)],
+)
+def test_numbers_out_of_range_are_refused(name, value):
+    with pytest.raises(ConfigError, match=f"^{name} is {value}; accepted"):
+        make_step(make_pair(), **{name: value})
 
 
 def test_settings_that_do_not_exist_are_refused():
     network = make_pair()
     with pytest.raises(ConfigError, match="teaching is 'self'; accepted are none, cross, mean_teacher"):
         make_step(network, teaching="self")
-    with pytest.raises(ConfigError, match="teacher is 'mean'; accepted are ema and students"):
+    with pytest.raises(ConfigError, match="teacher is 'mean'; accepted are ema, students"):
         make_step(network, teacher="mean")
+    with pytest.raises(ConfigError, match="mixed_loss is 'dice'; accepted are dice_cross_entropy, cross_entropy"):
+        make_step(network, mixed_loss="dice")
+    with pytest.raises(ConfigError, match="weight_scale is 'max'; accepted are mean, maximum"):
+        make_step(network, weight_scale="max")
+    with pytest.raises(ConfigError, match="teacher is 'ema', but there is no average"):
+        make_step(network, ema=None)
 
 
 @pytest.mark.parametrize("weights", [("CDifW", "DisW"), ("DifW", "CDisW")])

@@ -5,16 +5,20 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
+from ignite.engine import Engine
 from monai.data import CacheDataset
+from monai.transforms import Compose, RandSpatialCropd
 from scipy.stats import chisquare
 from torch.testing import assert_close
 
 from common import sampling
+from common.augmentation import AugmentBatch, BatchAugmentation
 from common.data import SemiSupervisedSplit, cases_to_learn, draw_labeled, unlabeled_cases
 from common.data.split import write_split
 from common.double_mix import loader as halves
 from common.double_mix.loader import HalvesLoader, HalvesSampler, collate_halves
 from common.errors import ConfigError, MissingDataError, NotEnoughCasesError
+from common.handlers import ChangeBatch, EpochSeeder
 
 
 def make_cases(number=20, task="organ", per_patient=1):
@@ -239,11 +243,11 @@ class TestLoader:
         image = {"image": torch.full((1, *shape), float(value))}
         return image | {"label": torch.full((1, *shape), value, dtype=torch.uint8)} if labeled else image
 
-    def test_patches_of_several_sizes_are_padded_to_one(self):
+    def test_patches_of_several_sizes_are_padded_to_one_in_each_half(self):
         items = [self.item(1, labeled=True), self.item(2, labeled=True, shape=(6, 4)), self.item(3, labeled=False)]
         batch = collate_halves([*items, self.item(4, labeled=False)], 2)
         assert {name: tuple(value.shape) for name, value in batch.items()} == {
-            "image": (2, 1, 6, 6), "label": (2, 1, 6, 6), "unlabeled": (2, 1, 6, 6),
+            "image": (2, 1, 6, 6), "label": (2, 1, 6, 6), "unlabeled": (2, 1, 4, 6),
         }  # fmt: skip
         assert batch["label"].dtype == torch.uint8
         assert {type(value) for value in batch.values()} == {torch.Tensor}, "without metadata"
@@ -278,3 +282,44 @@ class TestLoader:
         labeled = CacheDataset([self.item(i, labeled=True) for i in range(3)], None, progress=False)
         loader = HalvesLoader(labeled, CacheDataset([], None, progress=False), batch_size=2)
         assert all(set(batch) == {"image", "label"} for batch in loader)
+
+    @pytest.mark.parametrize("num_workers", [0, 1])
+    def test_draws_for_labeled_images_do_not_depend_on_unlabeled_ones(self, num_workers):
+        """Arms of an experiment: which cases, which crops, and what the augmentation draws, over two epochs."""
+
+        def labeled_half(unlabeled):
+            transform = Compose(
+                [RandSpatialCropd(["image", "label"], [3, 3], random_size=False, allow_missing_keys=True)]
+            )
+            scans = torch.arange(400.0).reshape(4, 1, 10, 10)
+            labeled = CacheDataset([{"image": scan, "label": scan} for scan in scans], transform, progress=False)
+            others = CacheDataset([{"image": scan} for scan in unlabeled], transform, progress=False)
+            loader = HalvesLoader(labeled, others, batch_size=6, samples_per_epoch=24, seed=3, num_workers=num_workers)
+            seeder, seen = EpochSeeder(3, transform), []
+            engine = Engine(lambda engine, batch: seen.extend([engine.state.batch["image"], batch["label"]]))
+            engine.data_loader, engine.state.device = loader, torch.device("cpu")
+            seeder.attach(engine)
+            changes = BatchAugmentation(2, rotation=20, gain=0.1, noise=0.2)
+            ChangeBatch(AugmentBatch(changes), seed=3).attach(engine)
+            engine.run(loader, max_epochs=2)
+            return seen
+
+        alone = labeled_half([])
+        assert len(alone) == 2 * 4 * 2
+        assert not torch.equal(alone[1], alone[9]), "epochs differ"
+        for scans in (torch.rand(5, 1, 10, 10), torch.rand(3, 1, 12, 3)):
+            for mine, other in zip(alone, labeled_half(scans), strict=True):
+                assert_close(mine, other, rtol=0, atol=0)
+
+    def test_crops_of_unlabeled_images_follow_seed_and_epoch(self):
+        def crops(seed, epoch):
+            transform = Compose([RandSpatialCropd("image", [3, 3], random_size=False)])
+            scans = [{"image": torch.arange(900.0).reshape(1, 30, 30)} for _ in range(4)]
+            labeled = CacheDataset([{"image": scan["image"], "label": scan["image"]} for scan in scans], transform)
+            loader = HalvesLoader(labeled, CacheDataset(scans, transform, progress=False), batch_size=8, seed=seed)
+            loader.set_epoch(epoch)
+            return next(iter(loader))["unlabeled"]
+
+        assert torch.equal(crops(1, 2), crops(1, 2))
+        assert not torch.equal(crops(1, 2), crops(1, 3))
+        assert not torch.equal(crops(1, 2), crops(2, 2))

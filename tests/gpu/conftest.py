@@ -19,6 +19,7 @@ def make_engine():
 
     def make(network, optimizer):
         state = SimpleNamespace(device=torch.device("cuda"), epoch=1, output=None)
+        state.iteration = state.max_epochs = state.epoch_length = 1
         engine = SimpleNamespace(state=state, network=network, optimizer=optimizer, non_blocking=True)
         engine.fire_event = lambda _event: None
         return engine

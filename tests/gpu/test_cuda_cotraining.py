@@ -45,7 +45,7 @@ def test_step_does_not_wait_for_the_device(synchronization_is_an_error, make_eng
     network = CoTrainedPair(DenseSkipUNet, **features).to(device)
     weights = [make_class_weight(name, CLASSES) for name in chosen.pop("weights")]
     step = CoTrainingStep(
-        network, WeightedSegmentationLoss(), *weights, ramp=GaussianRamp(max_epochs=10), ema=EMANetwork(network),
+        network, WeightedSegmentationLoss(), *weights, ramp=GaussianRamp(), ema=EMANetwork(network),
         mixing=make_mixing(mixing), generator=torch.Generator().manual_seed(1), amp=amp, **chosen,
     )  # fmt: skip
     optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, nesterov=True, fused=True)

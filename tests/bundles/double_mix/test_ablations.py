@@ -37,6 +37,8 @@ class TestAblations:
             ("weight_b", ["none", "DifW", "CDifW", "CDisW"]),
             ("mixing", ["none", "CutMix", "CutOut", "ClassMix"]),
             ("draw", ["bernoulli"]),
+            ("mixed_loss", ["cross_entropy"]),
+            ("weight_scale", ["maximum"]),
         ],
     )
     def test_every_choice_is_one_key(self, bundle_importable, tiny_settings, folder, tmp_path, key, values):
@@ -80,10 +82,27 @@ class TestAblations:
             assert logits.shape == (1, 3, 16, 16, 16)
             assert shapes == [(1, 32, 16, 16, 16)]
         train = json.loads((BUNDLE / "configs" / "train.json").read_text())
-        values = {name: train[name] for name in ("roi_size", "learning_rate", "momentum", "weight_decay", "theta_max")}
-        assert values == {
-            "roi_size": [128, 128, 64], "learning_rate": 1e-3, "momentum": 0.9, "weight_decay": 3e-5, "theta_max": 1.0,
-        }  # fmt: skip
+        values = {name: train[name] for name in ("roi_size", "learning_rate", "momentum", "weight_decay")}
+        assert values == {"roi_size": [128, 128, 64], "learning_rate": 1e-3, "momentum": 0.9, "weight_decay": 3e-5}
+
+    def test_slides_are_one_overlay(self, bundle_importable, folder, tmp_path):
+        """The form of the source's text, and what the default has in its place, as the trainer gets them."""
+        names = ("min_weight", "weight_scale", "mixed_loss", "mixed_weight", "mix_start", "theta_max")
+        expected = {
+            "train": (0.3, "mean", "dice_cross_entropy", 0.5, 0.2, 0.1),
+            "slides": (0.0, "maximum", "cross_entropy", 1.0, 0.0, 1.0),
+        }
+        content = {}
+        for overlay, values in expected.items():
+            content |= json.loads((BUNDLE / "configs" / f"{overlay}.json").read_text())
+            with bundle_importable(BUNDLE):
+                parser = ConfigParser(content | {"dataset_dir": str(folder), "output_dir": str(tmp_path)})
+                step = parser.get_parsed_content("train#step")
+                optimizer = type(parser.get_parsed_content("optimizer")).__name__
+            assert optimizer == {"train": "AdamW", "slides": "SGD"}[overlay]
+            found = {**step.limit.keywords, "theta_max": step.ramp.theta_max}
+            found |= {name: getattr(step, name) for name in ("mixed_loss", "mixed_weight", "mix_start")}
+            assert found == dict(zip(names, values, strict=True))
 
 
 class TestWeightsOverTime:
@@ -106,7 +125,8 @@ def test_arms_are_compared_by_one_command(run_config, folder, tmp_path):
     tiny |= {"network_def#features": [4, 8, 8, 8], "roi_size": [24, 24, 24]}
     run_config(
         BUNDLE, "experiment.json", dataset_dir=folder, output_dir=tmp_path, labeled={"labeled_fraction": [0.5]},
-        seeds=[0], arms={"supervised": ["supervised.json"], "cps": ["cps.json"]}, settings=tiny,
+        seeds=[0], num_folds=0, overlays=[], settings=tiny,
+        arms={"supervised": ["supervised.json"], "cps": ["cps.json"]},
     )  # fmt: skip
     with open(tmp_path / "methods.csv", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["metric"] == "dsc" and row["case"]]

@@ -66,6 +66,7 @@ def cut(run_config, folder, tmp_path_factory):
         ({"labeled_fraction": 0.5}, "labeled_fraction is 0.5"),
         # The learning rate falls to 0 at the end of as many epochs.
         ({"max_epochs": 2}, "max_epochs is 2"),
+        ({"mix_start": 0.5}, "mix_start is 0.5"),
     ],
 )
 def test_run_is_not_resumed_with_other_cases_or_settings(fail_config, folder, cut, other, text):

@@ -41,6 +41,14 @@ def test_unlabeled_images_and_second_views_have_draws_of_their_own():
     assert "view" not in augmented(batch)
 
 
+def test_draws_for_labeled_images_do_not_depend_on_what_else_the_batch_holds():
+    batch = make_batch()
+    alone = augmented(batch)
+    more = augmented(batch | {"unlabeled": torch.rand(5, 1, 9, 7)}, second_view=True)
+    for name in ("image", "label"):
+        assert_close(more[name], alone[name], rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("label", [None, torch.ones(3, 2, 8, 8)])
 def test_batches_without_labels_and_with_channels(label):
     batch = {"image": torch.rand(3, 1, 8, 8)} | ({} if label is None else {"label": label})
