@@ -71,9 +71,13 @@ def bound_properties(profile):
 
 
 @pytest.fixture(autouse=True)
-def fresh_log_level():
-    """Every test starts with the level of a fresh interpreter, whatever commands before it have set."""
-    logging.getLogger().setLevel(logging.WARNING)
+def fresh_log():
+    """Every test starts with the log of a fresh interpreter, whatever commands before it have set."""
+    root = logging.getLogger()
+    root.setLevel(logging.WARNING)
+    # Those of pytest are of kinds of their own.
+    for handler in [handler for handler in root.handlers if type(handler) is logging.StreamHandler]:
+        root.removeHandler(handler)
     logging.getLogger("ignite").setLevel(logging.NOTSET)
 
 

@@ -39,6 +39,7 @@ class HeadedUNet(nn.Module):
         ConfigError: When ``spatial_dims`` or ``features`` is not accepted.
 
     Example:
+        >>> import torch
         >>> network = HeadedUNet(spatial_dims=2, in_channels=3, out_channels=2, features=(4, 8))
         >>> network(torch.zeros(1, 3, 16, 16)).shape
         torch.Size([1, 2, 16, 16])

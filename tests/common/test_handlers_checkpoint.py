@@ -186,7 +186,7 @@ def test_checkpoint_of_other_inputs_is_not_gone_on_from(tmp_path, caplog):
 def test_resumed_run_must_have_the_settings_that_it_began_with(tmp_path, change, text):
     def config():
         network = nn.Sequential(nn.Linear(1, 1), nn.ReLU())
-        plain = {"learning_rate": 0.002, "window": (-1000, 1000), "flag": True, "max_epochs": 1, "output_dir": "a"}
+        plain = {"learning_rate": 0.002, "window": (-1000, 1000), "flag": True, "device": "cpu", "output_dir": "a"}
         objects = {"loss": DiceLoss(sigmoid=True), "train#0": ScaleIntensityd("image"), "train#net": network}
         return plain | objects | {"train#data": [{"image": "x", "case": "a", "task": "T"}], "train#path": "nested"}
 
@@ -196,7 +196,7 @@ def test_resumed_run_must_have_the_settings_that_it_began_with(tmp_path, change,
         train(tmp_path / "checkpoint.pt", 2, resume=True, config=config() | change)
     assert "\n" not in str(caught.value)
     assert (tmp_path / "checkpoint.pt").read_bytes() == before
-    other = {"max_epochs": 2, "output_dir": "b", "train#data": [{"image": "moved", "case": "a", "task": "T"}]}
+    other = {"device": "cuda", "output_dir": "b", "train#data": [{"image": "moved", "case": "a", "task": "T"}]}
     _, _, engine = train(tmp_path / "checkpoint.pt", 2, resume=True, config=config() | other | {"train#path": "b"})
     assert engine.state.iteration == 6
 
@@ -240,3 +240,14 @@ def test_checkpoint_that_does_not_fit_is_one_line(tmp_path, members, reason):
     with pytest.raises(WeightsError, match=rf"checkpoint\.pt is of another network .*{reason}.*resume with") as caught:
         train(tmp_path / "checkpoint.pt", 2, resume=True, members=members)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("decline", ["polynomial", "plateau"])
+def test_length_may_change_where_the_rate_does_not_follow_from_it(tmp_path, decline):
+    train(tmp_path / "checkpoint.pt", 1, config={"max_epochs": 1, "decline": decline})
+    longer = {"max_epochs": 2, "decline": decline}
+    if decline == "plateau":
+        train(tmp_path / "checkpoint.pt", 2, resume=True, config=longer)
+        return
+    with pytest.raises(ConfigError, match=r"max_epochs is 2, but .* was trained with 1"):
+        train(tmp_path / "checkpoint.pt", 2, resume=True, config=longer)

@@ -110,7 +110,7 @@ class TestEvaluation:
         data = write_frames(tmp_path / "many" / "frames", 32)
         out = train(
             dataset_dir=data, method="contrastive", labeled_fraction=0.2, test_fraction=0.25, max_epochs=6,
-            samples_per_epoch=48, batch_size=12, learning_rate=0.01, val_interval=6,
+            samples_per_epoch=48, batch_size=12, learning_rate=0.01, val_interval=6, rotation=0, scaling=0.0,
         )  # fmt: skip
         run_config(
             BUNDLE, "evaluate.json", dataset_dir=data, split_file=out / "split.json", model_dir=out / "m",
