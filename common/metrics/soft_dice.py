@@ -16,21 +16,29 @@ def soft_dice_sums(y_pred: Tensor, y: Tensor) -> Tensor:
     """Returns what the soft Dice of a set is computed from: sums over the voxels of each image.
 
     Args:
-        y_pred: Softmax probabilities in [0, 1], ``(B, C, H, W[, D])``, background first.
-        y: Class indices from 0 to ``C - 1``, ``(B, 1, H, W[, D])``.
+        y_pred: Softmax probabilities in [0, 1], ``(B, C, H, W[, D])``, background first; or a probability for each of
+            K foreground classes, ``(B, K, H, W[, D])``, beside ``y`` with as many channels.
+        y: Class indices from 0 to ``C - 1``, ``(B, 1, H, W[, D])``; or zeros and ones, ``(B, K, H, W[, D])``.
 
     Returns:
-        ``(B, C - 1, 3)``: for every image and foreground class the sums of ``p * y``, ``p`` and ``y``.
+        ``(B, K, 3)``: for every image and foreground class the sums of ``p * y``, ``p`` and ``y``; K is ``C - 1`` for
+        class indices.
 
     Raises:
         ConfigError: When the shapes do not fit.
     """
+    if y.shape == y_pred.shape:
+        return _sums(y_pred.flatten(2), y.flatten(2))
     if y.shape != (len(y_pred), 1, *y_pred.shape[2:]):
         raise ConfigError(
             f"y has the shape {tuple(y.shape)} beside y_pred {tuple(y_pred.shape)}; accepted are class indices "
-            "(B, 1, H, W[, D]) beside probabilities (B, C, H, W[, D])"
+            "(B, 1, H, W[, D]) beside probabilities (B, C, H, W[, D]), or as many channels as those"
         )
-    probability, truth = y_pred[:, 1:].flatten(2), class_masks(y, y_pred.shape[1])[:, 1:].flatten(2)
+    return _sums(y_pred[:, 1:].flatten(2), class_masks(y, y_pred.shape[1])[:, 1:].flatten(2))
+
+
+def _sums(probability: Tensor, truth: Tensor) -> Tensor:
+    """Sums over voxels, ``(B, K, 3)``, of two tensors ``(B, K, N)``."""
     return torch.stack([(probability * truth).sum(2), probability.sum(2), truth.sum(2)], dim=2)
 
 

@@ -4,7 +4,7 @@ from .intensity import NormalizeByModalityd, normalize_intensity
 from .labels import ClassChannelsd, ClassIndicesd, DecodeMaskd, ForegroundChannelsd, KeepTensorsd, LabelMapd
 from .loading import CaseLoading
 from .measure import MeasureSegmentationd
-from .outputs import logits_and_classes, softmax_and_classes
+from .outputs import logits_and_classes, sigmoid_and_channels, softmax_and_classes
 from .padding import divisor_per_axis, pad_to_divisor
 from .percentiles import ScaleByPercentilesd
 from .save import SaveSegmentationd
@@ -34,6 +34,7 @@ __all__ = [
     "logits_and_classes",
     "normalize_intensity",
     "pad_to_divisor",
+    "sigmoid_and_channels",
     "softmax_and_classes",
     "to_spacing",
 ]

@@ -54,3 +54,17 @@ def test_labels_without_foreground_give_zero():
 def test_shapes_that_do_not_fit_are_refused():
     with pytest.raises(ConfigError, match=r"y has the shape \(1, 4\) beside y_pred \(1, 3, 4\)"):
         soft_dice_sums(torch.zeros(1, 3, 4), torch.zeros(1, 4))
+
+
+def test_channels_of_their_own_are_all_foreground():
+    generator = torch.Generator().manual_seed(1)
+    probability = torch.rand(2, 2, 4, 3, generator=generator)
+    truth = (torch.rand(2, 2, 4, 3, generator=generator) > 0.6).float()
+    metric = SoftDice()
+    for image in range(2):
+        metric(probability[image : image + 1], truth[image : image + 1])
+    each = [2 * (probability[:, k] * truth[:, k]).sum() / (probability[:, k] + truth[:, k]).sum() for k in range(2)]
+    assert float(metric.aggregate()) == pytest.approx(float(sum(each) / 2), rel=1e-6)
+    # A single channel of sigmoid is a class, not the background.
+    alone = pooled_soft_dice(soft_dice_sums(probability[:, :1], truth[:, :1]))
+    assert_close(alone, each[0].double().reshape(1), rtol=1e-6, atol=0)

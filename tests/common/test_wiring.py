@@ -18,7 +18,7 @@ from common.metrics.validation import mean_dice, mean_metric, soft_dice
 from common.runtime.weights import save_atomically
 from common.sampling import PatchSampler, ShardSampler, TaskSampler, patch_loader, task_loader, validation_loader
 from common.spectral import SpectralInferer
-from common.transforms import CaseLoading, KeepTensorsd, logits_and_classes, softmax_and_classes
+from common.transforms import CaseLoading, KeepTensorsd, logits_and_classes, sigmoid_and_channels, softmax_and_classes
 
 LOGITS = torch.tensor([[[2.0, -1.0]], [[0.0, 3.0]]])
 
@@ -59,6 +59,9 @@ def test_outputs_are_classes_beside_what_they_come_from():
     found = softmax_and_classes()({"pred": LOGITS})
     assert_close(torch.as_tensor(found["probability"]), LOGITS.softmax(0))
     assert found["pred"].tolist() == [[[0, 1]]]
+    found = sigmoid_and_channels()({"pred": LOGITS})
+    assert_close(torch.as_tensor(found["probability"]), LOGITS.sigmoid())
+    assert torch.equal(torch.as_tensor(found["pred"]), (LOGITS > 0).float())
     found = logits_and_classes()({"pred": LOGITS})
     assert_close(torch.as_tensor(found["logits"]), LOGITS)
     assert found["pred"].tolist() == [[[0, 1]]]
