@@ -61,7 +61,7 @@ def test_outputs_are_classes_beside_what_they_come_from():
     assert found["pred"].tolist() == [[[0, 1]]]
     found = sigmoid_and_channels()({"pred": LOGITS})
     assert_close(torch.as_tensor(found["probability"]), LOGITS.sigmoid())
-    assert torch.equal(torch.as_tensor(found["pred"]), (LOGITS > 0).float())
+    assert torch.equal(torch.as_tensor(found["pred"]), (LOGITS >= 0).float())
     found = logits_and_classes()({"pred": LOGITS})
     assert_close(torch.as_tensor(found["logits"]), LOGITS)
     assert found["pred"].tolist() == [[[0, 1]]]
