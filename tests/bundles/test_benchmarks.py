@@ -57,6 +57,7 @@ def test_contrastive_step_can_be_measured(bundle, configs):
     assert all(math.isfinite(value) and value > 0 for value in figures.values())
 
 
+@pytest.mark.two_bundles
 def test_step_and_pipeline_of_every_trainer_can_be_measured(bundle, tiny, tmp_path):
     blocks = trainers_of(bundle)
     assert "train" in blocks

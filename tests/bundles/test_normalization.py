@@ -1,8 +1,10 @@
-"""Images aligned by deciles, from training to inference, in every bundle."""
+"""Images aligned by deciles, from training to inference."""
 
 import json
 
 import pytest
+
+pytestmark = pytest.mark.two_bundles
 
 FILE = "intensity_landmarks.json"
 
