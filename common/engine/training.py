@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +15,8 @@ from ..handlers import ChangeBatch, ChannelsLast, TrainingProgress
 from ..runtime.distributed import is_cuda
 from ..runtime.reasons import plain_training_errors
 from .optimizers import GradientClipping
+
+logger = logging.getLogger(__name__)
 
 AUGMENTATION = 1
 """Stream of the draws of the augmentation; 0 is that of other changes of a batch."""
@@ -68,6 +71,8 @@ class Trainer(SupervisedTrainer):
         Raises:
             ConfigError: When the patches are too small for the network.
         """
+        for path in self.given_weights:
+            logger.info("starts from the weights in %s", path)
         with plain_training_errors(), self.progress.log:
             super().run()
 

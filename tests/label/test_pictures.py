@@ -192,7 +192,7 @@ def test_training_replaces_weights_and_bank(server, model, bundle, labeled):
     files = {file.name: file.read_bytes() for file in (model / "models").iterdir()}
     before = server.judge(bundle, labeled[0])
     log = server.train(bundle, **REQUEST)
-    assert f"Restored all variables from {model / 'models' / 'model.pt'}" in log
+    assert f"starts from the weights in {model / 'models' / 'model.pt'}" in log
     changed = {file.name for file in (model / "models").iterdir() if file.read_bytes() != files[file.name]}
     assert changed == {"model.pt", "signature_bank.npz"}
     split = read(model / "output" / "split.json")
@@ -216,7 +216,7 @@ def test_whole_method_takes_a_start_without_weights(server, model, bundle, label
     before = (model / "models" / "denoiser.pt").read_bytes()
     log = server.train(bundle, **REQUEST, model_filename="none")
     assert "stage localize: done" in log
-    assert "Restored all variables" not in log
+    assert "starts from the weights" not in log
     assert (model / "models" / "denoiser.pt").read_bytes() != before
     trained, kept = (
         torch.load(model / path, weights_only=True) for path in ("output/pretrain/denoiser.pt", "models/denoiser.pt")
