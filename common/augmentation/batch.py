@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -37,11 +37,6 @@ class AugmentationParameters:
     gain: Tensor | None = None
     offset: Tensor | None = None
     noise: Tensor | None = None
-
-    def select(self, index: slice) -> AugmentationParameters:
-        """Returns the parameters of some images of the batch."""
-        parts = {field.name: getattr(self, field.name) for field in fields(self)}
-        return replace(self, **{name: part[index] for name, part in parts.items() if part is not None})
 
 
 def apply_augmentation(

@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from ignite.engine import Engine, Events
 from torch import Tensor, nn
 
 from ..networks.averaging import EMANetwork
-from ..runtime.distributed import world_size
+from .buffers import BroadcastBuffers
 
 
 class AveragedWeights:
@@ -46,9 +45,7 @@ class AveragedWeights:
         """Puts the average into the network; every process has the same one."""
         if not int(self.ema.n_averaged):
             return
-        # Running statistics of batches differ between processes.
-        for buffer in self.ema.module.buffers() if world_size() > 1 else ():
-            dist.broadcast(buffer, 0)
+        BroadcastBuffers(self.ema.module)(self.evaluator)
         self._kept = [value.detach().clone() for value in self._values(self.network)]
         self._set(self._values(self.ema.module))
 
