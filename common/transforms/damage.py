@@ -21,7 +21,8 @@ from torch.nn.functional import interpolate
 from ..errors import ConfigError
 from .kspace import add_ghost, add_spikes, move, ring
 
-Damage = Callable[[Tensor, torch.Generator], Tensor]
+Damage = Callable[..., Tensor]
+"""Takes an image and the generator of what is drawn."""
 
 
 def add_noise(image: Tensor, generator: torch.Generator, *, std: float) -> Tensor:
