@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..errors import ConfigError
 from ..runtime.stages import file_digest
 from ..spectral.distance import Distance
 from .dknn import DeepNearestNeighbors
@@ -219,9 +218,9 @@ def _histogram(scan: Scan) -> Array:
 
 
 def _pooling(scan: Scan) -> FeaturePooling:
-    if scan.outcome.pooling is None:
-        raise ConfigError("pooled_layers is empty; name the layers whose features are pooled")
-    return scan.outcome.pooling
+    pooling = scan.outcome.pooling
+    assert pooling is not None, "a measure of pooled features names its layers"
+    return pooling
 
 
 def _pooled(scan: Scan, *, layer: str) -> Array:

@@ -21,6 +21,7 @@ from ..engine.iteration import train_on_terms
 from ..errors import ConfigError
 from ..handlers.epochs import total_iterations
 from ..networks.averaging import EMANetwork
+from ..runtime.distributed import unwrap
 from .loader import pad_alike
 from .losses import weighted_cross_entropy
 from .mixing import Mixing
@@ -71,11 +72,10 @@ def mean_teacher(students: Pair, teachers: Pair, weights: Pair, loss: Loss) -> T
 
     Arguments are those of :func:`cross_supervision`; neither the weights nor the loss count.
     """
-    first, second = (
-        mse_loss(student.float().softmax(dim=1), teacher.detach().float().softmax(dim=1))
-        for student, teacher in zip(students, teachers, strict=True)
-    )
-    return first + second
+    pairs = zip(students, teachers, strict=True)
+    return torch.stack(
+        [mse_loss(first.float().softmax(dim=1), second.detach().float().softmax(dim=1)) for first, second in pairs]
+    ).sum()
 
 
 TEACHINGS: dict[str, Teaching | None] = {"none": None, "cross": cross_supervision, "mean_teacher": mean_teacher}
@@ -91,7 +91,7 @@ class CoTrainingStep:
     (``L_u``). The class weights are updated from what the networks say of this batch, then used for it.
 
     Args:
-        network: A ``CoTrainedPair``, perhaps distributed.
+        network: A ``CoTrainedPair``, perhaps distributed; without cross teaching also a ``SingleStudent``.
         loss: Loss of labeled images, and of unlabeled ones with pseudo labels. It takes logits, class indices and class
             weights.
         weight_a: Class weights of network A.
@@ -146,11 +146,14 @@ class CoTrainingStep:
         _check_numbers(mixed_weight=mixed_weight, mix_start=mix_start, min_weight=min_weight)
         if teacher == "ema" and ema is None:
             raise ConfigError("teacher is 'ema', but there is no average; give one as ema, or let students teach")
-        device = next(network.parameters()).device
+        self.device = next(network.parameters()).device
         self.limit = partial(limit_weight, min_weight=min_weight, weight_scale=weight_scale)
         self.mixed_loss, self.mixed_weight, self.mix_start = mixed_loss, mixed_weight, mix_start
         self.loss, self.ramp, self.ema, self.mixing = loss, ramp, ema, mixing
-        self.class_weights = [weight.to(device) for weight in (weight_a, weight_b)]
+        students: int = unwrap(network).students  # type: ignore[assignment]
+        if teaching == "cross" and students < 2:
+            raise ConfigError("teaching is 'cross', which needs two networks; take the CoTrainedPair as network_def")
+        self.class_weights = [weight.to(self.device) for weight in (weight_a, weight_b)[:students]]
         self.teaching, self.teacher, self.teacher_noise = TEACHINGS[teaching], teacher, teacher_noise
         self.generator, self.amp = generator, amp
 
@@ -159,6 +162,12 @@ class CoTrainingStep:
         """Names of the terms of the loss."""
         used = {"supervised": True, "unsupervised": self.teaching is not None, "mixed": self.mixing is not None}
         return tuple(name for name, is_used in used.items() if is_used)
+
+    @property
+    def members(self) -> dict[str, nn.Module]:
+        """Name -> what the step remembers from one iteration to the next, for checkpoints."""
+        weights = zip(("weight_a", "weight_b"), self.class_weights, strict=False)
+        return dict(weights) | ({} if self.ema is None else {"ema": self.ema})
 
     @property
     def moved_average(self) -> EMANetwork | None:
@@ -190,7 +199,7 @@ class CoTrainingStep:
         halves = [logits.tensor_split([len(image_l)]) for logits in network(images)]
         students_l, students_u = [labeled for labeled, _ in halves], [unlabeled for _, unlabeled in halves]
         weights = self._weigh(students_l, students_u, label)
-        terms = {"supervised": self._sum(self.loss, students_l, [label, label], weights)}
+        terms = {"supervised": self._sum(self.loss, students_l, [label] * len(students_l), weights)}
         if not learns_more:
             return terms
         teachers = self._teach(network, unlabeled[0], students_u)
@@ -250,9 +259,8 @@ class CoTrainingStep:
 
     @staticmethod
     def _sum(loss: Loss, logits: Pair, labels: Pair, weights: Pair) -> Tensor:
-        """The losses of both networks."""
-        first, second = (loss(*item) for item in zip(logits, labels, weights, strict=True))
-        return first + second
+        """The losses of all networks."""
+        return torch.stack([loss(*item) for item in zip(logits, labels, weights, strict=True)]).sum()
 
 
 def _check_names(**given: str) -> None:

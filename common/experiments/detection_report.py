@@ -60,7 +60,7 @@ def write_detection_report(*rows_files: str | Path, into: str | Path | None = No
         OutputError: When a file cannot be written.
     """
     if not rows_files:
-        raise MissingDataError("rows_files is empty; give the CSV that a comparison of detectors wrote")
+        raise MissingDataError("no file of rows is given; give the CSV that a comparison of detectors wrote")
     rows = pd.concat([_load(path) for path in rows_files], ignore_index=True)
     folder = Path(into) if into else Path(rows_files[0]).with_suffix("")
     groups, detectors, parts = [], [], []

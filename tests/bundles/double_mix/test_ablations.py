@@ -10,7 +10,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from tests.bundles.double_mix.organs import BUNDLE, listing
 
-OVERLAYS = ["supervised", "cps", "dhc", "mean_teacher"]
+OVERLAYS = ["supervised", "cps", "dhc", "mean_teacher", "bcp"]
+RIVALS = ["bcp"]
 
 
 KINDS = {
@@ -29,6 +30,7 @@ class TestAblations:
         terms = {key for key in listing(out)["epochs"][0] if key.startswith("loss_")}
         assert terms == {"loss_supervised"} | ({"loss_unsupervised"} if name != "supervised" else set())
         assert (out / "m" / "signature_bank.npz").is_file()
+        assert (out / "class_weights.png").is_file() == (name not in RIVALS)
 
     @pytest.mark.parametrize(
         ("key", "values"),

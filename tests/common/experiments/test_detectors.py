@@ -218,7 +218,7 @@ def test_several_comparisons_make_one_report(compared, tmp_path):
 
 
 def test_a_report_needs_rows_of_detectors(tmp_path):
-    with pytest.raises(MissingDataError, match="rows_files is empty"):
+    with pytest.raises(MissingDataError, match="no file of rows is given"):
         write_detection_report()
     columns = COLUMNS[:-2]
     with open(tmp_path / "rows.csv", "w", newline="", encoding="utf-8") as file:
