@@ -47,8 +47,9 @@ def neighborhoods(image: Tensor, *, max_patches: int = MAX_PATCHES) -> Tensor:
     drawn = torch.randint(voxels, (max_patches,), generator=generator).to(image.device)
     places = [place[:, None] for place in torch.unravel_index(drawn, spatial)]
     steps = torch.tensor(list(product(range(3), repeat=len(spatial))), device=image.device)
-    around = tuple(place + steps[:, axis] for axis, place in enumerate(places))
-    return padded[(slice(None), *around)].movedim(1, 2).flatten(0, 1)
+    around = [place + steps[:, axis] for axis, place in enumerate(places)]
+    index: tuple[slice | Tensor, ...] = (slice(None), *around)
+    return padded[index].movedim(1, 2).flatten(0, 1)
 
 
 def _shift(padded: Tensor, start: Sequence[int], size: Sequence[int]) -> Tensor:
