@@ -132,7 +132,12 @@ class LayeredGaussian:
 
 
 def split_layers(signatures: Array, sizes: Sequence[int]) -> list[Array]:
-    """Returns the part of every layer of signatures ``(K, D)``; the whole where no sizes are given."""
+    """Returns the part of each layer of signatures, ``(K, size)`` each.
+
+    Args:
+        signatures: Signatures, ``(K, D)``.
+        sizes: Numbers that each layer has in a signature, together ``D``; without any, all are one layer's.
+    """
     return np.split(signatures, np.cumsum(sizes)[:-1].tolist(), axis=1) if len(sizes) else [signatures]
 
 
