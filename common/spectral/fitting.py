@@ -56,8 +56,8 @@ def fit_bank(
 
     Raises:
         FeatureError: When the features of a scan have no signature.
-        NotEnoughCasesError: When there are fewer than two distinct signatures (three unless ``distance`` is ``nearest``),
-            or too few to keep ``false_alarm_rate``.
+        NotEnoughCasesError: When there are fewer than two distinct signatures (three unless ``distance`` is
+            ``nearest``), or too few to keep ``false_alarm_rate``.
     """
     network.eval()
     with torch.no_grad():

@@ -70,8 +70,9 @@ class SpectralInferer(Inferer):
         if precision not in get_args(Precision):
             raise ConfigError(f"precision is {precision!r}; accepted are {', '.join(get_args(Precision))}")
         if signature_form not in get_args(SignatureForm):
-            accepted = " and ".join(get_args(SignatureForm))
-            raise ConfigError(f"signature_form is {signature_form!r}; accepted are {accepted}")
+            raise ConfigError(
+                f"signature_form is {signature_form!r}; accepted are {', '.join(get_args(SignatureForm))}"
+            )
         if with_signature and not feature_layers:
             raise ConfigError("feature_layers is empty; name at least one layer of the network")
         self.roi_size = tuple(roi_size)

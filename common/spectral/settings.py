@@ -48,7 +48,7 @@ class BankSettings:
         for name, accepted in (("distance", get_args(Distance)), ("signature_form", get_args(SignatureForm))):
             value = getattr(self, name)
             if value not in accepted:
-                raise ConfigError(f"{name} is {value!r}; accepted are {' and '.join(accepted)}")
+                raise ConfigError(f"{name} is {value!r}; accepted are {', '.join(accepted)}")
 
     def check(self, **settings: Any) -> None:
         """Makes sure that these settings are the given ones.

@@ -182,7 +182,7 @@ def test_features_without_a_signature_are_an_error():
         ({"overlap": -0.1}, "overlap is -0.1"),
         ({"precision": "float8"}, "precision is 'float8'; accepted are float32, bfloat16, float16"),
         ({"feature_layers": []}, "feature_layers is empty"),
-        ({"signature_form": "half"}, "signature_form is 'half'; accepted are unit and full"),
+        ({"signature_form": "half"}, "signature_form is 'half'; accepted are unit, full"),
         ({"divisor": [8, 8, 1]}, r"divisor is \[8, 8, 1\]; accepted are a whole number from 1, or 2 of them"),
     ],
 )
