@@ -124,7 +124,10 @@ def _check_threshold(arrays: dict[str, _Array]) -> None:
 
 def _form(arrays: dict[str, _Array]) -> str:
     """Form of the signatures; banks of version 1 know but one."""
-    return arrays["signature_form"].text() if "signature_form" in arrays else "unit"
+    form = arrays["signature_form"].text() if "signature_form" in arrays else "unit"
+    if form not in ("unit", "full"):
+        raise ValueError(f"signatures of the form {form!r} do not exist")
+    return form
 
 
 def _check_calibration(arrays: dict[str, _Array], reference: list[list[float]]) -> RankedScores | None:
