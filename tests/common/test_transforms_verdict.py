@@ -16,7 +16,7 @@ from tests.common.banks import full_bank
 def test_verdict_of_a_whole_bank_tells_everything():
     bank = full_bank()
     scan = ScanProperties({"noise": 0.2, "spacing_z": 7.7}, "coronal", "CT")
-    signature = torch.ones(8).double() / 2**0.5
+    signature = 10 * torch.ones(8).double()
     verdict = judge_signature(bank, signature, scan)
     assert list(verdict) == list(RESULT)
     oodm = bank.oodm(signature)
