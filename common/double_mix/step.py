@@ -21,10 +21,10 @@ from ..engine.iteration import train_on_terms
 from ..errors import ConfigError
 from ..handlers.epochs import total_iterations
 from ..networks.averaging import EMANetwork
-from ..runtime.distributed import unwrap
 from .loader import pad_alike
 from .losses import weighted_cross_entropy
 from .mixing import Mixing
+from .students import members_of
 
 Pair = Sequence[Tensor]
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -150,7 +150,7 @@ class CoTrainingStep:
         self.limit = partial(limit_weight, min_weight=min_weight, weight_scale=weight_scale)
         self.mixed_loss, self.mixed_weight, self.mix_start = mixed_loss, mixed_weight, mix_start
         self.loss, self.ramp, self.ema, self.mixing = loss, ramp, ema, mixing
-        students: int = unwrap(network).students  # type: ignore[assignment]
+        students = len(members_of(network))
         if teaching == "cross" and students < 2:
             raise ConfigError("teaching is 'cross', which needs two networks; take the CoTrainedPair as network_def")
         self.class_weights = [weight.to(self.device) for weight in (weight_a, weight_b)[:students]]
@@ -173,6 +173,23 @@ class CoTrainingStep:
     def moved_average(self) -> EMANetwork | None:
         """Average that the step moves, since it teaches; ``None`` where nobody learns from one."""
         return self.ema if self.teacher == "ema" and len(self.terms) > 1 else None
+
+    def teachers(self, network: nn.Module) -> list[nn.Module]:
+        """Returns the networks that make pseudo labels: those of the average, or the students themselves.
+
+        Args:
+            network: A ``CoTrainedPair`` or ``SingleStudent``, perhaps distributed.
+        """
+        return members_of(network if self.moved_average is None else self.moved_average.module)
+
+    def label(self, logits: Tensor, _number: int = 0) -> Tensor:
+        """Returns the pseudo labels ``(B, 1, H, W[, D])`` of a teacher's logits ``(B, C, H, W[, D])``.
+
+        Args:
+            logits: Logits of a teacher.
+            _number: Number of that teacher, from 0; 0 by default. Here all label alike.
+        """
+        return most_probable(logits)
 
     def __call__(self, engine: Any, batchdata: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Trains on one batch of ``image``, ``label`` and ``unlabeled``; returns ``loss`` and its terms."""
