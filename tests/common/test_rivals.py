@@ -231,6 +231,14 @@ class TestFixMatch:
         assert pseudo.flatten().tolist() == [0, 0]
         assert region.flatten().tolist() == [True, False]
 
+    def test_views_cost_the_mean_over_all_voxels(self):
+        logits = torch.randn(1, 3, 2, 2, generator=seeded())
+        pseudo, region = torch.tensor([[[[0, 1], [2, 2]]]]), torch.tensor([[[[1, 0], [0, 1]]]]).bool()
+        log = -logits.log_softmax(1)
+        expected = (log[0, 0, 0, 0] + log[0, 2, 1, 1]) / 4
+        assert_close(make("fixmatch")[1].compare(logits, pseudo, region), expected)
+        assert_close(make("crest")[1].compare(logits, pseudo, region), 2 * expected)
+
     def test_box_of_the_next_image_is_pasted(self):
         items = torch.arange(3.0).reshape(3, 1, 1, 1).expand(3, 1, 2, 2)
         box = torch.tensor([[[[1, 0], [0, 0]]]], dtype=torch.bool).expand(3, 1, 2, 2)

@@ -75,7 +75,7 @@ class DSTStep(ViewsStep):
 
     Args:
         network: A ``CoTrainedPair`` or ``SingleStudent``; not distributed.
-        loss: Loss of labeled images and of strong views.
+        loss: Loss of labeled images.
         num_classes: Number of classes C, background included.
         tap: Where the feature maps are, those that the network's own head is given.
         channels: Number of channels of the feature maps.
@@ -136,7 +136,7 @@ class DSTStep(ViewsStep):
             labeled, _, seen = features.split(sizes)
             pseudo_head, worst_head = self.heads[2 * number], self.heads[2 * number + 1]
             found[0].append(self.loss(own, label))
-            found[1].append(self.loss(pseudo_head(seen), pseudo, region=region))
+            found[1].append(self.compare(pseudo_head(seen), pseudo, region))
             right = cross_entropy(worst_head(reverse_gradient(labeled)).float(), label[:, 0])
             found[2].append(right + wrong_cross_entropy(worst_head(reverse_gradient(seen)), pseudo, region))
         factors = (1.0, self.pseudo_weight, self.worst_weight)

@@ -13,8 +13,6 @@ from ..features import FeatureTap
 from ..students import Terms
 from .views import ViewsStep, strong_view
 
-Guess = tuple[Tensor, Tensor]
-
 
 class UniMatchStep(ViewsStep):
     """One iteration of UniMatch.
@@ -28,7 +26,7 @@ class UniMatchStep(ViewsStep):
 
     Args:
         network: A ``CoTrainedPair`` or ``SingleStudent``, perhaps distributed.
-        loss: Loss of labeled images and of all views.
+        loss: Loss of labeled images.
         tap: Where the feature maps are.
         box_share: Share of each side of the image that a box has, in (0, 1]. 0.5 by default.
         dropout: Probability of a channel to be dropped, from 0 and below 1. 0.5, the paper's, by default.
@@ -68,18 +66,14 @@ class UniMatchStep(ViewsStep):
             supervised.append(self.loss(own, label))
             guess = self.guess(weak.detach().float(), number, share)
             views = [
-                self._compare(view, [cut_mix(part, box) for part in guess])
+                self.compare(view, *(cut_mix(part, box) for part in guess))
                 for view, box in zip(seen, boxes, strict=True)
             ]
-            unsupervised.append(torch.stack(views).mean() + self._compare(dropped[number], guess))
+            unsupervised.append(torch.stack(views).mean() + self.compare(dropped[number], *guess))
         return {
             "supervised": torch.stack(supervised).sum(),
             "unsupervised": self.pseudo_weight * torch.stack(unsupervised).sum() / 2,
         }
-
-    def _compare(self, logits: Tensor, guess: Any) -> Tensor:
-        """Loss of a view against pseudo labels, on the voxels that count."""
-        return self.loss(logits, guess[0], region=guess[1])
 
 
 def cut_mix(items: Tensor, box: Tensor) -> Tensor:

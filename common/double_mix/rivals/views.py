@@ -6,13 +6,14 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from ...augmentation import BatchAugmentation
 from ...class_weights import most_probable
 from ...errors import ConfigError
 from ..mixing import uniform
 from ..students import StudentStep, Terms, check_share
-from .distribution import LabeledCounts, PredictedShares, align, debias, rebalancing_rates
+from .distribution import SMALLEST, LabeledCounts, PredictedShares, align, debias, rebalancing_rates
 
 
 def strong_view(images: Tensor, strength: float, generator: torch.Generator | None) -> Tensor:
@@ -32,11 +33,12 @@ class ViewsStep(StudentStep):
     """One iteration of FixMatch, the base of others: a confident prediction of the weak view teaches the strong one.
 
     Sohn et al., *FixMatch*, NeurIPS 2020. The weak view is the unlabeled image as it is augmented for all methods; the
-    strong one has other intensities besides. Voxels whose largest probability reaches ``confidence`` count.
+    strong one has other intensities besides. Voxels whose largest probability reaches ``confidence`` count, in a cross
+    entropy.
 
     Args:
         network: A ``CoTrainedPair`` or ``SingleStudent``, perhaps distributed.
-        loss: Loss of labeled images and of strong views.
+        loss: Loss of labeled images.
         confidence: Smallest probability of a pseudo label that counts, in [0, 1]. 0.95, the paper's, by default.
         pseudo_weight: Weight of the unlabeled images, at least 0. 1, the paper's, by default.
         strength: Strength of the strong view, see :func:`strong_view`. 0.5 by default.
@@ -74,7 +76,7 @@ class ViewsStep(StudentStep):
             own, weak, seen = logits.tensor_split([len(image), len(image) + len(unlabeled)])
             supervised.append(self.loss(own, label))
             pseudo, region = self.guess(weak.detach().float(), number, share)
-            unsupervised.append(self.loss(self.adjust(seen, number), pseudo, region=region))
+            unsupervised.append(self.compare(self.adjust(seen, number), pseudo, region))
         return {
             "supervised": torch.stack(supervised).sum(),
             "unsupervised": self.pseudo_weight * torch.stack(unsupervised).sum(),
@@ -98,6 +100,17 @@ class ViewsStep(StudentStep):
         highest, pseudo = logits.softmax(dim=1).max(dim=1, keepdim=True)
         return pseudo, highest >= self.confidence
 
+    def compare(self, logits: Tensor, pseudo: Tensor, region: Tensor) -> Tensor:
+        """Returns the cross entropy of a view, a mean over all voxels, of which those outside the region cost nothing.
+
+        Args:
+            logits: Logits of the view, ``(B, C, H, W[, D])``.
+            pseudo: Pseudo labels, ``(B, 1, H, W[, D])``.
+            region: Voxels that count, bool, of the shape of ``pseudo``.
+        """
+        losses = cross_entropy(logits.float(), pseudo[:, 0], reduction="none")
+        return (losses * region[:, 0]).mean()
+
     def adjust(self, logits: Tensor, _number: int) -> Tensor:
         """Returns the logits that the loss of strong views is given; here as they are.
 
@@ -118,7 +131,7 @@ class DePLStep(ViewsStep):
 
     Args:
         network: A ``CoTrainedPair`` or ``SingleStudent``, perhaps distributed.
-        loss: Loss of labeled images and of strong views.
+        loss: Loss of labeled images.
         num_classes: Number of classes C, background included.
         debiasing: Factor of the logarithms, at least 0. 0.5, the paper's lambda, by default.
         momentum: Momentum of the average of predictions, in [0, 1]. 0.999, the paper's, by default, for trainings of
@@ -187,7 +200,7 @@ class CReSTStep(ViewsStep):
 
     Args:
         network: A ``CoTrainedPair`` or ``SingleStudent``, perhaps distributed.
-        loss: Loss of labeled images and of strong views.
+        loss: Loss of labeled images.
         num_classes: Number of classes C, background included.
         exponent: Exponent of the rates, at least 0. 1/3, the paper's alpha, by default.
         least_temperature: Temperature at the end of the training, in [0, 1]. 0.5, the paper's, by default.
@@ -238,3 +251,7 @@ class CReSTStep(ViewsStep):
         rates = rebalancing_rates(counts, self.exponent)
         kept = uniform(tuple(pseudo.shape), pseudo.device, self.generator) < rates[pseudo]
         return pseudo, kept & (highest >= self.confidence)
+
+    def compare(self, logits: Tensor, pseudo: Tensor, region: Tensor) -> Tensor:
+        """Returns the cross entropy of a view over the voxels that are kept, see :class:`ViewsStep`."""
+        return super().compare(logits, pseudo, region) / region.float().mean().clamp_min(SMALLEST)
