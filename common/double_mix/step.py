@@ -220,9 +220,9 @@ class CoTrainingStep:
         learns_more = len(self.terms) > 1
         parts = [batch["image"], batch["label"].long(), *([batch["unlabeled"]] if learns_more else [])]
         image_l, label, *unlabeled = pad_alike(parts, spatial_dims=parts[0].ndim - 2)
-        images = torch.cat([image_l, *unlabeled])
-        halves = [logits.tensor_split([len(image_l)]) for logits in network(images)]
-        students_l, students_u = [labeled for labeled, _ in halves], [unlabeled for _, unlabeled in halves]
+        # Apart: where both share the statistics of batch normalization, networks learn to tell labeled patients by them.
+        students_l = network(image_l)
+        students_u = network(*unlabeled) if unlabeled else [logits[:0] for logits in students_l]
         weights = self._weigh(students_l, students_u, label)
         terms = {"supervised": self._sum(self.loss, students_l, [label] * len(students_l), weights)}
         if not learns_more:
