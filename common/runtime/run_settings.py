@@ -23,7 +23,7 @@ PLACES = frozenset(
         # How it runs. The number of processes is compared.
         *("device", "amp", "distributed", "num_workers", "cache_rate", "sw_batch_size", "resume"),
         # What it measures on the way.
-        "balance_interval",
+        *("balance_interval", "pseudo_quality_interval"),
     }
 )
 """Top-level keys that say where and how a run is done, and change nothing in its result."""
