@@ -76,7 +76,8 @@ class QualityCurve:
         place = {name: number for number, name in enumerate(names)}
         owners = np.asarray([place.get(name, -1) for name in patients])
         owners[np.isnan(truth)] = -1
-        scores, truth, owners = (values[owners >= 0] for values in (scores, truth, owners))
+        known = owners >= 0
+        scores, truth, owners = scores[known], truth[known], owners[known]
         missing, folds = np.empty(len(scores)), owners % FOLDS
         for fold in np.unique(folds):
             inside = folds == fold
