@@ -6,15 +6,29 @@ from monai.bundle import ConfigParser
 from tests.running import importable
 
 
+def read_grid(bundle, output_dir, *names):
+    """The grid of an experiment with what is laid over it."""
+    parser = ConfigParser()
+    parser.read_config([str(bundle / "configs" / f"{name}.json") for name in ("experiment", *names)])
+    parser.update({"output_dir": str(output_dir)})
+    with importable(bundle):
+        return parser.get_parsed_content("grid")
+
+
 @pytest.fixture
 def grid(bundle, configs, tmp_path):
     if "experiment" not in configs:
         pytest.skip("a comparison of detectors trains nothing")
-    parser = ConfigParser()
-    parser.read_config(str(bundle / "configs" / "experiment.json"))
-    parser.update({"output_dir": str(tmp_path)})
-    with importable(bundle):
-        yield parser.get_parsed_content("grid")
+    return read_grid(bundle, tmp_path)
+
+
+def test_overlays_of_an_experiment_change_options_that_exist(bundle, configs, tmp_path):
+    for name in [name for name in configs if name.startswith("experiment_")]:
+        plain, laid = read_grid(bundle, tmp_path), read_grid(bundle, tmp_path, name)
+        assert plain.plan.arms == laid.plan.arms
+        assert plain.plan.settings != laid.plan.settings
+        for run in laid.plan.runs():
+            laid.bundle.require_options(run)
 
 
 def test_every_run_sets_options_that_exist_and_differs_from_all_others(grid):
