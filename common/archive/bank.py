@@ -23,7 +23,7 @@ FIELDS = frozenset({
 MORE_FIELDS = frozenset({
     "calibration", "calibration_signatures", "calibration_weights", "false_alarm_rate", "layer_sizes", "layer_spreads",
     "property_limits", "property_modalities", "property_names", "property_planes", "quality_coverage", "quality_dice",
-    "quality_edges", "quality_margins", "quality_oodm",
+    "quality_edges", "quality_margins", "quality_oodm", "signature_form",
 })  # fmt: skip
 """Further arrays of a bank of version 2, as ``SignatureBank.save`` writes them."""
 
@@ -109,7 +109,7 @@ def _check_threshold(arrays: dict[str, _Array]) -> None:
     if len(rows) != len(distances) or len(rows) < 2 or not rows[0]:
         width = len(rows[0]) if rows else 0
         raise ValueError(f"{len(rows)} signatures of length {width} and {len(distances)} distances imply no threshold")
-    check_norms(rows, prod(arrays["layers"].shape))
+    check_norms(rows, prod(arrays["layers"].shape), _form(arrays))
     nearest = arrays["distance"].text() == "nearest"
     implied, ranked = implied_threshold(distances, c), RankedScores(distances)
     if "calibration" in arrays:
@@ -120,6 +120,14 @@ def _check_threshold(arrays: dict[str, _Array]) -> None:
         raise ValueError(f"threshold {threshold:.9g} does not follow from its distances")
     if nearest and not all(map(_is_close, distances, _nearest(rows))):
         raise ValueError("its distances do not follow from its signatures")
+
+
+def _form(arrays: dict[str, _Array]) -> str:
+    """Form of the signatures; banks of version 1 know but one."""
+    form = arrays["signature_form"].text() if "signature_form" in arrays else "unit"
+    if form not in ("unit", "full"):
+        raise ValueError(f"signatures of the form {form!r} do not exist")
+    return form
 
 
 def _check_calibration(arrays: dict[str, _Array], reference: list[list[float]]) -> RankedScores | None:
@@ -133,7 +141,7 @@ def _check_calibration(arrays: dict[str, _Array], reference: list[list[float]]) 
         raise ValueError(f"{len(rows)} held-out signatures have {len(scores)} scores and {len(weights)} weights")
     if not rows:
         return None
-    check_norms(rows, prod(arrays["layers"].shape))
+    check_norms(rows, prod(arrays["layers"].shape), _form(arrays))
     if not all(math.isfinite(score) and score >= 0.0 for score in scores):
         raise ValueError("a score of its held-out cases is negative or not finite")
     if reference:

@@ -22,11 +22,11 @@ class TrainingPreflight:
     """Finds, before hours are spent, what would make a training run fail at its end.
 
     Args:
-        train_cases: Training cases; at least two, or three for the Mahalanobis distance.
+        train_cases: Training cases; at least two, or three unless ``distance`` is ``nearest``.
         val_cases: Validation cases, at least one.
         max_epochs: Number of epochs of the run.
         val_interval: Epochs between validations, from 1 to ``max_epochs``; without a validation no weights are saved.
-        distance: Distance of the signature bank, ``nearest`` or ``mahalanobis``; it decides how many cases are needed.
+        distance: Distance of the signature bank, see :data:`Distance`; it decides how many cases are needed.
         output_dir: Folder of ``split.json``, which tells the cases of this run.
         save_dir: Folder that weights and bank will be written to.
         split: Split that the cases come from; ``None``, the default, where they were set from outside.

@@ -12,6 +12,9 @@ from ..errors import BankError, ConfigError
 MAX_C = 10.0
 """Largest C: a threshold so many standard deviations above the mean calls next to nothing out-of-distribution."""
 
+LARGEST_LOGARITHM = 120.0
+"""Largest logarithm of a singular value, either way: float32 ends near 89, a large image adds 12, a dead channel 16."""
+
 PROPERTY = re.compile(
     r"spacing_[xyz]|extent_[wh]|(extent|sharpness)_[xyz]|sharpness_[wh]|(dark|median|bright)_\d{1,3}|noise|tilt"
 )
@@ -48,16 +51,21 @@ def implied_threshold(leave_one_out: Sequence[float], c: float) -> float:
     return mean + c * math.hypot(*(value - mean for value in leave_one_out)) / math.sqrt(count)
 
 
-def check_norms(signatures: Iterable[Sequence[float]], num_layers: int) -> None:
+def check_norms(signatures: Iterable[Sequence[float]], num_layers: int, form: str = "unit") -> None:
     """Makes sure that no signature is longer than signatures can be: one that lies far away lifts the threshold.
 
     Args:
         signatures: Signatures of the training cases, one row of numbers for each.
         num_layers: How many layers stand side by side in a signature, each of norm 1; with 0, nothing is checked.
+        form: Form of the signatures. ``unit`` is the default; the logarithms of ``full`` have no norm, but an end.
 
     Raises:
         BankError: When a signature is longer.
     """
+    if form != "unit":
+        if not all(abs(value) <= LARGEST_LOGARITHM for row in signatures for value in row):
+            raise BankError(f"a signature holds logarithms beyond {LARGEST_LOGARITHM:g}, which no features give")
+        return
     limit = math.sqrt(num_layers) * (1.0 + 1e-6)
     if num_layers and not all(math.hypot(*row) <= limit for row in signatures):
         raise BankError(f"a signature is longer than those of {num_layers} layer(s), of norm 1 each, can be")

@@ -14,6 +14,9 @@ from .settings import BankSettings
 VERSION = 2
 """Version of the files that are written; those of version 1 hold neither calibration, quality nor ranges."""
 
+LATER_SETTINGS = frozenset({"signature_form"})
+"""Settings that version 1 does not have; its signatures are of the default ones."""
+
 NUMBERS = ("signatures", "leave_one_out", "threshold", "c")
 """Numbers that every bank holds."""
 
@@ -49,7 +52,8 @@ def check_arrays(content: Mapping[str, Any]) -> None:
     """
     known = {*NUMBERS, "version", *(field.name for field in fields(BankSettings))}
     version = int(content["version"])
-    if version not in (1, VERSION) or set(content) != (known if version == 1 else {*known, *DIMENSIONS}):
+    expected = known - LATER_SETTINGS if version == 1 else {*known, *DIMENSIONS}
+    if version not in (1, VERSION) or set(content) != expected:
         raise BankError(f"this is not a signature bank of version {VERSION} or 1")
     kinds = {name: EMPTY[name].dtype.kind if name in EMPTY else "f" for name in DIMENSIONS if name in content}
     for name, kind in (dict.fromkeys(NUMBERS, "f") | kinds).items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +17,7 @@ from ..runtime.bank_rules import check_norms, implied_threshold
 from ..runtime.conformal import RankedScores
 from ..runtime.files import write_atomically
 from .arrays import EMPTY, NUMBERS, VERSION, check_arrays
-from .distance import Array, distance_to, leave_one_out
+from .distance import Array, fit_distance, leave_one_out
 from .held_out import HeldOut, stack_rows
 from .layers import LayerSpreads
 from .quality import QualityCurve
@@ -79,12 +79,13 @@ class SignatureBank:
                 keeps it. ``None``, the default, for the rule of ``c``.
             held_out: Cases that trained no weights, see :meth:`HeldOut.of`; exact copies of training signatures are
                 dropped. Default none.
-            layer_sizes: Numbers that each layer has in a signature, for :class:`LayerSpreads`. Default none.
+            layer_sizes: Numbers that each layer has in a signature, for :class:`LayerSpreads` and the distance
+                ``ledoit_wolf``. Default none.
             **settings: Fields of :class:`BankSettings`.
 
         Raises:
-            NotEnoughCasesError: When there are fewer than two distinct signatures (three for the Mahalanobis distance),
-                or too few to keep ``false_alarm_rate``.
+            NotEnoughCasesError: When there are fewer than two distinct signatures (three unless ``distance`` is
+                ``nearest``), or too few to keep ``false_alarm_rate``.
             BankError: When a signature is not finite, or so large that a distance is not.
             ConfigError: When ``c`` or ``false_alarm_rate`` is out of its range.
         """
@@ -99,12 +100,13 @@ class SignatureBank:
                 f"{len(unique)} distinct training case(s): a threshold needs at least {needed} with distance="
                 f"{chosen.distance!r}; add training cases to dataset_dir"
             )
-        loo = leave_one_out(unique, chosen.distance)
-        judged = (held_out or HeldOut()).against(unique, chosen.distance)
+        layers = LayerSpreads.of(unique, layer_sizes)
+        sizes = layers.sizes if layers else ()
+        loo = leave_one_out(unique, chosen.distance, sizes)
+        judged = (held_out or HeldOut()).against(unique, chosen.distance, sizes)
         threshold = implied_threshold(loo.tolist(), c)
         if false_alarm_rate is not None:
             threshold = judged.ranked(loo).threshold(false_alarm_rate)
-        layers = LayerSpreads.of(unique, layer_sizes)
         return cls(unique, loo, threshold, float(c), chosen, judged, false_alarm_rate, layers=layers)
 
     @cached_property
@@ -141,7 +143,12 @@ class SignatureBank:
             raise BankMismatchError(f"signature of shape {row.shape}, the bank holds {self.signatures.shape[1:]}")
         if not np.isfinite(row).all():
             raise BankError("the signature holds NaN or infinite values: it has no OODM")
-        return float(distance_to(row[None], self.signatures, self.settings.distance)[0])
+        return float(self._measure(row[None])[0])
+
+    @cached_property
+    def _measure(self) -> Callable[[Array], Array]:
+        """The distance, fitted once: a covariance of many cases takes longer than a verdict may."""
+        return fit_distance(self.signatures, self.settings.distance, self.layers.sizes if self.layers else ())
 
     def is_ood(self, signature: Tensor | Array) -> bool:
         """Returns whether the OODM of ``signature`` lies above the threshold."""
@@ -199,19 +206,21 @@ class SignatureBank:
     def _from_content(cls, content: dict[str, Any]) -> SignatureBank:
         """Builds a bank from the arrays of its file and makes sure that they fit together."""
         check_arrays(content)
+        settings = {field.name: content[field.name].tolist() for field in fields(BankSettings) if field.name in content}
         for name in ("signatures", "calibration_signatures"):
-            check_norms(content.get(name, np.empty((0, 0))).tolist(), content["layers"].size)
-        settings = {field.name: content[field.name].tolist() for field in fields(BankSettings)}
+            rows = content.get(name, np.empty((0, 0))).tolist()
+            check_norms(rows, content["layers"].size, settings.get("signature_form", "unit"))
         # A divisor is one number, or one for each axis.
         several = ("layers", "roi_size", *(["divisor"] if content["divisor"].ndim else []))
         settings |= {name: tuple(settings[name]) for name in several}
         rate = float(content.get("false_alarm_rate", np.nan))
-        held_out = HeldOut.read(content)
+        held_out, layers = HeldOut.read(content), LayerSpreads.read(content)
         bank = cls.fit(
             content["signatures"],
             c=float(content["c"]),
             false_alarm_rate=None if np.isnan(rate) else rate,
             held_out=held_out,
+            layer_sizes=layers.sizes if layers else (),
             **settings,
         )
         stored = replace(
@@ -221,7 +230,7 @@ class SignatureBank:
             held_out=held_out,
             quality=QualityCurve.read(content),
             ranges=PropertyRanges.read(content),
-            layers=LayerSpreads.read(content),
+            layers=layers,
         )
         # The threshold decides over patients: it must follow from the signatures it is shipped with.
         if not (

@@ -52,12 +52,12 @@ def fit_bank(
         c: Standard deviations above the mean leave-one-out OODM at which the threshold lies, from 0 to 10. Default 2.5.
         false_alarm_rate: Promised share of false alarms, above 0, below 1; ``None``, the default, for the rule of
             ``c``.
-        distance: ``nearest`` (the paper) or ``mahalanobis``. Default ``nearest``.
+        distance: ``nearest`` (the paper), ``mahalanobis`` or ``ledoit_wolf``. Default ``nearest``.
 
     Raises:
         FeatureError: When the features of a scan have no signature.
-        NotEnoughCasesError: When there are fewer than two distinct signatures (three for the Mahalanobis distance), or
-            too few to keep ``false_alarm_rate``.
+        NotEnoughCasesError: When there are fewer than two distinct signatures (three unless ``distance`` is
+            ``nearest``), or too few to keep ``false_alarm_rate``.
     """
     network.eval()
     with torch.no_grad():
@@ -67,6 +67,7 @@ def fit_bank(
     settings = bank_settings(inferer, image_transforms, inferer.weights_digest(network))
     signatures = [scan.signature for scan in measured]
     chosen: dict[str, Any] = {"c": c, "false_alarm_rate": false_alarm_rate, "distance": distance}
+    chosen["layer_sizes"] = measured[0].layer_sizes if measured else ()
     bank = SignatureBank.fit(signatures, held_out=calibration, **chosen, **settings)
     return replace(bank, ranges=PropertyRanges.of([scan.properties for scan in measured]))
 
@@ -97,7 +98,7 @@ class BankFitter:
         quality_cases: Most held-out cases whose Dice is measured, with eight damages each, from 0; 0 switches it off.
             Default 20.
         coverage: Share of scans whose Dice shall reach its lower bound, above 0, below 1. Default 0.9.
-        distance: ``nearest`` (the paper, and the default) or ``mahalanobis``.
+        distance: ``nearest`` (the paper, and the default), ``mahalanobis`` or ``ledoit_wolf``.
 
     Raises:
         ConfigError: When ``quality_cases`` or ``coverage`` is out of its range.
@@ -155,7 +156,7 @@ class BankFitter:
             c=self.threshold_c,
             false_alarm_rate=self.false_alarm_rate,
             held_out=HeldOut.of([case.signature for case in further], [case.patient for case in further]),
-            layer_sizes=measurer.layer_sizes(self.transform(dict(self.data[0]))["image"]),
+            layer_sizes=scans[0].layer_sizes,
             distance=self.distance,
             **bank_settings(self.inferer, self.image_transforms, self.inferer.weights_digest(self.network)),
         )

@@ -51,12 +51,13 @@ class HeldOut:
         number = Counter(owners)
         return cls(unique, np.asarray([1.0 / number[owner] for owner in owners]), np.empty(0))
 
-    def against(self, reference: Array, distance: Distance) -> HeldOut:
+    def against(self, reference: Array, distance: Distance, sizes: Sequence[int] = ()) -> HeldOut:
         """Returns the cases with their OODM against training signatures; exact copies of these are dropped.
 
         Args:
             reference: Signatures of the training set, ``(K, D)``.
             distance: Distance of the bank.
+            sizes: Numbers that each layer has in a signature. By default, all are one layer's.
 
         Raises:
             BankError: When signatures have another length than those of the training set.
@@ -72,7 +73,7 @@ class HeldOut:
         if not fresh.any():
             return HeldOut()
         signatures = self.signatures[fresh]
-        return HeldOut(signatures, self.weights[fresh], distance_to(signatures, reference, distance))
+        return HeldOut(signatures, self.weights[fresh], distance_to(signatures, reference, distance, sizes))
 
     def ranked(self, leave_one_out: Array) -> RankedScores:
         """Returns the scores that p-values come from: those of these cases, or, without any, those of training cases.

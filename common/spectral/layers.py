@@ -10,6 +10,7 @@ import numpy as np
 
 from ..runtime.bank_rules import check_layers
 from .distance import Array, leave_one_out, nearest_distance
+from .shrunk import split_layers
 
 SHOWN = 2
 """Most layers that a report names."""
@@ -74,13 +75,3 @@ class LayerSpreads:
         sizes, spreads = content["layer_sizes"].tolist(), np.asarray(content["layer_spreads"])
         check_layers(sizes, spreads.tolist(), content["signatures"].shape[1], content["layers"].size)
         return cls(tuple(sizes), spreads)
-
-
-def split_layers(signatures: Array, sizes: Sequence[int]) -> list[Array]:
-    """Returns the part of each layer of signatures, ``(K, size)`` each.
-
-    Args:
-        signatures: Signatures, ``(K, D)``.
-        sizes: Numbers that each layer has in a signature; together ``D``.
-    """
-    return np.split(signatures, np.cumsum(sizes)[:-1].tolist(), axis=1)

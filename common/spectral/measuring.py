@@ -43,10 +43,12 @@ class MeasuredScan:
 
     Args:
         signature: Signature, ``(D,)``.
+        layer_sizes: Numbers that each layer has in it.
         properties: Plain properties.
     """
 
     signature: Array
+    layer_sizes: tuple[int, ...]
     properties: ScanProperties
 
 
@@ -121,16 +123,9 @@ class ScanMeasurer:
 
     def scan(self, image: Tensor, case: Mapping[Any, Any]) -> MeasuredScan:
         """Returns what a training case contributes."""
-        return MeasuredScan(self.signature(image), measure_properties(image, case))
-
-    def layer_sizes(self, image: Tensor) -> tuple[int, ...]:
-        """Returns how many numbers each layer has in a signature; none with one layer, which has nothing to compare."""
-        layers = self.inferer.feature_layers
-        if len(layers) < 2:
-            return ()
-        with torch.no_grad():
-            _, collector = self.inferer.collect(self._batch(image), self.network)
-        return tuple(collector.grams[0, layer].num_channels for layer in layers)
+        result = self.inferer(self._batch(image), self.network)
+        sizes = tuple(result["layer_sizes"][0].tolist())
+        return MeasuredScan(result["signature"][0].numpy(), sizes, measure_properties(image, case))
 
     def _batch(self, image: Tensor) -> Tensor:
         """A batch of one image, on the network's device."""

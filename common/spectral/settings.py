@@ -7,6 +7,7 @@ from typing import Any, get_args
 
 from ..errors import BankMismatchError, ConfigError
 from .distance import Distance
+from .signature import SignatureForm
 
 REFIT_COMMAND = (
     "python -m monai.bundle run fit_bank --config_file configs/train.json --dataset_dir <training data> --model_dir "
@@ -26,7 +27,8 @@ class BankSettings:
             Default none.
         overlap: Share of a window that the next one covered again, in [0, 1). Default 0.25.
         divisor: Number of voxels of which window sizes were multiples, for all axes or for each. Default 1.
-        distance: ``nearest`` (the paper, and the default) or ``mahalanobis``.
+        signature_form: ``unit`` (the paper, and the default) or ``full``: what a layer's signature holds.
+        distance: ``nearest`` (the paper, and the default), ``mahalanobis`` or ``ledoit_wolf``.
         weights_digest: SHA-256 of the network's weights, in hexadecimal. Default empty.
         preprocessing_digest: SHA-256 of the settings of the image transforms, in hexadecimal. Default empty.
     """
@@ -37,13 +39,16 @@ class BankSettings:
     roi_size: tuple[int, ...] = ()
     overlap: float = 0.25
     divisor: int | tuple[int, ...] = 1
+    signature_form: SignatureForm = "unit"
     distance: Distance = "nearest"
     weights_digest: str = ""
     preprocessing_digest: str = ""
 
     def __post_init__(self) -> None:
-        if self.distance not in get_args(Distance):
-            raise ConfigError(f"distance is {self.distance!r}; accepted are {' and '.join(get_args(Distance))}")
+        for name, accepted in (("distance", get_args(Distance)), ("signature_form", get_args(SignatureForm))):
+            value = getattr(self, name)
+            if value not in accepted:
+                raise ConfigError(f"{name} is {value!r}; accepted are {', '.join(accepted)}")
 
     def check(self, **settings: Any) -> None:
         """Makes sure that these settings are the given ones.

@@ -11,6 +11,7 @@ from common.spectral.properties import ScanProperties
 SETTINGS = {
     "layers": ("decoders.0", "encoders.3"),
     "per_voxel": True,
+    "signature_form": "unit",
     "precision": "bfloat16",
     "roi_size": (96, 64, 32),
     "overlap": 0.5,

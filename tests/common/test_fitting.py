@@ -17,6 +17,7 @@ from common.spectral import (
     spectral_signature,
     weights_digest,
 )
+from common.spectral.distance import distance_to, leave_one_out
 from common.spectral.fitting import BankFitter
 from common.spectral.measuring import QUALITY_DAMAGES, QualityMeasurer, ScanMeasurer, share_out
 from common.transforms import NormalizeByModalityd
@@ -115,10 +116,12 @@ def test_process_without_a_case_gets_the_signatures_of_the_others(gather):
 def fit(tmp_path):
     """Fits a bank for weights on disk with a network that holds others; gives the bank and its file."""
 
-    def run(cases=CASES, **settings):
+    def run(cases=CASES, *, inferer=None, **settings):
         save_atomically(Network(seed=1).state_dict(), tmp_path / "model.pt")
         transforms = [NormalizeByModalityd("image", "MR")]
-        fitter = BankFitter(cases, [prepare], transforms, Network(), make_inferer(), CPU, tmp_path, **settings)
+        fitter = BankFitter(
+            cases, [prepare], transforms, Network(), inferer or make_inferer(), CPU, tmp_path, **settings
+        )
         return fitter.run()
 
     return run
@@ -134,6 +137,7 @@ def test_bank_is_bound_to_the_weights_on_disk(fit, tmp_path, settings, c):
     assert vars(bank.settings) == {
         "layers": ("drop",),
         "per_voxel": False,
+        "signature_form": "unit",
         "precision": "float32",
         "roi_size": (8, 8),
         "overlap": 0.25,
@@ -150,6 +154,18 @@ def test_distance_can_be_chosen(fit):
     bank = fit(distance="mahalanobis")
     assert bank.settings.distance == "mahalanobis"
     assert bank.threshold > fit().threshold
+
+
+def test_layers_count_alike_with_the_distance_that_is_shrunk(fit, tmp_path):
+    layers = ["image", "drop", "output"]
+    inferer = SpectralInferer((8, 8), layers, signature_form="full", per_voxel=True, sigmoid=True)
+    bank = fit(inferer=inferer, distance="ledoit_wolf")
+    sizes = bank.layers.sizes
+    assert (len(sizes), sum(sizes), sizes[-1]) == (3, bank.signatures.shape[1], 1)
+    assert_close(bank.leave_one_out, leave_one_out(bank.signatures, "ledoit_wolf", sizes), rtol=1e-12, atol=0)
+    loaded = SignatureBank.load(tmp_path / "signature_bank.npz")
+    row = bank.signatures[0] + 0.01
+    assert loaded.oodm(row) == bank.oodm(row) == distance_to(row[None], bank.signatures, "ledoit_wolf", sizes)[0]
 
 
 HELD_OUT = [{"image": number, "case": f"v{number}", "patient": f"p{number // 2}"} for number in range(20, 32)]
@@ -234,7 +250,7 @@ def test_dice_is_predicted_from_damaged_held_out_scans(fit):
         ({"quality_cases": 3}, "no Dice is predicted: 3 labeled patient(s)"),
         (
             {},
-            "the lower bound of the predicted Dice is 0: it takes 18 labeled patients kept from training, there are 6",
+            "the lower bound of the predicted Dice is 0: it takes 9 labeled patients kept from training, there are 6",
         ),
     ],
 )

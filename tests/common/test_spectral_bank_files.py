@@ -12,7 +12,7 @@ from common.errors import (
     OutputError,
 )
 from common.spectral import SignatureBank
-from common.spectral.arrays import DIMENSIONS, NUMBERS
+from common.spectral.arrays import DIMENSIONS, LATER_SETTINGS, NUMBERS
 from common.spectral.bank import REFIT_COMMAND
 from tests.common.banks import LINE, SETTINGS, assert_same_bank, full_bank, unit_rows
 
@@ -49,7 +49,7 @@ def test_file_holds_numbers_settings_and_nothing_else(tmp_path):
         content = {name: archive[name] for name in archive.files}
     texts = {str(text) for array in content.values() if array.dtype.kind == "U" for text in array.reshape(-1)}
     assert set(content) == {*SETTINGS, *NUMBERS, "version", *DIMENSIONS}
-    assert texts == {*SETTINGS["layers"], "bfloat16", "mahalanobis", "a1" * 32, "b2" * 32}
+    assert texts == {*SETTINGS["layers"], "unit", "bfloat16", "mahalanobis", "a1" * 32, "b2" * 32}
     assert not re.search(rb"smith|pytest|/tmp", path.read_bytes())
 
 
@@ -207,19 +207,29 @@ def test_edited_part_of_a_bank_is_refused(tmp_path, changes, text):
 
 
 @pytest.mark.parametrize("rate", [None, 0.25])
-def test_bank_with_everything_loads_bit_by_bit(tmp_path, rate):
-    bank = full_bank(false_alarm_rate=rate)
+@pytest.mark.parametrize("distance", ["nearest", "ledoit_wolf"])
+def test_bank_with_everything_loads_bit_by_bit(tmp_path, rate, distance):
+    bank = full_bank(false_alarm_rate=rate, distance=distance)
     bank.save(tmp_path / "bank.npz")
     loaded = SignatureBank.load(tmp_path / "bank.npz")
     assert_same_bank(loaded, bank)
     assert [loaded.p_value(oodm) for oodm in (0.0, 0.4, 9.0)] == [bank.p_value(oodm) for oodm in (0.0, 0.4, 9.0)]
 
 
+def test_logarithms_as_they_are_may_be_long_but_not_without_end(tmp_path):
+    settings = SETTINGS | {"signature_form": "full"}
+    SignatureBank.fit(50 * unit_rows(), **settings).save(tmp_path / "bank.npz")
+    assert SignatureBank.load(tmp_path / "bank.npz").settings.signature_form == "full"
+    SignatureBank.fit(500 * unit_rows(), **settings).save(tmp_path / "bank.npz")
+    with pytest.raises(BankError, match="logarithms beyond 120"):
+        SignatureBank.load(tmp_path / "bank.npz")
+
+
 def test_bank_of_the_version_before_loads_without_the_new_parts(tmp_path):
     bank = SignatureBank.fit(unit_rows(), **SETTINGS)
     bank.save(tmp_path / "bank.npz")
     with np.load(tmp_path / "bank.npz") as archive:
-        content = {name: archive[name] for name in archive.files if name not in DIMENSIONS}
+        content = {name: archive[name] for name in archive.files if name not in {*DIMENSIONS, *LATER_SETTINGS}}
     np.savez(tmp_path / "old.npz", **(content | {"version": np.asarray(1)}))
     old = SignatureBank.load(tmp_path / "old.npz")
     assert_same_bank(old, bank)

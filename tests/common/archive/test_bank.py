@@ -58,7 +58,7 @@ def test_fields_are_those_that_a_bank_has(content):
 
 
 @pytest.mark.parametrize("rate", [None, 0.25])
-@pytest.mark.parametrize("distance", ["nearest", "mahalanobis"])
+@pytest.mark.parametrize("distance", ["nearest", "mahalanobis", "ledoit_wolf"])
 def test_sound_bank_with_everything_tells_its_weights(tmp_path, rate, distance):
     content = arrays_of(full_bank(weights_digest=DIGEST, false_alarm_rate=rate, distance=distance), tmp_path)
     assert bank_weights_digest(written(content), "bank") == DIGEST
@@ -103,6 +103,11 @@ CHANGES = {
     "coarse numbers": ({"signatures": lambda old: old.astype(np.float32)}, "has to hold numbers"),
     "numbers in a cube": ({"signatures": lambda old: old[None]}, "is of shape (1, 6, 5)"),
     "other order of elements": ({"signatures": np.asfortranarray}, "not in row-major order"),
+    "logarithms without end": (
+        {"signature_form": "full", "signatures": lambda old: np.vstack([old[:-1], old[-1:] * 1e9])},
+        "logarithms beyond 120",
+    ),
+    "form that does not exist": ({"signature_form": "half"}, "of the form 'half' do not exist"),
     "objects": ({"layers": np.array([{}], dtype=object)}, "is of type '|O'"),
     "fields": ({"threshold": np.zeros((), dtype=[("a", "<f8")])}, "is of type [('a', '<f8')]"),
     "complex numbers": ({"threshold": np.zeros((), dtype=complex)}, "is of type '<c16'"),
