@@ -215,7 +215,8 @@ def test_training_with_one_validation_tells_nothing_of_convergence():
 
 
 def test_page_of_the_repository_is_that_of_its_tables(repository):
-    assert (repository / "docs" / "gates.md").read_text(encoding="utf-8") == gates_page(repository / "docs")
+    notes = {name: gate.note for name, gate in read_gates(repository / "bundles" / "gates.json").items()}
+    assert (repository / "docs" / "gates.md").read_text(encoding="utf-8") == gates_page(repository / "docs", notes)
 
 
 def test_gates_of_the_repository_name_bundles_overlays_and_options_that_exist(repository, tmp_path):
