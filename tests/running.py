@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from multiprocessing import forkserver
 from pathlib import Path
 
@@ -92,18 +92,36 @@ def bundle_importable():
     return importable
 
 
+BLANK = b"no test looks at this picture"
+"""What stands in the files of pictures that are not rendered."""
+
+
+@contextmanager
+def pictures_blank():
+    """Lets matplotlib write files without rendering, which takes a third of a tiny training.
+
+    Figures are built all the same. A file that is not rendered holds :data:`BLANK`, which is no picture.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "matplotlib.figure.Figure.savefig", lambda _figure, path, **_settings: Path(path).write_bytes(BLANK)
+        )
+        yield
+
+
 @pytest.fixture(scope="session")
 def run_config():
     """Runs configs of a bundle in this process: ``run(bundle, "train.json", output_dir=...)``; tiny unless told.
 
-    Its code is imported once for all runs of a bundle, as it is in a process that runs it again.
+    Its code is imported once for all runs of a bundle, as it is in a process that runs it again. Pictures are rendered
+    where a test asks for it by ``pictures=True``, and in every process of its own.
     """
     from monai.bundle import run
     from monai.utils import set_determinism
 
     known = {}
 
-    def start(bundle, names, run_id="run", *, tiny=True, **overrides):
+    def start(bundle, names, run_id="run", *, tiny=True, pictures=False, **overrides):
         files, config = _read(bundle, names)
         plain = {"device": "cpu"} | {key: _plain(value) for key, value in overrides.items()}
         settings = _settings(config, plain) if tiny else plain
@@ -113,7 +131,7 @@ def run_config():
         )
         records = logging.getLogRecordFactory()
         try:
-            with importable(bundle, known.setdefault(bundle, {})):
+            with importable(bundle, known.setdefault(bundle, {})), nullcontext() if pictures else pictures_blank():
                 # The bundle's logging.conf would take pytest's handlers away.
                 run(run_id=run_id, config_file=files, logging_file=False, **settings)
         finally:
@@ -183,8 +201,11 @@ def start_python(tmp_path_factory):
 
     The process is forked with MONAI imported, see ``warm_python.py``. ``file_size`` limits the files that it writes.
     """
+    from common.experiments.jobs import WARM  # takes seconds, which collecting the tests need not
+
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["monai.bundle", "monai.apps", "torch.utils.tensorboard", "matplotlib.pyplot"])
+    # Experiments in the process of the tests share the server.
+    context.set_forkserver_preload(WARM)
     folder = tmp_path_factory.mktemp("processes")
     with pytest.MonkeyPatch.context() as patch:
         for name, value in clean_environment().items():

@@ -81,8 +81,9 @@ def evaluated(bundle, configs, shape, trained, dataset, make_dataset, run_config
     }
     overrides = strange if "ood_dir" in configs["evaluate"] else {}
     run_config(
-        bundle, "evaluate.json", dataset_dir=dataset, model_dir=trained.models, output_dir=folder / "out", **overrides
-    )
+        bundle, "evaluate.json", pictures=True,
+        dataset_dir=dataset, model_dir=trained.models, output_dir=folder / "out", **overrides,
+    )  # fmt: skip
     return folder / "out"
 
 

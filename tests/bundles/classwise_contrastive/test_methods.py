@@ -90,7 +90,7 @@ class TestEvaluation:
     def test_figures_and_measures_of_classes(self, train, run_config, folder, tmp_path):
         out = train(test_fraction=0.25)
         run_config(
-            BUNDLE, "evaluate.json", dataset_dir=folder, split_file=out / "split.json", model_dir=out / "m",
+            BUNDLE, "evaluate.json", pictures=True, dataset_dir=folder, split_file=out / "split.json", model_dir=out / "m",
             output_dir=tmp_path / "e",
         )  # fmt: skip
         for name in ("per_class", "overlays", "embeddings"):

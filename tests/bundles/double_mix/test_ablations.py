@@ -107,7 +107,7 @@ class TestAblations:
 
 class TestWeightsOverTime:
     def test_weights_are_in_the_log_and_drawn(self, train):
-        out = train(max_epochs=2)
+        out = train(max_epochs=2, pictures=True)
         names = {f"weight_{network}/{index}" for network in "ab" for index in range(3)}
         epochs = listing(out)["epochs"]
         assert names <= set(epochs[0])
