@@ -6,18 +6,11 @@ import signal
 import warnings
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import pytest
-import torch
 from hypothesis import HealthCheck, settings
 
 from tests.scheduling import GroupScheduling, order
-
-with warnings.catch_warnings():
-    # Its first import makes torch warn, which must not fail whichever test comes first.
-    warnings.simplefilter("ignore", DeprecationWarning)
-    import ignite.handlers  # noqa: F401
 
 pytest_plugins = ["tests.running"]
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -38,11 +31,21 @@ IGNORED_WARNINGS = (
 def pytest_configure(config):
     # Programs that are started in the background ignore Ctrl-C, and so would all that tests start.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    torch.set_num_threads(1)
     bound_properties(config.getoption("--hypothesis-profile") or "bounded")
 
     for line in IGNORED_WARNINGS:
         config.addinivalue_line("filterwarnings", line)
+
+
+def pytest_collection():
+    """Prepares the libraries; a process that only hands tests out to others neither comes here nor imports them."""
+    import torch
+
+    torch.set_num_threads(1)
+    with warnings.catch_warnings():
+        # Its first import makes torch warn, which must not fail whichever test comes first.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        import ignite.handlers  # noqa: F401
 
 
 def pytest_collection_modifyitems(items):
@@ -102,6 +105,8 @@ def make_scan():
 
 def write_scan(path, array, affine=None, *, channels=1):
     """Writes an array as NIfTI, or, as a picture of so many equal channels, as MHA; returns the file."""
+    import nibabel as nib
+
     affine = np.eye(4) if affine is None else affine
     path.parent.mkdir(parents=True, exist_ok=True)
     if channels == 1:
@@ -157,6 +162,8 @@ def make_dataset():
 @pytest.fixture
 def make_bundle(tmp_path):
     """Makes a bundle of the smallest files that an archive needs, beside what running leaves behind."""
+    import torch
+
     from common.archive.verify import REQUIRED
     from common.spectral import SignatureBank, weights_digest
 

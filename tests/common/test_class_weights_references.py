@@ -117,7 +117,7 @@ def test_statistics_survive_a_checkpoint(name, tmp_path):
     assert_close(other.update(batch), weight.update(batch), rtol=0, atol=0)
 
 
-def test_no_weighting_leaves_losses_alone(self):
+def test_no_weighting_leaves_losses_alone():
     weight = make_class_weight("none", 3)
     weight.update(class_statistics(*random_batch(1)))
     assert_close(weight.loss_weight(), torch.ones(3))

@@ -77,20 +77,16 @@ def test_run_is_not_resumed_with_other_cases_or_settings(fail_config, folder, cu
 
 
 def test_two_processes_hold_the_same_networks_and_weights(states_of_two_processes, folder):
-    """Each rank writes its state: gradients are averaged and statistics summed, so both must agree."""
-    members = ["@network_def", "@train#weight_a", "@train#weight_b"]
-    settings = {"dataset_dir": folder, "labeled_fraction": 0.5, "samples_per_epoch": 16}
+    """Each rank writes its state: gradients are averaged and statistics summed, so both must agree.
+
+    Also the same running statistics: the main process's, which are sent before every validation.
+    """
+    members = ["@network_def", "@train#ema", "@train#weight_a", "@train#weight_b"]
+    settings = {"dataset_dir": folder, "labeled_fraction": 0.5, "samples_per_epoch": 8, "network_def#norm": "batch"}
     first, second = states_of_two_processes(BUNDLE, members, **settings)
     torch.testing.assert_close(first, second, rtol=0, atol=0)
-    assert first[0]
-
-
-def test_two_processes_with_batch_norm_hold_the_same_networks(states_of_two_processes, folder):
-    """Also the same running statistics: the main process's, which are sent before every validation."""
-    settings = {"dataset_dir": folder, "labeled_fraction": 0.5, "samples_per_epoch": 4, "network_def#norm": "batch"}
-    first, second = states_of_two_processes(BUNDLE, ["@network_def", "@train#ema"], **settings)
-    torch.testing.assert_close(first, second, rtol=0, atol=0)
-    for state in first:
+    assert all(first)
+    for state in first[:2]:
         means = [value for name, value in state.items() if name.endswith("running_mean")]
         assert means
         assert all(mean.any() for mean in means)
