@@ -87,9 +87,14 @@ def importable(bundle, known=None):
             known |= own
 
 
+KNOWN = {}
+"""Bundle -> its modules, which are imported once for all of its tests in a process."""
+
+
 @pytest.fixture(scope="session")
 def bundle_importable():
-    return importable
+    """Makes ``scripts`` the package of a bundle, see :func:`importable`; its code is imported once for all tests."""
+    return lambda bundle: importable(bundle, KNOWN.setdefault(bundle, {}))
 
 
 BLANK = b"no test looks at this picture"
@@ -114,12 +119,10 @@ def run_config():
     """Runs configs of a bundle in this process: ``run(bundle, "train.json", output_dir=...)``; tiny unless told.
 
     Its code is imported once for all runs of a bundle, as it is in a process that runs it again. Pictures are rendered
-    where a test asks for it by ``pictures=True``, and in every process of its own.
+    where a test asks for it by ``pictures=True``, and by what such a run starts itself.
     """
     from monai.bundle import run
     from monai.utils import set_determinism
-
-    known = {}
 
     def start(bundle, names, run_id="run", *, tiny=True, pictures=False, **overrides):
         files, config = _read(bundle, names)
@@ -131,7 +134,7 @@ def run_config():
         )
         records = logging.getLogRecordFactory()
         try:
-            with importable(bundle, known.setdefault(bundle, {})), nullcontext() if pictures else pictures_blank():
+            with importable(bundle, KNOWN.setdefault(bundle, {})), nullcontext() if pictures else pictures_blank():
                 # The bundle's logging.conf would take pytest's handlers away.
                 run(run_id=run_id, config_file=files, logging_file=False, **settings)
         finally:
@@ -200,6 +203,7 @@ def start_python(tmp_path_factory):
     """Starts ``python *command``, as of ``-m`` or ``-c``, without waiting: ``start(command, cwd=..., env=...)``.
 
     The process is forked with MONAI imported, see ``warm_python.py``. ``file_size`` limits the files that it writes.
+    Pictures are rendered with ``pictures=True`` alone, as by ``run_config``.
     """
     from common.experiments.jobs import WARM  # takes seconds, which collecting the tests need not
 
@@ -212,10 +216,11 @@ def start_python(tmp_path_factory):
             patch.setenv(name, value)
         forkserver.ensure_running()
 
-    def start(command, *, cwd, env=None, file_size=None):
+    def start(command, *, cwd, env=None, file_size=None, pictures=False):
         files = [Path(tempfile.mkstemp(dir=folder)[1]) for _ in range(2)]
         request = {"command": list(command), "cwd": str(cwd), "env": clean_environment() | (env or {})}
         request |= {"output": [str(file) for file in files], "file_size": file_size}
+        request |= {"blank": None if pictures else BLANK}
         program = Path(__file__).with_name("warm_python.py")
         process = context.Process(target=runpy.run_path, args=(str(program), {"REQUEST": request}, "__main__"))
         process.start()
@@ -266,14 +271,14 @@ def run_command(start_python, run_ranks):
 
     def start(
         bundle, names, run_id="run", *, cwd, check=True, torchrun=0, ranks=0, relative=False, env=None, file_size=None,
-        **overrides,
+        pictures=False, **overrides,
     ):  # fmt: skip
         launcher = ("-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={torchrun}") if torchrun else ()
         command = [*launcher, *_command(bundle, names, run_id, cwd=cwd if relative else None, **overrides)]
         if ranks:
             results = run_ranks(command, ranks, cwd=cwd, env=env)
         else:
-            results = [start_python(command, cwd=cwd, env=env, file_size=file_size).wait()]
+            results = [start_python(command, cwd=cwd, env=env, file_size=file_size, pictures=pictures).wait()]
         for result in results:
             assert not check or result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
         return results[0]

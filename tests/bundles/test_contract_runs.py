@@ -37,7 +37,7 @@ def phantom_run(bundle, run_command, tmp_path_factory):
     """The command line, trained on phantoms, from the bundle's folder with relative paths."""
     output = tmp_path_factory.mktemp("phantoms")
     before = files_of(bundle / "models")
-    result = run_command(bundle, "train.json", cwd=bundle, relative=True, output_dir=output)
+    result = run_command(bundle, "train.json", cwd=bundle, relative=True, output_dir=output, pictures=True)
     return {
         "output": output,
         "log": result.stdout,
@@ -78,6 +78,8 @@ class TestTraining:
         assert files >= WRITTEN | ({"models/signature_bank.npz"} if judges else set())
         assert [name for name in files if "tfevents" in name and (phantom_run["output"] / name).stat().st_size > 100]
         assert not [name for name in files if Path(name).name.startswith(".")], "temporary files"
+        drawn = [path.read_bytes() for path in phantom_run["output"].rglob("*.png") if "phantoms" not in path.parts]
+        assert all(content.startswith(b"\x89PNG\r\n") for content in drawn)
 
     def test_phantom_run_leaves_shipped_weights_alone(self, phantom_run):
         assert phantom_run["before"] == phantom_run["after"]

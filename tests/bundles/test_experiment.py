@@ -3,17 +3,15 @@
 import pytest
 from monai.bundle import ConfigParser
 
-from tests.running import importable
-
 
 @pytest.fixture
-def grid(bundle, configs, tmp_path):
+def grid(bundle, configs, bundle_importable, tmp_path):
     if "experiment" not in configs:
         pytest.skip("a comparison of detectors trains nothing")
     parser = ConfigParser()
     parser.read_config(str(bundle / "configs" / "experiment.json"))
     parser.update({"output_dir": str(tmp_path)})
-    with importable(bundle):
+    with bundle_importable(bundle):
         yield parser.get_parsed_content("grid")
 
 
