@@ -59,11 +59,17 @@ def dataset(bundle, shape, make_dataset, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def trained(bundle, dataset, run_config, tmp_path_factory):
+def two_epochs(configs):
+    """Settings of a run of two epochs, which measures on the way how hard each loss pulls, where there are several."""
+    return {"max_epochs": 2} | ({"balance_interval": 2} if "balance_interval" in configs["train"] else {})
+
+
+@pytest.fixture(scope="session")
+def trained(bundle, dataset, two_epochs, run_config, tmp_path_factory):
     """A run of two epochs on given data: ``output`` and ``models``."""
     output = tmp_path_factory.mktemp("trained")
     run = SimpleNamespace(output=output, models=output / "weights")
-    run_config(bundle, "train.json", dataset_dir=dataset, output_dir=run.output, model_dir=run.models, max_epochs=2)
+    run_config(bundle, "train.json", dataset_dir=dataset, output_dir=run.output, model_dir=run.models, **two_epochs)
     return run
 
 

@@ -124,8 +124,10 @@ class TestTraining:
         "Ctrl-C in the first validation, in every bundle",
         "`--resume true` goes on, and ends as if never stopped, bit for bit.",
     )
-    def test_resumed_run_equals_an_uninterrupted_one(self, bundle, trained, dataset, run_config, tmp_path, monkeypatch):
-        settings = {"dataset_dir": dataset, "output_dir": tmp_path, "model_dir": tmp_path / "m", "max_epochs": 2}
+    def test_resumed_run_equals_an_uninterrupted_one(
+        self, bundle, trained, dataset, two_epochs, run_config, tmp_path, monkeypatch
+    ):
+        settings = {"dataset_dir": dataset, "output_dir": tmp_path, "model_dir": tmp_path / "m"} | two_epochs
         with monkeypatch.context() as patch:
             # Ctrl-C in the first validation: what was trained until then must not be lost.
             patch.setattr(SupervisedEvaluator, "_iteration", lambda *_: os.kill(os.getpid(), signal.SIGINT))

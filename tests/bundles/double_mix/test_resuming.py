@@ -24,9 +24,7 @@ class KillAt:
 """
 
 
-def test_run_killed_in_the_middle_of_an_epoch_ends_like_an_uninterrupted_one(
-    run_config, run_command, folder, tmp_path
-):
+def test_run_killed_in_the_middle_of_an_epoch_ends_like_an_uninterrupted_one(run_config, run_command, folder, tmp_path):
     """SIGKILL in the second of three epochs, then ``--resume``: the same weights, averages, statistics and bank."""
     (tmp_path / "killer.py").write_text(KILLER, encoding="utf-8")
     overlay = tmp_path / "kill.json"
