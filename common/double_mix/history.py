@@ -12,6 +12,7 @@ from ..figures import draw_curves
 from ..handlers.terms import LossTerms
 from ..runtime.distributed import is_main_process
 from .step import CoTrainingStep
+from .students import StudentStep
 
 
 class ClassWeightHistory:
@@ -21,35 +22,35 @@ class ClassWeightHistory:
     find them.
 
     Args:
-        step: Iteration of the engine, whose class weights and terms are recorded.
+        step: Iteration of the engine, whose class weights, if it has any, and terms are recorded.
         names: Names of the weights of A and B, for the picture.
         history: Object with ``epochs``, a list of the metrics of each epoch.
         output_dir: Folder of ``class_weights.png``.
     """
 
-    def __init__(self, step: CoTrainingStep, names: Sequence[str], history: Any, output_dir: str) -> None:
+    def __init__(self, step: CoTrainingStep | StudentStep, names: Sequence[str], history: Any, output_dir: str) -> None:
         self.step, self.names, self.history = step, tuple(names), history
         self.output_dir = Path(output_dir)
 
     def attach(self, engine: Engine) -> None:
         """Attaches to a training engine, before the handlers that record or write its metrics."""
-        LossTerms(self.step.terms, self.step.class_weights[0].weight.device).attach(engine)
+        LossTerms(self.step.terms, self.step.device).attach(engine)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
         engine.add_event_handler(Events.COMPLETED, self.write)
 
     def __call__(self, engine: Engine) -> None:
         """Reads the weights after an epoch."""
-        for network, weight in zip("ab", self.step.class_weights, strict=True):
+        for network, weight in zip("ab", self.step.class_weights, strict=False):
             values = enumerate(weight.weight.tolist())
             engine.state.metrics |= {f"weight_{network}/{index}": value for index, value in values}
 
     def write(self, _engine: Engine) -> None:
-        """Draws the weights of both networks over the epochs, on the main process only."""
-        if not is_main_process() or not self.history.epochs:
+        """Draws the weights of the networks over the epochs, on the main process only."""
+        if not is_main_process() or not self.history.epochs or not self.step.class_weights:
             return
         groups = {
             f"network {network.upper()}: {name}": _curves(self.history.epochs, f"weight_{network}/")
-            for network, name in zip("ab", self.names, strict=True)
+            for network, name, _ in zip("ab", self.names, self.step.class_weights, strict=False)
         }
         draw_curves(groups, self.output_dir / "class_weights.png", xlabel="epoch", ylabel="class weight")
 

@@ -7,9 +7,11 @@ from monai.losses import DiceLoss
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from ..metrics.masks import class_masks
 
-def weighted_cross_entropy(input: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-    """Returns ``sum(w_y * ce) / max(sum(w_y), 1e-8)`` over all voxels.
+
+def weighted_cross_entropy(input: Tensor, target: Tensor, weight: Tensor, region: Tensor | None = None) -> Tensor:
+    """Returns ``sum(w_y * ce) / max(sum(w_y), 1e-8)`` over all voxels, or those of a region.
 
     Torch's own mean divides by ``sum(w_y)``, which is not a number for a target whose classes all have weight 0.
 
@@ -17,8 +19,12 @@ def weighted_cross_entropy(input: Tensor, target: Tensor, weight: Tensor) -> Ten
         input: Logits, ``(B, C, H, W[, D])``.
         target: Class indices, ``(B, 1, H, W[, D])``, from 0 to ``C - 1``.
         weight: Weight of each class, ``(C,)``, at least 0.
+        region: Voxels that count, bool, ``(B, 1, H, W[, D])``. With ``None``, the default, all of them.
     """
     classes = target[:, 0].long()
+    if region is not None:
+        counted = weight[classes] * region[:, 0]
+        return (counted * cross_entropy(input.float(), classes, reduction="none")).sum() / counted.sum().clamp_min(1e-8)
     total = cross_entropy(input.float(), classes, weight=weight, reduction="sum")
     return total / weight[classes].sum().clamp_min(1e-8)
 
@@ -44,20 +50,40 @@ class WeightedDiceLoss(nn.Module):
             smooth_dr=1.0,
         )
 
-    def forward(self, input: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    def forward(self, input: Tensor, target: Tensor, weight: Tensor, region: Tensor | None = None) -> Tensor:
         """Returns the loss of logits ``(B, C, H, W[, D])`` and class indices ``(B, 1, H, W[, D])``.
 
         Args:
             input: Logits, ``(B, C, H, W[, D])``.
             target: Class indices, ``(B, 1, H, W[, D])``, from 0 to ``C - 1``.
             weight: Weight of each class, ``(C,)``, at least 0; that of background does not count.
+            region: Voxels that count, bool, ``(B, 1, H, W[, D])``. With ``None``, the default, all of them.
         """
-        losses = weight[1:] * self.dice(input.float(), target).flatten()
+        if region is None:
+            losses = weight[1:] * self.dice(input.float(), target).flatten()
+        else:
+            losses = weight[1:] * regional_dice_loss(input, target, region)
         if not self.present_classes:
             return losses.mean()
         # No count of classes: torch's waits for the device.
-        present = torch.zeros_like(weight).scatter_(0, target.flatten().long(), 1.0)[1:]
+        shown = target if region is None else target * region
+        present = torch.zeros_like(weight).scatter_(0, shown.flatten().long(), 1.0)[1:]
         return (losses * present).sum() / present.sum().clamp_min(1)
+
+
+def regional_dice_loss(input: Tensor, target: Tensor, region: Tensor) -> Tensor:
+    """Returns ``1 - dice_c`` of each foreground class over the voxels of a region, ``(C - 1,)``, smoothing 1.
+
+    Args:
+        input: Logits, ``(B, C, H, W[, D])``.
+        target: Class indices, ``(B, 1, H, W[, D])``, from 0 to ``C - 1``.
+        region: Voxels that count, bool, ``(B, 1, H, W[, D])``.
+    """
+    probability = input.float().softmax(dim=1)[:, 1:] * region
+    truth = class_masks(target, input.shape[1])[:, 1:] & region
+    axes = [0, *range(2, input.ndim)]
+    overlap, total = (probability * truth).sum(axes), probability.sum(axes) + truth.sum(axes)
+    return 1 - (2 * overlap + 1) / (total + 1)
 
 
 class WeightedSegmentationLoss(nn.Module):
@@ -74,14 +100,17 @@ class WeightedSegmentationLoss(nn.Module):
         self.cross_entropy_share = cross_entropy_share
         self.dice = WeightedDiceLoss(present_classes=present_classes)
 
-    def forward(self, input: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+    def forward(
+        self, input: Tensor, target: Tensor, weight: Tensor | None = None, region: Tensor | None = None
+    ) -> Tensor:
         """Returns the loss of logits ``(B, C, H, W[, D])`` and class indices ``(B, 1, H, W[, D])``.
 
         Args:
             input: Logits, ``(B, C, H, W[, D])``.
             target: Class indices, ``(B, 1, H, W[, D])``, from 0 to ``C - 1``.
             weight: Weight of each class, ``(C,)``, at least 0. With ``None``, the default, all ones.
+            region: Voxels that count, bool, ``(B, 1, H, W[, D])``. With ``None``, the default, all of them.
         """
         chosen = torch.ones(input.shape[1], device=input.device) if weight is None else weight
-        share = self.cross_entropy_share * weighted_cross_entropy(input, target, chosen)
-        return self.dice(input, target, chosen) + share
+        share = self.cross_entropy_share * weighted_cross_entropy(input, target, chosen, region)
+        return self.dice(input, target, chosen, region) + share

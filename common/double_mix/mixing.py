@@ -49,7 +49,7 @@ def draw_classes(present: Tensor, weight: Tensor, *, generator: torch.Generator 
     probability = torch.where(probability.sum(dim=1, keepdim=True) > 0, probability, present.double())
     size = present.shape[1]
     # A race of exponential clocks: the first to ring is drawn, with a probability proportional to its rate.
-    clocks = -torch.log1p(-_uniform((len(present), size, size), present.device, generator))
+    clocks = -torch.log1p(-uniform((len(present), size, size), present.device, generator))
     rates = probability.unsqueeze(1)
     return torch.where(rates > 0, clocks / rates, torch.inf).argmin(dim=2)
 
@@ -68,7 +68,7 @@ def choose_classes(
             have weight 0, it takes one of them, all equally likely.
     """
     if draw == "bernoulli":
-        numbers = _uniform(tuple(present.shape), present.device, generator)
+        numbers = uniform(tuple(present.shape), present.device, generator)
         likely = present & (weight.to(present.device) > 0)
         first = torch.where(present, numbers, torch.inf).argmin(dim=1, keepdim=True)
         one = present & torch.zeros_like(present).scatter_(1, first, value=True)
@@ -119,7 +119,7 @@ def mask_of_half(pseudo_u: Tensor, weight: Tensor, generator: torch.Generator | 
     Arguments are those of :func:`mask_by_weight`; of ``weight`` only the length counts.
     """
     present = present_classes(pseudo_u, len(weight))
-    lots = torch.where(present, _uniform(tuple(present.shape), present.device, generator), torch.inf)
+    lots = torch.where(present, uniform(tuple(present.shape), present.device, generator), torch.inf)
     chosen = lots.argsort(dim=1).argsort(dim=1) < present.sum(dim=1, keepdim=True) // 2
     return mask_of_classes(pseudo_u, chosen)
 
@@ -252,8 +252,14 @@ def make_mixing(mixing: str, draw: Draw = "replacement") -> Mixing | None:
     return Mixing(partial(mask_by_weight, draw=draw)) if mixing == "Double-Mix" else MIXINGS[mixing]
 
 
-def _uniform(shape: tuple[int, ...], device: torch.device, generator: torch.Generator | None) -> Tensor:
-    """Numbers from [0, 1), float64; of a generator on the CPU they are sent on without waiting."""
+def uniform(shape: tuple[int, ...], device: torch.device, generator: torch.Generator | None) -> Tensor:
+    """Returns numbers from [0, 1), float64; those of a generator on the CPU are sent on without waiting.
+
+    Args:
+        shape: Shape of the numbers.
+        device: Device that they are wanted on.
+        generator: Generator of the draw; ``None`` for torch's own.
+    """
     source = device if generator is None else generator.device
     numbers = torch.rand(shape, dtype=torch.float64, device=source, generator=generator)
     if source.type == device.type:

@@ -1,10 +1,10 @@
-"""Joins two networks that train each other and answer as one."""
+"""Joins two networks that train each other and answer as one, or lets one learn by itself."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,9 @@ class CoTrainedPair(nn.Module):
         tensor(1., grad_fn=<MeanBackward0>)
     """
 
+    students: ClassVar[int] = 2
+    """Number of networks."""
+
     def __init__(self, member: Callable[..., nn.Module], **settings: Any) -> None:
         super().__init__()
         self.network_a = member(**settings)
@@ -50,3 +53,31 @@ class CoTrainedPair(nn.Module):
     def each(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the logits of both networks in whatever mode they are."""
         return self.network_a(image), self.network_b(image)
+
+
+class SingleStudent(nn.Module):
+    """One network in the place of a :class:`CoTrainedPair`, for methods that need no second one: half the cost.
+
+    In training mode it returns its logits as the only item of a tuple, in evaluation mode the logits. Its layers are
+    found under ``network_a.``, as those of the pair's first network.
+
+    Args:
+        member: Function that makes the network from the settings, see :class:`CoTrainedPair`.
+        **settings: Arguments of ``member``.
+    """
+
+    students: ClassVar[int] = 1
+    """Number of networks."""
+
+    def __init__(self, member: Callable[..., nn.Module], **settings: Any) -> None:
+        super().__init__()
+        self.network_a = member(**settings)
+
+    def forward(self, image: Tensor) -> Tensor | tuple[Tensor]:
+        """Maps images ``(B, n, H, W[, D])`` to logits ``(B, C, H, W[, D])``, in a tuple in training mode."""
+        logits = self.network_a(image)
+        return (logits,) if self.training else logits
+
+    def each(self, image: Tensor) -> tuple[Tensor]:
+        """Returns the logits in whatever mode it is, in a tuple."""
+        return (self.network_a(image),)

@@ -21,6 +21,7 @@ from ..engine.iteration import train_on_terms
 from ..errors import ConfigError
 from ..handlers.epochs import total_iterations
 from ..networks.averaging import EMANetwork
+from ..runtime.distributed import unwrap
 from .loader import pad_alike
 from .losses import weighted_cross_entropy
 from .mixing import Mixing
@@ -29,7 +30,7 @@ Pair = Sequence[Tensor]
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 Teaching = Callable[[Pair, Pair, Pair, Loss], Tensor]
 Teacher = Literal["ema", "students"]
-MixedLoss = Literal["dice_cross_entropy", "cross_entropy"]
+LossName = Literal["dice_cross_entropy", "cross_entropy"]
 
 
 class GaussianRamp:
@@ -71,11 +72,10 @@ def mean_teacher(students: Pair, teachers: Pair, weights: Pair, loss: Loss) -> T
 
     Arguments are those of :func:`cross_supervision`; neither the weights nor the loss count.
     """
-    first, second = (
-        mse_loss(student.float().softmax(dim=1), teacher.detach().float().softmax(dim=1))
-        for student, teacher in zip(students, teachers, strict=True)
-    )
-    return first + second
+    pairs = zip(students, teachers, strict=True)
+    return torch.stack(
+        [mse_loss(first.float().softmax(dim=1), second.detach().float().softmax(dim=1)) for first, second in pairs]
+    ).sum()
 
 
 TEACHINGS: dict[str, Teaching | None] = {"none": None, "cross": cross_supervision, "mean_teacher": mean_teacher}
@@ -91,8 +91,8 @@ class CoTrainingStep:
     (``L_u``). The class weights are updated from what the networks say of this batch, then used for it.
 
     Args:
-        network: A ``CoTrainedPair``, perhaps distributed.
-        loss: Loss of labeled images, and of unlabeled ones with pseudo labels. It takes logits, class indices and class
+        network: A ``CoTrainedPair``, perhaps distributed; without cross teaching also a ``SingleStudent``.
+        loss: Loss of labeled images, and of others where so chosen. It takes logits, class indices and class
             weights.
         weight_a: Class weights of network A.
         weight_b: Class weights of network B.
@@ -100,6 +100,10 @@ class CoTrainingStep:
         ema: Average of the networks; needed where ``teacher`` is ``ema``. ``None`` by default.
         mixing: Function that makes mixed pairs. With ``None``, the default, none are made.
         teaching: Name of the way to learn from unlabeled images, one of ``TEACHINGS``; ``cross`` by default.
+        cross_loss: Loss of unlabeled images with the other network's pseudo labels: ``cross_entropy``, weighted, the
+            default, as in the source's program; ``dice_cross_entropy``, that of labeled images, as in the source's
+            text. With its Dice, a class that the pseudo labels of a batch miss is unlearned everywhere: networks soon
+            agree on leaving it out.
         teacher: Who makes pseudo labels: ``ema``, the averages, by default, or ``students``, the networks themselves.
         teacher_noise: Standard deviation of noise added to what the averages see, at least 0. 0 by default; 0.1 for
             mean teachers.
@@ -132,9 +136,10 @@ class CoTrainingStep:
         ema: EMANetwork | None = None,
         mixing: Mixing | None = None,
         teaching: str = "cross",
+        cross_loss: LossName = "cross_entropy",
         teacher: Teacher = "ema",
         teacher_noise: float = 0.0,
-        mixed_loss: MixedLoss = "dice_cross_entropy",
+        mixed_loss: LossName = "dice_cross_entropy",
         mixed_weight: float = 0.5,
         mix_start: float = 0.2,
         min_weight: float = 0.3,
@@ -142,15 +147,21 @@ class CoTrainingStep:
         generator: torch.Generator | None = None,
         amp: bool = False,
     ) -> None:
-        _check_names(teaching=teaching, teacher=teacher, mixed_loss=mixed_loss, weight_scale=weight_scale)
+        _check_names(
+            teaching=teaching, cross_loss=cross_loss, teacher=teacher, mixed_loss=mixed_loss, weight_scale=weight_scale
+        )
         _check_numbers(mixed_weight=mixed_weight, mix_start=mix_start, min_weight=min_weight)
         if teacher == "ema" and ema is None:
             raise ConfigError("teacher is 'ema', but there is no average; give one as ema, or let students teach")
-        device = next(network.parameters()).device
+        self.device = next(network.parameters()).device
         self.limit = partial(limit_weight, min_weight=min_weight, weight_scale=weight_scale)
-        self.mixed_loss, self.mixed_weight, self.mix_start = mixed_loss, mixed_weight, mix_start
+        self.cross_loss, self.mixed_loss = cross_loss, mixed_loss
+        self.mixed_weight, self.mix_start = mixed_weight, mix_start
         self.loss, self.ramp, self.ema, self.mixing = loss, ramp, ema, mixing
-        self.class_weights = [weight.to(device) for weight in (weight_a, weight_b)]
+        students: int = unwrap(network).students  # type: ignore[assignment]
+        if teaching == "cross" and students < 2:
+            raise ConfigError("teaching is 'cross', which needs two networks; take the CoTrainedPair as network_def")
+        self.class_weights = [weight.to(self.device) for weight in (weight_a, weight_b)[:students]]
         self.teaching, self.teacher, self.teacher_noise = TEACHINGS[teaching], teacher, teacher_noise
         self.generator, self.amp = generator, amp
 
@@ -159,6 +170,12 @@ class CoTrainingStep:
         """Names of the terms of the loss."""
         used = {"supervised": True, "unsupervised": self.teaching is not None, "mixed": self.mixing is not None}
         return tuple(name for name, is_used in used.items() if is_used)
+
+    @property
+    def members(self) -> dict[str, nn.Module]:
+        """Name -> what the step remembers from one iteration to the next, for checkpoints."""
+        weights = zip(("weight_a", "weight_b"), self.class_weights, strict=False)
+        return dict(weights) | ({} if self.ema is None else {"ema": self.ema})
 
     @property
     def moved_average(self) -> EMANetwork | None:
@@ -190,18 +207,18 @@ class CoTrainingStep:
         halves = [logits.tensor_split([len(image_l)]) for logits in network(images)]
         students_l, students_u = [labeled for labeled, _ in halves], [unlabeled for _, unlabeled in halves]
         weights = self._weigh(students_l, students_u, label)
-        terms = {"supervised": self._sum(self.loss, students_l, [label, label], weights)}
+        terms = {"supervised": self._sum(self.loss, students_l, [label] * len(students_l), weights)}
         if not learns_more:
             return terms
         teachers = self._teach(network, unlabeled[0], students_u)
         if self.teaching is not None:
-            terms["unsupervised"] = theta * self.teaching(students_u, teachers, weights, self.loss)
+            terms["unsupervised"] = theta * self.teaching(students_u, teachers, weights, self._choose(self.cross_loss))
         if self.mixing is not None:
             # The terms have the same names in all iterations.
             terms["mixed"] = torch.zeros_like(terms["supervised"])
         if self.mixing is not None and mixes:
             images_m, labels_m = self._mix(unlabeled[0], teachers, image_l, label)
-            loss = self.loss if self.mixed_loss == "dice_cross_entropy" else weighted_cross_entropy
+            loss = self._choose(self.mixed_loss)
             terms["mixed"] = self.mixed_weight * self._sum(loss, network(*images_m), labels_m, weights)
         return terms
 
@@ -248,16 +265,19 @@ class CoTrainingStep:
         ]
         return [pair[0] for pair in mixed], [pair[1] for pair in mixed]
 
+    def _choose(self, name: LossName) -> Loss:
+        """The loss of a name."""
+        return self.loss if name == "dice_cross_entropy" else weighted_cross_entropy
+
     @staticmethod
     def _sum(loss: Loss, logits: Pair, labels: Pair, weights: Pair) -> Tensor:
-        """The losses of both networks."""
-        first, second = (loss(*item) for item in zip(logits, labels, weights, strict=True))
-        return first + second
+        """The losses of all networks."""
+        return torch.stack([loss(*item) for item in zip(logits, labels, weights, strict=True)]).sum()
 
 
 def _check_names(**given: str) -> None:
     """Raises when a choice does not exist."""
-    literals = {"teacher": Teacher, "mixed_loss": MixedLoss, "weight_scale": WeightScale}
+    literals = {"teacher": Teacher, "cross_loss": LossName, "mixed_loss": LossName, "weight_scale": WeightScale}
     accepted = {"teaching": tuple(TEACHINGS), **{name: get_args(kind) for name, kind in literals.items()}}
     for name, value in given.items():
         if value not in accepted[name]:

@@ -50,9 +50,9 @@ def levers_of(bundle, settings):
     if "step" not in config["train"]:
         levers["gradients set to zero"] = Lever({"train#trainer#optim_set_to_none": False})
     levers |= {f"norm {norm}": Lever({"network_def#norm": norm}) for norm in ("batch", "instance", None)}
-    sizes = {"half a patch": [size // 2 // divisor * divisor for size in roi_size]}
-    sizes["a larger patch"] = [size + divisor for size in roi_size]
-    levers |= {f"{name}, {'x'.join(map(str, size))}": Lever({"roi_size": size}) for name, size in sizes.items()}
+    # A larger patch would be cut to the size of the phantoms.
+    half = [size // 2 // divisor * divisor for size in roi_size]
+    levers[f"half a patch, {'x'.join(map(str, half))}"] = Lever({"roi_size": half})
     # Halves of a batch, and pairs in it, need two.
     smallest = 1 if "step" not in config["train"] else 2
     batches = [size for size in (1, 2, 4, 8) if size >= smallest and size != settings["batch_size"]]

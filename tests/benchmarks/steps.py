@@ -27,8 +27,8 @@ from tests.running import importable
 ROOT = Path(__file__).resolve().parents[2]
 ITERATIONS = 2
 """Iterations of an epoch."""
-VOLUMES = {"roi_size": [48, 48, 48], "batch_size": 2}
-"""What volumes are trained on here; pictures have the patch and the batch of their config."""
+VOLUMES = {"roi_size": [32, 32, 32], "batch_size": 4}
+"""What volumes are trained on here, a patch that every phantom holds; pictures have what their config says."""
 ENDLESS = {"max_epochs": 1_000_000, "val_interval": 1_000_000, "iterations": None, "phantom_cases": 6, "device": "cpu"}
 
 

@@ -13,7 +13,7 @@ from common.networks.averaging import EMANetwork
 
 CLASSES = 3
 
-SLIDES = {"mixed_loss": "cross_entropy", "mixed_weight": 1.0, "mix_start": 0.0}
+SLIDES = {"cross_loss": "dice_cross_entropy", "mixed_loss": "cross_entropy", "mixed_weight": 1.0, "mix_start": 0.0}
 SLIDES |= {"min_weight": 0.0, "weight_scale": "maximum"}
 """The form of the source's text."""
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from common.class_weights import most_probable
 from common.double_mix.losses import WeightedSegmentationLoss, weighted_cross_entropy
 from common.double_mix.mixing import apply_mask, make_mixing
 from common.double_mix.step import TEACHINGS, cross_supervision, mean_teacher
@@ -69,6 +70,15 @@ class TestLosses:
         loss = WeightedSegmentationLoss()
         expected = loss(logits[0][2:], second) + loss(logits[1][2:], first)
         assert_close(step.losses(network, batch, theta=1.0)["unsupervised"], expected)
+
+    def test_cross_entropy_alone_may_teach_across(self, parts):
+        network, batch, _ = parts
+        logits = network(torch.cat([batch["image"], batch["unlabeled"]]))
+        taught = [most_probable(item[2:]) for item in logits]
+        ones = torch.ones(CLASSES)
+        expected = sum(weighted_cross_entropy(logits[k][2:], taught[1 - k], ones) for k in (0, 1))
+        step = make_step(network, teacher="students", cross_loss="cross_entropy")
+        assert_close(step.losses(network, batch, theta=0.5)["unsupervised"], 0.5 * expected)
 
     def test_mixed_term(self, parts):
         network, batch, _ = parts

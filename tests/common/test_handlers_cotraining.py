@@ -90,7 +90,7 @@ class TestWeightHistory:
     def test_weights_and_terms_become_metrics_and_a_picture(self, tmp_path, read_picture):
         weights = [make_class_weight("DisW", 2), make_class_weight("none", 2)]
         weights[0].start(torch.tensor([9, 1]))
-        step = SimpleNamespace(terms=("supervised",), class_weights=weights)
+        step = SimpleNamespace(terms=("supervised",), class_weights=weights, device="cpu")
         history = SimpleNamespace(epochs=[])
         handler = ClassWeightHistory(step, ["DisW", "none"], history, str(tmp_path))
         engine = Engine(lambda engine, batch: {"loss": torch.tensor(1.0), "supervised": torch.tensor(float(batch))})
@@ -104,6 +104,13 @@ class TestWeightHistory:
         assert history.epochs[0] == {"epoch": 1, "loss_supervised": 3.0} | weights
         assert len(history.epochs) == 2
         read_picture(tmp_path / "class_weights.png")
+
+    def test_method_without_class_weights_has_no_picture_of_them(self, tmp_path):
+        step = SimpleNamespace(terms=("supervised",), class_weights=[], device="cpu")
+        history = SimpleNamespace(epochs=[{"epoch": 1}])
+        handler = ClassWeightHistory(step, ["none", "none"], history, str(tmp_path))
+        assert run_with(handler).state.metrics == {"loss_supervised": 2.0}
+        assert list(tmp_path.iterdir()) == []
 
     def test_only_the_main_process_draws(self, tmp_path, monkeypatch):
         monkeypatch.setattr("common.double_mix.history.is_main_process", lambda: False)

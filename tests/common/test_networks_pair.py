@@ -5,7 +5,7 @@ import torch
 from monai.networks.nets import UNet, VNet
 from torch.testing import assert_close
 
-from common.double_mix.network import CoTrainedPair
+from common.double_mix.network import CoTrainedPair, SingleStudent
 from common.networks import DenseSkipUNet
 
 UNET = {"spatial_dims": 2, "in_channels": 1, "out_channels": 3, "channels": (4, 8), "strides": (2,)}
@@ -62,3 +62,13 @@ def test_torchscript_equals_eager(training):
     pair = CoTrainedPair(MEMBERS[1][0], **MEMBERS[1][1]).train(training)
     image = torch.randn(1, 1, 16, 16)
     assert_close(torch.jit.script(pair)(image), pair(image))
+
+
+def test_one_student_answers_alone():
+    torch.manual_seed(0)
+    student = SingleStudent(UNet, **UNET)
+    image = torch.randn(1, 1, 16, 16)
+    assert [name for name, _ in student.named_children()] == ["network_a"]
+    assert_close(student.eval()(image), student.network_a(image))
+    assert_close(student.train()(image), student.each(image))
+    assert len(student(image)) == student.students == 1

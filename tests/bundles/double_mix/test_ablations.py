@@ -10,7 +10,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from tests.bundles.double_mix.organs import BUNDLE, listing
 
-OVERLAYS = ["supervised", "cps", "dhc", "mean_teacher"]
+OVERLAYS = ["supervised", "cps", "dhc", "mean_teacher", "bcp"]
+RIVALS = ["bcp"]
 
 
 KINDS = {
@@ -29,6 +30,7 @@ class TestAblations:
         terms = {key for key in listing(out)["epochs"][0] if key.startswith("loss_")}
         assert terms == {"loss_supervised"} | ({"loss_unsupervised"} if name != "supervised" else set())
         assert (out / "m" / "signature_bank.npz").is_file()
+        assert (out / "class_weights.png").is_file() == (name not in RIVALS)
 
     @pytest.mark.parametrize(
         ("key", "values"),
@@ -37,6 +39,7 @@ class TestAblations:
             ("weight_b", ["none", "DifW", "CDifW", "CDisW"]),
             ("mixing", ["none", "CutMix", "CutOut", "ClassMix"]),
             ("draw", ["bernoulli"]),
+            ("cross_loss", ["dice_cross_entropy"]),
             ("mixed_loss", ["cross_entropy"]),
             ("weight_scale", ["maximum"]),
         ],
@@ -87,10 +90,10 @@ class TestAblations:
 
     def test_slides_are_one_overlay(self, bundle_importable, folder, tmp_path):
         """The form of the source's text, and what the default has in its place, as the trainer gets them."""
-        names = ("min_weight", "weight_scale", "mixed_loss", "mixed_weight", "mix_start", "theta_max")
+        names = ("min_weight", "weight_scale", "cross_loss", "mixed_loss", "mixed_weight", "mix_start", "theta_max")
         expected = {
-            "train": (0.3, "mean", "dice_cross_entropy", 0.5, 0.2, 0.1),
-            "slides": (0.0, "maximum", "cross_entropy", 1.0, 0.0, 1.0),
+            "train": (0.3, "mean", "cross_entropy", "dice_cross_entropy", 0.5, 0.2, 0.1),
+            "slides": (0.0, "maximum", "dice_cross_entropy", "cross_entropy", 1.0, 0.0, 1.0),
         }
         content = {}
         for overlay, values in expected.items():
@@ -101,7 +104,7 @@ class TestAblations:
                 optimizer = type(parser.get_parsed_content("optimizer")).__name__
             assert optimizer == {"train": "AdamW", "slides": "SGD"}[overlay]
             found = {**step.limit.keywords, "theta_max": step.ramp.theta_max}
-            found |= {name: getattr(step, name) for name in ("mixed_loss", "mixed_weight", "mix_start")}
+            found |= {name: getattr(step, name) for name in names[2:6]}
             assert found == dict(zip(names, values, strict=True))
 
 
