@@ -2,7 +2,7 @@
 
 Every import of MONAI takes seconds, and tests start some two hundred processes. Those that need a new interpreter, such
 as the ones that ``torchrun`` starts, get one; the others are forked from one server, see ``start_python`` in
-``running.py``, which hands over ``REQUEST``.
+``processes.py``, which hands over ``REQUEST``.
 """
 
 import os
