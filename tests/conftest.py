@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, settings
 
 from tests.scheduling import GroupScheduling, order
 
-pytest_plugins = ["tests.running", "tests.processes"]
+pytest_plugins = ["tests.processes", "tests.running"]
 REPOSITORY = Path(__file__).resolve().parents[1]
 IGNORED_WARNINGS = (
     # MONAI reminds at every parse that a config is code; README and CONTRACT tell users so.
