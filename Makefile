@@ -25,7 +25,7 @@ demo: setup ## train on phantom scans, fit the signature bank, judge in- and out
 	@echo "figures: $(DEMO)/evaluation/*.png"
 
 test: setup ## the whole test suite
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
+	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2 --dist loadgroup
 
 test-gpu: setup ## the tests that need a CUDA device
 	$(BIN)/python -m pytest -m gpu tests/gpu

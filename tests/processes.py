@@ -12,9 +12,6 @@ from pathlib import Path
 
 import pytest
 
-BLANK = b"no test looks at this picture"
-"""What stands in the files of pictures that are not rendered."""
-
 
 class Started:
     """A program that was started: ``output`` and ``error`` are files that grow while it runs."""
@@ -51,7 +48,7 @@ def start_python(tmp_path_factory):
 
     context = multiprocessing.get_context("forkserver")
     # Experiments in the process of the tests share the server.
-    context.set_forkserver_preload(WARM)
+    context.set_forkserver_preload([*WARM, "tests.blank"])
     folder = tmp_path_factory.mktemp("processes")
     with pytest.MonkeyPatch.context() as patch:
         for name, value in clean_environment().items():
@@ -61,8 +58,7 @@ def start_python(tmp_path_factory):
     def start(command, *, cwd, env=None, file_size=None, pictures=False):
         files = [Path(tempfile.mkstemp(dir=folder)[1]) for _ in range(2)]
         request = {"command": list(command), "cwd": str(cwd), "env": clean_environment() | (env or {})}
-        request |= {"output": [str(file) for file in files], "file_size": file_size}
-        request |= {"blank": None if pictures else BLANK}
+        request |= {"output": [str(file) for file in files], "file_size": file_size, "pictures": pictures}
         program = Path(__file__).with_name("warm_python.py")
         process = context.Process(target=runpy.run_path, args=(str(program), {"REQUEST": request}, "__main__"))
         process.start()

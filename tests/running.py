@@ -10,8 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import BLANK
-
 TINY = {"network_def#features": [4, 8, 8, 8, 8, 4], "roi_size": [24, 24, 24], "phantom_cases": 3, "max_epochs": 1}
 # All tiny cases have foreground.
 TINY |= {"pretrain_epochs": 1, "healthy": "all", "noise_resolution": 4}
@@ -95,14 +93,11 @@ def bundle_importable():
 
 @contextmanager
 def pictures_blank():
-    """Lets matplotlib write files without rendering, which takes a third of a tiny training.
+    """Lets matplotlib write files without rendering."""
+    from tests.pictures import write_blank  # matplotlib, which collecting the tests needs later
 
-    Figures are built all the same. A file that is not rendered holds :data:`BLANK`, which is no picture.
-    """
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            "matplotlib.figure.Figure.savefig", lambda _figure, path, **_settings: Path(path).write_bytes(BLANK)
-        )
+        patch.setattr("matplotlib.figure.Figure.savefig", write_blank)
         yield
 
 
@@ -111,7 +106,7 @@ def run_config():
     """Runs configs of a bundle in this process: ``run(bundle, "train.json", output_dir=...)``; tiny unless told.
 
     Its code is imported once for all runs of a bundle, as it is in a process that runs it again. Pictures are rendered
-    where a test asks for it by ``pictures=True``, and by what such a run starts itself.
+    where a test asks for it by ``pictures=True``.
     """
     from monai.bundle import run
     from monai.utils import set_determinism

@@ -15,6 +15,8 @@ from pathlib import Path
 import torch
 from matplotlib.figure import Figure
 
+from tests.pictures import RENDER, write_blank
+
 
 def take_over(request):
     """Makes this process what a new one would be: its folder, environment, path, output and limits."""
@@ -33,8 +35,7 @@ def take_over(request):
     torch.set_num_threads(1)
     if request["file_size"] is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (request["file_size"], request["file_size"]))
-    if request["blank"] is not None:
-        Figure.savefig = lambda _figure, path, **_settings: Path(path).write_bytes(request["blank"])
+    Figure.savefig = RENDER if request["pictures"] else write_blank
     assert not [name for name in sys.modules if name.split(".")[0] in ("common", "scripts")]
 
 
