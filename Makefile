@@ -24,6 +24,7 @@ demo: setup ## train on phantom scans, fit the signature bank, judge in- and out
 	@column -s, -t < $(DEMO)/inference/ood_report.csv
 	@echo "figures: $(DEMO)/evaluation/*.png"
 
+# What one process compiles, the others load, whatever the shell says of bytecode.
 test: setup ## the whole test suite
 	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2 --dist loadgroup
 

@@ -8,6 +8,7 @@ import sys
 import fire
 
 from .archive import build_archives, install, sign, verify
+from .experiments.detection_report import write_detection_report
 from .experiments.gates import run_gates
 from .experiments.report import write_report
 from .runtime.json_format import format_configs
@@ -15,6 +16,7 @@ from .runtime.knobs import write_knobs_pages
 from .runtime.session import report_error
 
 COMMANDS = {
+    "detection": write_detection_report,
     "format": format_configs,
     "gate": run_gates,
     "install": install,

@@ -1,86 +1,58 @@
-"""Compares detectors of out-of-distribution scans: same network, same scans, higher scores for more abnormal.
-
-Compared are the spectral signature in several forms and intensity histograms (Vasiliuk et al., 2023). So are PCA and
-Mahalanobis distance on pooled bottleneck features (Woodland et al., MELBA 2024), and the entropy of the predicted
-foreground.
-"""
+"""Compares detectors of out-of-distribution scans: same network, same scans, higher scores for more abnormal."""
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from monai.data import DataLoader
-from monai.metrics import compute_dice
-from numpy.typing import NDArray
-from sklearn.decomposition import PCA
-from torch import Tensor, nn
+from torch import nn
 
+from ..detectors import Case, Catalog, Detector, DetectorCatalog, Measure, Scan, measure_cost
 from ..engine.cases import CaseDataset
 from ..engine.inference_checks import InferencePreflight
-from ..errors import CasesFailedError
-from ..figures import draw_table
-from ..metrics.detection import detection_metrics
-from ..metrics.statistics import spearman, summarize
-from ..runtime.files import write_csv, write_json
+from ..errors import CasesFailedError, NotEnoughCasesError
+from ..runtime.digests import settings_digest
+from ..runtime.files import write_csv
 from ..runtime.progress import Progress
-from ..spectral import SignatureBank, SpectralInferer
-from ..spectral.distance import Distance, distance_to
+from ..spectral import SpectralInferer, bank_settings
+from .described import Described, read_described, same_cases, write_described
+from .detection_report import COLUMNS, SEGMENTATION, TRAINING, write_detection_report
 
 logger = logging.getLogger(__name__)
 
-Array = NDArray[np.float64]
+DIGITS = 7
+"""Significant digits of a value in a row."""
 
-
-def intensity_histogram(image: Tensor, *, bins: int = 150, low: float = -2.0, high: float = 10.0) -> Array:
-    """Returns the share of voxels in each of ``bins`` equal bins; values outside ``[low, high]`` count at the ends."""
-    counts = torch.histc(image.float().clamp(low, high).cpu(), bins=bins, min=low, max=high)
-    return np.asarray(counts / counts.sum(), dtype=np.float64)
-
-
-def foreground_entropy(logits: Tensor) -> float:
-    """Returns the mean binary entropy, in nats, over the predicted foreground, or ``ln 2``, the most, without one."""
-    probability = logits.double().sigmoid()
-    chosen = probability[probability > 0.5]
-    if chosen.numel() == 0:
-        return math.log(2)
-    return float(-(chosen.xlogy(chosen) + (1 - chosen).xlogy(1 - chosen)).mean())
-
-
-def pca_mahalanobis(features: Array, reference: Array, *, variance: float = 0.95) -> Array:
-    """Returns the Mahalanobis distance in the principal components that hold ``variance`` of the reference's variance.
-
-    Args:
-        features: Features of the cases to judge, ``(M, D)``.
-        reference: Features of the training cases, ``(K, D)``.
-        variance: Share of the variance that is kept, in (0, 1). Default 0.95.
-
-    Returns:
-        ``(M,)``; higher means more abnormal.
-    """
-    analysis = PCA(n_components=variance, whiten=True).fit(reference)
-    return np.asarray(np.linalg.norm(analysis.transform(features), axis=1))
+Row = dict[str, Any]
 
 
 class DetectorComparison:
-    """Scores training, in- and out-of-distribution cases with every detector and writes the table.
+    """Scores training, in- and out-of-distribution cases with every detector and writes rows and their report.
+
+    What was measured of a group of cases is kept below ``output_dir/described``, in a folder for each set of weights
+    and settings. A comparison that was ended goes on with the next group.
 
     Args:
         preflight: Check that loads the weights.
         network: Network that segments every case.
-        inferer: Inferer that computes signatures. Its layers are those of the ``all layers`` variants, the last one
-            that of the paper.
+        inferer: Inferer whose windows are those of every pass.
         train_data: Training cases, the reference of every detector.
         data: In- and out-of-distribution cases, see ``evaluation_cases``.
         transform: Transform that loads, prepares and damages a case.
-        bottleneck_layer: Name of the layer whose features are pooled.
+        catalog: Detectors that are compared.
         device: Device that the network runs on.
-        output_dir: Folder of ``comparison.csv``, ``comparison.json`` and ``comparison.png``.
+        output_dir: Folder of ``<name>.csv``, of ``report`` and of ``described``.
+        name: Name of the experiment and of its rows. Default ``detectors``.
+        seed: Seed of the run, as the rows tell it. Default 0.
+        cost_scans: Number of in-distribution scans that every measure is taken of once more, alone, to tell its cost;
+            with 0 no cost is told. Default 2.
     """
 
     def __init__(
@@ -91,125 +63,190 @@ class DetectorComparison:
         train_data: Sequence[dict[str, Any]],
         data: Sequence[dict[str, Any]],
         transform: Any,
-        bottleneck_layer: str,
+        catalog: DetectorCatalog,
         device: torch.device,
         output_dir: str,
+        *,
+        name: str = "detectors",
+        seed: int = 0,
+        cost_scans: int = 2,
     ) -> None:
         self.preflight, self.network, self.inferer = preflight, network, inferer
-        self.train_data, self.data, self.transform = train_data, data, transform
-        self.bottleneck_layer, self.device, self.output_dir = bottleneck_layer, device, Path(output_dir)
+        self.train_data, self.data, self.transform = list(train_data), list(data), transform
+        self.catalog, self.device, self.output_dir = catalog, torch.device(device), Path(output_dir)
+        self.name, self.seed, self.cost_scans = name, seed, cost_scans
 
-    def run(self) -> dict[str, Any]:
-        """Returns detector -> group -> AUC, with false alarms and rank correlation.
+    def run(self) -> list[Row]:
+        """Returns the rows of all detectors.
 
         Raises:
             CasesFailedError: When a case cannot be read; a comparison needs them all.
+            NotEnoughCasesError: When there are too few training cases for every detector.
         """
         self.preflight.load()
         self.network.to(self.device).eval()
-        reference = [self._describe(case) for case in self._load(self.train_data)]
-        described = [self._describe(case) for case in self._load(self.data)]
-        scores = self._score(reference, described)
-        report = self._tabulate(scores, described)
-        self._write(report)
-        return report
+        made = self.catalog.make(self.network)
+        key = self._key(made)
+        training = self._described(TRAINING, self.train_data, made, key)
+        groups = {name: self._described(name, cases, made, key) for name, cases in self._groups().items()}
+        cost = self._cost(made, key)
+        fitted = [detector for detector in made.detectors if _fits(detector, training)]
+        if not fitted:
+            raise NotEnoughCasesError(f"{len(training)} training case(s) are too few for every detector; add cases")
+        rows = self._rows(fitted, training, groups, cost)
+        columns = {"settings": key[:12], "data": self._data_digest()}
+        path = self.output_dir / f"{self.name}.csv"
+        write_csv((row | columns for row in rows), COLUMNS, path)
+        write_detection_report(path, into=self.output_dir / "report")
+        return rows
 
-    def _load(self, data: Sequence[dict[str, Any]]) -> Any:
+    def _key(self, made: Catalog) -> str:
+        """A digest of what decides over measures: weights, windows, transforms and settings of detectors."""
+        transforms = getattr(self.transform, "transforms", [self.transform])
+        settings = bank_settings(self.inferer, list(transforms), self.inferer.weights_digest(self.network))
+        return settings_digest([settings, self.catalog.settings, sorted(made.measures)])
+
+    def _data_digest(self) -> str:
+        """A digest of which cases were compared."""
+        return settings_digest([[case["case"] for case in cases] for cases in (self.train_data, self.data)])[:12]
+
+    def _groups(self) -> dict[str, list[dict[str, Any]]]:
+        """Cases by their group, in the order in which groups come first."""
+        groups: dict[str, list[dict[str, Any]]] = {}
+        for case in self.data:
+            groups.setdefault(str(case.get("group", "")), []).append(case)
+        return groups
+
+    def _described(self, group: str, cases: Sequence[dict[str, Any]], made: Catalog, key: str) -> list[Described]:
+        """What is measured of the cases of a group, from an earlier run where that has done it."""
+        path = self.output_dir / "described" / key[:12] / f"{group}.npz"
+        found = read_described(path)
+        if found is None or not same_cases(found, cases, set(made.measures)):
+            found = [self._describe(case, made.measures) for case in self._load(cases, group)]
+            write_described(found, path)
+        return found
+
+    def _load(self, data: Sequence[dict[str, Any]], group: str) -> Any:
         """Cases one by one."""
         loader = DataLoader(CaseDataset(data, self.transform), batch_size=1, num_workers=0)
-        with Progress("detectors", len(data), "cases") as progress:
+        with Progress(f"detectors, {group}", len(data), "cases") as progress:
             for case in progress.over(loader):
                 if "error" in case:
                     raise CasesFailedError(case["error"][0])
                 yield case
 
-    @torch.no_grad()
-    def _describe(self, case: dict[str, Any]) -> dict[str, Any]:
-        """Everything that any detector needs of one case."""
-        image, pooled = case["image"].to(self.device), []
-        hook = self.network.get_submodule(self.bottleneck_layer).register_forward_hook(
-            lambda _module, _inputs, output: pooled.append(output.flatten(2).mean(dim=2))
+    def _scan(self, case: Mapping[str, Any], measures: Sequence[Measure]) -> Scan:
+        """A scan whose pass gives what some measures need."""
+        layers = [layer for measure in measures for layer in measure.layers]
+        pooled = [layer for measure in measures for layer in measure.pooled_layers]
+        return Scan(
+            torch.as_tensor(case["image"]).to(self.device),
+            self.network,
+            self.inferer,
+            layers=_in_order(self.inferer.feature_layers, layers),
+            pooled_layers=_in_order(self.inferer.feature_layers, pooled),
+            softmax=self.catalog.softmax,
+            label=torch.as_tensor(case["label"]) if "label" in case else None,
+            name=str(case["case"][0]),
         )
-        with hook:
-            logits, collector = self.inferer.collect(image, self.network)
-        dice = math.nan
-        if "label" in case:
-            predicted, truth = logits.sigmoid().cpu() > 0.5, torch.as_tensor(case["label"]) > 0
-            dice = float(compute_dice(predicted, truth, ignore_empty=True).mean())
-        last = self.inferer.feature_layers[-1:]
+
+    def _describe(self, case: Mapping[str, Any], measures: Mapping[str, Measure]) -> Described:
+        """Every measure of one case, and the Dice of its segmentation."""
+        scan = self._scan(case, list(measures.values()))
+        described: Described = {"case": scan.name, "task": str(case["task"][0]) if "task" in case else ""}
+        described["inside"] = bool(case["in_distribution"][0]) if "in_distribution" in case else True
+        described["dsc"] = scan.dice(scan.outcome.logits)
+        return described | {name: measure.take(scan) for name, measure in measures.items()}
+
+    def _cost(self, made: Catalog, key: str) -> dict[str, tuple[float, float]]:
+        """Measure -> median seconds and megabytes of a scan, of which nothing else is measured."""
+        path = self.output_dir / "described" / key[:12] / "cost.npz"
+        inside = [case for case in self.data if case.get("in_distribution", True)][: self.cost_scans]
+        if not inside:
+            return {}
+        found = read_described(path)
+        if found is None:
+            found = [self._cost_of(case, made.measures) for case in self._load(inside, "cost")]
+            write_described(found, path)
         return {
-            "group": case["group"][0] if case.get("group") else "",
-            "inside": bool(case["in_distribution"][0]) if "in_distribution" in case else True,
-            "dsc": dice,
-            "entropy": foreground_entropy(logits),
-            "histogram": intensity_histogram(image),
-            "bottleneck": np.asarray(torch.cat(pooled).mean(dim=0).double().cpu()),
-            "last": collector.signatures(1, per_voxel=False, layers=last)[0].numpy(),
-            "last, per voxel": collector.signatures(1, per_voxel=True, layers=last)[0].numpy(),
-            "all": collector.signatures(1, per_voxel=False)[0].numpy(),
-            "all, per voxel": collector.signatures(1, per_voxel=True)[0].numpy(),
+            name: tuple(np.median([case[name] for case in found], axis=0).tolist())  # type: ignore[misc]
+            for name in (SEGMENTATION, *made.measures)
         }
 
-    def _score(
-        self, reference: Sequence[dict[str, Any]], described: Sequence[dict[str, Any]]
-    ) -> dict[str, tuple[Array, float]]:
-        """Detector -> scores of the described cases, threshold (mean + 2.5 std over the training cases)."""
+    def _cost_of(self, case: Mapping[str, Any], measures: Mapping[str, Measure]) -> Described:
+        """Seconds and megabytes of every measure, and of the segmentation alone."""
+        # What the first pass of all allocates is nobody's cost.
+        _segment(self._scan(case, ()))
+        plain = self._scan(case, ())
+        cost: Described = {SEGMENTATION: np.array(measure_cost(lambda: _segment(plain), self.device))}
+        for name, measure in measures.items():
+            work = _work(measure.take, self._scan(case, [measure]))
+            cost[name] = np.array(measure_cost(work, self.device))
+        return cost
 
-        def rows(cases: Sequence[dict[str, Any]], name: str) -> Array:
-            return np.stack([np.atleast_1d(case[name]) for case in cases])
+    def _rows(
+        self,
+        fitted: Sequence[Detector],
+        training: Sequence[Case],
+        groups: Mapping[str, Sequence[Case]],
+        cost: Mapping[str, tuple[float, float]],
+    ) -> list[Row]:
+        """Rows in long format: Dice and scores of every case, thresholds and costs."""
+        dataset = "+".join(dict.fromkeys(str(case.get("task", "")) for case in self.train_data))
+        shared = {"experiment": self.name, "dataset": dataset, "seed": self.seed}
 
-        scores: dict[str, tuple[Array, float]] = {}
-        distances: tuple[Distance, ...] = ("nearest", "mahalanobis")
-        for form in ("last", "last, per voxel", "all", "all, per voxel"):
-            for distance in distances:
-                bank = SignatureBank.fit(rows(reference, form), distance=distance)
-                name = f"signature, {form.replace('all', 'all layers').replace('last', 'last layer')}, {distance}"
-                scores[name] = (distance_to(rows(described, form), bank.signatures, distance), bank.threshold)
-        for form, name in (("histogram", "intensity histogram"), ("bottleneck", "pooled bottleneck features")):
-            training = rows(reference, form)
-            own = pca_mahalanobis(training, training)
-            scores[name] = (pca_mahalanobis(rows(described, form), training), float(own.mean() + 2.5 * own.std()))
-        own = rows(reference, "entropy")[:, 0]
-        scores["foreground entropy"] = (rows(described, "entropy")[:, 0], float(own.mean() + 2.5 * own.std()))
-        return scores
+        def row(arm: str, metric: str, value: float, case: str = "", group: str = "", inside: Any = "") -> Row:
+            cell = {"arm": arm, "case": case, "metric": metric, "value": f"{value:.{DIGITS}g}"}
+            return shared | cell | {"group": group, "in_distribution": inside}
 
-    @staticmethod
-    def _tabulate(scores: Mapping[str, tuple[Array, float]], described: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        """AUC of every detector against every OOD group, its worst and mean, false alarms and rank correlation."""
-        inside = np.array([case["inside"] for case in described])
-        groups = np.array([case["group"] for case in described])
-        dice = np.array([case["dsc"] for case in described])
-        outside = list(dict.fromkeys(groups[~inside].tolist()))
-        report: dict[str, Any] = {
-            "dice": {"in_distribution": summarize(dice[inside].tolist())["mean"]},
-            "detectors": {},
-        }
-        report["dice"] |= {group: summarize(dice[(groups == group) & ~inside].tolist())["mean"] for group in outside}
-        for name, (values, threshold) in scores.items():
-            aucs = {
-                group: detection_metrics(values[inside], values[(groups == group) & ~inside], threshold)["auc"]
-                for group in outside
-            }
-            report["detectors"][name] = {
-                "auc": aucs,
-                "worst": min(aucs.values(), default=None),
-                "mean": float(np.mean(list(aucs.values()))) if aucs else None,
-                "false_alarms": float((values[inside] > threshold).mean()),
-                "rank_correlation_dsc": spearman(values, dice)["rho"],
-            }
-        return report
+        cases = [(group, case) for group, members in groups.items() for case in members]
+        rows = [row(SEGMENTATION, "dsc", case["dsc"], case["case"], group, case["inside"])
+                for group, case in cases if not math.isnan(case["dsc"])]  # fmt: skip
+        rows += _cost_rows(row, SEGMENTATION, cost.get(SEGMENTATION), 0.0)
+        for detector in fitted:
+            start = time.perf_counter()
+            scores = [detector.score(case) for _, case in cases]
+            each = (time.perf_counter() - start) / max(1, len(cases))
+            rows.append(row(detector.name, "threshold", detector.threshold_))
+            rows += _cost_rows(row, detector.name, cost.get(detector.measure), each)
+            rows += [row(detector.name, "score", score, str(number), TRAINING)
+                     for number, score in enumerate(detector.training_scores_)]  # fmt: skip
+            for (group, case), score in zip(cases, scores, strict=True):
+                rows.append(row(detector.name, "score", score, case["case"], group, case["inside"]))
+                if detector.own_network and math.isfinite(case[detector.measure][1]):
+                    own = float(case[detector.measure][1])
+                    rows.append(row(detector.name, "dsc", own, case["case"], group, case["inside"]))
+        return rows
 
-    def _write(self, report: Mapping[str, Any]) -> None:
-        """JSON, CSV and picture of the table."""
-        write_json(report, self.output_dir / "comparison.json")
-        groups = [group for group in report["dice"] if group != "in_distribution"]
-        extra = ("worst", "mean", "false_alarms", "rank_correlation_dsc")
-        header = ["detector", *groups, *extra]
-        lines: list[list[Any]] = [["mean DSC", *[report["dice"][group] for group in groups], *[""] * len(extra)]]
-        for name, figures in report["detectors"].items():
-            lines.append([name, *[figures["auc"][group] for group in groups], *[figures[key] for key in extra]])
-        rows = [dict(zip(header, line, strict=True)) for line in lines]
-        write_csv(rows, header, self.output_dir / "comparison.csv")
-        draw_table(header, lines, self.output_dir / "comparison.png")
-        for line in [header, *lines]:
-            logger.info("%s", " | ".join(f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in line))
+
+def _cost_rows(row: Callable[..., Row], arm: str, cost: tuple[float, float] | None, scoring: float) -> list[Row]:
+    """Rows of seconds and megabytes of a scan, as far as they are told."""
+    if cost is None:
+        return []
+    named = {"seconds_per_scan": cost[0] + scoring, "megabytes_per_scan": cost[1]}
+    return [row(arm, metric, value) for metric, value in named.items() if not math.isnan(value)]
+
+
+def _fits(detector: Detector, training: Sequence[Case]) -> bool:
+    """Fits a detector; tells where it does not apply."""
+    try:
+        detector.fit(training)
+    except NotEnoughCasesError as error:
+        logger.warning("%s is left out: %s", detector.name, error)
+        return False
+    return True
+
+
+def _in_order(layers: Sequence[str], wanted: Sequence[str]) -> tuple[str, ...]:
+    """The wanted layers, each once, those of the inferer in its order."""
+    return tuple(dict.fromkeys([*(layer for layer in layers if layer in wanted), *wanted]))
+
+
+def _segment(scan: Scan) -> None:
+    """Runs the pass of a scan."""
+    assert scan.outcome.logits.ndim > 2
+
+
+def _work(take: Callable[[Scan], Any], scan: Scan) -> Callable[[], Any]:
+    """A measure of a scan, as work to be timed."""
+    return lambda: take(scan)

@@ -1,6 +1,6 @@
 """Draws pictures of results, PNG by matplotlib."""
 
-from .comparisons import draw_bars, draw_scatter, draw_table
+from .comparisons import draw_bars, draw_named_points, draw_scatter, draw_table
 from .curves import draw_curves, draw_gates, draw_history, draw_learning_curves
 from .judgments import draw_reliability, draw_roc, draw_scores, draw_signatures
 from .slices import draw_gallery, draw_maps, draw_overlays, draw_side_by_side
@@ -13,6 +13,7 @@ __all__ = [
     "draw_history",
     "draw_learning_curves",
     "draw_maps",
+    "draw_named_points",
     "draw_overlays",
     "draw_reliability",
     "draw_roc",

@@ -54,6 +54,36 @@ def draw_scatter(panels: Mapping[str, NDArray[np.float64]], labels: Sequence[str
 
 
 @spared_picture
+def draw_named_points(
+    points: Mapping[str, tuple[float, float]],
+    path: str | Path,
+    *,
+    xlabel: str,
+    ylabel: str,
+    logarithmic: bool = False,
+) -> None:
+    """Draws a point with its name for each of several things that differ in two figures.
+
+    Args:
+        points: Figures of the horizontal and of the vertical axis by name, all finite.
+        path: Path of the PNG file that is written.
+        xlabel: Text below the horizontal axis.
+        ylabel: Text beside the vertical axis.
+        logarithmic: Whether the horizontal axis is logarithmic, for figures above 0. Default false.
+    """
+    with open_sheet(path, size=(9.0, 6.5)) as axes:
+        axis = axes[0, 0]
+        for number, (name, place) in enumerate(points.items()):
+            axis.plot(*place, "o", color=f"C{number % 10}", markersize=5)
+            # Names of points that lie at one place stand apart, above and below in turn.
+            shift = (5, 4 + 7 * (number % 3)) if number % 2 else (5, -9 - 7 * (number % 3))
+            axis.annotate(name, place, xytext=shift, textcoords="offset points", fontsize="xx-small")
+        axis.set(xlabel=xlabel, ylabel=ylabel, xscale="log" if logarithmic else "linear")
+        axis.margins(0.12)
+        axis.grid(alpha=0.3)
+
+
+@spared_picture
 def draw_table(header: Sequence[str], lines: Sequence[Sequence[Any]], path: str | Path) -> None:
     """Draws a table of figures between 0 and 1, colored by value.
 

@@ -1,8 +1,15 @@
 import numpy as np
 import pytest
 from scipy.stats import rankdata
+from sklearn.metrics import average_precision_score
 
-from common.metrics.detection import detection_metrics, detection_report
+from common.errors import ConfigError
+from common.metrics.detection import (
+    average_precision,
+    detection_metrics,
+    detection_report,
+    expected_performance_drop,
+)
 from common.metrics.statistics import spearman
 
 
@@ -96,3 +103,42 @@ def test_rank_correlation_needs_two_different_values_on_either_side(first, secon
 
 def test_report_without_strange_scans_is_empty():
     assert detection_report([1.0, 2.0], {}, 1.0) == {}
+
+
+def test_average_precision_is_that_of_scikit_learn():
+    rng = np.random.default_rng(3)
+    known, strange = rng.normal(0, 1, 20), rng.normal(1, 1, 9)
+    expected = average_precision_score(np.r_[np.zeros(20), np.ones(9)], np.r_[known, strange])
+    assert average_precision(known, strange) == pytest.approx(expected)
+
+
+def test_average_precision_worked_out_by_hand():
+    # Ranked 0.9 (strange), 0.8 (known), 0.7 (strange): precision 1 at half the recall, 2/3 at all of it.
+    assert average_precision([0.8, 0.1], [0.9, 0.7]) == pytest.approx(0.5 * 1 + 0.5 * 2 / 3)
+
+
+def test_drop_worked_out_by_hand():
+    known = [0.0, 0.1, 0.2, 0.3]
+    # All known scans pass up to 0.3. The scan at 0.9 is called strange; the others lose 0.4, 0 (it is better) and 0.2.
+    drop = expected_performance_drop(known, [0.1, 0.2, 0.3, 0.9], [0.5, 0.95, 0.7, 0.0], reference_dice=0.9, passed=1.0)
+    assert drop == pytest.approx((0.4 + 0 + 0.2 + 0) / 4)
+
+
+def test_drop_of_half_of_the_known_scans_passing_has_a_lower_threshold():
+    drop = expected_performance_drop([0.0, 0.1, 0.2, 0.3], [0.1, 0.2], [0.5, 0.4], reference_dice=0.9, passed=0.5)
+    assert drop == pytest.approx(0.4 / 2)
+
+
+def test_drop_is_none_with_a_perfect_detector_and_the_mean_without_one():
+    known, dice = np.zeros(20), np.array([0.1, 0.5, 0.8])
+    assert expected_performance_drop(known, [1, 1, 1], dice, reference_dice=0.9) == 0
+    assert expected_performance_drop(known, [0, 0, 0], dice, reference_dice=0.9) == pytest.approx((0.8 + 0.4 + 0.1) / 3)
+
+
+@pytest.mark.parametrize(
+    ("known", "scores", "dice", "named"),
+    [([], [1.0], [1.0], "in_distribution"), ([1.0], [np.nan], [1.0], "scores"), ([1.0], [1.0], [np.inf], "dice")],
+)
+def test_drop_without_values_names_what_is_missing(known, scores, dice, named):
+    with pytest.raises(ConfigError, match=f"{named} holds .*finite"):
+        expected_performance_drop(known, scores, dice, reference_dice=0.9)

@@ -1,0 +1,235 @@
+"""Lists every detector by name, with the measures that they need and the settings of their papers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..runtime.stages import file_digest
+from ..spectral.distance import Distance
+from .dknn import DeepNearestNeighbors
+from .histogram import intensity_histogram
+from .interface import Array, Detector, OwnValue, Rule
+from .outputs import energy, foreground_entropy, negative_max_logit, softmax_uncertainty
+from .passes import DropoutPasses, EnsemblePasses, OdinPass, OwnNetworkPass, has_dropout, with_weights
+from .pooling import FeaturePooling
+from .rules import ClassMahalanobis, KNearest, PCAMahalanobis, PCANearest, SignatureDistance
+from .scan import Measure, Scan
+
+
+@dataclass(frozen=True)
+class SignatureForm:
+    """A form of the spectral signature with a distance.
+
+    Args:
+        every_layer: Whether the signatures of all feature layers stand side by side; else it is that of the last.
+        per_voxel: Whether singular values are divided by the square root of the number of voxels.
+        distance: Name of the distance.
+    """
+
+    every_layer: bool
+    per_voxel: bool
+    distance: Distance
+
+
+SIGNATURES: dict[str, SignatureForm] = {
+    "signature": SignatureForm(False, False, "nearest"),
+    "signature_mahalanobis": SignatureForm(False, False, "mahalanobis"),
+    "signature_per_voxel": SignatureForm(False, True, "nearest"),
+    "signature_per_voxel_mahalanobis": SignatureForm(False, True, "mahalanobis"),
+    "signature_layers": SignatureForm(True, False, "nearest"),
+    "signature_layers_mahalanobis": SignatureForm(True, False, "mahalanobis"),
+    "signature_layers_per_voxel": SignatureForm(True, True, "nearest"),
+    "signature_layers_per_voxel_mahalanobis": SignatureForm(True, True, "mahalanobis"),
+}
+"""Name of a detector -> its form; the first is the paper's. A new form is a line here."""
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """The detectors of a comparison.
+
+    Args:
+        detectors: All detectors, not fitted yet.
+        measures: Every measure that they need, by name.
+    """
+
+    detectors: tuple[Detector, ...]
+    measures: dict[str, Measure]
+
+
+class DetectorCatalog:
+    """Makes the detectors for a network; those that lack what they need are left out.
+
+    Args:
+        feature_layers: Names of the feature layers, the last one that of the paper's signature.
+        bottleneck_layer: Name of the layer whose pooled features are described.
+        softmax: Whether logits are those of a softmax, background first. Default false.
+        device: Device that further networks run on. Default the CPU.
+        ensemble_files: Weights of networks like the one that is judged, for UNC-Ensemble: two or more. Default none,
+            which leaves it out.
+        dropout_file: Weights that were trained with dropout, for UNC-Dropout. With ``None``, the default, those of the
+            network itself. Without dropout in the network it is left out.
+        exposure_file: Weights of Outlier Exposure. Default none, which leaves it out.
+        lee_file: Weights of Lee 2017. Default none, which leaves it out.
+        dropout_passes: Number of passes of UNC-Dropout, at least 1. Default 10, the paper's.
+        odin_temperature: Temperature of ODIN, above 0. Default 1000, its paper's.
+        odin_epsilon: Length of the step of ODIN, at least 0. Default 0.0014, its paper's.
+        neighbors: Number of neighbors of DkNN in each layer, at least 1. Default 10.
+        blocks: Number of blocks of a scan that DkNN keeps, at least 1. Default 100, the paper's.
+        threshold_c: Standard deviations above the mean score of the training cases at which thresholds lie, the paper's
+            C. Default 2.5.
+    """
+
+    def __init__(
+        self,
+        feature_layers: Sequence[str],
+        bottleneck_layer: str,
+        *,
+        softmax: bool = False,
+        device: torch.device | str = "cpu",
+        ensemble_files: Sequence[str] = (),
+        dropout_file: str | None = None,
+        exposure_file: str | None = None,
+        lee_file: str | None = None,
+        dropout_passes: int = 10,
+        odin_temperature: float = 1000.0,
+        odin_epsilon: float = 0.0014,
+        neighbors: int = 10,
+        blocks: int = 100,
+        threshold_c: float = 2.5,
+    ) -> None:
+        self.layers, self.bottleneck_layer, self.softmax = tuple(feature_layers), bottleneck_layer, softmax
+        self.device, self.c = torch.device(device), threshold_c
+        self.ensemble_files, self.dropout_file = tuple(ensemble_files), dropout_file
+        self.exposure_file, self.lee_file = exposure_file, lee_file
+        self.dropout_passes = dropout_passes
+        self.odin_temperature, self.odin_epsilon = odin_temperature, odin_epsilon
+        self.neighbors, self.blocks = neighbors, blocks
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What decides over measures, files by their content."""
+        names = (
+            "layers",
+            "bottleneck_layer",
+            "softmax",
+            "dropout_passes",
+            "odin_temperature",
+            "odin_epsilon",
+            "blocks",
+        )
+        files = {"dropout": self.dropout_file, "exposure": self.exposure_file, "lee": self.lee_file}
+        digests = {name: path and file_digest(path) for name, path in files.items()}
+        ensemble = [file_digest(path) for path in self.ensemble_files]
+        return {name: getattr(self, name) for name in names} | digests | {"ensemble": ensemble}
+
+    def make(self, network: nn.Module) -> Catalog:
+        """Returns the detectors for a network, whose weights are loaded.
+
+        Raises:
+            MissingDataError: When a file of weights is missing.
+            WeightsError: When weights belong to another network.
+        """
+        detectors, measures = self._signatures()
+        for name, measure in self._outputs().items():
+            measures[name] = measure
+            detectors.append(self._detector(name, name, OwnValue()))
+        for name, measure_name, rule in self._distances(measures):
+            detectors.append(self._detector(name, measure_name, rule))
+        for name, measure in self._passes(network).items():
+            measures[name] = measure
+            own = isinstance(measure.take, OwnNetworkPass)
+            detectors.append(Detector(name, name, OwnValue(), c=self.c, own_network=own))
+        return Catalog(tuple(detectors), measures)
+
+    def _detector(self, name: str, measure: str, rule: Rule) -> Detector:
+        return Detector(name, measure, rule, c=self.c)
+
+    def _signatures(self) -> tuple[list[Detector], dict[str, Measure]]:
+        """Detectors of all forms of the signature, and a measure for each form that differs in more than distance."""
+        detectors, measures = [], {}
+        for name, form in SIGNATURES.items():
+            layers = self.layers if form.every_layer else self.layers[-1:]
+            measure = f"spectrum{'_layers' * form.every_layer}{'_per_voxel' * form.per_voxel}"
+            measures[measure] = Measure(partial(_signature, layers=layers, per_voxel=form.per_voxel), layers)
+            detectors.append(self._detector(name, measure, SignatureDistance(form.distance)))
+        return detectors, measures
+
+    @staticmethod
+    def _outputs() -> dict[str, Measure]:
+        """Measures of the logits of the shared pass."""
+        functions = {
+            "msp": softmax_uncertainty,
+            "max_logit": negative_max_logit,
+            "energy": energy,
+            "entropy": foreground_entropy,
+        }
+        return {name: Measure(partial(_output, function=function)) for name, function in functions.items()}
+
+    def _distances(self, measures: dict[str, Measure]) -> list[tuple[str, str, Rule]]:
+        """Name, measure and rule of detectors of features and intensities; adds their measures."""
+        last, bottleneck = self.layers[-1], self.bottleneck_layer
+        measures["histogram"] = Measure(_histogram)
+        measures["pooled"] = Measure(partial(_pooled, layer=bottleneck), pooled_layers=(bottleneck,))
+        measures["classes"] = Measure(partial(_class_means, layer=last), pooled_layers=(last,))
+        measures["blocks"] = Measure(partial(_blocks, number=self.blocks), pooled_layers=self.layers)
+        return [
+            ("mahalanobis", "classes", ClassMahalanobis()),
+            ("dknn", "blocks", DeepNearestNeighbors(self.neighbors)),
+            ("ihf", "histogram", PCAMahalanobis()),
+            ("ihf_nearest", "histogram", PCANearest()),
+            ("pca_mahalanobis", "pooled", PCAMahalanobis()),
+            ("knn", "pooled", KNearest()),
+        ]
+
+    def _passes(self, network: nn.Module) -> dict[str, Measure]:
+        """Measures that need passes of their own."""
+        load = partial(with_weights, network, device=self.device)
+        found = {"odin": Measure(OdinPass(temperature=self.odin_temperature, epsilon=self.odin_epsilon))}
+        if has_dropout(network):
+            dropping = load(self.dropout_file) if self.dropout_file else network
+            found["unc_dropout"] = Measure(DropoutPasses(dropping, passes=self.dropout_passes))
+        if self.ensemble_files:
+            found["unc_ensemble"] = Measure(EnsemblePasses([load(path) for path in self.ensemble_files]))
+        for name, path in (("outlier_exposure", self.exposure_file), ("lee_2017", self.lee_file)):
+            if path:
+                found[name] = Measure(OwnNetworkPass(load(path)))
+        return found
+
+
+def _signature(scan: Scan, *, layers: Sequence[str], per_voxel: bool) -> Array:
+    signatures = scan.outcome.collector.signatures(1, per_voxel=per_voxel, layers=layers)
+    return np.asarray(signatures[0], dtype=np.float64)
+
+
+def _output(scan: Scan, *, function: Callable[[Tensor], float]) -> Array:
+    return np.array([function(scan.logits)])
+
+
+def _histogram(scan: Scan) -> Array:
+    return intensity_histogram(scan.image)
+
+
+def _pooling(scan: Scan) -> FeaturePooling:
+    pooling = scan.outcome.pooling
+    assert pooling is not None, "a measure of pooled features names its layers"
+    return pooling
+
+
+def _pooled(scan: Scan, *, layer: str) -> Array:
+    return _pooling(scan).mean(layer)
+
+
+def _class_means(scan: Scan, *, layer: str) -> Array:
+    return _pooling(scan).class_means(layer)
+
+
+def _blocks(scan: Scan, *, number: int) -> Array:
+    return _pooling(scan).blocks(number, scan.generator(1))
