@@ -3,7 +3,6 @@
 import json
 import logging
 import signal
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +18,6 @@ IGNORED_WARNINGS = (
     "ignore:parsing config_file:UserWarning:monai.bundle.scripts",
     # MONAI's pydicom reader reports an optional GPU decoder that is not installed, for every kind of file.
     "ignore:NvImgCodecPydicomReader:UserWarning:monai.data.image_reader",
-    # torch scripts functions of its own while it is imported.
-    "ignore:`torch.jit.*` is deprecated:DeprecationWarning:torch.jit",
     # itk's compiled modules; as an error inside their initialization it would crash the interpreter.
     "ignore:builtin type .* has no __module__ attribute:DeprecationWarning",
     # MONAI's surface metrics pass an argument that MONAI deprecated.
@@ -38,14 +35,10 @@ def pytest_configure(config):
 
 
 def pytest_collection():
-    """Prepares the libraries; a process that only hands tests out to others neither comes here nor imports them."""
+    """Gives torch one thread; a process that only hands tests out to others neither comes here nor imports it."""
     import torch
 
     torch.set_num_threads(1)
-    with warnings.catch_warnings():
-        # Its first import makes torch warn, which must not fail whichever test comes first.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        import ignite.handlers  # noqa: F401
 
 
 def pytest_collection_modifyitems(items):
