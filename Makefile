@@ -18,10 +18,10 @@ setup: .venv/ready ## create .venv and install requirements.txt
 
 demo: setup ## train on phantom scans, fit the signature bank, judge in- and out-of-distribution scans
 	$(RUN) bundles/spectral_ood/configs/train.json --output_dir $(DEMO) --max_epochs 10 --val_interval 2 \
-		--batch_size 2 --learning_rate 0.002 --phantom_cases 10
+		--batch_size 2 --learning_rate 0.002 --phantom_cases 10 --quality_cases 0
 	$(RUN) bundles/spectral_ood/configs/inference.json --model_dir $(DEMO)/models --output_dir $(DEMO)/inference
 	$(RUN) bundles/spectral_ood/configs/evaluate.json --model_dir $(DEMO)/models --output_dir $(DEMO)/evaluation
-	@column -s, -t < $(DEMO)/inference/ood_report.csv
+	@cut -d, -f1-4,6 $(DEMO)/inference/ood_report.csv | column -s, -t
 	@echo "figures: $(DEMO)/evaluation/*.png"
 
 # What one process compiles, the others load, whatever the shell says of bytecode.

@@ -15,6 +15,8 @@ TINY = {"network_def#features": [4, 8, 8, 8, 8, 4], "roi_size": [24, 24, 24], "p
 TINY |= {"pretrain_epochs": 1, "healthy": "all", "noise_resolution": 4}
 # In the first iteration alone.
 TINY |= {"balance_interval": 0}
+# Nine inferences for each of these.
+TINY |= {"quality_cases": 0}
 """Settings that make a run short; each is used where the config has it."""
 REPRESENTATIVES = ("spectral_ood", "denoising_pretrain")
 """One bundle of volumes and one of pictures, whose readers differ most, for tests of shared code."""

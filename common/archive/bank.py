@@ -9,7 +9,8 @@ import struct
 from dataclasses import dataclass
 from math import prod
 
-from ..runtime.bank_rules import check_norms, implied_threshold
+from ..runtime.bank_rules import check_curve, check_layers, check_norms, check_ranges, implied_threshold
+from ..runtime.conformal import RankedScores
 from .layout import NUMPY
 from .tensors import DAMAGED, read_stored, refuse
 
@@ -17,7 +18,14 @@ FIELDS = frozenset({
     "c", "distance", "divisor", "layers", "leave_one_out", "overlap", "per_voxel", "precision", "preprocessing_digest",
     "roi_size", "signatures", "threshold", "version", "weights_digest",
 })  # fmt: skip
-"""Arrays of a bank, as ``SignatureBank.save`` writes them."""
+"""Arrays of a bank of version 1, and the first of those of later versions."""
+
+MORE_FIELDS = frozenset({
+    "calibration", "calibration_signatures", "calibration_weights", "false_alarm_rate", "layer_sizes", "layer_spreads",
+    "property_limits", "property_modalities", "property_names", "property_planes", "quality_coverage", "quality_dice",
+    "quality_edges", "quality_margins", "quality_oodm", "signature_form",
+})  # fmt: skip
+"""Further arrays of a bank of version 2, as ``SignatureBank.save`` writes them."""
 
 MAX_HEADER = 10_000
 """Most bytes of the header of an array, as for numpy itself."""
@@ -37,11 +45,31 @@ class _Array:
             raise ValueError(f"an array of type {self.kind!r} and shape {self.shape} has to hold numbers")
         return list(struct.unpack(f"<{prod(self.shape)}d", self.content))
 
+    def rows(self) -> list[list[float]]:
+        """All rows, of double precision, of an array of two dimensions."""
+        values = self.numbers(2)
+        count, width = self.shape
+        return [values[start * width : (start + 1) * width] for start in range(count)]
+
+    def whole(self, *dims: int) -> list[int]:
+        """All whole numbers of an array of so many dimensions."""
+        if self.kind != "<i8" or len(self.shape) not in dims:
+            raise ValueError(f"an array of type {self.kind!r} and shape {self.shape} has to hold whole numbers")
+        return list(struct.unpack(f"<{prod(self.shape)}q", self.content))
+
     def text(self) -> str:
         """One text."""
         if not self.kind.startswith("<U") or self.shape:
             raise ValueError(f"an array of type {self.kind!r} and shape {self.shape} has to hold a text")
         return self.content.decode("utf-32-le").rstrip("\0")
+
+    def texts(self) -> list[str]:
+        """All texts of an array of one dimension."""
+        if not self.kind.startswith("<U") or len(self.shape) != 1:
+            raise ValueError(f"an array of type {self.kind!r} and shape {self.shape} has to hold texts")
+        size = 4 * int(self.kind[2:])
+        parts = [self.content[start * size : (start + 1) * size] for start in range(self.shape[0])]
+        return [part.decode("utf-32-le").rstrip("\0") for part in parts]
 
 
 def bank_weights_digest(content: bytes, where: str) -> str:
@@ -59,9 +87,15 @@ def bank_weights_digest(content: bytes, where: str) -> str:
     """
     try:
         arrays = {name.removesuffix(".npy"): _read_array(data) for name, data in read_stored(content, NUMPY).items()}
-        if arrays.keys() != FIELDS:
-            refuse(where, f"it has other arrays than a bank, {sorted(arrays.keys() ^ FIELDS)[:1]}")
+        fields = FIELDS | MORE_FIELDS if arrays.keys() & MORE_FIELDS else FIELDS
+        if arrays.keys() != fields:
+            refuse(where, f"it has other arrays than a bank, {sorted(arrays.keys() ^ fields)[:1]}")
+        version = arrays["version"].whole(0)[0]
+        if version != (1 if fields == FIELDS else 2):
+            raise ValueError(f"it has the arrays of another version than {version}")
         _check_threshold(arrays)
+        if version > 1:
+            _check_parts(arrays)
         return arrays["weights_digest"].text()
     except DAMAGED as error:
         refuse(where, str(error) or type(error).__name__, error)
@@ -71,16 +105,65 @@ def _check_threshold(arrays: dict[str, _Array]) -> None:
     """Makes sure that the threshold follows from the distances, and those from the signatures."""
     distances = arrays["leave_one_out"].numbers(1)
     (c,), (threshold,) = (arrays[name].numbers(0) for name in ("c", "threshold"))
-    values = arrays["signatures"].numbers(2)
-    count, width = arrays["signatures"].shape
-    if count != len(distances) or count < 2 or not width:
-        raise ValueError(f"{count} signatures of length {width} and {len(distances)} distances imply no threshold")
-    rows = [values[start : start + width] for start in range(0, count * width, width)]
-    check_norms(rows, prod(arrays["layers"].shape))
-    if not math.isclose(threshold, implied_threshold(distances, c), rel_tol=1e-6):
+    rows = arrays["signatures"].rows()
+    if len(rows) != len(distances) or len(rows) < 2 or not rows[0]:
+        width = len(rows[0]) if rows else 0
+        raise ValueError(f"{len(rows)} signatures of length {width} and {len(distances)} distances imply no threshold")
+    check_norms(rows, prod(arrays["layers"].shape), _form(arrays))
+    nearest = arrays["distance"].text() == "nearest"
+    implied, ranked = implied_threshold(distances, c), RankedScores(distances)
+    if "calibration" in arrays:
+        ranked = _check_calibration(arrays, rows if nearest else []) or ranked
+        (rate,) = arrays["false_alarm_rate"].numbers(0)
+        implied = implied if math.isnan(rate) else ranked.threshold(rate)
+    if not math.isclose(threshold, implied, rel_tol=1e-6):
         raise ValueError(f"threshold {threshold:.9g} does not follow from its distances")
-    if arrays["distance"].text() == "nearest" and not all(map(_is_close, distances, _nearest(rows))):
+    if nearest and not all(map(_is_close, distances, _nearest(rows))):
         raise ValueError("its distances do not follow from its signatures")
+
+
+def _form(arrays: dict[str, _Array]) -> str:
+    """Form of the signatures; banks of version 1 know but one."""
+    form = arrays["signature_form"].text() if "signature_form" in arrays else "unit"
+    if form not in ("unit", "full"):
+        raise ValueError(f"signatures of the form {form!r} do not exist")
+    return form
+
+
+def _check_calibration(arrays: dict[str, _Array], reference: list[list[float]]) -> RankedScores | None:
+    """Makes sure that the scores of held-out cases follow from their signatures; ``None`` without such cases.
+
+    Without reference signatures, that is not for this tool to compute.
+    """
+    scores, weights = (arrays[name].numbers(1) for name in ("calibration", "calibration_weights"))
+    rows = arrays["calibration_signatures"].rows()
+    if not len(scores) == len(weights) == len(rows):
+        raise ValueError(f"{len(rows)} held-out signatures have {len(scores)} scores and {len(weights)} weights")
+    if not rows:
+        return None
+    check_norms(rows, prod(arrays["layers"].shape), _form(arrays))
+    if not all(math.isfinite(score) and score >= 0.0 for score in scores):
+        raise ValueError("a score of its held-out cases is negative or not finite")
+    if reference:
+        distances = [min(math.dist(row, other) for other in reference) for row in rows]
+        if len(rows[0]) != len(reference[0]) or not all(map(_is_close, scores, distances)):
+            raise ValueError("the scores of its held-out cases do not follow from their signatures")
+    return RankedScores(scores, weights)
+
+
+def _check_parts(arrays: dict[str, _Array]) -> None:
+    """Makes sure that the prediction of Dice, the ranges and the layers are such, where there are any."""
+    curve = [arrays[f"quality_{name}"].numbers(1) for name in ("oodm", "dice", "edges", "margins")]
+    (coverage,) = arrays["quality_coverage"].numbers(0)
+    if any(curve):
+        check_curve(curve[0], curve[1], curve[2], curve[3], coverage)
+    names, planes, modalities = (arrays[f"property_{name}"].texts() for name in ("names", "planes", "modalities"))
+    limits = arrays["property_limits"].rows()
+    if names or limits or planes or modalities:
+        check_ranges(names, limits, planes, modalities)
+    sizes, spreads = arrays["layer_sizes"].whole(1), arrays["layer_spreads"].rows()
+    if sizes or spreads:
+        check_layers(sizes, spreads, arrays["signatures"].shape[1], prod(arrays["layers"].shape))
 
 
 def _nearest(rows: list[list[float]]) -> list[float]:

@@ -3,7 +3,7 @@
 from .cases import class_names, labeled_cases, weights_folder
 from .folders import find_scans
 from .scans import evaluation_cases, phantom_test_cases, scans_to_segment
-from .semi_supervised import SemiSupervisedSplit, cases_to_learn, draw_labeled, unlabeled_cases
+from .semi_supervised import SemiSupervisedSplit, cases_to_learn, draw_labeled, hidden_cases, unlabeled_cases
 from .split import CaseSplit, name_cases, select_cases, split_cases, training_cases, write_split
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "draw_labeled",
     "evaluation_cases",
     "find_scans",
+    "hidden_cases",
     "labeled_cases",
     "name_cases",
     "phantom_test_cases",

@@ -75,6 +75,8 @@ def _files(case: Case) -> tuple[str, ...]:
 class SemiSupervisedSplit(CaseSplit):
     """The parts of a run's data: ``train`` with labels, ``unlabeled`` without, ``val`` and ``test``.
 
+    ``hidden`` are the cases of ``unlabeled`` with the labels that they have, which no training may read.
+
     Unlabeled are the training cases whose labels are not drawn, items of the listing without a label, and the scans of
     ``unlabeled_dir``; never one of a patient of ``val`` or ``test``, and none twice.
 
@@ -125,7 +127,7 @@ class SemiSupervisedSplit(CaseSplit):
             tested = {_person(case) for part in ("val", "test") for case in parts[part]}
             further = except_files(scans, cases)
             parts["unlabeled"] += [case for case in further if _person(case) not in tested]
-        return parts | {"unlabeled": without_labels(parts["unlabeled"])}
+        return parts | {"unlabeled": without_labels(parts["unlabeled"]), "hidden": parts["unlabeled"]}
 
     @property
     def further(self) -> list[Case]:
@@ -180,6 +182,22 @@ def unlabeled_cases(split: SemiSupervisedSplit, labeled: Sequence[Case], val_cas
     """
     own = split.drawn and list(labeled) == split.part("train")
     return split.part("unlabeled") if own else except_files(split.further, [*labeled, *val_cases])
+
+
+def hidden_cases(
+    split: SemiSupervisedSplit, labeled: Sequence[Case], pseudo_quality_interval: int | None = None
+) -> list[Case]:
+    """Returns the unlabeled cases whose labels exist, with these: pseudo labels are measured on them.
+
+    Args:
+        split: Split that the cases come from.
+        labeled: Labeled cases of the run. Where these were set from outside, nothing is known of others.
+        pseudo_quality_interval: Number of epochs between measurements. With ``None``, the default, there are none, and
+            no such label is read.
+    """
+    if pseudo_quality_interval is None or not split.drawn or list(labeled) != split.part("train"):
+        return []
+    return [case for case in split.part("hidden") if "label" in case]
 
 
 def cases_to_learn(unlabeled: Sequence[Case], labeled: Sequence[Case], *, teaching: str, mixing: str) -> list[Case]:

@@ -22,6 +22,10 @@ IS_OOD = ("is_ood", "Out of distribution")
 OODM = ("oodm", "Out-of-distribution measure (OODM)")
 THRESHOLD = ("threshold", "Threshold of the OODM")
 REASON = ("reason", "Reason why there is no verdict")
+P_VALUE = ("p_value", "Conformal p-value")
+EXPECTED = ("expected_dice", "Expected Dice")
+EXPECTED_LOW = ("expected_dice_low", "Lower bound of the expected Dice")
+DIFFERENCES = ("reasons", "Differences from the training scans")
 
 MEANING = {
     "NO VERDICT": "The scan was segmented, but not compared with the training data.",
@@ -39,7 +43,7 @@ def build_report(segmentation: Any, source: SourceSeries, bundle: BundleDescript
         segmentation: DICOM SEG that the report refers to.
         source: Series that was segmented.
         bundle: Description of the bundle that segmented it.
-        result: Verdict with ``oodm``, ``threshold`` and ``is_ood``, as ``SpectralVerdictd`` gives it.
+        result: Verdict, as ``SpectralVerdictd`` gives it; what it does not hold, or holds as ``None``, is left out.
     """
     from highdicom import UID
     from highdicom.coding_schemes import CodingSchemeIdentificationItem
@@ -115,8 +119,12 @@ def _content(
     else:
         items += [
             NumContentItem(_private(name), float(result[name[0]]), codes.UCUM.NoUnits, **contains)
-            for name in (OODM, THRESHOLD)
+            for name in (OODM, THRESHOLD, P_VALUE, EXPECTED, EXPECTED_LOW)
+            if result.get(name[0]) is not None
         ]
+        reasons = str(result.get("reasons") or "")
+        if reasons:
+            items.append(TextContentItem(_private(DIFFERENCES), plain_text(reasons, len(reasons)), **contains))
     return [
         *items,
         TextContentItem(codes.DCM.AlgorithmName, f"{plain_text(bundle.title)} ({plain_text(bundle.name)})", **contains),

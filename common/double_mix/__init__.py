@@ -8,6 +8,7 @@ from .losses import WeightedDiceLoss, WeightedSegmentationLoss, weighted_cross_e
 from .methods import make_step
 from .mixing import Mixing, double_mix, make_mixing
 from .network import CoTrainedPair, SingleStudent
+from .quality import PseudoLabelQuality
 from .step import CoTrainingStep, GaussianRamp
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "HalvesLoader",
     "HalvesSampler",
     "Mixing",
+    "PseudoLabelQuality",
     "SingleStudent",
     "WeightedDiceLoss",
     "WeightedSegmentationLoss",

@@ -21,10 +21,10 @@ from ..engine.iteration import train_on_terms
 from ..errors import ConfigError
 from ..handlers.epochs import total_iterations
 from ..networks.averaging import EMANetwork
-from ..runtime.distributed import unwrap
 from .loader import pad_alike
 from .losses import weighted_cross_entropy
 from .mixing import Mixing
+from .students import members_of
 
 Pair = Sequence[Tensor]
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -158,7 +158,7 @@ class CoTrainingStep:
         self.cross_loss, self.mixed_loss = cross_loss, mixed_loss
         self.mixed_weight, self.mix_start = mixed_weight, mix_start
         self.loss, self.ramp, self.ema, self.mixing = loss, ramp, ema, mixing
-        students: int = unwrap(network).students  # type: ignore[assignment]
+        students = len(members_of(network))
         if teaching == "cross" and students < 2:
             raise ConfigError("teaching is 'cross', which needs two networks; take the CoTrainedPair as network_def")
         self.class_weights = [weight.to(self.device) for weight in (weight_a, weight_b)[:students]]
@@ -182,6 +182,23 @@ class CoTrainingStep:
         """Average that the step moves, since it teaches; ``None`` where nobody learns from one."""
         return self.ema if self.teacher == "ema" and len(self.terms) > 1 else None
 
+    def teachers(self, network: nn.Module) -> list[nn.Module]:
+        """Returns the networks that make pseudo labels: those of the average, or the students themselves.
+
+        Args:
+            network: A ``CoTrainedPair`` or ``SingleStudent``, perhaps distributed.
+        """
+        return members_of(network if self.moved_average is None else self.moved_average.module)
+
+    def label(self, logits: Tensor, _number: int = 0) -> Tensor:
+        """Returns the pseudo labels ``(B, 1, H, W[, D])`` of a teacher's logits ``(B, C, H, W[, D])``.
+
+        Args:
+            logits: Logits of a teacher.
+            _number: Number of that teacher, from 0; 0 by default. Here all label alike.
+        """
+        return most_probable(logits)
+
     def __call__(self, engine: Any, batchdata: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Trains on one batch of ``image``, ``label`` and ``unlabeled``; returns ``loss`` and its terms."""
         share = engine.state.iteration / total_iterations(engine)
@@ -203,9 +220,9 @@ class CoTrainingStep:
         learns_more = len(self.terms) > 1
         parts = [batch["image"], batch["label"].long(), *([batch["unlabeled"]] if learns_more else [])]
         image_l, label, *unlabeled = pad_alike(parts, spatial_dims=parts[0].ndim - 2)
-        images = torch.cat([image_l, *unlabeled])
-        halves = [logits.tensor_split([len(image_l)]) for logits in network(images)]
-        students_l, students_u = [labeled for labeled, _ in halves], [unlabeled for _, unlabeled in halves]
+        # Apart: where both share the statistics of batch normalization, networks learn to tell labeled patients by them.
+        students_l = network(image_l)
+        students_u = network(*unlabeled) if unlabeled else [logits[:0] for logits in students_l]
         weights = self._weigh(students_l, students_u, label)
         terms = {"supervised": self._sum(self.loss, students_l, [label] * len(students_l), weights)}
         if not learns_more:

@@ -10,11 +10,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ..class_weights import ClassWeight
+from ..class_weights import ClassWeight, most_probable
 from ..engine.iteration import train_on_terms
 from ..errors import ConfigError
 from ..handlers.epochs import total_iterations
 from ..networks.averaging import EMANetwork
+from ..runtime.distributed import unwrap
 from .loader import pad_alike
 from .losses import WeightedSegmentationLoss
 
@@ -57,6 +58,7 @@ class StudentStep(ABC):
         if self.averages and ema is None:
             raise ConfigError("ema is None, but averages teach in this method; give an average")
         self.device = next(network.parameters()).device
+        self.students = len(members_of(network))
         self.loss, self.ema, self.generator, self.amp = loss, ema, generator, amp
         self.class_weights: list[ClassWeight] = []
 
@@ -66,9 +68,26 @@ class StudentStep(ABC):
         return self.ema if self.averages else None
 
     @property
-    def members(self) -> dict[str, nn.Module]:
+    def members(self) -> dict[str, Any]:
         """Name -> what the step remembers from one iteration to the next, for checkpoints."""
         return {"ema": self.ema} if self.ema is not None else {}
+
+    def teachers(self, network: nn.Module) -> list[nn.Module]:
+        """Returns the networks that make pseudo labels: those of the average, or the students themselves.
+
+        Args:
+            network: A ``CoTrainedPair`` or ``SingleStudent``, perhaps distributed.
+        """
+        return members_of(network if self.moved_average is None else self.moved_average.module)
+
+    def label(self, logits: Tensor, _number: int = 0) -> Tensor:
+        """Returns the pseudo labels ``(B, 1, H, W[, D])`` of a teacher's logits ``(B, C, H, W[, D])``.
+
+        Args:
+            logits: Logits of a teacher.
+            _number: Number of that teacher, from 0; 0 by default. Here all label alike.
+        """
+        return most_probable(logits)
 
     def __call__(self, engine: Any, batchdata: Batch) -> Terms:
         """Trains on one batch of ``image``, ``label`` and ``unlabeled``; returns ``loss`` and its terms."""
@@ -104,6 +123,11 @@ class StudentStep(ABC):
         self.ema.update_parameters(network)
         answered: tuple[Tensor, ...] = self.ema.module.each(images)  # type: ignore[operator]
         return answered
+
+
+def members_of(network: nn.Module) -> list[nn.Module]:
+    """Returns the networks of a ``CoTrainedPair`` or ``SingleStudent``, perhaps in a data-parallel wrapper."""
+    return list(unwrap(network).children())
 
 
 def check_share(name: str, value: float, *, least: float = 0.0) -> None:

@@ -19,7 +19,7 @@ from ..runtime.reasons import plain_reason
 
 logger = logging.getLogger(__name__)
 
-KEPT = ("image", "label", "case", "task", "group", "patient", "region", "in_distribution", "damage")
+KEPT = ("image", "label", "case", "task", "group", "patient", "region", "modality", "in_distribution", "damage")
 
 
 class CaseDataset(Dataset):

@@ -11,7 +11,15 @@ from typing import Any
 from ignite.engine import Engine
 from monai.handlers import ValidationHandler
 
-from ..handlers import BestWeights, ChangeBatch, EpochSeeder, MovableWriter, TrainingCheckpoint, TrainingHistory
+from ..handlers import (
+    AveragedWeights,
+    BestWeights,
+    ChangeBatch,
+    EpochSeeder,
+    MovableWriter,
+    TrainingCheckpoint,
+    TrainingHistory,
+)
 from ..runtime.digests import describe, settings_digest
 from ..runtime.distributed import unwrap, world_size
 from ..runtime.run_settings import describe_network
@@ -152,11 +160,18 @@ def training_settings(trainer: Engine, handlers: Sequence[Any]) -> dict[str, Any
             describe(getattr(parts.progress.schedule, name, None), where=name) for name in ("decline", "warm_up")
         ],
         "gradient clip": parts.gradient_clip,
-        "average": None if parts.progress.average is None else parts.progress.average.ema.ema_decay,
+        "average": _average(parts.progress.average),
         "sampling": [loader.sampler.seed, loader.sampler.total, loader.batch_size, world_size()],
         "seeds": [handler.seed for handler in handlers if isinstance(handler, EpochSeeder)],
         "validation": [_validation(handler) for handler in handlers if isinstance(handler, ValidationHandler)],
     }
+
+
+def _average(average: AveragedWeights | None) -> Any:
+    """Which average is validated, and whether the last weights are as well."""
+    if average is None:
+        return None
+    return [average.ema.ema_decay, "compared"] if average.compare else average.ema.ema_decay
 
 
 def _validation(handler: ValidationHandler) -> list[Any]:

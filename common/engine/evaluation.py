@@ -81,6 +81,28 @@ def rank_correlation(rows: Sequence[Row]) -> dict[str, float | int | None]:
     return spearman([row["result"]["oodm"] for row in judged], [case_mean(row, "dsc") for row in judged])
 
 
+def quality_report(rows: Sequence[Row]) -> dict[str, float | int | None]:
+    """Returns how the predicted Dice meets the true one, over labeled cases for which there is a prediction.
+
+    Args:
+        rows: Rows of the recorder, one for each case.
+
+    Returns:
+        ``coverage``, the share of cases whose Dice reaches ``expected_dice_low``; ``mean_absolute_error``, of
+        ``expected_dice``; and ``n``, the number of cases.
+    """
+    known = [row for row in rows if "metrics" in row and (row.get("result") or {}).get("expected_dice") is not None]
+    pairs = [(case_mean(row, "dsc"), row["result"]) for row in known]
+    pairs = [(dice, result) for dice, result in pairs if not math.isnan(dice)]
+    if not pairs:
+        return {"coverage": None, "mean_absolute_error": None, "n": 0}
+    return {
+        "coverage": float(np.mean([dice >= result["expected_dice_low"] for dice, result in pairs])),
+        "mean_absolute_error": float(np.mean([abs(dice - result["expected_dice"]) for dice, result in pairs])),
+        "n": len(pairs),
+    }
+
+
 def has_verdict(row: Row) -> bool:
     """Returns whether a case has an OODM."""
     return (row.get("result") or {}).get("oodm") is not None
@@ -151,6 +173,10 @@ class Evaluation:
             "detection": self._detect(inside, outside, bank.threshold),
             "false_alarms": self._false_alarms(inside),
             "rank_correlation_oodm_dsc": rank_correlation(rows),
+            "expected_quality": {
+                "in_distribution": quality_report(inside),
+                "out_of_distribution": quality_report(outside),
+            },
             "failed": [{"image": row["case"], "error": row["error"]} for row in self.recorder.failed],
         }
         write_json(report, self.output_dir / "metrics.json")
@@ -185,6 +211,7 @@ class Evaluation:
         columns = ["case", "group", "in_distribution", "channel", *METRICS, "oodm", "threshold", "is_ood", "error"]
         if any("shares" in row for row in rows):
             columns.append("share")
+        columns += ["p_value", "expected_dice", "expected_dice_low", "reasons"]
         lines = [
             row | {"channel": channel, "share": _share(row, channel)} | metrics | (row.get("result") or {})
             for row in rows

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from ..data import CaseSplit, write_split
+from ..data.split import patient_of
 from ..errors import ConfigError, NotEnoughCasesError
+from ..runtime.conformal import check_rate
 from ..runtime.distributed import is_main_process
 from ..runtime.files import check_writable
 from ..spectral.distance import Distance
@@ -20,16 +22,18 @@ class TrainingPreflight:
     """Finds, before hours are spent, what would make a training run fail at its end.
 
     Args:
-        train_cases: Training cases; at least two, or three for the Mahalanobis distance.
+        train_cases: Training cases; at least two, or three unless ``distance`` is ``nearest``.
         val_cases: Validation cases, at least one.
         max_epochs: Number of epochs of the run.
         val_interval: Epochs between validations, from 1 to ``max_epochs``; without a validation no weights are saved.
-        distance: Distance of the signature bank, ``nearest`` or ``mahalanobis``; it decides how many cases are needed.
+        distance: Distance of the signature bank, see :data:`Distance`; it decides how many cases are needed.
         output_dir: Folder of ``split.json``, which tells the cases of this run.
         save_dir: Folder that weights and bank will be written to.
         split: Split that the cases come from; ``None``, the default, where they were set from outside.
         foreground_labels: Classes that count, by data set; each data set must be one of the training cases'. Default
             none.
+        false_alarm_rate: Share of false alarms that the bank shall promise, above 0, below 1; the patients of the
+            validation must suffice for it. ``None``, the default, for no promise.
     """
 
     def __init__(
@@ -44,17 +48,20 @@ class TrainingPreflight:
         save_dir: str,
         split: CaseSplit | None = None,
         foreground_labels: Mapping[str, Any] | None = None,
+        false_alarm_rate: float | None = None,
     ) -> None:
         self.train_cases, self.val_cases = train_cases, val_cases
         self.max_epochs, self.val_interval = max_epochs, val_interval
         self.distance, self.folders = distance, (output_dir, save_dir)
         self.split, self.foreground_labels = split, dict(foreground_labels or {})
+        self.false_alarm_rate = false_alarm_rate
 
     def run(self) -> None:
         """Checks everything.
 
         Raises:
-            NotEnoughCasesError: When no threshold could be fitted, or there is nothing to validate on.
+            NotEnoughCasesError: When no threshold could be fitted, there is nothing to validate on, or too little to
+                keep ``false_alarm_rate``.
             ConfigError: When no validation would take place.
             OutputError: When a folder cannot be written.
         """
@@ -64,6 +71,10 @@ class TrainingPreflight:
                 f"{len(self.train_cases)} training and {len(self.val_cases)} validation case(s): the signature bank's "
                 f"threshold needs at least {needed} to train on, and one to validate on; add cases to dataset_dir"
             )
+        if self.false_alarm_rate is not None:
+            # Data sets may number their patients alike.
+            patients = {(str(case.get("task", "")), patient_of(case)) for case in self.val_cases}
+            check_rate(self.false_alarm_rate, len(patients))
         if not 0 < self.val_interval <= self.max_epochs:
             raise ConfigError(
                 f"val_interval is {self.val_interval} with max_epochs {self.max_epochs}: no validation would take "

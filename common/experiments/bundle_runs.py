@@ -103,6 +103,22 @@ class Bundle:
         off = (None, False)
         return {k: v for k, v in decisive.items() if k not in left_out and not any(v is value for value in off)}
 
+    def parse(self, name: str, run: Run, options: Mapping[str, Any]) -> ConfigParser:
+        """Returns the parser of a config with a run's overlays, and with those of the options that it has.
+
+        Args:
+            name: Name of the config, ``train`` or ``evaluate``.
+            run: Run whose overlays are laid over it.
+            options: Options, of which the config may lack some.
+        """
+        files = self.files(name, run.overlays)
+        parser = ConfigParser(ConfigParser.load_config_files(files))
+        config, laid = _read(files), _read(files[1:])
+        for key, value in options.items():
+            if _takes(config, laid, key):
+                parser[key] = value
+        return parser
+
     def shared_folders(self, run: Run, root: Path) -> dict[str, str]:
         """Returns option -> folder below a root; runs that agree in all that decides over its content have the same."""
         settings = {key: _uniform(value) for key, value in self.decisive_settings(run).items()}

@@ -117,6 +117,11 @@ class Grid:
             )
         return rows
 
+    def folder_of(self, run: Run) -> Path:
+        """Returns the folder of a run's results."""
+        digests = self.bundle.digests(run)
+        return self.folder / self._job_name((digests["settings"], digests["data"]), run)
+
     @staticmethod
     def _job_name(key: Key, run: Run) -> str:
         """The name of a run and of its folder: other settings or data never meet its files."""

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ..figures import draw_gallery
 from ..figures.slices import telling_slice
+from .recorder import quality_text
 
 Picture = tuple[NDArray[np.float32], NDArray[np.float32], str]
 
@@ -64,5 +65,7 @@ def gallery_title(batch: dict[str, Any], output: dict[str, Any]) -> str:
     verdict = "no verdict"
     if result.get("oodm") is not None:
         word = "OUT OF DISTRIBUTION" if result["is_ood"] else "in distribution"
+        quality = quality_text(result)
         verdict = f"{word}\nOODM {result['oodm']:.4f}, threshold {result['threshold']:.4f}"
+        verdict += f"\n{quality}" if quality else ""
     return f"{batch.get('group', '')}{measured}\n{verdict}"

@@ -11,6 +11,7 @@ from monai.handlers import LrScheduleHandler
 from torch import nn
 from torch.optim import Optimizer
 
+from ..errors import ConfigError
 from ..networks.averaging import EMANetwork
 from ..runtime.weights import WeightsCheckpointLoader
 from .averaging import AveragedWeights
@@ -35,10 +36,13 @@ class TrainingProgress:
         resume: Whether to go on from ``checkpoint.pt``. Default false.
         config: What the config parser has made so far, see :class:`TrainingCheckpoint`. Default nothing.
         averaged: Whether the average of the weights over the steps is validated and kept as the best, in place of the
-            weights of the last step. Default false.
+            weights of the last step; ``best`` validates both and keeps the better. Default false.
         ema_decay: Largest decay of that average, in [0, 1]. Default 0.99.
         ema: Average that the training keeps anyway, of the network of ``best``. Default none.
         more: Name -> further objects whose state is part of the checkpoint. Default none.
+
+    Raises:
+        ConfigError: When ``averaged`` is neither true, false nor ``best``.
     """
 
     def __init__(
@@ -53,11 +57,13 @@ class TrainingProgress:
         initial_weights: str | None = None,
         resume: bool = False,
         config: Mapping[str, Any] | None = None,
-        averaged: bool = False,
+        averaged: bool | str = False,
         ema_decay: float = 0.99,
         ema: EMANetwork | None = None,
         more: Mapping[str, Any] | None = None,
     ) -> None:
+        if averaged not in (True, False, "best"):
+            raise ConfigError(f"averaged is {averaged!r}; accepted are true, false and best")
         self.evaluator, self.schedule, self.best = evaluator, schedule, best
         self.initial_weights = initial_weights
         self.history = TrainingHistory(output_dir, evaluator, optimizer)
@@ -66,7 +72,8 @@ class TrainingProgress:
         self.average: AveragedWeights | None = None
         if averaged:
             own = EMANetwork(best.network, ema_decay=ema_decay) if ema is None else ema
-            self.average = AveragedWeights(best.network, evaluator, own, update=ema is None)
+            kind = {"update": ema is None, "compare": averaged == "best"}
+            self.average = AveragedWeights(best.network, evaluator, own, **kind)
             members |= {"average": self.average}
         file = str(Path(output_dir, "checkpoint.pt"))
         self.checkpoint = TrainingCheckpoint(file, members, resume=resume, config=config)

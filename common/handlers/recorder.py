@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -72,3 +73,18 @@ def verdict_text(row: dict[str, Any]) -> str:
         return f"no verdict: {result.get('reason', 'no signature was computed')}"
     word = "OUT OF DISTRIBUTION" if result["is_ood"] else "in distribution"
     return f"OODM {result['oodm']:.4f}, threshold {result['threshold']:.4f}: {word}"
+
+
+def quality_text(result: Mapping[str, Any]) -> str:
+    """Returns a few words on the Dice to expect; empty where a verdict does not tell it.
+
+    Args:
+        result: Verdict on a case, see ``SpectralVerdictd``.
+
+    Example:
+        >>> quality_text({"expected_dice": 0.874, "expected_dice_low": 0.79})
+        'expected Dice 0.87, at least 0.79'
+    """
+    if result.get("expected_dice") is None:
+        return ""
+    return f"expected Dice {result['expected_dice']:.2f}, at least {result['expected_dice_low']:.2f}"

@@ -19,8 +19,8 @@ from ..runtime.listing import skipped_note
 from ..runtime.sparing import sparing
 from ..runtime.stages import file_digest
 from ..spectral import SignatureBank
-from .recorder import CaseRecorder
-from .verdicts import TABLE, Journal, Row, VerdictFiles
+from .recorder import CaseRecorder, quality_text
+from .verdicts import COLUMNS, TABLE, Journal, Row, VerdictFiles
 
 logger = logging.getLogger(__name__)
 
@@ -202,7 +202,8 @@ class OODReport(CaseRecorder):
             parts[1] = parts[1] * (parts[0].amax((0, 1, 2)) > parts[0].amin((0, 1, 2)))
         judged = (row.get("result") or {}).get("is_ood")
         verdict = {None: "no verdict", True: "OUT OF DISTRIBUTION", False: "in distribution"}[judged]
-        return *telling_slice(*parts), f"{row['case']}\n{verdict}"
+        lines = (row["case"], verdict, quality_text(row.get("result") or {}))
+        return *telling_slice(*parts), "\n".join(line for line in lines if line)
 
 
 def report_row(row: Mapping[str, Any]) -> Row:
@@ -212,8 +213,8 @@ def report_row(row: Mapping[str, Any]) -> Row:
         row: Row of the recorder with ``case``, ``result`` and, of a case that failed, ``error``.
     """
     result = row.get("result") or {}
-    verdict = {name: result.get(name) for name in ("oodm", "threshold", "is_ood")}
-    return {"image": row["case"], **verdict, "error": row.get("error", result.get("reason"))}
+    given = {name: result.get(name) for name in COLUMNS}
+    return given | {"image": row["case"], "error": row.get("error", result.get("reason"))}
 
 
 def result_name(case: Mapping[str, Any]) -> str:

@@ -16,7 +16,9 @@ logger = logging.getLogger(__name__)
 
 Row = dict[str, Any]
 
-COLUMNS = ("image", "oodm", "threshold", "is_ood", "error")
+COLUMNS = (
+    "image", "oodm", "threshold", "is_ood", "error", "p_value", "expected_dice", "expected_dice_low", "reasons",
+)  # fmt: skip
 TABLE, REPORT, JOURNAL = "ood_report.csv", "ood_report.json", "ood_report.jsonl"
 
 
@@ -110,7 +112,7 @@ class Journal:
                 "%s was written with another %s: every scan is segmented", self.file.path, ", ".join(differs)
             )
             return {}
-        return {line["row"]["image"]: line for line in lines if line}
+        return {line["row"]["image"]: line | {"row": dict.fromkeys(COLUMNS) | line["row"]} for line in lines if line}
 
     def write(self, done: Mapping[str, Row]) -> None:
         """Writes the journal anew.

@@ -12,8 +12,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-VERDICT = ("oodm", "threshold", "is_ood", "reason")
-"""What a bundle says about an image; without a valid verdict the first three are ``None`` and the reason is given."""
+VERDICT = ("oodm", "threshold", "is_ood", "reason", "p_value", "expected_dice", "expected_dice_low", "reasons")
+"""What a bundle says about an image; without a valid verdict all but the reason are ``None``."""
 
 
 CHANGED = "the scan, or the model, changed while it was being judged; the next scoring judges it again"
@@ -56,7 +56,7 @@ def score_record(model: str, verdict: Mapping[str, Any], stamp: str) -> dict[str
 
     Args:
         model: Name of the model.
-        verdict: Verdict with ``oodm``, ``threshold``, ``is_ood`` and ``reason``; what is missing counts as ``None``.
+        verdict: Verdict by the names of :data:`VERDICT`; what is missing counts as ``None``.
         stamp: Stamp of the files that gave the verdict; empty when there was none, so that it is tried again.
     """
     record = {f"{name}_{model}": verdict.get(name) for name in VERDICT}

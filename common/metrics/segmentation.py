@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import torch
 from monai.metrics import compute_average_surface_distance, compute_dice, compute_hausdorff_distance
 from torch import Tensor
 
@@ -90,3 +91,19 @@ def pooled_overlap_dice(overlaps: Iterable[Sequence[int]]) -> float:
     """
     shared, predicted, truth = (sum(counts) for counts in zip(*overlaps, strict=True))
     return 2 * shared / (predicted + truth) if truth else math.nan
+
+
+def mean_class_dice(y_pred: Tensor, y: Tensor) -> float:
+    """Returns the Dice of one case, averaged over the classes of its ground truth; NaN without foreground there.
+
+    Args:
+        y_pred: Class numbers, ``(1, H, W[, D])``, 0 for the background; or a mask for each class, ``(K, H, W[, D])``.
+        y: Ground truth of the same form.
+    """
+    pairs = [(y_pred[0] == number, y[0] == number) for number in torch.unique(y[0]).tolist() if number > 0]
+    if len(y) > 1:
+        pairs = [(mask > 0, truth > 0) for mask, truth in zip(y_pred, y, strict=True) if bool(truth.any())]
+    if not pairs:
+        return math.nan
+    dices = [2.0 * float((mask & truth).sum()) / float(mask.sum() + truth.sum()) for mask, truth in pairs]
+    return math.fsum(dices) / len(dices)

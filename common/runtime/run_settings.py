@@ -23,7 +23,7 @@ PLACES = frozenset(
         # How it runs. The number of processes is compared.
         *("device", "amp", "distributed", "num_workers", "cache_rate", "sw_batch_size", "resume"),
         # What it measures on the way.
-        "balance_interval",
+        *("balance_interval", "pseudo_quality_interval"),
     }
 )
 """Top-level keys that say where and how a run is done, and change nothing in its result."""
@@ -33,7 +33,8 @@ MAY_CHANGE = PLACES | frozenset(
         # Where data lie. Which cases there are is compared by their names.
         *("dataset_dir", "unlabeled_dir", "healthy_dir", "candidate_dir", "split_file"),
         # What is made of the weights afterwards.
-        *("precision", "feature_layers", "per_voxel", "distance", "threshold_c", "save_patches", "min_component_size"),
+        *("precision", "feature_layers", "per_voxel", "signature_form", "distance", "threshold_c", "false_alarm_rate"),
+        *("quality_cases", "coverage", "save_patches", "min_component_size"),
     }
 )
 """Top-level keys of a config that may be others when a training is resumed; all others must be as they were."""

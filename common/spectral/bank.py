@@ -2,57 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
 from torch import Tensor
 
-from ..errors import BankError, BankMismatchError, ConfigError, MissingDataError, NotEnoughCasesError
+from ..errors import BankError, BankMismatchError, MissingDataError, NotEnoughCasesError
 from ..runtime.bank_rules import check_norms, implied_threshold
+from ..runtime.conformal import RankedScores
 from ..runtime.files import write_atomically
-from .distance import Array, Distance, distance_to, leave_one_out
-
-VERSION = 1
-REFIT_COMMAND = (
-    "python -m monai.bundle run fit_bank --config_file configs/train.json --dataset_dir <training data> --model_dir "
-    "<folder of model.pt> --split_file <split.json of the training run>"
-)
-
-
-@dataclass(frozen=True)
-class BankSettings:
-    """How the signatures of a bank came about; inference must do the same for its verdicts to mean anything.
-
-    Args:
-        layers: Names of the feature layers, side by side in a signature. Default none.
-        per_voxel: Whether singular values were divided by the square root of the number of voxels. Default false.
-        precision: Floating type in which the network ran. Default ``float32``.
-        roi_size: Largest sliding window, in voxels along each axis; what a network sees at once moves its features.
-            Default none.
-        overlap: Share of a window that the next one covered again, in [0, 1). Default 0.25.
-        divisor: Number of voxels of which window sizes were multiples, for all axes or for each. Default 1.
-        distance: ``nearest`` (the paper, and the default) or ``mahalanobis``.
-        weights_digest: SHA-256 of the network's weights, in hexadecimal. Default empty.
-        preprocessing_digest: SHA-256 of the settings of the image transforms, in hexadecimal. Default empty.
-    """
-
-    layers: tuple[str, ...] = ()
-    per_voxel: bool = False
-    precision: str = "float32"
-    roi_size: tuple[int, ...] = ()
-    overlap: float = 0.25
-    divisor: int | tuple[int, ...] = 1
-    distance: Distance = "nearest"
-    weights_digest: str = ""
-    preprocessing_digest: str = ""
-
-    def __post_init__(self) -> None:
-        if self.distance not in get_args(Distance):
-            raise ConfigError(f"distance is {self.distance!r}; accepted are {' and '.join(get_args(Distance))}")
+from .arrays import EMPTY, NUMBERS, VERSION, check_arrays
+from .distance import Array, fit_distance, leave_one_out
+from .held_out import HeldOut, stack_rows
+from .layers import LayerSpreads
+from .quality import QualityCurve
+from .ranges import PropertyRanges
+from .settings import REFIT_COMMAND, BankSettings
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,9 +35,16 @@ class SignatureBank:
         signatures: Signatures, ``(K, D)`` float64, without duplicates, sorted, so that the order of cases does not
             matter.
         leave_one_out: OODM of each training case against the others, ``(K,)`` float64.
-        threshold: ``mean + c * std`` of ``leave_one_out`` (population standard deviation).
+        threshold: OODM above which a scan is called out-of-distribution: ``mean + c * std`` of ``leave_one_out``
+            (population standard deviation), or what ``false_alarm_rate`` demands.
         c: Number of standard deviations above the mean at which the threshold lies, the paper's C; 2.5 there.
         settings: Settings of the network, the inferer and the distance that the signatures came from.
+        held_out: Cases that trained no weights, which p-values are calibrated on. By default none: p-values then come
+            from ``leave_one_out``, and promise nothing, since the network has learned those cases.
+        false_alarm_rate: Promised share of false alarms, above 0, below 1; ``None``, the default, for the paper's rule.
+        quality: Prediction of Dice from the OODM. Default none.
+        ranges: Ranges of the training scans' plain properties. Default none.
+        layers: Distances of the training cases in every layer by itself. Default none.
     """
 
     signatures: Array
@@ -75,26 +52,45 @@ class SignatureBank:
     threshold: float
     c: float
     settings: BankSettings
+    held_out: HeldOut = field(default_factory=HeldOut)
+    false_alarm_rate: float | None = None
+    quality: QualityCurve | None = None
+    ranges: PropertyRanges | None = None
+    layers: LayerSpreads | None = None
 
     @classmethod
-    def fit(cls, signatures: Tensor | Array | Sequence[Any], *, c: float = 2.5, **settings: Any) -> SignatureBank:
+    def fit(
+        cls,
+        signatures: Tensor | Array | Sequence[Any],
+        *,
+        c: float = 2.5,
+        false_alarm_rate: float | None = None,
+        held_out: HeldOut | None = None,
+        layer_sizes: Sequence[int] = (),
+        **settings: Any,
+    ) -> SignatureBank:
         """Returns the bank of the given training signatures.
 
         Args:
             signatures: Training signatures, ``(K, D)``, one row for each case; exact duplicates are dropped.
             c: Number of standard deviations above the mean leave-one-out OODM at which the threshold lies, from 0 to
                 10. Default 2.5.
+            false_alarm_rate: Promised share of false alarms, above 0, below 1; the threshold is then the lowest that
+                keeps it. ``None``, the default, for the rule of ``c``.
+            held_out: Cases that trained no weights, see :meth:`HeldOut.of`; exact copies of training signatures are
+                dropped. Default none.
+            layer_sizes: Numbers that each layer has in a signature, for :class:`LayerSpreads` and the distance
+                ``ledoit_wolf``. Default none.
             **settings: Fields of :class:`BankSettings`.
 
         Raises:
-            NotEnoughCasesError: When there are fewer than two distinct signatures (three for the Mahalanobis distance).
+            NotEnoughCasesError: When there are fewer than two distinct signatures (three unless ``distance`` is
+                ``nearest``), or too few to keep ``false_alarm_rate``.
             BankError: When a signature is not finite, or so large that a distance is not.
-            ConfigError: When ``c`` is out of its range.
+            ConfigError: When ``c`` or ``false_alarm_rate`` is out of its range.
         """
         chosen = BankSettings(**settings)
-        rows = (
-            np.stack([np.asarray(row, dtype=np.float64) for row in signatures]) if len(signatures) else np.empty((0, 0))
-        )
+        rows = stack_rows(signatures)
         if rows.size and not np.isfinite(rows).all():
             raise BankError("a training signature holds NaN or infinite values: no bank can be fitted")
         unique = np.unique(rows, axis=0)
@@ -104,8 +100,33 @@ class SignatureBank:
                 f"{len(unique)} distinct training case(s): a threshold needs at least {needed} with distance="
                 f"{chosen.distance!r}; add training cases to dataset_dir"
             )
-        loo = leave_one_out(unique, chosen.distance)
-        return cls(unique, loo, implied_threshold(loo.tolist(), c), float(c), chosen)
+        layers = LayerSpreads.of(unique, layer_sizes)
+        sizes = layers.sizes if layers else ()
+        loo = leave_one_out(unique, chosen.distance, sizes)
+        judged = (held_out or HeldOut()).against(unique, chosen.distance, sizes)
+        threshold = implied_threshold(loo.tolist(), c)
+        if false_alarm_rate is not None:
+            threshold = judged.ranked(loo).threshold(false_alarm_rate)
+        return cls(unique, loo, threshold, float(c), chosen, judged, false_alarm_rate, layers=layers)
+
+    @cached_property
+    def ranked(self) -> RankedScores:
+        """The scores that p-values are calibrated on: of held-out cases, or else of training cases left out in turn."""
+        return self.held_out.ranked(self.leave_one_out)
+
+    def p_value(self, oodm: float) -> float:
+        """Returns the conformal p-value of an OODM: the share of calibration patients that are as abnormal or more.
+
+        Patients that the network has not seen get a p-value of at most ``a`` with probability at most ``a``, where they
+        are exchangeable with those of ``held_out``. Without held-out cases there is no such promise.
+
+        Args:
+            oodm: OODM of a scan; higher means more abnormal.
+
+        Returns:
+            A number above 0, up to 1; lower means more abnormal.
+        """
+        return self.ranked.p_value(oodm)
 
     def oodm(self, signature: Tensor | Array) -> float:
         """Returns the out-of-distribution measure of a signature; higher means more abnormal.
@@ -122,7 +143,12 @@ class SignatureBank:
             raise BankMismatchError(f"signature of shape {row.shape}, the bank holds {self.signatures.shape[1:]}")
         if not np.isfinite(row).all():
             raise BankError("the signature holds NaN or infinite values: it has no OODM")
-        return float(distance_to(row[None], self.signatures, self.settings.distance)[0])
+        return float(self._measure(row[None])[0])
+
+    @cached_property
+    def _measure(self) -> Callable[[Array], Array]:
+        """The distance, fitted once: a covariance of many cases takes longer than a verdict may."""
+        return fit_distance(self.signatures, self.settings.distance, self.layers.sizes if self.layers else ())
 
     def is_ood(self, signature: Tensor | Array) -> bool:
         """Returns whether the OODM of ``signature`` lies above the threshold."""
@@ -137,15 +163,7 @@ class SignatureBank:
         Raises:
             BankMismatchError: When a setting differs, naming the first one and the command that fits the bank again.
         """
-        # A digest says least, and differs too where images are resized to another window.
-        for name, value in sorted(settings.items(), key=lambda item: item[0] == "preprocessing_digest"):
-            expected = getattr(self.settings, name)
-            current = tuple(value) if isinstance(value, list) else value
-            if expected != current:
-                raise BankMismatchError(
-                    f"the signature bank does not belong to this network: {name} is {_short(current)}, the bank was "
-                    f"fitted with {_short(expected)}; refit it with: {REFIT_COMMAND}"
-                )
+        self.settings.check(**settings)
 
     def save(self, path: str | Path) -> None:
         """Writes the bank as an npz without objects, to a temporary name first.
@@ -157,7 +175,11 @@ class SignatureBank:
         # Without a layer, numpy would make an array of floats.
         content["layers"] = np.asarray(self.settings.layers, dtype=np.str_)
         content["roi_size"] = np.asarray(self.settings.roi_size, dtype=np.int64)
-        content |= {name: np.asarray(getattr(self, name)) for name in _NUMBERS} | {"version": np.asarray(VERSION)}
+        content |= {name: np.asarray(getattr(self, name)) for name in NUMBERS} | {"version": np.asarray(VERSION)}
+        rate = np.nan if self.false_alarm_rate is None else self.false_alarm_rate
+        content |= EMPTY | self.held_out.content() | {"false_alarm_rate": np.asarray(rate, dtype=np.float64)}
+        for part in (self.quality, self.ranges, self.layers):
+            content |= part.content() if part else {}
         with write_atomically(path) as temporary, open(temporary, "wb") as file:
             np.savez(file, **content)  # type: ignore[arg-type]
 
@@ -183,18 +205,33 @@ class SignatureBank:
     @classmethod
     def _from_content(cls, content: dict[str, Any]) -> SignatureBank:
         """Builds a bank from the arrays of its file and makes sure that they fit together."""
-        needed = {*_NUMBERS, "version", *(field.name for field in fields(BankSettings))}
-        if needed != content.keys() or int(content["version"]) != VERSION:
-            raise BankError(f"this is not a signature bank of version {VERSION}")
-        if any(content[name].dtype != np.float64 for name in _NUMBERS):
-            raise BankError("its numbers are not of double precision")
-        check_norms(content["signatures"].tolist(), content["layers"].size)
-        settings = {field.name: content[field.name].tolist() for field in fields(BankSettings)}
+        check_arrays(content)
+        settings = {field.name: content[field.name].tolist() for field in fields(BankSettings) if field.name in content}
+        for name in ("signatures", "calibration_signatures"):
+            rows = content.get(name, np.empty((0, 0))).tolist()
+            check_norms(rows, content["layers"].size, settings.get("signature_form", "unit"))
         # A divisor is one number, or one for each axis.
         several = ("layers", "roi_size", *(["divisor"] if content["divisor"].ndim else []))
         settings |= {name: tuple(settings[name]) for name in several}
-        bank = cls.fit(content["signatures"], c=float(content["c"]), **settings)
-        stored = replace(bank, leave_one_out=content["leave_one_out"], threshold=float(content["threshold"]))
+        rate = float(content.get("false_alarm_rate", np.nan))
+        held_out, layers = HeldOut.read(content), LayerSpreads.read(content)
+        bank = cls.fit(
+            content["signatures"],
+            c=float(content["c"]),
+            false_alarm_rate=None if np.isnan(rate) else rate,
+            held_out=held_out,
+            layer_sizes=layers.sizes if layers else (),
+            **settings,
+        )
+        stored = replace(
+            bank,
+            leave_one_out=content["leave_one_out"],
+            threshold=float(content["threshold"]),
+            held_out=held_out,
+            quality=QualityCurve.read(content),
+            ranges=PropertyRanges.read(content),
+            layers=layers,
+        )
         # The threshold decides over patients: it must follow from the signatures it is shipped with.
         if not (
             np.isclose(bank.threshold, stored.threshold, rtol=1e-6, atol=0.0)
@@ -202,14 +239,21 @@ class SignatureBank:
             and np.allclose(bank.leave_one_out, stored.leave_one_out, rtol=1e-6, atol=1e-12)
         ):
             raise BankError(f"threshold {stored.threshold} does not follow from its signatures")
+        if not held_out.follows(bank.held_out):
+            raise BankError("the scores of its held-out cases do not follow from their signatures")
+        # Built here, so that weights that are none are refused with the file's name.
+        assert stored.ranked.patients > 0
         return stored
 
     @classmethod
     def merge(cls, banks: Iterable[SignatureBank]) -> SignatureBank:
-        """Returns the bank of all signatures of several banks, with its threshold computed anew.
+        """Returns the bank of all signatures of several banks, with threshold and calibration computed anew.
+
+        Held-out cases of all banks calibrate the merged one. A bank without any adds none: the promise then holds for
+        patients like those of the others. Ranges are joined. The prediction of Dice is lost: it takes the scans.
 
         Raises:
-            BankMismatchError: When the banks were fitted with different settings or C.
+            BankMismatchError: When the banks were fitted with different settings, C or rates of false alarms.
             NotEnoughCasesError: When no bank is given.
         """
         collected = list(banks)
@@ -222,17 +266,21 @@ class SignatureBank:
                 raise BankMismatchError(
                     f"banks with C = {first.c} and C = {bank.c} cannot be merged: refit one of them"
                 )
-        rows = np.concatenate([bank.signatures for bank in collected])
-        return cls.fit(rows, c=first.c, **vars(first.settings))
+            if bank.false_alarm_rate != first.false_alarm_rate:
+                raise BankMismatchError(
+                    f"banks with false_alarm_rate {first.false_alarm_rate} and {bank.false_alarm_rate} cannot be "
+                    "merged: refit one of them"
+                )
+        merged = cls.fit(
+            np.concatenate([bank.signatures for bank in collected]),
+            c=first.c,
+            false_alarm_rate=first.false_alarm_rate,
+            held_out=HeldOut.merge([bank.held_out for bank in collected]),
+            layer_sizes=first.layers.sizes if first.layers else (),
+            **vars(first.settings),
+        )
+        return replace(merged, ranges=PropertyRanges.merge([bank.ranges for bank in collected]))
 
 
 _UNREADABLE = (OSError, EOFError, ValueError, TypeError, LookupError, AttributeError, RuntimeError, BadZipFile)
 """What numpy and zipfile raise for a damaged or foreign file, and what its content may lead to."""
-
-_NUMBERS = ("signatures", "leave_one_out", "threshold", "c")
-
-
-def _short(value: Any) -> str:
-    """A setting for a message; of a digest, the first twelve characters."""
-    text = str(value) or "unset"
-    return f"{text[:12]}..." if len(text) == 64 else text

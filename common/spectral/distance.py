@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
-Distance = Literal["nearest", "mahalanobis"]
+from .shrunk import LayeredGaussian
+
+Distance = Literal["nearest", "mahalanobis", "ledoit_wolf"]
 Array = NDArray[np.float64]
 
 SHRINKAGE = 0.05
@@ -51,22 +55,36 @@ def mahalanobis_distance(signatures: Array, reference: Array, *, shrinkage: floa
     return np.asarray(np.linalg.norm(whitened, axis=0))
 
 
-def distance_to(signatures: Array, reference: Array, distance: Distance) -> Array:
-    """Returns the OODM of each signature: :func:`nearest_distance` or :func:`mahalanobis_distance`."""
-    if distance == "nearest":
-        return nearest_distance(signatures, reference)
-    return mahalanobis_distance(signatures, reference)
+def fit_distance(reference: Array, distance: Distance, sizes: Sequence[int] = ()) -> Callable[[Array], Array]:
+    """Returns the function that gives the OODM ``(M,)`` of signatures ``(M, D)``; higher means more abnormal.
+
+    Args:
+        reference: Signatures of the training set, ``(K, D)``, ``K`` at least 2, or 3 for ``ledoit_wolf``.
+        distance: ``nearest``, see :func:`nearest_distance`; ``mahalanobis``, see :func:`mahalanobis_distance`; or
+            ``ledoit_wolf``, see :class:`LayeredGaussian`.
+        sizes: Numbers that each layer has in a signature, together ``D``; ``ledoit_wolf`` weighs all layers alike. By
+            default, all are one layer's.
+    """
+    if distance == "ledoit_wolf":
+        return LayeredGaussian.fit(reference, sizes).distance
+    return partial(nearest_distance if distance == "nearest" else mahalanobis_distance, reference=reference)
 
 
-def leave_one_out(reference: Array, distance: Distance) -> Array:
+def distance_to(signatures: Array, reference: Array, distance: Distance, sizes: Sequence[int] = ()) -> Array:
+    """Returns the OODM of each signature; higher means more abnormal. Arguments are those of :func:`fit_distance`."""
+    return fit_distance(reference, distance, sizes)(signatures)
+
+
+def leave_one_out(reference: Array, distance: Distance, sizes: Sequence[int] = ()) -> Array:
     """Returns the OODM of each reference signature against all the others.
 
-    For the Mahalanobis distance, mean and covariance are fitted again without the case. An in-sample distance is too
+    Except for the nearest one, mean and covariance are fitted again without the case. An in-sample distance is too
     small, and a threshold from it raises false alarms.
 
     Args:
         reference: Signatures of the training set, ``(K, D)``, without duplicates.
-        distance: ``nearest`` or ``mahalanobis``.
+        distance: ``nearest``, ``mahalanobis`` or ``ledoit_wolf``.
+        sizes: Numbers that each layer has in a signature, together ``D``. By default, all are one layer's.
 
     Returns:
         ``(K,)``; higher means more abnormal.
@@ -75,6 +93,8 @@ def leave_one_out(reference: Array, distance: Distance) -> Array:
         between = cdist(reference, reference)
         np.fill_diagonal(between, np.inf)
         return np.asarray(between.min(axis=1))
+    if distance == "ledoit_wolf":
+        return LayeredGaussian.fit(reference, sizes).leave_one_out
     others = ~np.eye(len(reference), dtype=bool)
     parts = [distance_to(case[None], reference[keep], distance) for case, keep in zip(reference, others, strict=True)]
     return np.concatenate(parts)

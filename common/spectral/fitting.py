@@ -3,71 +3,30 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-import torch.distributed as dist
-from monai.data import DataLoader, Dataset
+from monai.data import Dataset
 from monai.transforms import Compose
 from torch import Tensor, nn
 
-from ..errors import FeatureError, NotEnoughCasesError
-from ..runtime.distributed import is_main_process, process_rank, wait_for_all, world_size
-from ..runtime.progress import Progress
+from ..data.split import patient_of
+from ..errors import ConfigError, NotEnoughCasesError
+from ..runtime.distributed import is_main_process, wait_for_all
 from ..runtime.weights import load_weights
-from ..transforms.scan import scan_name
 from .bank import SignatureBank
 from .digest import bank_settings
-from .distance import Array, Distance
+from .distance import Distance
+from .held_out import HeldOut
 from .inferer import SpectralInferer
+from .measuring import Items, MeasuredQuality, MeasuredScan, QualityMeasurer, ScanMeasurer, share_out
+from .quality import QualityCurve, check_coverage, patients_needed
+from .ranges import PropertyRanges
 
 logger = logging.getLogger(__name__)
-
-
-def compute_signatures(
-    cases: Sequence[dict[str, Any]],
-    transform: Callable[..., Any],
-    network: nn.Module,
-    inferer: SpectralInferer,
-    device: torch.device,
-) -> tuple[Array, str]:
-    """Returns the spectral signatures of cases, shared out over all processes, and the digest of the weights.
-
-    Args:
-        cases: Training cases, at least one; every process gives the same list.
-        transform: Transform that loads and prepares a case, without randomness.
-        network: Trained network; in evaluation mode afterwards.
-        inferer: Inferer that computes signatures.
-        device: Device that the network runs on.
-
-    Returns:
-        ``(K, D)`` float64, the same on every process, and the SHA-256 of the weights.
-
-    Raises:
-        FeatureError: When the features of a case have no signature, naming the case.
-        NotEnoughCasesError: When there is no case.
-    """
-    if not cases:
-        raise NotEnoughCasesError("no training case: a signature bank needs at least two; add cases to dataset_dir")
-    network.to(device).eval()
-    mine = list(cases)[process_rank() :: world_size()]
-    rows: list[Array] = []
-    digest = inferer.weights_digest(network)
-    loader = DataLoader(Dataset(mine, transform), batch_size=1, num_workers=0)
-    with Progress("spectral signatures", len(mine), "cases") as progress, torch.no_grad():
-        for number, case in enumerate(progress.over(loader)):
-            try:
-                rows.append(inferer(case["image"].to(device), network)["signature"].numpy())
-            except FeatureError as error:
-                raise FeatureError(f"{scan_name(mine[number])}: {error}") from error
-    if world_size() > 1:
-        gathered: list[Any] = [None] * world_size()
-        dist.all_gather_object(gathered, rows)
-        rows = [row for part in gathered for row in part]
-    return np.concatenate(rows), digest
 
 
 def fit_bank(
@@ -75,8 +34,10 @@ def fit_bank(
     scans: Iterable[Tensor],
     inferer: SpectralInferer,
     *,
+    held_out: Iterable[Tensor] = (),
     image_transforms: Sequence[Any] = (),
     c: float = 2.5,
+    false_alarm_rate: float | None = None,
     distance: Distance = "nearest",
 ) -> SignatureBank:
     """Returns the bank of the given training scans, bound to the network's weights and to the inferer's settings.
@@ -85,23 +46,37 @@ def fit_bank(
         network: Trained network; in evaluation mode afterwards.
         scans: Training scans, each ``(C, H, W[, D])``, prepared as for the network, on the network's device.
         inferer: Inferer that segments a scan and computes its signature.
+        held_out: Scans of further patients, one of each, which trained no weights; p-values are calibrated on them.
+            Default none.
         image_transforms: Transforms that have prepared the scans; the bank is bound to them. Default none.
         c: Standard deviations above the mean leave-one-out OODM at which the threshold lies, from 0 to 10. Default 2.5.
-        distance: ``nearest`` (the paper) or ``mahalanobis``. Default ``nearest``.
+        false_alarm_rate: Promised share of false alarms, above 0, below 1; ``None``, the default, for the rule of
+            ``c``.
+        distance: ``nearest`` (the paper), ``mahalanobis`` or ``ledoit_wolf``. Default ``nearest``.
 
     Raises:
         FeatureError: When the features of a scan have no signature.
-        NotEnoughCasesError: When there are fewer than two distinct signatures (three for the Mahalanobis distance).
+        NotEnoughCasesError: When there are fewer than two distinct signatures (three unless ``distance`` is
+            ``nearest``), or too few to keep ``false_alarm_rate``.
     """
     network.eval()
     with torch.no_grad():
-        signatures = [inferer(scan[None], network)["signature"][0] for scan in scans]
+        measurer = ScanMeasurer(network, inferer)
+        measured = [measurer.scan(scan, {}) for scan in scans]
+        calibration = HeldOut.of([measurer.signature(scan) for scan in held_out])
     settings = bank_settings(inferer, image_transforms, inferer.weights_digest(network))
-    return SignatureBank.fit(signatures, c=c, distance=distance, **settings)
+    signatures = [scan.signature for scan in measured]
+    chosen: dict[str, Any] = {"c": c, "false_alarm_rate": false_alarm_rate, "distance": distance}
+    chosen["layer_sizes"] = measured[0].layer_sizes if measured else ()
+    bank = SignatureBank.fit(signatures, held_out=calibration, **chosen, **settings)
+    return replace(bank, ranges=PropertyRanges.of([scan.properties for scan in measured]))
 
 
 class BankFitter:
     """Computes the signatures of the training cases with the best weights and writes the bank bound to them.
+
+    Cases that trained no weights calibrate p-values. Of some that are labeled, damaged copies are segmented too: from
+    their OODM and Dice comes the prediction of Dice.
 
     Args:
         data: Training cases.
@@ -112,9 +87,21 @@ class BankFitter:
         device: Device that the network runs on.
         save_dir: Folder of ``model.pt``, the best weights, which the bank is bound to; ``signature_bank.npz`` is
             written there too.
+        held_out: Prepared cases that trained no weights, such as those of the validation. Default none.
+        held_out_cases: Descriptions of these, in the same order. Default none.
+        postprocessing: Transform that turns the logits ``pred`` of a held-out case into what its ``label`` holds.
+            With ``None``, the default, no Dice is predicted.
         threshold_c: Standard deviations above the mean leave-one-out OODM at which the threshold lies, the paper's C,
             from 0 to 10. Default 2.5.
-        distance: ``nearest`` (the paper, and the default) or ``mahalanobis``.
+        false_alarm_rate: Promised share of false alarms, above 0, below 1; ``None``, the default, for the rule of
+            ``threshold_c``.
+        quality_cases: Most held-out cases whose Dice is measured, with eight damages each, from 0; 0 switches it off.
+            Default 20.
+        coverage: Share of scans whose Dice shall reach its lower bound, above 0, below 1. Default 0.9.
+        distance: ``nearest`` (the paper, and the default), ``mahalanobis`` or ``ledoit_wolf``.
+
+    Raises:
+        ConfigError: When ``quality_cases`` or ``coverage`` is out of its range.
     """
 
     def __init__(
@@ -127,31 +114,117 @@ class BankFitter:
         device: torch.device,
         save_dir: str | Path,
         *,
+        held_out: Items | None = None,
+        held_out_cases: Sequence[Mapping[Any, Any]] = (),
+        postprocessing: Callable[[dict[str, Any]], Mapping[str, Any]] | None = None,
         threshold_c: float = 2.5,
+        false_alarm_rate: float | None = None,
+        quality_cases: int = 20,
+        coverage: float = 0.9,
         distance: Distance = "nearest",
     ) -> None:
+        if not isinstance(quality_cases, int) or quality_cases < 0:
+            raise ConfigError(f"quality_cases is {quality_cases!r}; accepted are whole numbers from 0")
+        check_coverage(coverage)
         self.data, self.image_transforms = data, image_transforms
         self.transform = Compose([*load_transforms, *image_transforms])
         self.network, self.inferer, self.device = network, inferer, device
         self.weights_file, self.bank_file = Path(save_dir, "model.pt"), Path(save_dir, "signature_bank.npz")
-        self.threshold_c, self.distance = threshold_c, distance
+        self.held_out, self.held_out_cases, self.postprocessing = held_out, held_out_cases, postprocessing
+        self.threshold_c, self.false_alarm_rate, self.distance = threshold_c, false_alarm_rate, distance
+        self.quality_cases, self.coverage = quality_cases, coverage
 
     def run(self) -> SignatureBank:
         """Fits the bank; the main process writes it.
 
         Raises:
-            NotEnoughCasesError: When there are too few distinct training cases for a threshold.
+            NotEnoughCasesError: When there are too few distinct training cases for a threshold, or too few patients to
+                keep ``false_alarm_rate``.
+            FeatureError: When the features of a case have no signature, naming the case.
             OutputError: When the bank cannot be written.
         """
         wait_for_all()
         load_weights(self.network, self.weights_file, device=self.device)
-        signatures, digest = compute_signatures(self.data, self.transform, self.network, self.inferer, self.device)
-        settings = bank_settings(self.inferer, self.image_transforms, digest)
-        bank = SignatureBank.fit(signatures, c=self.threshold_c, distance=self.distance, **settings)
+        if not self.data:
+            raise NotEnoughCasesError("no training case: a signature bank needs at least two; add cases to dataset_dir")
+        self.network.to(self.device).eval()
+        measurer = ScanMeasurer(self.network, self.inferer, self.device)
+        scans = self._measure_training(measurer)
+        further = self._measure_held_out(measurer)
+        bank = SignatureBank.fit(
+            [scan.signature for scan in scans],
+            c=self.threshold_c,
+            false_alarm_rate=self.false_alarm_rate,
+            held_out=HeldOut.of([case.signature for case in further], [case.patient for case in further]),
+            layer_sizes=scans[0].layer_sizes,
+            distance=self.distance,
+            **bank_settings(self.inferer, self.image_transforms, self.inferer.weights_digest(self.network)),
+        )
+        ranges = PropertyRanges.of([scan.properties for scan in scans])
+        bank = replace(bank, ranges=ranges, quality=self._fit_quality(bank, further))
         if is_main_process():
             bank.save(self.bank_file)
             logger.info(
                 "signature bank of %d cases, threshold %.4f, written to %s",
                 len(bank.signatures), bank.threshold, self.bank_file,
             )  # fmt: skip
+            logger.info("%s", describe_promise(bank))
         return bank
+
+    def _measure_training(self, measurer: ScanMeasurer) -> list[MeasuredScan]:
+        """Signature and properties of every training case."""
+        return share_out(
+            "spectral signatures",
+            self.data,
+            Dataset(list(self.data), self.transform),
+            lambda number, item: measurer.scan(item["image"], self.data[number]),
+        )
+
+    def _measure_held_out(self, measurer: ScanMeasurer) -> list[MeasuredQuality]:
+        """Signature of every held-out case, and the Dice of some."""
+        if self.held_out is None or not self.held_out_cases:
+            return []
+        # Data sets may number their patients alike.
+        patients = [f"{case.get('task', '')} {patient_of(dict(case))}" for case in self.held_out_cases]
+        work = QualityMeasurer(measurer, self.held_out_cases, patients, self.quality_cases, self.postprocessing)
+        return share_out("signatures of held-out cases", self.held_out_cases, self.held_out, work)
+
+    def _fit_quality(self, bank: SignatureBank, further: Sequence[MeasuredQuality]) -> QualityCurve | None:
+        """The prediction of Dice; a line of the log says why there is none, or no lower bound."""
+        if not self.quality_cases:
+            return None
+        labeled = [case for case in further if case.dices]
+        owners = [case.patient for case in labeled for _ in case.dices]
+        number, needed = len(set(owners)), patients_needed(self.coverage)
+        curve = None
+        if labeled:
+            scores = [bank.oodm(row) for case in labeled for row in case.signatures]
+            dices = [dice for case in labeled for dice in case.dices]
+            curve = QualityCurve.fit(scores, dices, owners, coverage=self.coverage)
+        if curve is None and is_main_process():
+            logger.warning(
+                "no Dice is predicted: %d labeled patient(s) were kept from training, too few; its columns stay empty",
+                number,
+            )
+        elif number < needed and is_main_process():
+            logger.warning(
+                "the lower bound of the predicted Dice is 0: it takes %d labeled patients kept from training, there "
+                "are %d; raise quality_cases or val_fraction, or lower coverage",
+                needed, number,
+            )  # fmt: skip
+        return curve
+
+
+def describe_promise(bank: SignatureBank) -> str:
+    """Returns a line on what the p-values of a bank are worth.
+
+    Args:
+        bank: Fitted bank.
+    """
+    lowest = 1.0 / (1.0 + bank.ranked.patients)
+    if not len(bank.held_out.scores):
+        return "p-values come from the training cases themselves: no rate of false alarms is promised"
+    return (
+        f"p-values come from {len(bank.held_out.scores)} case(s) of {bank.ranked.patients:g} patient(s) that trained "
+        f"no weights: rates of false alarms from {lowest:.3g} on can be promised"
+    )

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 import torch
@@ -13,91 +11,14 @@ from monai.inferers import Inferer, sliding_window_inference
 from torch import Tensor, nn
 
 from ..errors import ConfigError, FeatureError
-from ..networks.layers import find_layer
 from ..runtime.distributed import unwrap
 from ..transforms.padding import divisor_per_axis
-from .cores import cells_in_core, fit_window, plan_cores
+from .collector import TOO_SMALL, SpectrumCollector
+from .cores import fit_window
 from .digest import WeightsDigest
-from .signature import GramAccumulator
-
-TOO_SMALL = "the image is too small for the network: it {}; use a scan that shows more, or a finer spacing"
+from .signature import SignatureForm
 
 Precision = Literal["float32", "bfloat16", "float16"]
-
-
-class SpectrumCollector:
-    """Sums the Gram matrices of the core cells of every window, for every image of a batch and every layer.
-
-    Args:
-        layers: Names of the feature layers.
-        image_size: Voxels of the images along each axis, before padding.
-        window: Voxels of the sliding window along each axis.
-        overlap: Share of a window that the next one covers again, in [0, 1).
-    """
-
-    def __init__(self, layers: Sequence[str], image_size: Sequence[int], window: Sequence[int], overlap: float) -> None:
-        self.layers = tuple(layers)
-        self.window = tuple(window)
-        self.cores = plan_cores(image_size, window, overlap)
-        self.grams: dict[tuple[int, str], GramAccumulator] = {}
-        self.coordinates: Sequence[Sequence[slice]] = ()
-
-    @contextmanager
-    def watch(self, network: nn.Module) -> Iterator[None]:
-        """Hooks the layers of ``network`` while the block runs.
-
-        Raises:
-            ConfigError: When the network has no layer of that name.
-        """
-        owner = threading.get_ident()
-        handles = []
-        try:
-            for layer in self.layers:
-                module = find_layer(network, layer, setting="feature_layers")
-                handles.append(module.register_forward_hook(self._hook(layer, owner)))
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
-
-    def _hook(self, layer: str, owner: int) -> Any:
-        """A forward hook that hands a layer's output on, unless another thread uses the network."""
-
-        def hook(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
-            if threading.get_ident() == owner:
-                self._add(layer, output)
-
-        return hook
-
-    def _add(self, layer: str, features: Tensor) -> None:
-        """Adds the core cells of a batch of windows."""
-        shape = tuple(getattr(features, "shape", ()))
-        if len(shape) != len(self.window) + 2 or shape[0] != len(self.coordinates):
-            raise FeatureError(
-                f"layer {layer!r} gives shape {shape} for {len(self.coordinates)} window(s); feature "
-                f"layers must give (window, channels, *{len(self.window)} axes): choose another in feature_layers"
-            )
-        for piece, place in zip(features, self.coordinates, strict=True):
-            cells = [
-                cells_in_core(cores[where.start], where.start, extent, size)
-                for cores, where, extent, size in zip(self.cores, place[2:], self.window, piece.shape[1:], strict=True)
-            ]
-            key = (place[0].start, layer)
-            self.grams.setdefault(key, GramAccumulator(piece.shape[0])).update(piece[(slice(None), *cells)])
-
-    def signatures(self, batch_size: int, *, per_voxel: bool, layers: Sequence[str] | None = None) -> Tensor:
-        """Returns the signatures of layers side by side, ``(B, D)`` float64 on the CPU; of all layers by default."""
-        chosen = tuple(layers or self.layers)
-        silent = [layer for layer in chosen if (0, layer) not in self.grams]
-        if silent:
-            raise ConfigError(f"feature_layers names {silent}, which the network holds but does not run; choose others")
-        if not all(self.grams[image, layer].num_voxels for image in range(batch_size) for layer in chosen):
-            raise FeatureError(TOO_SMALL.format("has no place in the feature layers"))
-        rows = [
-            torch.cat([self.grams[image, layer].signature(per_voxel) for layer in chosen])
-            for image in range(batch_size)
-        ]
-        return torch.stack(rows)
 
 
 class SpectralInferer(Inferer):
@@ -110,7 +31,8 @@ class SpectralInferer(Inferer):
         roi_size: Largest sliding window, in voxels along each axis; 96 along each in Karimi and Gholipour 2023. For an
             image smaller than that the window shrinks to the image, rounded up to ``divisor``.
         feature_layers: Names of the feature layers, at least one with signatures; the paper's is the last map before
-            the head alone.
+            the head alone. ``image`` stands for the image itself and ``output`` for the segmentation, see
+            :func:`image_signature` and :func:`output_signature`.
         divisor: Number of voxels of which window sizes are multiples, as the network demands; one for all axes or one
             for each. Default 8.
         overlap: Share of a window that the next one covers again, in [0, 1). Default 0.25, as in the paper (24 of 96
@@ -118,6 +40,9 @@ class SpectralInferer(Inferer):
         sw_batch_size: Number of windows that go through the network at once. Default 1.
         per_voxel: Whether singular values are divided by the square root of the number of voxels. The paper does not
             divide them. Default false.
+        signature_form: ``unit`` (the paper, and the default) or ``full``, see :meth:`GramAccumulator.signature`.
+        sigmoid: Whether each channel of the logits is a class by itself, without background, for the layer ``output``.
+            Default false.
         precision: ``float32``, ``bfloat16`` or ``float16``: the floating type in which the network runs. Signatures of
             one bank need one precision. Default ``float32``.
         with_signature: Whether signatures are computed; with false, only logits are returned. Default true.
@@ -135,6 +60,8 @@ class SpectralInferer(Inferer):
         overlap: float = 0.25,
         sw_batch_size: int = 1,
         per_voxel: bool = False,
+        signature_form: SignatureForm = "unit",
+        sigmoid: bool = False,
         precision: Precision = "float32",
         with_signature: bool = True,
     ) -> None:
@@ -142,6 +69,10 @@ class SpectralInferer(Inferer):
             raise ConfigError(f"overlap is {overlap!r}; accepted is 0 <= overlap < 1")
         if precision not in get_args(Precision):
             raise ConfigError(f"precision is {precision!r}; accepted are {', '.join(get_args(Precision))}")
+        if signature_form not in get_args(SignatureForm):
+            raise ConfigError(
+                f"signature_form is {signature_form!r}; accepted are {', '.join(get_args(SignatureForm))}"
+            )
         if with_signature and not feature_layers:
             raise ConfigError("feature_layers is empty; name at least one layer of the network")
         self.roi_size = tuple(roi_size)
@@ -152,6 +83,8 @@ class SpectralInferer(Inferer):
         self.overlap = overlap
         self.sw_batch_size = sw_batch_size
         self.per_voxel = per_voxel
+        self.signature_form: SignatureForm = signature_form
+        self.sigmoid = sigmoid
         self.precision: Precision = precision
         self.with_signature = with_signature
         self._digest = WeightsDigest()
@@ -159,7 +92,7 @@ class SpectralInferer(Inferer):
     @property
     def settings(self) -> dict[str, Any]:
         """What of this inferer decides over signatures, by the names of ``BankSettings``."""
-        names = ("per_voxel", "precision", "roi_size", "overlap", "divisor")
+        names = ("per_voxel", "signature_form", "precision", "roi_size", "overlap", "divisor")
         return {"layers": self.feature_layers} | {name: getattr(self, name) for name in names}
 
     def without_signature(self) -> SpectralInferer:
@@ -183,7 +116,8 @@ class SpectralInferer(Inferer):
 
         Returns:
             The logits ``(B, K, H, W[, D])``; with signatures, a dictionary of ``logits``, ``signature`` (``(B, D)``
-            float64 on the CPU) and ``weights_digest`` (``(B, 32)`` uint8, the SHA-256 of the network's weights).
+            float64 on the CPU), ``layer_sizes`` (``(B, L)`` int64, the numbers that each layer has in a signature) and
+            ``weights_digest`` (``(B, 32)`` uint8, the SHA-256 of the network's weights).
 
         Raises:
             ConfigError: When a layer does not exist or the window does not fit the image's number of axes.
@@ -195,9 +129,11 @@ class SpectralInferer(Inferer):
                 return self._segment(inputs, lambda windows: network(windows, *args, **kwargs))
         logits, collector = self.collect(inputs, network, *args, **kwargs)
         digest = torch.frombuffer(bytearray.fromhex(self.weights_digest(network)), dtype=torch.uint8)
+        parts = collector.parts(len(inputs), self.per_voxel, form=self.signature_form)
         return {
             "logits": logits,
-            "signature": collector.signatures(len(inputs), per_voxel=self.per_voxel),
+            "signature": torch.stack([torch.cat(row) for row in parts]),
+            "layer_sizes": torch.tensor([[len(part) for part in row] for row in parts]),
             "weights_digest": digest.repeat(len(inputs), 1),
         }
 
@@ -221,7 +157,9 @@ class SpectralInferer(Inferer):
         with self._autocast(inputs), collector.watch(unwrap(network)):
             logits = self._segment(inputs, predictor, with_coord=True)
         # A MetaTensor inside a dictionary breaks MONAI's decollation.
-        return logits.as_tensor() if hasattr(logits, "as_tensor") else logits, collector
+        image, logits = (value.as_tensor() if hasattr(value, "as_tensor") else value for value in (inputs, logits))
+        collector.see(image, logits, sigmoid=self.sigmoid)
+        return logits, collector
 
     def _check_extent(self, size: Sequence[int], network: nn.Module) -> None:
         """Raises when an image is one voxel at the network's coarsest scale, which has no variance to divide by."""

@@ -3,23 +3,50 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from ..errors import FeatureError
 
+SignatureForm = Literal["unit", "full"]
+"""``unit`` is the paper's, of norm 1; ``full`` keeps the features' scale and tells the spread of every channel."""
+
 EPS = 1e-7
 """Smallest singular value kept, as a share of the largest: the resolution of float32."""
+
+EMPTY = "no voxel was added to the Gram matrix: call update first"
 
 CHUNK = 65_536
 """Voxels converted to float64 at once, so that memory does not grow with the image."""
 
 
-def log_spectrum_signature(singular_values: Tensor, *, eps: float = EPS) -> Tensor:
-    """Returns ``v / ||v||`` with ``v = log(max(s, eps * s_1))``, the paper's normalized logarithmic spectrum.
+def log_spectrum(singular_values: Tensor, *, eps: float = EPS) -> Tensor:
+    """Returns ``v = log(max(s, eps * s_1))``, the logarithmic spectrum.
 
     The lower bound ``eps * s_1`` is ours: a dead channel then gives a finite signature.
+
+    Args:
+        singular_values: Singular values, ``(n,)``, not negative, largest first.
+        eps: Smallest singular value kept, as a share of the largest. Default :data:`EPS`, 1e-7.
+
+    Returns:
+        The logarithms, ``(n,)`` float64.
+
+    Raises:
+        FeatureError: When the values are not finite or all zero.
+    """
+    values = singular_values.double()
+    if not bool(torch.isfinite(values).all()):
+        raise FeatureError("the feature map holds NaN or infinite values: no spectral signature exists")
+    if float(values[0]) <= 0.0:
+        raise FeatureError("the feature map is zero everywhere: no spectral signature exists")
+    return values.clamp_min(eps * float(values[0])).log()
+
+
+def log_spectrum_signature(singular_values: Tensor, *, eps: float = EPS) -> Tensor:
+    """Returns ``v / ||v||``, the paper's normalized logarithmic spectrum, ``v`` as :func:`log_spectrum` gives it.
 
     Args:
         singular_values: Singular values, ``(n,)``, not negative, largest first.
@@ -31,12 +58,7 @@ def log_spectrum_signature(singular_values: Tensor, *, eps: float = EPS) -> Tens
     Raises:
         FeatureError: When the values are not finite or all zero, or when the logarithms are all zero.
     """
-    values = singular_values.double()
-    if not bool(torch.isfinite(values).all()):
-        raise FeatureError("the feature map holds NaN or infinite values: no spectral signature exists")
-    if float(values[0]) <= 0.0:
-        raise FeatureError("the feature map is zero everywhere: no spectral signature exists")
-    logarithms = values.clamp_min(eps * float(values[0])).log()
+    logarithms = log_spectrum(singular_values, eps=eps)
     norm = float(logarithms.norm())
     if norm == 0.0:
         raise FeatureError("every singular value of the feature map is 1: its logarithms are zero, no signature exists")
@@ -61,6 +83,7 @@ class GramAccumulator:
         self.num_channels = num_channels
         self.num_voxels = 0
         self._gram: Tensor | None = None
+        self._sums: Tensor | None = None
 
     def update(self, features: Tensor) -> GramAccumulator:
         """Adds a piece of the feature map and returns the accumulator.
@@ -75,11 +98,13 @@ class GramAccumulator:
         if features.ndim < 2 or features.shape[0] != self.num_channels:
             raise FeatureError(f"features have shape {tuple(features.shape)}; expected ({self.num_channels}, *spatial)")
         flat = features.detach().reshape(self.num_channels, -1)
-        if self._gram is None:
+        if self._gram is None or self._sums is None:
             self._gram = torch.zeros(self.num_channels, self.num_channels, dtype=torch.float64, device=flat.device)
+            self._sums = torch.zeros(self.num_channels, dtype=torch.float64, device=flat.device)
         for chunk in flat.split(CHUNK, dim=1):
             double = chunk.double()
             self._gram.addmm_(double, double.T)
+            self._sums += double.sum(dim=1)
         self.num_voxels += flat.shape[1]
         return self
 
@@ -90,26 +115,42 @@ class GramAccumulator:
             FeatureError: When nothing was added, or when what was added is not finite.
         """
         if self._gram is None or self.num_voxels == 0:
-            raise FeatureError("no voxel was added to the Gram matrix: call update first")
+            raise FeatureError(EMPTY)
         gram = self._gram.cpu()
         if not bool(torch.isfinite(gram).all()):
             raise FeatureError("the feature map holds NaN or infinite values: no spectral signature exists")
         return torch.linalg.eigvalsh(gram).flip(0).clamp_min(0.0).sqrt()
 
-    def signature(self, per_voxel: bool = False) -> Tensor:
-        """Returns the spectral signature ``(n,)`` of everything added so far.
+    def channel_spreads(self) -> Tensor:
+        """Returns the standard deviation ``(n,)`` of every channel over all voxels added so far, float64, on the CPU.
+
+        Raises:
+            FeatureError: When nothing was added.
+        """
+        if self._gram is None or self._sums is None or self.num_voxels == 0:
+            raise FeatureError(EMPTY)
+        mean = self._sums.cpu() / self.num_voxels
+        return (self._gram.cpu().diagonal() / self.num_voxels - mean**2).clamp_min(0.0).sqrt()
+
+    def signature(self, per_voxel: bool = False, form: SignatureForm = "unit") -> Tensor:
+        """Returns the spectral signature of everything added so far.
 
         Args:
             per_voxel: Whether the singular values are first divided by the square root of the number of voxels. The
                 size of the image does not move the signature then. The paper does not do so. Default false.
+            form: ``unit`` (the paper, and the default): the logarithmic spectrum divided by its norm, ``(n,)``.
+                ``full``: the logarithmic spectrum as it is, then the logarithms of the channels' standard deviations,
+                ``(2 n,)``.
 
         Raises:
             FeatureError: When there is no signature, see :func:`log_spectrum_signature`, or nothing was added.
         """
-        values = self.singular_values()
-        if per_voxel:
-            values = values / math.sqrt(self.num_voxels)
-        return log_spectrum_signature(values)
+        values, root = self.singular_values(), math.sqrt(self.num_voxels)
+        scaled = values / root if per_voxel else values
+        if form == "unit":
+            return log_spectrum_signature(scaled)
+        # A channel that never changes counts as one that hardly does, like a dead one.
+        return torch.cat([log_spectrum(scaled), self.channel_spreads().clamp_min(EPS * float(values[0]) / root).log()])
 
 
 def spectral_signature(features: Tensor, *, per_voxel: bool = False) -> Tensor:

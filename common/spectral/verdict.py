@@ -6,6 +6,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from monai.config import KeysCollection
 from monai.transforms import MapTransform
 from torch import Tensor
@@ -13,14 +14,63 @@ from torch import Tensor
 from ..errors import BankError, MissingDataError
 from .bank import SignatureBank
 from .digest import bank_settings
+from .properties import ScanProperties, measure_properties
+
+RESULT = ("oodm", "threshold", "is_ood", "reason", "p_value", "expected_dice", "expected_dice_low", "reasons")
+"""What a verdict holds: the measure (higher means more abnormal), the threshold, whether it is exceeded, and why there
+is none. Then the conformal p-value, the Dice to expect with its lower bound, and what sets the scan apart. What a bank
+cannot tell is ``None``."""
+
+MAX_REASONS = 4
+"""Most properties that the reasons name."""
+
+
+def judge_signature(bank: SignatureBank, signature: Tensor, scan: ScanProperties | None = None) -> dict[str, Any]:
+    """Returns the verdict of a bank on a scan, as plain values by the names of :data:`RESULT`.
+
+    Args:
+        bank: Bank that belongs to the network.
+        signature: Signature of the scan, ``(D,)``.
+        scan: Properties of the scan, which the bank's ranges are compared with. Default none.
+
+    Raises:
+        BankError: When the signature is not one of the bank's network.
+    """
+    oodm = bank.oodm(signature)
+    expected, low = bank.quality.expect(oodm) if bank.quality else (None, None)
+    return {
+        "oodm": oodm,
+        "threshold": bank.threshold,
+        "is_ood": bool(oodm > bank.threshold),
+        "reason": None,
+        "p_value": bank.p_value(oodm),
+        "expected_dice": expected,
+        "expected_dice_low": low,
+        "reasons": "; ".join(find_reasons(bank, signature, scan)) or None,
+    }
+
+
+def find_reasons(bank: SignatureBank, signature: Tensor, scan: ScanProperties | None) -> list[str]:
+    """Returns a phrase for each property in which a scan leaves training, then for the layers that deviate most.
+
+    Args:
+        bank: Bank with ranges and spreads; what it does not hold gives no phrase.
+        signature: Signature of the scan, ``(D,)``.
+        scan: Properties of the scan; ``None`` for none.
+    """
+    reasons = bank.ranges.left_by(scan)[:MAX_REASONS] if bank.ranges and scan else []
+    if bank.layers:
+        row = np.asarray(signature, dtype=np.float64)
+        reasons += bank.layers.deviating(row, bank.signatures, bank.settings.layers, bank.c)
+    return reasons
 
 
 class SpectralVerdictd(MapTransform):
     """Unpacks what ``SpectralInferer`` returns: logits go on, the verdict goes to ``result``.
 
-    ``result`` holds plain values, as MONAI Label sends them to its client: ``oodm`` (higher means more abnormal),
-    ``threshold``, ``is_ood`` and ``reason``. Where no valid bank exists (a server that has just been trained anew, say)
-    the first three are ``None`` and ``reason`` says why; the segmentation goes on.
+    ``result`` holds plain values, as MONAI Label sends them to its client, see :data:`RESULT`. Where no valid bank
+    exists (a server that has just been trained anew, say) all are ``None`` but ``reason``, which says why; the
+    segmentation goes on.
 
     Args:
         keys: Key of the prediction.
@@ -53,25 +103,29 @@ class SpectralVerdictd(MapTransform):
             prediction = unpacked[key]
             unpacked[key] = prediction["logits"]
             unpacked["signature"] = prediction["signature"]
-            verdict = self.judge(prediction["signature"], prediction["weights_digest"])
+            verdict = self.judge(prediction["signature"], prediction["weights_digest"], unpacked)
             unpacked[self.result_key] = dict(unpacked.get(self.result_key) or {}) | verdict
         return unpacked
 
-    def judge(self, signature: Tensor, weights_digest: Tensor) -> dict[str, Any]:
-        """Returns the verdict on one signature.
+    def judge(
+        self, signature: Tensor, weights_digest: Tensor, data: Mapping[Hashable, Any] | None = None
+    ) -> dict[str, Any]:
+        """Returns the verdict on one scan, by the names of :data:`RESULT`.
 
         Args:
-            signature: Signature of a scan, ``(D,)``.
+            signature: Signature of the scan, ``(D,)``.
             weights_digest: SHA-256 of the network's weights, ``(32,)`` uint8.
+            data: Case with the prepared ``image``, whose properties are compared with those of training. Default none.
         """
         digest = bytes(weights_digest.tolist()).hex()
         try:
             bank = self._load_bank()
             bank.check(**self.settings | {"weights_digest": digest})
-            oodm = bank.oodm(signature)
+            image = (data or {}).get("image")
+            scan = measure_properties(image, data) if bank.ranges and isinstance(image, Tensor) else None
+            return judge_signature(bank, signature, scan)
         except (BankError, MissingDataError) as error:
-            return {"oodm": None, "threshold": None, "is_ood": None, "reason": str(error)}
-        return {"oodm": oodm, "threshold": bank.threshold, "is_ood": bool(oodm > bank.threshold), "reason": None}
+            return dict.fromkeys(RESULT) | {"reason": str(error)}
 
     def _load_bank(self) -> SignatureBank:
         """The bank, read again only when its file has changed."""

@@ -159,7 +159,7 @@ def bench_step(bundle: str, *, size: int = 48, batch_size: int = 4, repeats: int
             with torch.autocast(device.type, dtype=torch.bfloat16, enabled=step.amp):
                 with torch.no_grad():
                     step.ema.module.each(unlabeled)
-                outputs = [*network(torch.cat([image, unlabeled])), *network(image, unlabeled)]
+                outputs = [*network(image), *network(unlabeled), *network(image, unlabeled)]
             torch.stack([output.sum() for output in outputs]).sum().backward()
             _wait(device)
 

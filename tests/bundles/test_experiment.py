@@ -5,14 +5,33 @@ from monai.bundle import ConfigParser
 
 
 @pytest.fixture
-def grid(bundle, configs, bundle_importable, tmp_path):
+def read_grid(bundle, bundle_importable, tmp_path):
+    """The grid of an experiment with what is laid over it."""
+
+    def read(*names):
+        parser = ConfigParser()
+        parser.read_config([str(bundle / "configs" / f"{name}.json") for name in ("experiment", *names)])
+        parser.update({"output_dir": str(tmp_path)})
+        with bundle_importable(bundle):
+            return parser.get_parsed_content("grid")
+
+    return read
+
+
+@pytest.fixture
+def grid(configs, read_grid):
     if "experiment" not in configs:
         pytest.skip("a comparison of detectors trains nothing")
-    parser = ConfigParser()
-    parser.read_config(str(bundle / "configs" / "experiment.json"))
-    parser.update({"output_dir": str(tmp_path)})
-    with bundle_importable(bundle):
-        yield parser.get_parsed_content("grid")
+    return read_grid()
+
+
+def test_overlays_of_an_experiment_change_options_that_exist(configs, read_grid):
+    for name in [name for name in configs if name.startswith("experiment_")]:
+        plain, laid = read_grid(), read_grid(name)
+        assert plain.plan.arms == laid.plan.arms
+        assert plain.plan.settings != laid.plan.settings
+        for run in laid.plan.runs():
+            laid.bundle.require_options(run)
 
 
 def test_every_run_sets_options_that_exist_and_differs_from_all_others(grid):

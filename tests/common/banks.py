@@ -1,11 +1,17 @@
 """Signatures for the tests of banks."""
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.testing import assert_array_equal
+
+from common.spectral import HeldOut, PropertyRanges, QualityCurve, SignatureBank
+from common.spectral.properties import ScanProperties
 
 SETTINGS = {
     "layers": ("decoders.0", "encoders.3"),
     "per_voxel": True,
+    "signature_form": "unit",
     "precision": "bfloat16",
     "roi_size": (96, 64, 32),
     "overlap": 0.5,
@@ -24,7 +30,27 @@ def unit_rows(number=6, size=4, seed=0):
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
+def full_bank(**changes):
+    """A bank of two layers with everything that a bank may hold."""
+    rows = np.concatenate([unit_rows(), unit_rows(seed=1)], axis=1)
+    further = np.concatenate([unit_rows(5, seed=2), unit_rows(5, seed=3)], axis=1)
+    settings = SETTINGS | {"distance": "nearest"} | changes
+    held_out = HeldOut.of(further, ["a", "a", "b", "c", "d"])
+    bank = SignatureBank.fit(rows, held_out=held_out, layer_sizes=(4, 4), **settings)
+    curve = QualityCurve(
+        np.asarray([0.1, 0.5, 2.0]), np.asarray([0.9, 0.7, 0.1]), np.asarray([0.4]), np.asarray([0.1, 0.3]), 0.9
+    )
+    scans = [ScanProperties({"noise": noise, "spacing_z": 1.0}, "axial", "MR") for noise in (0.02, 0.04)]
+    return replace(bank, quality=curve, ranges=PropertyRanges.of(scans))
+
+
 def assert_same_bank(first, second):
     assert_array_equal(first.signatures, second.signatures)
     assert_array_equal(first.leave_one_out, second.leave_one_out)
     assert (first.threshold, first.c, first.settings) == (second.threshold, second.c, second.settings)
+    assert first.false_alarm_rate == second.false_alarm_rate
+    for part in ("held_out", "quality", "ranges", "layers"):
+        one, other = (getattr(bank, part) for bank in (first, second))
+        assert (one is None) == (other is None)
+        for name, array in (one.content() if one is not None else {}).items():
+            assert_array_equal(array, other.content()[name])

@@ -183,7 +183,9 @@ class TestStep:
 class TestMaking:
     def make(self, rival, **settings):
         network = make_network()
-        return make_step(network, WeightedSegmentationLoss(), rival=rival, ema=EMANetwork(network), **settings)
+        shapes = {"num_classes": CLASSES, "feature_layers": [], "in_channels": 1, "roi_size": [8, 6]}
+        settings = {"ema": EMANetwork(network)} | shapes | settings
+        return make_step(network, WeightedSegmentationLoss(), rival=rival, **settings)
 
     def test_rival_takes_the_place_of_co_training(self):
         step = self.make({"name": "bcp", "box_share": 0.5}, teaching="cross")
@@ -200,4 +202,4 @@ class TestMaking:
 
     def test_teacher_without_an_average_is_refused(self):
         with pytest.raises(ConfigError, match="ema is None, but averages teach"):
-            make_step(make_network(), WeightedSegmentationLoss(), rival={"name": "bcp"})
+            self.make({"name": "bcp"}, ema=None)

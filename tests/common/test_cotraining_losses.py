@@ -44,7 +44,18 @@ class TestLosses:
         network, batch = make_pair().train(), make_batch()
         for parameter in network.parameters():
             parameter.data.mul_(2)
-        return network, batch, network(torch.cat([batch["image"], batch["unlabeled"]]))
+        # Each half has batch statistics of its own.
+        halves = zip(network(batch["image"]), network(batch["unlabeled"]), strict=True)
+        return network, batch, [torch.cat(half) for half in halves]
+
+    def test_unlabeled_images_do_not_change_what_labeled_ones_cost(self, parts):
+        network, batch, _ = parts
+        step = make_step(network, teacher="students")
+        costs = [
+            step.losses(deepcopy(network), batch | {"unlabeled": factor * batch["unlabeled"]}, theta=1.0)["supervised"]
+            for factor in (1, 7)
+        ]
+        assert_close(costs[0], costs[1], rtol=0, atol=0)
 
     def test_supervised_term(self, parts):
         network, batch, _ = parts
@@ -65,15 +76,15 @@ class TestLosses:
     def test_averages_label_in_evaluation_mode(self, parts):
         network, batch, logits = parts
         step = make_step(network)
+        found = step.losses(network, batch, theta=1.0)["unsupervised"]
+        # The first average is the network, with the statistics that both halves have left.
         teacher = deepcopy(network).eval()
         first, second = (item.argmax(1, keepdim=True) for item in teacher.each(batch["unlabeled"]))
         loss = WeightedSegmentationLoss()
-        expected = loss(logits[0][2:], second) + loss(logits[1][2:], first)
-        assert_close(step.losses(network, batch, theta=1.0)["unsupervised"], expected)
+        assert_close(found, loss(logits[0][2:], second) + loss(logits[1][2:], first))
 
     def test_cross_entropy_alone_may_teach_across(self, parts):
-        network, batch, _ = parts
-        logits = network(torch.cat([batch["image"], batch["unlabeled"]]))
+        network, batch, logits = parts
         taught = [most_probable(item[2:]) for item in logits]
         ones = torch.ones(CLASSES)
         expected = sum(weighted_cross_entropy(logits[k][2:], taught[1 - k], ones) for k in (0, 1))
@@ -88,7 +99,10 @@ class TestLosses:
         terms = step.losses(network, batch, theta=1.0)
         # The same draws once more, with the weights that the step has just computed.
         generator, mixing = torch.Generator().manual_seed(5), make_mixing("Double-Mix")
-        teachers, expected = deepcopy(before).eval().each(batch["unlabeled"]), 0.0
+        teacher = deepcopy(before)
+        for half in ("image", "unlabeled"):
+            teacher(batch[half])
+        teachers, expected = teacher.eval().each(batch["unlabeled"]), 0.0
         for member, logits, weight in zip(
             (before.network_a, before.network_b), teachers, step.class_weights, strict=True
         ):

@@ -8,7 +8,15 @@ import pytest
 import torch
 from scipy.stats import rankdata
 
-from common.engine.evaluation import UNDEFINED, CaseMean, Evaluation, case_mean, rank_correlation, segmentation_report
+from common.engine.evaluation import (
+    UNDEFINED,
+    CaseMean,
+    Evaluation,
+    case_mean,
+    quality_report,
+    rank_correlation,
+    segmentation_report,
+)
 from common.errors import CasesFailedError
 from common.handlers import CaseRecorder
 from common.metrics.detection import detection_report
@@ -87,6 +95,22 @@ def test_segmentation_is_reported_per_class_group_and_case():
 @pytest.mark.parametrize("rows", [[], [{"case": "a"}, {"case": "b", "error": "broken"}]])
 def test_segmentation_without_labels_has_no_figures(rows):
     assert segmentation_report(rows) == {}
+
+
+def expecting(dice, low, true):
+    """A row with a predicted Dice and a true one."""
+    return {
+        "result": verdict(0.1) | {"expected_dice": dice, "expected_dice_low": low},
+        "metrics": measured(true, 1, 1, 1, 1),
+    }
+
+
+def test_predicted_dice_is_compared_with_the_true_one():
+    rows = [expecting(0.8, 0.6, 0.9), expecting(0.8, 0.6, 0.6), expecting(0.8, 0.6, 0.5), expecting(0.8, 0.6, NAN)]
+    others = [{"result": verdict(0.5), "metrics": measured(0.5, 1, 1, 1, 1)}, {"error": "broken"}, {"result": None}]
+    report = quality_report(rows + others)
+    assert report == {"coverage": pytest.approx(2 / 3), "mean_absolute_error": pytest.approx(0.2), "n": 3}
+    assert quality_report(others) == {"coverage": None, "mean_absolute_error": None, "n": 0}
 
 
 def test_rank_correlation_is_that_of_the_ranks():
@@ -176,6 +200,7 @@ def test_metrics_file_can_be_computed_again_from_the_rows(evaluate, tmp_path):
     labeled = [r for r in rows if "metrics" in r and r["result"]["oodm"] is not None]
     assert report["rank_correlation_oodm_dsc"] == rank_correlation(labeled)
     assert report["rank_correlation_oodm_dsc"]["n"] == 12
+    assert report["expected_quality"]["in_distribution"] == {"coverage": None, "mean_absolute_error": None, "n": 0}
     assert report["failed"] == []
 
 
@@ -184,7 +209,7 @@ def test_every_case_and_channel_has_its_line(evaluate, tmp_path):
     with open(tmp_path / "out" / "cases.csv", newline="", encoding="utf-8") as file:
         lines = list(csv.DictReader(file))
     names = ["case", "group", "in_distribution", "channel", *METRICS, "oodm", "threshold", "is_ood", "error"]
-    assert list(lines[0]) == names
+    assert list(lines[0]) == [*names, "p_value", "expected_dice", "expected_dice_low", "reasons"]
     assert [(line["case"], line["channel"]) for line in lines] == [
         (row["case"], channel) for row in rows for channel in row.get("metrics", [""])
     ]
@@ -273,6 +298,6 @@ def test_share_of_voxels_is_a_column_where_it_was_measured(evaluate, tmp_path):
     evaluate(results, draw=False)
     with open(tmp_path / "out" / "cases.csv", newline="", encoding="utf-8") as file:
         lines = list(csv.DictReader(file))
-    assert list(lines[0])[-1] == "share"
+    assert list(lines[0])[-5:-3] == ["share", "p_value"]
     assert {line["share"] for line in lines} == {"0.125", ""}
     assert all(bool(line["share"]) == bool(line["channel"]) for line in lines)

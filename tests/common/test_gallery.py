@@ -52,6 +52,10 @@ def test_nothing_is_drawn_where_every_case_failed(run_cases, tmp_path):
             {"result": INSIDE, "metrics": {"1": {"dsc": 0.5}, "2": {"dsc": 0.7}}},
             "organ, Dice 0.60\nin distribution\nOODM 0.1000, threshold 0.2500",
         ),
+        (
+            {"result": INSIDE | {"expected_dice": 0.912, "expected_dice_low": 0.8}},
+            "organ\nin distribution\nOODM 0.1000, threshold 0.2500\nexpected Dice 0.91, at least 0.80",
+        ),
         ({"result": {"oodm": None}, "metrics": {"1": {"dsc": float("nan")}}}, "organ\nno verdict"),
     ],
 )

@@ -4,7 +4,7 @@ from ignite.engine import Engine, Events
 from torch import nn
 from torch.testing import assert_close
 
-from common.handlers import AveragedWeights
+from common.handlers import AveragedWeights, BestWeights
 from common.networks.averaging import EMANetwork
 
 
@@ -99,3 +99,63 @@ def test_failed_validation_leaves_the_weights_of_the_last_step():
     with pytest.raises(RuntimeError, match="no memory"):
         evaluator.run([0])
     assert network.weight.item() == 0
+
+
+class Scored(Engine):
+    """A validation whose key metric is what the weights give, by a table."""
+
+    def __init__(self, network, scores):
+        super().__init__(lambda engine, batch: None)
+        self.state.key_metric_name, self.scored = "dice", []
+        self.add_event_handler(Events.EPOCH_COMPLETED, self.score)
+        self.network, self.scores = network, scores
+
+    def score(self, _engine):
+        self.scored.append(self.network.weight.item())
+        self.state.metrics["dice"] = self.scores[self.network.weight.item()]
+
+    def run(self, epoch):
+        state = self.state
+        super().run([0])
+        self.state.key_metric_name = state.key_metric_name
+
+
+@pytest.mark.parametrize(
+    ("average", "student", "better"),
+    [(0.3, 0.5, 0.5), (0.5, 0.3, 0.5), (float("nan"), 0.2, 0.2), (0.4, float("nan"), 0.4)],
+)
+def test_both_are_validated_and_the_better_is_kept(tmp_path, average, student, better):
+    network = zero_network()
+    # One step of 1: the average is moved by half of it, after a copy of 0.
+    ema = EMANetwork(network, ema_decay=0.5)
+    ema.update_parameters(network)
+    evaluator = Scored(network, {0.5: average, 1.0: student})
+    best = BestWeights(network, tmp_path)
+    best.attach(evaluator)
+    averaged = AveragedWeights(network, evaluator, ema, compare=True)
+
+    def step(_engine, _batch):
+        with torch.no_grad():
+            network.weight += 1
+
+    trainer = Engine(step)
+    trainer.add_event_handler(Events.EPOCH_COMPLETED(every=1), lambda engine: evaluator.run(engine.state.epoch))
+    averaged.attach(trainer)
+    trainer.run([0], max_epochs=1)
+    assert evaluator.scored == [0.5, 1.0]
+    assert network.weight.item() == 1.0
+    assert evaluator.state.metrics["dice"] == best.best == better
+    found = {name: value for name, value in evaluator.state.metrics.items() if value == value and name != "dice"}
+    expected = {"dice_average": average, "dice_students": student}
+    assert found == {name: value for name, value in expected.items() if value == value}
+    saved = torch.load(tmp_path / "model.pt", weights_only=True)["weight"].item()
+    assert saved == (1.0 if better == student else 0.5)
+
+
+def test_epoch_without_validation_validates_nobody(tmp_path):
+    network = zero_network()
+    evaluator = Scored(network, {})
+    trainer = Engine(lambda engine, batch: None)
+    AveragedWeights(network, evaluator, EMANetwork(network), compare=True).attach(trainer)
+    trainer.run([0], max_epochs=2)
+    assert evaluator.scored == []

@@ -3,7 +3,8 @@ import time
 
 import pytest
 
-from common.label_app.ranking import CHANGED, is_fresh, judge_settled, rank_images, score_record, verdict_stamp
+from common.label_app.ranking import CHANGED, VERDICT, is_fresh, judge_settled, rank_images, score_record, verdict_stamp
+from common.spectral.verdict import RESULT
 
 
 def scored(oodm, is_ood=False, stamp="now", model="m"):
@@ -60,9 +61,7 @@ def test_no_image_no_ranking():
 def test_record_overwrites_all_of_the_last_one():
     last = score_record("m", {"oodm": 0.5, "threshold": 0.4, "is_ood": True, "reason": None, "code": 1}, "before")
     assert last | score_record("m", {"reason": "unreadable"}, "") == {
-        "oodm_m": None,
-        "threshold_m": None,
-        "is_ood_m": None,
+        **{f"{name}_m": None for name in VERDICT},
         "reason_m": "unreadable",
         "stamp_m": "",
     }
@@ -125,8 +124,19 @@ def test_stamp_follows_every_file_of_a_series(tmp_path):
 
 
 def test_verdict_of_files_that_stay_is_fresh():
-    record = judge_settled("m", lambda: {"oodm": 0.3, "threshold": 0.2, "is_ood": True, "reason": None}, lambda: "now")
-    assert record == {"oodm_m": 0.3, "threshold_m": 0.2, "is_ood_m": True, "reason_m": None, "stamp_m": "now"}
+    verdict = dict.fromkeys(VERDICT) | {
+        "oodm": 0.3,
+        "threshold": 0.2,
+        "is_ood": True,
+        "p_value": 0.1,
+        "reasons": "noise",
+    }
+    record = judge_settled("m", lambda: verdict, lambda: "now")
+    assert record == {f"{name}_m": value for name, value in verdict.items()} | {"stamp_m": "now"}
+
+
+def test_kept_verdict_is_all_that_a_bundle_says():
+    assert set(VERDICT) == set(RESULT)
 
 
 def test_verdict_of_files_replaced_meanwhile_is_no_score(tmp_path):

@@ -71,6 +71,18 @@ def test_signature_of_a_volume_is_that_of_the_features_of_its_slices():
     assert_close(result["logits"], expected)
 
 
+def test_layers_inside_give_the_signature_of_all_slices():
+    wrapped, flat = both()
+    maps = []
+    flat.down_1.register_forward_hook(lambda _module, _inputs, output: maps.append(output))
+    image = volume(1, 2, 32, 16, 4)
+    inferer = SpectralInferer([32, 16, 2], ["body.down_1"], divisor=[16, 16, 1], sw_batch_size=2, overlap=0.0)
+    with torch.no_grad():
+        result = inferer(image, wrapped)
+        flat(fold_slices(image))
+    assert_close(result["signature"][0], spectral_signature(torch.cat(maps).swapaxes(0, 1)))
+
+
 def test_windows_of_any_depth_give_the_same_result():
     wrapped, _ = both()
     image = volume(2, 2, 30, 20, 5)

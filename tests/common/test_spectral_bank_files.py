@@ -12,15 +12,16 @@ from common.errors import (
     OutputError,
 )
 from common.spectral import SignatureBank
+from common.spectral.arrays import DIMENSIONS, LATER_SETTINGS, NUMBERS
 from common.spectral.bank import REFIT_COMMAND
-from tests.common.banks import LINE, SETTINGS, assert_same_bank, unit_rows
+from tests.common.banks import LINE, SETTINGS, assert_same_bank, full_bank, unit_rows
 
 NO_BANK = r"\.npz is not a \w+ signature bank \("
 
 
-def saved_with(tmp_path, **changes):
+def saved_with(tmp_path, bank=None, **changes):
     """A bank's file in which some arrays were replaced."""
-    SignatureBank.fit(unit_rows()).save(tmp_path / "bank.npz")
+    (bank or SignatureBank.fit(unit_rows())).save(tmp_path / "bank.npz")
     with np.load(tmp_path / "bank.npz") as archive:
         content = {name: archive[name] for name in archive.files}
     np.savez(tmp_path / "edited.npz", **(content | {name: np.asarray(value) for name, value in changes.items()}))
@@ -47,8 +48,8 @@ def test_file_holds_numbers_settings_and_nothing_else(tmp_path):
     with np.load(path, allow_pickle=False) as archive:
         content = {name: archive[name] for name in archive.files}
     texts = {str(text) for array in content.values() if array.dtype.kind == "U" for text in array.reshape(-1)}
-    assert set(content) == {*SETTINGS, "signatures", "leave_one_out", "threshold", "c", "version"}
-    assert texts == {*SETTINGS["layers"], "bfloat16", "mahalanobis", "a1" * 32, "b2" * 32}
+    assert set(content) == {*SETTINGS, *NUMBERS, "version", *DIMENSIONS}
+    assert texts == {*SETTINGS["layers"], "unit", "bfloat16", "mahalanobis", "a1" * 32, "b2" * 32}
     assert not re.search(rb"smith|pytest|/tmp", path.read_bytes())
 
 
@@ -120,7 +121,8 @@ def test_pickled_objects_are_never_loaded(tmp_path):
         ({"threshold": np.nan}, "threshold .*does not follow from its signatures"),
         ({"c": 9.0}, "does not follow from its signatures"),
         ({"signatures": unit_rows(seed=1)}, "does not follow from its signatures"),
-        ({"version": 2}, "version"),
+        ({"version": 1}, "not a signature bank of version 2 or 1"),
+        ({"version": 3}, "not a signature bank of version 2 or 1"),
         ({"signatures": np.full((3, 4), np.nan)}, "NaN or infinite"),
         ({"distance": "cosine"}, NO_BANK),
         ({"signatures": unit_rows(1)}, NO_BANK),
@@ -135,7 +137,7 @@ def test_pickled_objects_are_never_loaded(tmp_path):
         ({"signatures": 1e200 * unit_rows()}, "negative or not finite: no threshold follows"),
         ({"signatures": unit_rows().astype(np.float32)}, "not of double precision"),
         ({"signatures": unit_rows().astype(complex)}, "not of double precision"),
-        ({"more": np.zeros(3)}, "not a signature bank of version 1"),
+        ({"more": np.zeros(3)}, "not a signature bank of version 2 or 1"),
     ],
 )
 def test_edited_bank_is_refused(tmp_path, changes, text):
@@ -144,6 +146,94 @@ def test_edited_bank_is_refused(tmp_path, changes, text):
         SignatureBank.load(path)
     assert str(path) in str(caught.value)
     assert REFIT_COMMAND in str(caught.value)
+
+
+CURVE, RANGES, LAYERS = (
+    "its prediction of Dice is no curve",
+    "range of its properties|ranges of prop",
+    "parts of its layers",
+)
+SCORES = "scores of its held-out cases do not follow"
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"calibration": np.full(5, 0.2)}, SCORES),
+        ({"calibration": np.full(5, np.nan)}, SCORES),
+        ({"calibration": np.zeros(4)}, SCORES),
+        ({"calibration_signatures": full_bank().signatures[:5]}, SCORES),
+        ({"calibration_signatures": 9.0 * full_bank().held_out.signatures}, "longer than those of 2"),
+        ({"calibration_weights": np.zeros(5)}, r"weight\(s\) in \]0, 1\] give no p-value"),
+        ({"calibration_weights": np.full(5, np.inf)}, "give no p-value"),
+        ({"calibration_weights": np.ones(5, dtype=np.float32)}, "not of double precision"),
+        ({"calibration_weights": np.ones((5, 1))}, "calibration_weights has 2 dimension"),
+        ({"false_alarm_rate": 0.5}, "does not follow from its signatures"),
+        ({"false_alarm_rate": 0.01}, "no p-value from 4 calibration patient"),
+        ({"false_alarm_rate": 7.0}, "false_alarm_rate is 7.0; accepted are"),
+        ({"quality_dice": np.asarray([0.1, 0.7, 0.9])}, CURVE),
+        ({"quality_dice": np.asarray([1.9, 0.7, 0.1])}, CURVE),
+        ({"quality_dice": np.asarray([np.nan, 0.7, 0.1])}, CURVE),
+        ({"quality_oodm": np.asarray([0.5, 0.5, 2.0])}, CURVE),
+        ({"quality_oodm": np.empty(0), "quality_dice": np.empty(0)}, CURVE),
+        ({"quality_edges": np.empty(0)}, CURVE),
+        ({"quality_margins": np.asarray([0.3, 0.1])}, CURVE),
+        ({"quality_coverage": 1.0}, CURVE),
+        ({"quality_coverage": np.nan}, CURVE),
+        ({"property_names": np.asarray(["noise", "patient"])}, "properties that there are not"),
+        ({"property_names": np.asarray(["noise", "noise"])}, "or twice"),
+        ({"property_names": np.asarray([1.0, 2.0])}, "property_names is of another type"),
+        ({"property_limits": np.asarray([[0.04, 0.02], [1.0, 1.0]])}, RANGES),
+        ({"property_limits": np.asarray([[0.02, np.inf], [1.0, 1.0]])}, RANGES),
+        ({"property_limits": np.zeros((1, 2))}, RANGES),
+        ({"property_limits": np.zeros((2, 3))}, RANGES),
+        ({"property_planes": np.asarray(["Smith"])}, "there are not, or twice: .'Smith'"),
+        ({"property_modalities": np.asarray(["=1+1"])}, "properties that there are not"),
+        ({"layer_sizes": np.asarray([4, 5])}, LAYERS),
+        ({"layer_sizes": np.asarray([8])}, LAYERS),
+        ({"layer_sizes": np.asarray([9, -1])}, LAYERS),
+        ({"layer_sizes": np.empty(0, dtype=np.int64)}, LAYERS),
+        ({"layer_sizes": np.asarray([4.0, 4.0])}, "layer_sizes is of another type"),
+        ({"layer_spreads": np.full((2, 2), -1.0)}, LAYERS),
+        ({"layer_spreads": np.full((3, 2), 1.0)}, LAYERS),
+    ],
+)
+def test_edited_part_of_a_bank_is_refused(tmp_path, changes, text):
+    path = saved_with(tmp_path, full_bank(), **changes)
+    with pytest.raises(BankError, match=text) as caught:
+        SignatureBank.load(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("rate", [None, 0.25])
+@pytest.mark.parametrize("distance", ["nearest", "ledoit_wolf"])
+def test_bank_with_everything_loads_bit_by_bit(tmp_path, rate, distance):
+    bank = full_bank(false_alarm_rate=rate, distance=distance)
+    bank.save(tmp_path / "bank.npz")
+    loaded = SignatureBank.load(tmp_path / "bank.npz")
+    assert_same_bank(loaded, bank)
+    assert [loaded.p_value(oodm) for oodm in (0.0, 0.4, 9.0)] == [bank.p_value(oodm) for oodm in (0.0, 0.4, 9.0)]
+
+
+def test_logarithms_as_they_are_may_be_long_but_not_without_end(tmp_path):
+    settings = SETTINGS | {"signature_form": "full"}
+    SignatureBank.fit(50 * unit_rows(), **settings).save(tmp_path / "bank.npz")
+    assert SignatureBank.load(tmp_path / "bank.npz").settings.signature_form == "full"
+    SignatureBank.fit(500 * unit_rows(), **settings).save(tmp_path / "bank.npz")
+    with pytest.raises(BankError, match="logarithms beyond 120"):
+        SignatureBank.load(tmp_path / "bank.npz")
+
+
+def test_bank_of_the_version_before_loads_without_the_new_parts(tmp_path):
+    bank = SignatureBank.fit(unit_rows(), **SETTINGS)
+    bank.save(tmp_path / "bank.npz")
+    with np.load(tmp_path / "bank.npz") as archive:
+        content = {name: archive[name] for name in archive.files if name not in {*DIMENSIONS, *LATER_SETTINGS}}
+    np.savez(tmp_path / "old.npz", **(content | {"version": np.asarray(1)}))
+    old = SignatureBank.load(tmp_path / "old.npz")
+    assert_same_bank(old, bank)
+    assert (old.quality, old.ranges, old.layers) == (None, None, None)
 
 
 def test_bank_without_a_setting_is_refused(tmp_path):

@@ -9,7 +9,8 @@ from torch import nn
 from torch.testing import assert_close
 
 from common.errors import ConfigError, FeatureError
-from common.spectral import BankSettings, SpectralInferer, spectral_signature, weights_digest
+from common.spectral import BankSettings, GramAccumulator, SpectralInferer, spectral_signature, weights_digest
+from common.spectral.pseudo_layers import image_signature, output_signature
 
 
 class CellwiseNetwork(nn.Module):
@@ -66,6 +67,29 @@ def test_per_voxel_signature_divides_by_the_voxels_of_the_image():
     result = SpectralInferer((8, 8), ["fine"], per_voxel=True)(images, network)
     expected = spectral_signature(network.fine(images)[0], per_voxel=True)
     assert_close(result["signature"][0], expected, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("form", ["unit", "full"])
+def test_image_and_output_stand_beside_the_layers_whatever_the_windows(form):
+    network, images = CellwiseNetwork(2), image(2, 1, 13, 10)
+    layers, settings = ["image", "fine", "output"], {"per_voxel": True, "signature_form": form, "sigmoid": True}
+    for roi in ((8, 8), (24, 24)):
+        with torch.no_grad():
+            result = SpectralInferer(roi, layers, **settings)(images, network)
+            logits = network(images)
+        rows = [
+            torch.cat(
+                [
+                    image_signature(one, form),
+                    GramAccumulator(3).update(network.fine(one[None])[0]).signature(per_voxel=True, form=form),
+                    output_signature(mask, sigmoid=True),
+                ]
+            )
+            for one, mask in zip(images, logits, strict=True)
+        ]
+        assert_close(result["signature"], torch.stack(rows), rtol=0, atol=1e-10)
+        assert result["layer_sizes"].tolist() == [[9, 3 if form == "unit" else 6, 1]] * 2
+        assert result["signature"].shape[1] == result["layer_sizes"][0].sum()
 
 
 @pytest.mark.parametrize(("shape", "roi", "window"), [((20, 13), (8, 8), (8, 8)), ((5, 12), (16, 8), (8, 8))])
@@ -158,6 +182,7 @@ def test_features_without_a_signature_are_an_error():
         ({"overlap": -0.1}, "overlap is -0.1"),
         ({"precision": "float8"}, "precision is 'float8'; accepted are float32, bfloat16, float16"),
         ({"feature_layers": []}, "feature_layers is empty"),
+        ({"signature_form": "half"}, "signature_form is 'half'; accepted are unit, full"),
         ({"divisor": [8, 8, 1]}, r"divisor is \[8, 8, 1\]; accepted are a whole number from 1, or 2 of them"),
     ],
 )
@@ -171,6 +196,7 @@ def test_settings_are_those_of_the_bank():
     assert inferer.settings == {
         "layers": ("fine",),
         "per_voxel": True,
+        "signature_form": "unit",
         "precision": "float16",
         "roi_size": (8, 16),
         "overlap": 0.5,

@@ -154,3 +154,24 @@ def test_accumulator_keeps_no_gradient():
     accumulator = GramAccumulator(2)
     accumulator.update(features * torch.tensor([[1.0], [2.0]]))
     assert not accumulator.signature().requires_grad
+
+
+@pytest.mark.parametrize("per_voxel", [False, True])
+def test_full_form_holds_the_logarithms_as_they_are_and_the_spread_of_every_channel(per_voxel):
+    features = features_with_spectrum(1e-2) + 0.3
+    matrix = features.reshape(6, -1)
+    values = torch.linalg.svdvals(matrix.T) / (math.sqrt(matrix.shape[1]) if per_voxel else 1)
+    expected = torch.cat([values.log(), matrix.std(dim=1, correction=0).log()])
+    whole = GramAccumulator(6).update(features[:, :3]).update(features[:, 3:])
+    assert_close(whole.signature(per_voxel, "full"), expected, rtol=0, atol=1e-9)
+
+
+def test_constant_channel_counts_as_eps_of_the_largest_singular_value_per_voxel():
+    features = torch.stack([torch.linspace(0, 1, 50), torch.full((50,), 3.0)])
+    signature = GramAccumulator(2).update(features).signature(per_voxel=True, form="full")
+    assert float(signature[3]) == pytest.approx(math.log(EPS) + float(signature[0]), rel=0, abs=1e-6)
+
+
+def test_spread_of_nothing_is_refused():
+    with pytest.raises(FeatureError, match="no voxel was added"):
+        GramAccumulator(2).channel_spreads()

@@ -15,7 +15,7 @@ from torch import nn
 from common.errors import OutputError
 from common.spectral import SignatureBank, SpectralInferer, bank_settings, preprocessing_digest, weights_digest
 from common.spectral.bank import REFIT_COMMAND
-from common.spectral.verdict import SpectralVerdictd
+from common.spectral.verdict import RESULT, SpectralVerdictd
 from common.transforms import LoadScand, NormalizeByModalityd, SaveSegmentationd
 
 AFFINE = np.array([[0, 2.0, 0, 5], [1.5, 0, 0, -3], [0, 0, -3, 7], [0, 0, 0, 1]])
@@ -124,7 +124,8 @@ def test_verdict_is_that_of_the_bank(judged, factor, is_ood):
     data, prediction = judged(factor * judged.images[:1])
     bank = SignatureBank.load(judged.folder / "bank.npz")
     oodm = bank.oodm(prediction["signature"])
-    assert data["result"] == {"oodm": oodm, "threshold": bank.threshold, "is_ood": is_ood, "reason": None}
+    told = {"oodm": oodm, "threshold": bank.threshold, "is_ood": is_ood, "p_value": bank.p_value(oodm)}
+    assert data["result"] == dict.fromkeys(RESULT) | told
     assert (oodm > bank.threshold) is is_ood
     assert torch.equal(data["pred"], prediction["logits"])
     assert torch.equal(data["signature"], prediction["signature"])

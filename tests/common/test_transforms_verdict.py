@@ -1,11 +1,49 @@
-"""What MONAI Label's threads do to a verdict."""
+"""What a verdict tells, and what MONAI Label's threads do to it."""
+
+import json
+from dataclasses import replace
 
 import numpy as np
 import torch
 from monai.transforms import Orientationd, allow_missing_keys_mode
 
-from common.spectral import SignatureBank, SpectralInferer, bank_settings
-from common.spectral.verdict import SpectralVerdictd
+from common.spectral import PropertyRanges, SignatureBank, SpectralInferer, bank_settings
+from common.spectral.properties import ScanProperties
+from common.spectral.verdict import RESULT, SpectralVerdictd, find_reasons, judge_signature
+from tests.common.banks import full_bank
+
+
+def test_verdict_of_a_whole_bank_tells_everything():
+    bank = full_bank()
+    scan = ScanProperties({"noise": 0.2, "spacing_z": 7.7}, "coronal", "CT")
+    signature = 10 * torch.ones(8).double()
+    verdict = judge_signature(bank, signature, scan)
+    assert list(verdict) == list(RESULT)
+    oodm = bank.oodm(signature)
+    assert (verdict["oodm"], verdict["threshold"], verdict["reason"]) == (oodm, bank.threshold, None)
+    assert verdict["p_value"] == bank.p_value(oodm)
+    assert (verdict["expected_dice"], verdict["expected_dice_low"]) == bank.quality.expect(oodm)
+    reasons = verdict["reasons"].split("; ")
+    assert reasons[:3] == [
+        "modality CT, training MR",
+        "plane coronal, training axial",
+        "voxel size foot to head 7.7 mm, training 1 mm",
+    ]
+    assert reasons[3] == "noise 0.2, training 0.02 to 0.04"
+    assert reasons[4:] == find_reasons(bank, signature, None)
+    assert len(reasons) == 6
+    assert json.loads(json.dumps(verdict)) == verdict
+
+
+def test_verdict_reads_the_properties_of_the_prepared_image(tmp_path):
+    inferer = SpectralInferer((8, 8), ["features"])
+    bank = SignatureBank.fit(np.eye(3), **bank_settings(inferer, [], "00" * 32))
+    replace(bank, ranges=PropertyRanges.of([ScanProperties({"bright_0": 1.0})])).save(tmp_path / "bank.npz")
+    verdict = SpectralVerdictd("pred", str(tmp_path / "bank.npz"), inferer, [])
+    pred = {"logits": torch.ones(1, 8, 8), "signature": torch.ones(3), "weights_digest": torch.zeros(32).byte()}
+    result = verdict({"image": torch.full((1, 8, 8), 3.0), "pred": pred})["result"]
+    assert result["reasons"] == "bright intensities (99 %) 3, training 1"
+    assert verdict({"pred": pred})["result"]["reasons"] is None
 
 
 def test_verdict_stands_while_another_thread_inverts_the_transforms(tmp_path):

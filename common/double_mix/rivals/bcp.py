@@ -59,14 +59,17 @@ class BCPStep(StudentStep):
         self.box_share, self.pretrain_share = box_share, pretrain_share
         self.pseudo_weight, self.largest_component = pseudo_weight, largest_component
 
+    def label(self, logits: Tensor, _number: int = 0) -> Tensor:
+        """Returns the pseudo labels of a teacher's logits, see :class:`StudentStep`."""
+        labels = most_probable(logits)
+        return largest_components(labels) if self.largest_component else labels
+
     def losses(self, network: nn.Module, image: Tensor, label: Tensor, unlabeled: Tensor, *, share: float) -> Terms:
         """Returns the terms of the loss of one batch, see :class:`StudentStep`."""
         box = random_boxes_of_share(label, self.box_share, generator=self.generator)
         if share <= self.pretrain_share:
             return self._warm_up(network, image, label, box)
-        pseudo = [most_probable(logits) for logits in self.teach(network, unlabeled)]
-        if self.largest_component:
-            pseudo = [largest_components(item) for item in pseudo]
+        pseudo = [self.label(logits) for logits in self.teach(network, unlabeled)]
         mixed, given = paste_both_ways(image, unlabeled, box), torch.cat([box, ~box])
         supervised = unsupervised = label.new_zeros((), dtype=torch.float32)
         for logits, guessed in zip(network(mixed), pseudo, strict=True):

@@ -12,6 +12,7 @@ from tests.bundles.double_mix.organs import BUNDLE, listing
 
 OVERLAYS = ["supervised", "cps", "dhc", "mean_teacher", "bcp"]
 RIVALS = ["bcp"]
+KINDS_OF_RUN = ("train", "evaluate", "inference")
 
 
 KINDS = {
@@ -62,6 +63,30 @@ class TestAblations:
             expected = {"weight_a": "CDifW", "weight_b": "DisW"} | {key: value}
             assert kinds == [KINDS[expected[name]] for name in ("weight_a", "weight_b")]
 
+    def test_every_rival_is_one_overlay(self, bundle_importable, tiny_settings, folder, tmp_path):
+        """One iteration of the trainer that the config makes, and weights that evaluation and inference take."""
+        found = {file.stem for file in (BUNDLE / "configs").glob("*.json") if '"rival": {' in file.read_text()}
+        for name in sorted(found):
+            files = {kind: [str(BUNDLE / "configs" / f"{part}.json") for part in (kind, name)] for kind in KINDS_OF_RUN}
+            contents = {kind: ConfigParser.load_config_files(names) for kind, names in files.items()}
+            tiny = {"roi_size": [16, 16, 16], "samples_per_epoch": 2, "max_epochs": 1, "cache_rate": 0.0}
+            tiny |= {"dataset_dir": str(folder), "output_dir": str(tmp_path), "device": "cpu"}
+            for content in contents.values():
+                content["network_def"]["features"] = tiny_settings(content)["network_def#features"]
+            with bundle_importable(BUNDLE):
+                from scripts.common.double_mix.methods import RIVALS as accepted
+
+                parser = ConfigParser(contents["train"] | tiny)
+                parser["train"]["handlers"] = []
+                trainer = parser.get_parsed_content("train#trainer")
+                trainer.run()
+                networks = [ConfigParser(contents[kind]).get_parsed_content("network_def") for kind in KINDS_OF_RUN]
+            assert contents["train"]["rival"]["name"] == name
+            assert all(term.isfinite() for term in trainer.state.output.values())
+            for network in networks:
+                network.load_state_dict(trainer.network.state_dict())
+        assert found == accepted.keys()
+
     @pytest.mark.parametrize("key", ["weight_a", "weight_b", "mixing", "teaching", "teacher", "draw"])
     def test_choices_that_do_not_exist_are_refused(self, fail, key):
         error = fail(**{key: "nonsense"})
@@ -108,9 +133,11 @@ class TestAblations:
             assert found == dict(zip(names, values, strict=True))
 
 
-class TestWeightsOverTime:
-    def test_weights_are_in_the_log_and_drawn(self, train):
-        out = train(max_epochs=2, pictures=True)
+class TestCourse:
+    """What a run tells of its course, of one run for all."""
+
+    def test_weights_pseudo_labels_and_both_validations_are_in_the_log_and_drawn(self, train):
+        out = train(max_epochs=2, pseudo_quality_interval=2, averaged="best", pictures=True)
         names = {f"weight_{network}/{index}" for network in "ab" for index in range(3)}
         epochs = listing(out)["epochs"]
         assert names <= set(epochs[0])
@@ -120,7 +147,13 @@ class TestWeightsOverTime:
         assert names <= set(events.Tags()["scalars"])
         assert [event.step for event in events.Scalars("weight_a/2")] == [1, 2]
         assert events.Scalars("weight_a/2")[1].value == pytest.approx(epochs[1]["weight_a/2"], rel=1e-6)
-        assert (out / "class_weights.png").read_bytes().startswith(b"\x89PNG")
+        for name in ("class_weights", "pseudo_labels"):
+            assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert "pseudo_dice" not in epochs[0]
+        assert [event.value for event in events.Scalars("pseudo_dice")] == [pytest.approx(epochs[1]["pseudo_dice"])]
+        for epoch in epochs:
+            both = [epoch[f"val_soft_dice_{which}"] for which in ("average", "students")]
+            assert epoch["val_soft_dice"] == max(both)
 
 
 def test_arms_are_compared_by_one_command(run_config, folder, tmp_path):

@@ -7,9 +7,10 @@ import zipfile
 import numpy as np
 import pytest
 
-from common.archive.bank import FIELDS, bank_weights_digest
+from common.archive.bank import FIELDS, MORE_FIELDS, bank_weights_digest
 from common.errors import ArchiveError
 from common.spectral import SignatureBank
+from tests.common.banks import full_bank
 
 DIGEST = "ab" * 32
 
@@ -22,15 +23,25 @@ def unit_rows(count=6, width=5):
 @pytest.fixture
 def content(tmp_path):
     """Arrays of a sound bank."""
-    SignatureBank.fit(unit_rows(), weights_digest=DIGEST, layers=("a",)).save(tmp_path / "bank.npz")
-    with np.load(tmp_path / "bank.npz") as archive:
-        return {name: archive[name] for name in archive.files}
+    return arrays_of(SignatureBank.fit(unit_rows(), weights_digest=DIGEST, layers=("a",)), tmp_path)
 
 
 def written(content):
     buffer = io.BytesIO()
     np.savez(buffer, **content)
     return buffer.getvalue()
+
+
+@pytest.fixture
+def full_content(tmp_path):
+    """Arrays of a bank with everything that a bank may hold."""
+    return arrays_of(full_bank(weights_digest=DIGEST), tmp_path)
+
+
+def arrays_of(bank, tmp_path):
+    bank.save(tmp_path / "bank.npz")
+    with np.load(tmp_path / "bank.npz") as archive:
+        return {name: archive[name] for name in archive.files}
 
 
 @pytest.mark.parametrize("distance", ["nearest", "mahalanobis"])
@@ -43,7 +54,30 @@ def test_sound_bank_tells_its_weights(tmp_path, distance, c):
 
 
 def test_fields_are_those_that_a_bank_has(content):
-    assert content.keys() == FIELDS
+    assert content.keys() == FIELDS | MORE_FIELDS
+
+
+@pytest.mark.parametrize("rate", [None, 0.25])
+@pytest.mark.parametrize("distance", ["nearest", "mahalanobis", "ledoit_wolf"])
+def test_sound_bank_with_everything_tells_its_weights(tmp_path, rate, distance):
+    content = arrays_of(full_bank(weights_digest=DIGEST, false_alarm_rate=rate, distance=distance), tmp_path)
+    assert bank_weights_digest(written(content), "bank") == DIGEST
+
+
+def test_rate_without_held_out_cases_is_checked_on_the_training_cases(tmp_path):
+    content = arrays_of(SignatureBank.fit(unit_rows(), weights_digest=DIGEST, false_alarm_rate=0.3), tmp_path)
+    assert bank_weights_digest(written(content), "bank") == DIGEST
+    with pytest.raises(ArchiveError, match=FOLLOWS):
+        bank_weights_digest(written(content | {"false_alarm_rate": np.asarray(np.nan)}), "bank")
+
+
+def test_bank_of_the_version_before_is_read(content):
+    old = {name: array for name, array in content.items() if name in FIELDS}
+    assert bank_weights_digest(written(old | {"version": np.asarray(1)}), "bank") == DIGEST
+    with pytest.raises(ArchiveError, match="the arrays of another version than 2"):
+        bank_weights_digest(written(old), "bank")
+    with pytest.raises(ArchiveError, match="the arrays of another version than 1"):
+        bank_weights_digest(written(content | {"version": np.asarray(1)}), "bank")
 
 
 FOLLOWS = "does not follow from its distances"
@@ -69,6 +103,11 @@ CHANGES = {
     "coarse numbers": ({"signatures": lambda old: old.astype(np.float32)}, "has to hold numbers"),
     "numbers in a cube": ({"signatures": lambda old: old[None]}, "is of shape (1, 6, 5)"),
     "other order of elements": ({"signatures": np.asfortranarray}, "not in row-major order"),
+    "logarithms without end": (
+        {"signature_form": "full", "signatures": lambda old: np.vstack([old[:-1], old[-1:] * 1e9])},
+        "logarithms beyond 120",
+    ),
+    "form that does not exist": ({"signature_form": "half"}, "of the form 'half' do not exist"),
     "objects": ({"layers": np.array([{}], dtype=object)}, "is of type '|O'"),
     "fields": ({"threshold": np.zeros((), dtype=[("a", "<f8")])}, "is of type [('a', '<f8')]"),
     "complex numbers": ({"threshold": np.zeros((), dtype=complex)}, "is of type '<c16'"),
@@ -89,7 +128,51 @@ def test_bank_that_contradicts_itself_is_refused(content, kind):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", sorted(FIELDS))
+CURVE, LAYERS = "its prediction of Dice is no curve", "the parts of its layers do not make a signature"
+PARTS = {
+    "scores": ({"calibration": lambda old: old / 2}, "scores of its held-out cases do not follow"),
+    "negative scores": ({"calibration": lambda old: -old}, "a score of its held-out cases is negative or not finite"),
+    "scores of no number": ({"calibration": lambda old: old * np.nan}, "is negative or not finite"),
+    "fewer scores": ({"calibration": lambda old: old[1:]}, "5 held-out signatures have 4 scores and 5 weights"),
+    "held-out case far away": ({"calibration_signatures": lambda old: old * 9}, "longer than those of 2"),
+    "held-out case of other length": ({"calibration_signatures": lambda old: old[:, 1:]}, "dimension"),
+    "no weight": ({"calibration_weights": np.zeros(5)}, "weight(s) in ]0, 1] give no p-value"),
+    "huge weights": ({"calibration_weights": np.full(5, 1e9)}, "give no p-value"),
+    "rate": ({"false_alarm_rate": 0.5}, FOLLOWS),
+    "rate that cannot be kept": ({"false_alarm_rate": 1e-9}, "no p-value from 4 calibration patient(s)"),
+    "rate out of range": ({"false_alarm_rate": 2.0}, "false_alarm_rate is 2.0; accepted are"),
+    "rising Dice": ({"quality_dice": lambda old: old[::-1].copy()}, CURVE),
+    "Dice above 1": ({"quality_dice": lambda old: old + 1.0}, CURVE),
+    "falling knots": ({"quality_oodm": lambda old: old[::-1].copy()}, CURVE),
+    "falling margins": ({"quality_margins": lambda old: old[::-1].copy()}, CURVE),
+    "curve without knots": ({"quality_oodm": np.zeros(0), "quality_dice": np.zeros(0)}, CURVE),
+    "coverage": ({"quality_coverage": 0.0}, CURVE),
+    "coarse Dice": ({"quality_dice": lambda old: old.astype(np.float32)}, "has to hold numbers"),
+    "name of a patient": ({"property_planes": np.asarray(["Smith"])}, "properties that there are not"),
+    "names of no property": ({"property_names": np.asarray(["noise", "tumor"])}, "properties that there are not"),
+    "numbers for names": ({"property_names": np.zeros(2)}, "has to hold texts"),
+    "ranges upside down": ({"property_limits": lambda old: old[:, ::-1].copy()}, "from a smaller to a larger"),
+    "ranges without names": ({"property_names": np.empty(0, dtype="<U1")}, "from a smaller to a larger"),
+    "layers": ({"layer_sizes": np.asarray([3, 4])}, LAYERS),
+    "layers that overlap": ({"layer_sizes": np.asarray([12, -4])}, LAYERS),
+    "spreads of no number": ({"layer_spreads": np.full((2, 2), np.nan)}, LAYERS),
+    "layers of broken numbers": ({"layer_sizes": np.asarray([4.0, 4.0])}, "has to hold whole numbers"),
+}
+
+
+@pytest.mark.parametrize("kind", PARTS)
+@pytest.mark.tried(
+    "Archives and weights", "Banks whose p-values, predictions of Dice or ranges contradict themselves", "Refused."
+)
+def test_part_that_contradicts_itself_is_refused(full_content, kind):
+    changes, text = PARTS[kind]
+    new = {name: value(full_content[name]) if callable(value) else np.asarray(value) for name, value in changes.items()}
+    with pytest.raises(ArchiveError, match=re.escape(text)) as caught:
+        bank_weights_digest(written(full_content | new), "organ.zip: bank")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", sorted(FIELDS | MORE_FIELDS))
 def test_bank_that_lacks_an_array_is_refused(content, name):
     del content[name]
     with pytest.raises(ArchiveError, match=rf"other arrays than a bank, \['{name}'\]"):

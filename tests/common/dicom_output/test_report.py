@@ -40,6 +40,18 @@ def test_report_holds_the_verdict_digit_by_digit(load_series, save, random_label
     assert "Reason why there is no verdict" not in content
 
 
+def test_report_holds_what_else_the_verdict_tells(load_series, save, random_labels):
+    image = load_series()
+    more = {"p_value": 0.05, "expected_dice": 0.9, "expected_dice_low": 0.75, "reasons": "noise 0.1, training 0.02"}
+    content = save(image, random_labels(image), INSIDE | more).content()
+    assert content["Conformal p-value"] == 0.05
+    assert content["Expected Dice"] == 0.9
+    assert content["Lower bound of the expected Dice"] == 0.75
+    assert content["Differences from the training scans"] == "noise 0.1, training 0.02"
+    without = save(image, random_labels(image), INSIDE | dict.fromkeys(more)).content()
+    assert not {"Conformal p-value", "Expected Dice", "Differences from the training scans"} & set(without)
+
+
 @pytest.mark.parametrize(
     ("result", "reason"), [(UNKNOWN, "no signature bank; fit one"), (None, "no signature was computed")]
 )

@@ -82,4 +82,4 @@ def masks_of(folder):
 
 
 def row(name, result=KNOWN, error=None):
-    return {"image": name} | {key: result[key] for key in ("oodm", "threshold", "is_ood")} | {"error": error}
+    return {key: result.get(key) for key in COLUMNS} | {"image": name, "error": error}

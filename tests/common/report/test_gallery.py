@@ -9,12 +9,16 @@ from tests.common.report.inference import KNOWN, NONE, STRANGE, Inference, row, 
 
 
 def test_strange_scans_come_first_in_the_gallery_and_failed_ones_never(tmp_path, bank_file, scans, shown):
-    verdicts = {"a": KNOWN, "b": STRANGE, "c": NONE, "e": STRANGE}
+    verdicts = {"a": KNOWN | {"expected_dice": 0.9, "expected_dice_low": 0.75}, "b": STRANGE, "c": NONE, "e": STRANGE}
     inference = Inference(tmp_path / "out", bank_file, scans, verdicts, pictures=3, fails={"d": "broken"})
     with pytest.raises(CasesFailedError):
         inference.run()
     texts = [text for *_, text in shown.pop()]
-    assert texts == ["b\nOUT OF DISTRIBUTION", "e\nOUT OF DISTRIBUTION", "a\nin distribution"]
+    assert texts == [
+        "b\nOUT OF DISTRIBUTION",
+        "e\nOUT OF DISTRIBUTION",
+        "a\nin distribution\nexpected Dice 0.90, at least 0.75",
+    ]
 
 
 def test_gallery_shows_scans_of_an_earlier_run_as_well(tmp_path, bank_file, scans, shown):

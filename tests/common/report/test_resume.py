@@ -1,5 +1,6 @@
 """The report of inference where a run goes on: what is done is passed over, what changed is done again."""
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -16,7 +17,7 @@ from common.handlers import OODReport
 from common.handlers.verdicts import JOURNAL
 from common.runtime.files import fingerprint
 from common.spectral import SignatureBank
-from tests.common.report.inference import AFFINE, Inference, names_of, row, rows_of
+from tests.common.report.inference import AFFINE, KNOWN, Inference, names_of, row, rows_of
 
 
 class TestResume:
@@ -27,6 +28,28 @@ class TestResume:
         assert again.seen == ["b", "e"]
         assert rows_of(tmp_path / "out") == [row(name) for name in "abcde"]
         assert [item["case"] for item in again.report.rows] == list("abcde")
+
+    def test_rows_keep_what_else_a_verdict_tells(self, tmp_path, bank_file, scans):
+        told = KNOWN | {
+            "p_value": 0.05,
+            "expected_dice": 0.9,
+            "expected_dice_low": 0.7,
+            "reasons": "noise 1, training 2",
+        }
+        for resume in (False, True):
+            Inference(tmp_path / "out", bank_file, scans[:2], {"a": told}, resume=resume).run()
+            assert rows_of(tmp_path / "out") == [row("a", told), row("b")]
+
+    def test_journal_of_rows_with_fewer_columns_is_read(self, tmp_path, bank_file, scans):
+        Inference(tmp_path / "out", bank_file, scans[:2]).run()
+        journal = tmp_path / "out" / JOURNAL
+        head, *lines = [json.loads(line) for line in journal.read_text().splitlines()]
+        for line in lines:
+            line["row"] = {name: line["row"][name] for name in ("image", "oodm", "threshold", "is_ood", "error")}
+        journal.write_text("".join(json.dumps(line) + "\n" for line in (head, *lines)))
+        again = Inference(tmp_path / "out", bank_file, scans[:2], resume=True).run()
+        assert again.seen == []
+        assert rows_of(tmp_path / "out") == [row("a"), row("b")]
 
     def test_order_is_that_of_the_scans_at_any_time(self, tmp_path, bank_file, scans):
         with pytest.raises(CasesFailedError):

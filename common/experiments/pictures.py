@@ -1,0 +1,129 @@
+"""Draws what the finished runs of an experiment make of the same test cases, beside the truth."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..errors import ConfigError, MissingDataError
+from ..figures import draw_side_by_side
+from ..figures.slices import telling_slice
+from ..runtime.weights import load_weights
+from .grid import Grid
+from .plan import Run
+
+Map = NDArray[np.float32]
+
+
+class ArmPictures:
+    """Writes ``report/segmentations.png``: slices of test cases, the truth, and the segmentation of each arm.
+
+    The runs are those of the first data set, share of labels, seed and fold with which all arms are run. Their weights
+    must lie where the experiment left them. The slice of a case is the one that shows most classes.
+
+    Args:
+        grid: The experiment.
+        shown_arms: Names of the arms, in the order of the columns.
+        shown_cases: Number of test cases, the first by name, at least 1. 3 by default.
+
+    Raises:
+        ConfigError: When there is no such arm, or no case is asked for.
+    """
+
+    def __init__(self, grid: Grid, shown_arms: Sequence[str], *, shown_cases: int = 3) -> None:
+        missing = [arm for arm in shown_arms if arm not in grid.plan.arms]
+        if missing or not shown_arms:
+            raise ConfigError(f"shown_arms names {missing or 'none'}; accepted are {', '.join(grid.plan.arms)}")
+        if shown_cases < 1:
+            raise ConfigError(f"shown_cases is {shown_cases}; accepted are numbers from 1")
+        self.grid, self.shown_arms, self.shown_cases = grid, list(shown_arms), shown_cases
+        self.path = grid.folder / "report" / "segmentations.png"
+
+    def run(self) -> Path:
+        """Segments the cases with every arm and returns the path of the picture.
+
+        Raises:
+            ConfigError: When the arms have no run in common.
+            MissingDataError: When a run has left no weights.
+        """
+        found = {run.arm: self._segment(run) for run in self.matching_runs()}
+        cases = list(next(iter(found.values())).items())
+        rows, classes = [], 1
+        for name, (image, truth, _) in cases:
+            index = most_classes(truth)
+            maps = [truth, *(found[arm][name][2] for arm in self.shown_arms)]
+            picture = telling_slice(image[..., index : index + 1], truth[..., index : index + 1])[0]
+            rows.append((name, picture, [_slice(item, index) for item in maps]))
+            classes = max(classes, *(int(item.max()) for item in maps))
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        draw_side_by_side(rows, ["truth", *self.shown_arms], classes, self.path)
+        return self.path
+
+    def matching_runs(self) -> list[Run]:
+        """Returns a run of each arm, all of the same data set, share of labels, dose, seed and fold.
+
+        Raises:
+            ConfigError: When there are none.
+        """
+        places: dict[tuple[Any, ...], dict[str, Run]] = {}
+        for run in self.grid.plan.runs():
+            places.setdefault((run.dataset, run.labeled, run.dose, run.seed, run.fold), {})[run.arm] = run
+        for runs in places.values():
+            if runs.keys() >= set(self.shown_arms):
+                return [runs[arm] for arm in self.shown_arms]
+        raise ConfigError(f"shown_arms names {self.shown_arms}, which no data set, seed and fold have in common")
+
+    def _segment(self, run: Run) -> Mapping[str, tuple[Tensor, Tensor, Tensor]]:
+        """Name of a case -> image, truth and segmentation, class indices, on the CPU."""
+        folder = self.grid.folder_of(run)
+        weights = folder / "models" / "model.pt"
+        if not weights.is_file():
+            raise MissingDataError(f"{weights} does not exist; run the experiment first, in the same output_dir")
+        if self.grid.bundle.root not in sys.path:
+            sys.path.insert(0, self.grid.bundle.root)
+        options = {**run.settings, **self.grid.places, "split_file": f"{folder}/split.json"}
+        parser = self.grid.bundle.parse("evaluate", run, options)
+        network, inferer = parser.get_parsed_content("network"), parser.get_parsed_content("inferer")
+        device = torch.device(parser.get_parsed_content("device"))
+        load_weights(network, str(weights), device=device)
+        network.eval()
+        segmented = {}
+        dataset = parser.get_parsed_content("validate#dataset")
+        for index in range(min(self.shown_cases, len(dataset))):
+            item = dataset[index]
+            image = torch.as_tensor(item["image"])
+            with torch.no_grad():
+                logits = inferer.without_signature()(image[None].to(device), network)
+            channels = torch.as_tensor(item["label"])
+            truth = (channels.argmax(dim=0) + 1) * channels.any(dim=0)
+            segmented[str(item["case"])] = (image, truth, logits[0].argmax(dim=0).cpu())
+        return segmented
+
+
+def most_classes(label: Tensor) -> int:
+    """Returns the slice along the last axis that shows most foreground classes; of those, the one with most voxels.
+
+    Args:
+        label: Class indices, ``(H, W, D)``.
+
+    Example:
+        >>> most_classes(torch.tensor([[[1, 1, 0], [0, 2, 0], [1, 0, 2]]]))
+        1
+    """
+    slices = label.flatten(0, -2).T
+    shown = torch.stack(
+        [(slices == index).any(dim=1) for index in range(1, int(label.max()) + 1)] or [slices[:, 0] < 0]
+    )
+    return int((shown.sum(dim=0) * (slices.shape[1] + 1) + (slices > 0).sum(dim=1)).argmax())
+
+
+def _slice(label: Tensor, index: int) -> Map:
+    """A slice along the last axis."""
+    return np.asarray(label[..., index], dtype=np.float32)

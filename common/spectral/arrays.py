@@ -1,0 +1,64 @@
+"""Names the arrays of a bank's file and the types they must have."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+
+from ..errors import BankError
+from .settings import BankSettings
+
+VERSION = 2
+"""Version of the files that are written; those of version 1 hold neither calibration, quality nor ranges."""
+
+LATER_SETTINGS = frozenset({"signature_form"})
+"""Settings that version 1 does not have; its signatures are of the default ones."""
+
+NUMBERS = ("signatures", "leave_one_out", "threshold", "c")
+"""Numbers that every bank holds."""
+
+EMPTY: dict[str, Any] = {
+    "quality_oodm": np.empty(0),
+    "quality_dice": np.empty(0),
+    "quality_edges": np.empty(0),
+    "quality_margins": np.empty(0),
+    "quality_coverage": np.asarray(np.nan),
+    "property_names": np.empty(0, dtype="<U1"),
+    "property_limits": np.empty((0, 2)),
+    "property_planes": np.empty(0, dtype="<U1"),
+    "property_modalities": np.empty(0, dtype="<U1"),
+    "layer_sizes": np.empty(0, dtype=np.int64),
+    "layer_spreads": np.empty((0, 2)),
+}
+"""Arrays of what a bank need not hold, as they are without it."""
+
+DIMENSIONS = {"calibration": 1, "calibration_signatures": 2, "calibration_weights": 1, "false_alarm_rate": 0} | {
+    name: array.ndim for name, array in EMPTY.items()
+}
+"""Dimensions of the arrays that version 2 has beside those of version 1."""
+
+
+def check_arrays(content: Mapping[str, Any]) -> None:
+    """Makes sure that a file holds the arrays of a bank, of the types they must have.
+
+    Args:
+        content: Arrays of the file, by name.
+
+    Raises:
+        BankError: When one is missing, too many, or of another type.
+    """
+    known = {*NUMBERS, "version", *(field.name for field in fields(BankSettings))}
+    version = int(content["version"])
+    expected = known - LATER_SETTINGS if version == 1 else {*known, *DIMENSIONS}
+    if version not in (1, VERSION) or set(content) != expected:
+        raise BankError(f"this is not a signature bank of version {VERSION} or 1")
+    kinds = {name: EMPTY[name].dtype.kind if name in EMPTY else "f" for name in DIMENSIONS if name in content}
+    for name, kind in (dict.fromkeys(NUMBERS, "f") | kinds).items():
+        found = content[name].dtype
+        if found.kind != kind or (kind == "f" and found != np.float64):
+            raise BankError("its numbers are not of double precision" if kind == "f" else f"{name} is of another type")
+        if content[name].ndim != DIMENSIONS.get(name, content[name].ndim):
+            raise BankError(f"{name} has {content[name].ndim} dimension(s)")

@@ -1,0 +1,195 @@
+"""Measures the cases that a bank is fitted to: signatures, properties, and the Dice of damaged scans."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from ..errors import FeatureError
+from ..metrics.segmentation import mean_class_dice
+from ..runtime.distributed import process_rank, world_size
+from ..runtime.progress import Progress
+from ..transforms.damage import DamageScand
+from ..transforms.scan import scan_name
+from .distance import Array
+from .inferer import SpectralInferer
+from .properties import ScanProperties, measure_properties
+
+QUALITY_DAMAGES = ("noise_0.3", "noise_0.6", "gamma_2", "inversion", "blur_1", "blur_2", "thick_slices_3", "bias_field")
+"""Damages that the prediction of Dice learns from; others are left to test it with."""
+
+Record = TypeVar("Record")
+
+
+class Items(Protocol):
+    """Prepared cases, by number."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Any: ...
+
+
+@dataclass(frozen=True)
+class MeasuredScan:
+    """What a training case contributes to a bank.
+
+    Args:
+        signature: Signature, ``(D,)``.
+        layer_sizes: Numbers that each layer has in it.
+        properties: Plain properties.
+    """
+
+    signature: Array
+    layer_sizes: tuple[int, ...]
+    properties: ScanProperties
+
+
+@dataclass(frozen=True)
+class MeasuredQuality:
+    """What a held-out case contributes to a bank.
+
+    Args:
+        patient: What tells its patient.
+        signature: Signature, ``(D,)``.
+        signatures: Signatures of the scan as it is and after each damage, ``(1 + damages, D)``; empty where its quality
+            was not measured.
+        dices: Dice of each of these.
+    """
+
+    patient: str
+    signature: Array
+    signatures: Array
+    dices: tuple[float, ...]
+
+
+def share_out(
+    title: str, cases: Sequence[Any], items: Items, work: Callable[[int, Mapping[str, Any]], Record]
+) -> list[Record]:
+    """Returns what a function makes of every case, in the order of the cases; all processes share the work.
+
+    Args:
+        title: Name of the work, for the line of progress.
+        cases: Descriptions of the cases, for messages; every process gives the same list.
+        items: Prepared cases, in the same order.
+        work: Function of the number of a case and its item.
+
+    Raises:
+        FeatureError: When the features of a case have no signature, naming the case.
+    """
+    mine = list(range(len(cases)))[process_rank() :: world_size()]
+    records: list[tuple[int, Record]] = []
+    with Progress(title, len(mine), "cases") as progress, torch.no_grad():
+        for number in progress.over(mine):
+            try:
+                records.append((number, work(number, items[number])))
+            except FeatureError as error:
+                raise FeatureError(f"{scan_name(cases[number])}: {error}") from error
+    if world_size() > 1:
+        gathered: list[Any] = [None] * world_size()
+        dist.all_gather_object(gathered, records)
+        records = [record for part in gathered for record in part]
+    return [record for _, record in sorted(records, key=lambda pair: pair[0])]
+
+
+class ScanMeasurer:
+    """Runs a network over prepared scans.
+
+    Args:
+        network: Trained network, in evaluation mode.
+        inferer: Inferer that computes signatures.
+        device: Device that the network runs on. ``None``, the default, where the scans are there already.
+    """
+
+    def __init__(self, network: nn.Module, inferer: SpectralInferer, device: torch.device | None = None) -> None:
+        self.network, self.inferer, self.device = network, inferer, device
+
+    def signature(self, image: Tensor) -> Array:
+        """Returns the signature ``(D,)`` of a prepared image ``(C, H, W[, D])``."""
+        return self.segment(image)[1]
+
+    def segment(self, image: Tensor) -> tuple[Tensor, Array]:
+        """Returns the logits ``(K, H, W[, D])`` and the signature ``(D,)`` of a prepared image."""
+        result = self.inferer(self._batch(image), self.network)
+        signature: Array = result["signature"][0].numpy()
+        return result["logits"][0], signature
+
+    def scan(self, image: Tensor, case: Mapping[Any, Any]) -> MeasuredScan:
+        """Returns what a training case contributes."""
+        result = self.inferer(self._batch(image), self.network)
+        sizes = tuple(result["layer_sizes"][0].tolist())
+        return MeasuredScan(result["signature"][0].numpy(), sizes, measure_properties(image, case))
+
+    def _batch(self, image: Tensor) -> Tensor:
+        """A batch of one image, on the network's device."""
+        batch = torch.as_tensor(image).as_subclass(Tensor)[None]
+        return batch if self.device is None else batch.to(self.device)
+
+
+class QualityMeasurer:
+    """Measures held-out cases, and of some of them the Dice, undamaged and after each damage.
+
+    Args:
+        measurer: Network and inferer.
+        cases: Descriptions of the cases.
+        patients: What tells the patient of each case.
+        quality_cases: Most cases whose Dice is measured, from 0; spread over the patients.
+        postprocessing: Transform that turns the logits ``pred`` into masks or class numbers. With ``None``, the
+            default, no Dice is measured.
+        damages: Names of the damages. Default :data:`QUALITY_DAMAGES`.
+    """
+
+    def __init__(
+        self,
+        measurer: ScanMeasurer,
+        cases: Sequence[Mapping[Any, Any]],
+        patients: Sequence[str],
+        quality_cases: int,
+        postprocessing: Callable[[dict[str, Any]], Mapping[str, Any]] | None = None,
+        damages: Sequence[str] = QUALITY_DAMAGES,
+    ) -> None:
+        self.measurer, self.cases, self.patients = measurer, cases, patients
+        self.postprocessing, self.damage = postprocessing, DamageScand("image")
+        self.damages = tuple(damages)
+        # Each process takes its share of the cases, and so of the patients.
+        self.left = math.ceil(quality_cases / world_size()) if postprocessing is not None else 0
+        self.each = math.ceil(quality_cases / max(1, len(set(patients))))
+        self.taken: Counter[str] = Counter()
+
+    def __call__(self, number: int, item: Mapping[str, Any]) -> MeasuredQuality:
+        """Returns what a case contributes."""
+        patient, image, label = self.patients[number], item["image"], item.get("label")
+        logits, signature = self.measurer.segment(image)
+        signatures: Array = np.empty((0, len(signature)))
+        dices: tuple[float, ...] = ()
+        if isinstance(label, Tensor) and bool((label > 0).any()) and self.left and self.taken[patient] < self.each:
+            self.left -= 1
+            self.taken[patient] += 1
+            signatures, dices = self._damage(number, image, label, (logits, signature))
+        return MeasuredQuality(patient, signature, signatures, dices)
+
+    def _damage(
+        self, number: int, image: Tensor, label: Tensor, undamaged: tuple[Tensor, Array]
+    ) -> tuple[Array, tuple[float, ...]]:
+        """Signatures and Dices of a scan as it is and after each damage."""
+        results = [undamaged]
+        named: dict[Hashable, Any] = {
+            "case": self.cases[number].get("case", number),
+            "image": torch.as_tensor(image).as_subclass(Tensor),
+        }
+        for damage in self.damages:
+            results.append(self.measurer.segment(self.damage(named | {"damage": damage})["image"]))
+        return np.stack([row for _, row in results]), tuple(self._dice(logits, label) for logits, _ in results)
+
+    def _dice(self, logits: Tensor, label: Tensor) -> float:
+        """Dice of a segmentation, averaged over the classes of its label."""
+        assert self.postprocessing is not None
+        pred = torch.as_tensor(self.postprocessing({"pred": logits})["pred"])
+        return mean_class_dice(pred.cpu(), torch.as_tensor(label).cpu())

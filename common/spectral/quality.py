@@ -1,0 +1,176 @@
+"""Predicts the Dice of a scan from its OODM, with a lower bound that a promised share of scans keeps."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.isotonic import IsotonicRegression
+
+from ..errors import ConfigError
+from ..runtime.bank_rules import check_curve
+from .distance import Array
+
+BINS = 3
+"""Most ranges of OODM that have a margin of their own."""
+
+MIN_PATIENTS = 4
+"""Fewest patients that a curve is fitted to."""
+
+
+@dataclass(frozen=True, eq=False)
+class QualityCurve:
+    """Dice to expect at an OODM, never rising with it, and how far below it may lie.
+
+    The curve is an isotonic regression over some patients, the margins are split-conformal quantiles over others. A
+    patient counts once in each range of OODM, however many scans it has there, see :class:`RankedScores`.
+
+    Args:
+        oodm: OODM of the knots, ``(Q,)``, rising; the last one is the highest that was seen.
+        dice: Dice at the knots, ``(Q,)`` in [0, 1], never rising; in between it is interpolated.
+        edges: OODM at which a range with another margin begins, ``(B - 1,)``, rising.
+        margins: How far below the curve the bound lies, ``(B,)`` in [0, 1], never falling.
+        coverage: Share of scans whose Dice is promised to reach the bound, above 0, below 1.
+    """
+
+    oodm: Array
+    dice: Array
+    edges: Array
+    margins: Array
+    coverage: float
+
+    @classmethod
+    def fit(
+        cls, oodm: Sequence[float], dice: Sequence[float], patients: Sequence[Hashable], *, coverage: float = 0.9
+    ) -> QualityCurve | None:
+        """Returns the curve of labeled scans that trained no weights, undamaged and damaged.
+
+        Args:
+            oodm: OODM of each scan against the bank, ``(N,)``; higher means more abnormal.
+            dice: Dice of each scan, ``(N,)`` in [0, 1]; scans whose Dice is NaN are left out.
+            patients: What tells the patient of each scan. Every second patient is for the curve, the others for the
+                margins.
+            coverage: Share of scans whose Dice shall reach the lower bound, above 0, below 1. Default 0.9.
+
+        Returns:
+            The curve; ``None`` with fewer than :data:`MIN_PATIENTS` patients.
+
+        Raises:
+            ConfigError: When ``coverage`` is out of its range.
+        """
+        check_coverage(coverage)
+        scores, truth = np.asarray(oodm, dtype=np.float64), np.asarray(dice, dtype=np.float64)
+        names = sorted({name for name, value in zip(patients, truth, strict=True) if not math.isnan(value)}, key=str)
+        if len(names) < MIN_PATIENTS:
+            return None
+        place = {name: number for number, name in enumerate(names)}
+        owners = np.asarray([place.get(name, -1) for name in patients])
+        owners[np.isnan(truth)] = -1
+        fitted = (owners >= 0) & (owners % 2 == 0)
+        checked = (owners >= 0) & (owners % 2 == 1)
+        regression = IsotonicRegression(y_min=0.0, y_max=1.0, increasing=False, out_of_bounds="clip")
+        regression.fit(scores[fitted], truth[fitted])
+        knots = np.asarray(regression.X_thresholds_), np.asarray(regression.y_thresholds_)
+        highest = scores[owners >= 0].max()
+        if highest > knots[0][-1]:
+            knots = np.append(knots[0], highest), np.append(knots[1], knots[1][-1])
+        missing = np.interp(scores[checked], *knots) - truth[checked]
+        edges, margins = fit_margins(scores[checked], missing, owners[checked], coverage)
+        return cls(*knots, edges, margins, float(coverage))
+
+    def expect(self, oodm: float) -> tuple[float, float]:
+        """Returns the Dice to expect at an OODM, and the lower bound, both in [0, 1].
+
+        Above the highest OODM that was seen nothing is promised: the bound is 0.
+
+        Args:
+            oodm: OODM of a scan; higher means more abnormal.
+        """
+        expected = float(np.interp(oodm, self.oodm, self.dice))
+        if oodm > self.oodm[-1]:
+            return expected, 0.0
+        margin = float(self.margins[np.searchsorted(self.edges, oodm, side="right")])
+        return expected, max(0.0, expected - margin)
+
+    def content(self) -> dict[str, Any]:
+        """Returns the arrays of a bank's file."""
+        return {f"quality_{name}": np.asarray(value) for name, value in vars(self).items()}
+
+    @classmethod
+    def read(cls, content: Mapping[str, Any]) -> QualityCurve | None:
+        """Returns the curve in the arrays of a bank's file; ``None`` where these arrays are missing or empty.
+
+        Raises:
+            BankError: When they are no curve.
+        """
+        names = ("oodm", "dice", "edges", "margins")
+        if not any(np.size(content.get(f"quality_{name}", ())) for name in names):
+            return None
+        oodm, dice, edges, margins = (content[f"quality_{name}"] for name in names)
+        coverage = float(content["quality_coverage"])
+        check_curve(oodm.tolist(), dice.tolist(), edges.tolist(), margins.tolist(), coverage)
+        return cls(oodm, dice, edges, margins, coverage)
+
+
+def fit_margins(oodm: Array, missing: Array, patients: NDArray[np.int64], coverage: float) -> tuple[Array, Array]:
+    """Returns the edges of ranges of OODM and their margins, never falling; as many ranges as the patients allow.
+
+    Args:
+        oodm: OODM of scans that the curve was not fitted to, ``(N,)``.
+        missing: How much Dice each lacks to the curve, ``(N,)``; negative where it is better.
+        patients: Patient of each scan, ``(N,)``.
+        coverage: Share of scans whose Dice shall reach the bound.
+
+    Returns:
+        ``(B - 1,)`` and ``(B,)``. With too few patients for any promise, the one margin is 1.
+    """
+    for number in range(BINS, 0, -1):
+        edges = np.unique(np.quantile(oodm, np.arange(1, number) / number))
+        inside = np.searchsorted(edges, oodm, side="right")
+        margins = [
+            conformal_quantile(missing[inside == place], patients[inside == place], coverage)
+            for place in range(len(edges) + 1)
+        ]
+        if max(margins) < math.inf:
+            # A bound that never rises with the OODM; larger margins only keep more of the promise.
+            return edges, np.clip(np.maximum.accumulate(margins), 0.0, 1.0)
+    return np.empty(0), np.ones(1)
+
+
+def conformal_quantile(values: Array, patients: NDArray[np.int64], coverage: float) -> float:
+    """Returns the value that one of a new patient exceeds with a probability of at most ``1 - coverage``.
+
+    Args:
+        values: Values of scans, ``(N,)``.
+        patients: Patient of each scan, ``(N,)``; the scans of a patient share the weight of one.
+        coverage: Promised share, above 0, below 1.
+
+    Returns:
+        The value; infinite where there are too few patients for the promise.
+    """
+    number = Counter(patients.tolist())
+    weights = np.asarray([1.0 / number[owner] for owner in patients.tolist()])
+    order = np.argsort(values)
+    reached = np.round(np.cumsum(weights[order]), 9)
+    enough = np.flatnonzero(reached >= coverage * (len(number) + 1) - 1e-9)
+    return float(values[order][enough[0]]) if len(enough) else math.inf
+
+
+def patients_needed(coverage: float) -> int:
+    """Returns how many labeled patients a lower bound of such a coverage takes, curve and margins together."""
+    return 2 * math.ceil(coverage / (1.0 - coverage) - 1e-9)
+
+
+def check_coverage(coverage: float) -> None:
+    """Makes sure that a coverage is one.
+
+    Raises:
+        ConfigError: When it is not above 0 and below 1.
+    """
+    if not isinstance(coverage, int | float) or not 0.0 < coverage < 1.0:
+        raise ConfigError(f"coverage is {coverage!r}; accepted are numbers above 0 and below 1, such as 0.9")
