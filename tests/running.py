@@ -103,6 +103,13 @@ def pictures_blank():
         yield
 
 
+@pytest.fixture
+def blank_pictures():
+    """Leaves the pictures of a test blank, for one that does not look at them."""
+    with pictures_blank():
+        yield
+
+
 @pytest.fixture(scope="session")
 def run_config():
     """Runs configs of a bundle in this process: ``run(bundle, "train.json", output_dir=...)``; tiny unless told.

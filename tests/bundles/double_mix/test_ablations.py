@@ -33,6 +33,7 @@ class TestAblations:
         assert (out / "m" / "signature_bank.npz").is_file()
         assert (out / "class_weights.png").is_file() == (name not in RIVALS)
 
+    @pytest.mark.usefixtures("blank_pictures")
     @pytest.mark.parametrize(
         ("key", "values"),
         [
