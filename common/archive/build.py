@@ -29,6 +29,7 @@ TOOL_FILES = (
     "errors.py",
     "runtime/bank_rules.py",
     "runtime/__init__.py",
+    "runtime/conformal.py",
     "runtime/files.py",
     "runtime/hashing.py",
     "runtime/interrupts.py",

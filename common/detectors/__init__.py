@@ -8,7 +8,7 @@ from .interface import Case, Detector, OwnValue, Rule
 from .outputs import class_logits, energy, foreground_entropy, negative_max_logit, softmax_uncertainty
 from .passes import DropoutPasses, EnsemblePasses, OdinPass, OwnNetworkPass
 from .pooling import FeaturePooling
-from .rules import ClassMahalanobis, KNearest, PCAMahalanobis, PCANearest, SignatureDistance
+from .rules import ClassMahalanobis, KNearest, LayeredSignatureDistance, PCAMahalanobis, PCANearest, SignatureDistance
 from .scan import Measure, Scan
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "EnsemblePasses",
     "FeaturePooling",
     "KNearest",
+    "LayeredSignatureDistance",
     "Measure",
     "OdinPass",
     "OwnNetworkPass",

@@ -13,13 +13,21 @@ from torch import Tensor, nn
 
 from ..runtime.stages import file_digest
 from ..spectral.distance import Distance
+from ..spectral.pseudo_layers import PSEUDO_LAYERS
 from .dknn import DeepNearestNeighbors
 from .histogram import intensity_histogram
 from .interface import Array, Detector, OwnValue, Rule
 from .outputs import energy, foreground_entropy, negative_max_logit, softmax_uncertainty
 from .passes import DropoutPasses, EnsemblePasses, OdinPass, OwnNetworkPass, has_dropout, with_weights
 from .pooling import FeaturePooling
-from .rules import ClassMahalanobis, KNearest, PCAMahalanobis, PCANearest, SignatureDistance
+from .rules import (
+    ClassMahalanobis,
+    KNearest,
+    LayeredSignatureDistance,
+    PCAMahalanobis,
+    PCANearest,
+    SignatureDistance,
+)
 from .scan import Measure, Scan
 
 
@@ -28,7 +36,8 @@ class SignatureForm:
     """A form of the spectral signature with a distance.
 
     Args:
-        every_layer: Whether the signatures of all feature layers stand side by side; else it is that of the last.
+        every_layer: Whether the signatures of all feature layers stand side by side; else it is that of the last. With
+            ``ledoit_wolf`` those of the first and the last layer, of the image and of the output do.
         per_voxel: Whether singular values are divided by the square root of the number of voxels.
         distance: Name of the distance.
     """
@@ -47,6 +56,7 @@ SIGNATURES: dict[str, SignatureForm] = {
     "signature_layers_mahalanobis": SignatureForm(True, False, "mahalanobis"),
     "signature_layers_per_voxel": SignatureForm(True, True, "nearest"),
     "signature_layers_per_voxel_mahalanobis": SignatureForm(True, True, "mahalanobis"),
+    "signature_full": SignatureForm(True, True, "ledoit_wolf"),
 }
 """Name of a detector -> its form; the first is the paper's. A new form is a line here."""
 
@@ -156,6 +166,11 @@ class DetectorCatalog:
         """Detectors of all forms of the signature, and a measure for each form that differs in more than distance."""
         detectors, measures = [], {}
         for name, form in SIGNATURES.items():
+            if form.distance == "ledoit_wolf":
+                layers = (*dict.fromkeys((self.layers[0], self.layers[-1])), *PSEUDO_LAYERS)
+                measures["spectrum_full"] = Measure(partial(_full_signature, layers=layers), layers)
+                detectors.append(self._detector(name, "spectrum_full", LayeredSignatureDistance()))
+                continue
             layers = self.layers if form.every_layer else self.layers[-1:]
             measure = f"spectrum{'_layers' * form.every_layer}{'_per_voxel' * form.per_voxel}"
             measures[measure] = Measure(partial(_signature, layers=layers, per_voxel=form.per_voxel), layers)
@@ -207,6 +222,12 @@ class DetectorCatalog:
 def _signature(scan: Scan, *, layers: Sequence[str], per_voxel: bool) -> Array:
     signatures = scan.outcome.collector.signatures(1, per_voxel=per_voxel, layers=layers)
     return np.asarray(signatures[0], dtype=np.float64)
+
+
+def _full_signature(scan: Scan, *, layers: Sequence[str]) -> Array:
+    """The number of layers, the length of each one's signature, then the signatures."""
+    (parts,) = scan.outcome.collector.parts(1, True, layers, "full")
+    return np.concatenate([[len(parts), *map(len, parts)], *parts])
 
 
 def _output(scan: Scan, *, function: Callable[[Tensor], float]) -> Array:

@@ -11,6 +11,7 @@ from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
 
 from ..spectral.distance import Distance, distance_to, leave_one_out
+from ..spectral.shrunk import LayeredGaussian
 from .interface import Array, Rule
 
 
@@ -37,6 +38,37 @@ class SignatureDistance(Rule):
     def held_out(self, rows: Sequence[Array], tasks: Sequence[str]) -> list[float]:
         """Returns the OODM of every distinct training case against the others."""
         return [float(score) for score in leave_one_out(np.unique(np.stack(rows), axis=0), self.distance)]
+
+
+class LayeredSignatureDistance(Rule):
+    """Takes the distance ``ledoit_wolf`` of signatures whose layers count alike, as the signature bank does.
+
+    A row begins with the number of layers and the length of each one's signature.
+    """
+
+    needed = 3
+
+    def fit(self, rows: Sequence[Array], tasks: Sequence[str]) -> Self:
+        """Fits the distributions of all layers."""
+        sizes, reference = self._read(rows)
+        self.gaussian_ = LayeredGaussian.fit(reference, sizes)
+        return self
+
+    def score(self, row: Array) -> float:
+        """Returns the OODM; higher means more abnormal."""
+        return float(self.gaussian_.distance(self._read([row])[1])[0])
+
+    def held_out(self, rows: Sequence[Array], tasks: Sequence[str]) -> list[float]:
+        """Returns the OODM of every distinct training case against the others."""
+        sizes, reference = self._read(rows)
+        return [float(score) for score in LayeredGaussian.fit(reference, sizes).leave_one_out]
+
+    @staticmethod
+    def _read(rows: Sequence[Array]) -> tuple[tuple[int, ...], Array]:
+        """The length of each layer's signature, and the distinct signatures."""
+        layers = int(rows[0][0])
+        sizes = tuple(map(int, rows[0][1 : 1 + layers]))
+        return sizes, np.unique(np.stack(rows)[:, 1 + layers :], axis=0)
 
 
 class KNearest(Rule):

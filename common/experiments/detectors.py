@@ -165,7 +165,7 @@ class DetectorComparison:
         if not inside:
             return {}
         found = read_described(path)
-        if found is None:
+        if found is None or len(found) != len(inside):
             found = [self._cost_of(case, made.measures) for case in self._load(inside, "cost")]
             write_described(found, path)
         return {

@@ -73,11 +73,12 @@ def draw_named_points(
     """
     with open_sheet(path, size=(9.0, 6.5)) as axes:
         axis = axes[0, 0]
-        for number, (name, place) in enumerate(points.items()):
-            axis.plot(*place, "o", color=f"C{number % 10}", markersize=5)
-            # Names of points that lie at one place stand apart, above and below in turn.
-            shift = (5, 4 + 7 * (number % 3)) if number % 2 else (5, -9 - 7 * (number % 3))
-            axis.annotate(name, place, xytext=shift, textcoords="offset points", fontsize="xx-small")
+        # Points may lie at one place: numbers are short, and the names stand beside the picture.
+        for number, (name, place) in enumerate(points.items(), start=1):
+            axis.plot(*place, "o", color=f"C{number % 10}", markersize=5, label=f"{number} {name}")
+            shift = (4 + 9 * (number % 3), 3 if number % 2 else -10)
+            axis.annotate(str(number), place, xytext=shift, textcoords="offset points", fontsize="x-small")
+        axis.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize="x-small")
         axis.set(xlabel=xlabel, ylabel=ylabel, xscale="log" if logarithmic else "linear")
         axis.margins(0.12)
         axis.grid(alpha=0.3)

@@ -39,7 +39,8 @@ class TrainingProgress:
             weights of the last step; ``best`` validates both and keeps the better. Default false.
         ema_decay: Largest decay of that average, in [0, 1]. Default 0.99.
         ema: Average that the training keeps anyway, of the network of ``best``. Default none.
-        more: Name -> further objects whose state is part of the checkpoint. Default none.
+        more: Name -> further objects whose state is part of the checkpoint; those that are ``None`` are left out.
+            Default none.
 
     Raises:
         ConfigError: When ``averaged`` is neither true, false nor ``best``.
@@ -67,7 +68,8 @@ class TrainingProgress:
         self.evaluator, self.schedule, self.best = evaluator, schedule, best
         self.initial_weights = initial_weights
         self.history = TrainingHistory(output_dir, evaluator, optimizer)
-        members = {"network": network, "optimizer": optimizer, "schedule": schedule, **(more or {})}
+        further = {name: member for name, member in (more or {}).items() if member is not None}
+        members = {"network": network, "optimizer": optimizer, "schedule": schedule, **further}
         members |= {"best": best, "history": self.history}
         self.average: AveragedWeights | None = None
         if averaged:

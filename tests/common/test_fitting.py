@@ -250,7 +250,7 @@ def test_dice_is_predicted_from_damaged_held_out_scans(fit):
         ({"quality_cases": 3}, "no Dice is predicted: 3 labeled patient(s)"),
         (
             {},
-            "the lower bound of the predicted Dice is 0: it takes 18 labeled patients kept from training, there are 6",
+            "the lower bound of the predicted Dice is 0: it takes 9 labeled patients kept from training, there are 6",
         ),
     ],
 )

@@ -185,6 +185,8 @@ def test_only_the_main_process_writes_the_split(tmp_path, monkeypatch):
         ({"train": CASES[:2], "distance": "mahalanobis"}, NotEnoughCasesError, r"2 training .* at least 3"),
         ({"train": ()}, NotEnoughCasesError, "0 training and 1 validation"),
         ({"val": ()}, NotEnoughCasesError, "3 training and 0 validation .*add cases to dataset_dir"),
+        ({"false_alarm_rate": 0.4}, NotEnoughCasesError, r"no p-value from 1 calibration patient\(s\) is below 0\.5"),
+        ({"false_alarm_rate": 2}, ConfigError, "false_alarm_rate is 2; accepted are numbers above 0 and below 1"),
         ({"val_interval": 5}, ConfigError, "val_interval is 5 with max_epochs 4: no validation would take place"),
         ({"val_interval": 0}, ConfigError, "val_interval is 0 .*accepted is 1 to max_epochs"),
         (

@@ -8,7 +8,7 @@ from monai.data import MetaTensor
 from torch.testing import assert_close
 
 from common.errors import ConfigError, LabelError
-from common.metrics.segmentation import measure_segmentation
+from common.metrics.segmentation import mean_class_dice, measure_segmentation
 from common.transforms import (
     ForegroundChannelsd,
     LabelMapd,
@@ -211,3 +211,18 @@ def test_image_without_geometry_is_measured_in_voxels():
 def test_unlabeled_case_is_not_measured():
     data = {"pred": CUBE[None], "image": torch.zeros(1, 8, 9, 7), "label": "path"}
     assert MeasureSegmentationd("pred")(data) == data
+
+
+@pytest.mark.parametrize(
+    ("pred", "label", "dice"),
+    [
+        ([[0, 1, 1, 2]], [[0, 1, 0, 2]], (2 / 3 + 1) / 2),
+        ([[1, 1, 0, 0]], [[0, 0, 2, 2]], 0.0),
+        ([[0, 0, 0, 0]], [[0, 0, 0, 0]], math.nan),
+        ([[1, 1, 0, 0], [1, 0, 0, 0]], [[1, 0, 0, 0], [0, 0, 0, 0]], 2 / 3),
+        ([[1, 0, 0, 0], [0, 1, 1, 0]], [[1, 0, 0, 0], [0, 1, 0, 0]], (1 + 2 / 3) / 2),
+    ],
+)
+def test_dice_of_a_case_is_the_mean_over_the_classes_that_it_shows(pred, label, dice):
+    value = mean_class_dice(torch.tensor(pred), torch.tensor(label))
+    assert value == pytest.approx(dice, nan_ok=True)

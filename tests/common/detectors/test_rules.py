@@ -12,6 +12,7 @@ from common.detectors import (
     DeepNearestNeighbors,
     Detector,
     KNearest,
+    LayeredSignatureDistance,
     OwnValue,
     PCAMahalanobis,
     PCANearest,
@@ -34,6 +35,16 @@ def test_signature_rule_is_the_bank(distance):
     detector = Detector("s", "v", SignatureDistance(distance)).fit([{"v": row} for row in rows()])
     strange = rows(seed=1)[0]
     assert detector.score({"v": strange}) == pytest.approx(bank.oodm(strange))
+    assert detector.threshold_ == pytest.approx(bank.threshold)
+
+
+def test_layered_rule_is_the_bank_of_several_layers():
+    sizes = (2, 3)
+    bank = SignatureBank.fit(rows(), distance="ledoit_wolf", layer_sizes=sizes)
+    described = [np.concatenate([[2, *sizes], row]) for row in rows()]
+    detector = Detector("s", "v", LayeredSignatureDistance()).fit([{"v": row} for row in described])
+    strange = rows(seed=1)[0]
+    assert detector.score({"v": np.concatenate([[2, *sizes], strange])}) == pytest.approx(bank.oodm(strange))
     assert detector.threshold_ == pytest.approx(bank.threshold)
 
 

@@ -95,7 +95,15 @@ def line_of(folder, file, **keys):
 
 @pytest.mark.parametrize(
     "name",
-    ["signature", "signature_mahalanobis", "signature_layers_per_voxel_mahalanobis", "mahalanobis", "ihf", "knn"],
+    [
+        "signature",
+        "signature_mahalanobis",
+        "signature_full",
+        "signature_layers_per_voxel_mahalanobis",
+        "mahalanobis",
+        "ihf",
+        "knn",
+    ],
 )
 @pytest.mark.parametrize("group", ["noise", "inverted"])
 def test_grossly_abnormal_scans_are_found_by_features_and_intensities(compared, name, group):
