@@ -24,8 +24,9 @@ demo: setup ## train on phantom scans, fit the signature bank, judge in- and out
 	@cut -d, -f1-4,6 $(DEMO)/inference/ood_report.csv | column -s, -t
 	@echo "figures: $(DEMO)/evaluation/*.png"
 
+# What one process compiles, the others load, whatever the shell says of bytecode.
 test: setup ## the whole test suite
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
+	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2 --dist loadgroup
 
 test-gpu: setup ## the tests that need a CUDA device
 	$(BIN)/python -m pytest -m gpu tests/gpu

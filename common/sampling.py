@@ -39,7 +39,12 @@ def task_probabilities(sizes: Sequence[int]) -> Tensor:
 
 
 def samples_of_epoch(
-    samples_per_epoch: int | None, iterations: int | None, *, max_epochs: int, batch_size: int
+    samples_per_epoch: int | None,
+    iterations: int | None,
+    *,
+    max_epochs: int,
+    batch_size: int,
+    names: Sequence[str] = ("iterations", "max_epochs"),
 ) -> int | None:
     """Returns how many images an epoch draws where a training counts iterations in place of passes over its cases.
 
@@ -50,6 +55,8 @@ def samples_of_epoch(
         max_epochs: Number of epochs that share the steps, at least 1; where they do not share evenly, the training has
             up to ``max_epochs - 1`` steps more.
         batch_size: Number of images in a step, over one process.
+        names: Names in errors of the options that give the steps and the epochs, where a training has several parts.
+            Default those of the arguments.
 
     Raises:
         ConfigError: When both are given, or there is no step.
@@ -62,7 +69,7 @@ def samples_of_epoch(
         return samples_per_epoch
     if iterations < 1 or samples_per_epoch is not None or max_epochs < 1:
         raise ConfigError(
-            f"iterations is {iterations}, samples_per_epoch {samples_per_epoch} and max_epochs {max_epochs}; accepted "
+            f"{names[0]} is {iterations}, samples_per_epoch {samples_per_epoch} and {names[1]} {max_epochs}; accepted "
             "are steps and epochs from 1, with samples_per_epoch null"
         )
     return -(-iterations // max_epochs) * batch_size * world_size()

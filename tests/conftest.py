@@ -3,31 +3,21 @@
 import json
 import logging
 import signal
-import warnings
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import pytest
-import torch
 from hypothesis import HealthCheck, settings
 
 from tests.scheduling import GroupScheduling, order
 
-with warnings.catch_warnings():
-    # Its first import makes torch warn, which must not fail whichever test comes first.
-    warnings.simplefilter("ignore", DeprecationWarning)
-    import ignite.handlers  # noqa: F401
-
-pytest_plugins = ["tests.running"]
+pytest_plugins = ["tests.processes", "tests.running"]
 REPOSITORY = Path(__file__).resolve().parents[1]
 IGNORED_WARNINGS = (
     # MONAI reminds at every parse that a config is code; README and CONTRACT tell users so.
     "ignore:parsing config_file:UserWarning:monai.bundle.scripts",
     # MONAI's pydicom reader reports an optional GPU decoder that is not installed, for every kind of file.
     "ignore:NvImgCodecPydicomReader:UserWarning:monai.data.image_reader",
-    # torch scripts functions of its own while it is imported.
-    "ignore:`torch.jit.*` is deprecated:DeprecationWarning:torch.jit",
     # itk's compiled modules; as an error inside their initialization it would crash the interpreter.
     "ignore:builtin type .* has no __module__ attribute:DeprecationWarning",
     # MONAI's surface metrics pass an argument that MONAI deprecated.
@@ -38,11 +28,17 @@ IGNORED_WARNINGS = (
 def pytest_configure(config):
     # Programs that are started in the background ignore Ctrl-C, and so would all that tests start.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    torch.set_num_threads(1)
     bound_properties(config.getoption("--hypothesis-profile") or "bounded")
 
     for line in IGNORED_WARNINGS:
         config.addinivalue_line("filterwarnings", line)
+
+
+def pytest_collection():
+    """Gives torch one thread; a process that only hands tests out to others neither comes here nor imports it."""
+    import torch
+
+    torch.set_num_threads(1)
 
 
 def pytest_collection_modifyitems(items):
@@ -102,6 +98,8 @@ def make_scan():
 
 def write_scan(path, array, affine=None, *, channels=1):
     """Writes an array as NIfTI, or, as a picture of so many equal channels, as MHA; returns the file."""
+    import nibabel as nib
+
     affine = np.eye(4) if affine is None else affine
     path.parent.mkdir(parents=True, exist_ok=True)
     if channels == 1:
@@ -157,6 +155,8 @@ def make_dataset():
 @pytest.fixture
 def make_bundle(tmp_path):
     """Makes a bundle of the smallest files that an archive needs, beside what running leaves behind."""
+    import torch
+
     from common.archive.verify import REQUIRED
     from common.spectral import SignatureBank, weights_digest
 

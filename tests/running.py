@@ -2,16 +2,10 @@
 
 import json
 import logging
-import multiprocessing
 import os
-import runpy
 import signal
-import socket
-import subprocess
 import sys
-import tempfile
-from contextlib import contextmanager
-from multiprocessing import forkserver
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -19,8 +13,8 @@ import pytest
 TINY = {"network_def#features": [4, 8, 8, 8, 8, 4], "roi_size": [24, 24, 24], "phantom_cases": 3, "max_epochs": 1}
 # All tiny cases have foreground.
 TINY |= {"pretrain_epochs": 1, "healthy": "all", "noise_resolution": 4}
-# Measured on the way in runs of a few iterations as well.
-TINY |= {"balance_interval": 2}
+# In the first iteration alone.
+TINY |= {"balance_interval": 0}
 # Nine inferences for each of these.
 TINY |= {"quality_cases": 0}
 """Settings that make a run short; each is used where the config has it."""
@@ -89,23 +83,44 @@ def importable(bundle, known=None):
             known |= own
 
 
+KNOWN = {}
+"""Bundle -> its modules, which are imported once for all of its tests in a process."""
+
+
 @pytest.fixture(scope="session")
 def bundle_importable():
-    return importable
+    """Makes ``scripts`` the package of a bundle, see :func:`importable`; its code is imported once for all tests."""
+    return lambda bundle: importable(bundle, KNOWN.setdefault(bundle, {}))
+
+
+@contextmanager
+def pictures_blank():
+    """Lets matplotlib write files without rendering."""
+    from tests.pictures import write_blank  # matplotlib, which collecting the tests needs later
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("matplotlib.figure.Figure.savefig", write_blank)
+        yield
+
+
+@pytest.fixture
+def blank_pictures():
+    """Leaves the pictures of a test blank, for one that does not look at them."""
+    with pictures_blank():
+        yield
 
 
 @pytest.fixture(scope="session")
 def run_config():
     """Runs configs of a bundle in this process: ``run(bundle, "train.json", output_dir=...)``; tiny unless told.
 
-    Its code is imported once for all runs of a bundle, as it is in a process that runs it again.
+    Its code is imported once for all runs of a bundle, as it is in a process that runs it again. Pictures are rendered
+    where a test asks for it by ``pictures=True``.
     """
     from monai.bundle import run
     from monai.utils import set_determinism
 
-    known = {}
-
-    def start(bundle, names, run_id="run", *, tiny=True, **overrides):
+    def start(bundle, names, run_id="run", *, tiny=True, pictures=False, **overrides):
         files, config = _read(bundle, names)
         plain = {"device": "cpu"} | {key: _plain(value) for key, value in overrides.items()}
         settings = _settings(config, plain) if tiny else plain
@@ -115,7 +130,7 @@ def run_config():
         )
         records = logging.getLogRecordFactory()
         try:
-            with importable(bundle, known.setdefault(bundle, {})):
+            with importable(bundle, KNOWN.setdefault(bundle, {})), nullcontext() if pictures else pictures_blank():
                 # The bundle's logging.conf would take pytest's handlers away.
                 run(run_id=run_id, config_file=files, logging_file=False, **settings)
         finally:
@@ -155,74 +170,6 @@ def _plain(value):
     return str(value) if isinstance(value, Path) else value
 
 
-class Started:
-    """A program that was started: ``output`` and ``error`` are files that grow while it runs."""
-
-    def __init__(self, process, command, output, error):
-        self.process, self.command, self.output, self.error = process, command, output, error
-
-    def texts(self):
-        """What it has written so far, as output and as errors."""
-        return [file.read_text(encoding="utf-8", errors="replace") for file in (self.output, self.error)]
-
-    def kill(self):
-        """Ends it and what it started by SIGKILL."""
-        os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.join()
-
-    def wait(self, timeout=300):
-        """Waits for its end and returns it as ``subprocess.run`` would."""
-        self.process.join(timeout)
-        if self.process.exitcode is None:
-            self.kill()
-            raise subprocess.TimeoutExpired(self.command, timeout)
-        return subprocess.CompletedProcess(self.command, self.process.exitcode, *self.texts())
-
-
-@pytest.fixture(scope="session")
-def start_python(tmp_path_factory):
-    """Starts ``python *command``, as of ``-m`` or ``-c``, without waiting: ``start(command, cwd=..., env=...)``.
-
-    The process is forked with MONAI imported, see ``warm_python.py``. ``file_size`` limits the files that it writes.
-    """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["monai.bundle", "monai.apps", "torch.utils.tensorboard", "matplotlib.pyplot"])
-    folder = tmp_path_factory.mktemp("processes")
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in clean_environment().items():
-            patch.setenv(name, value)
-        forkserver.ensure_running()
-
-    def start(command, *, cwd, env=None, file_size=None):
-        files = [Path(tempfile.mkstemp(dir=folder)[1]) for _ in range(2)]
-        request = {"command": list(command), "cwd": str(cwd), "env": clean_environment() | (env or {})}
-        request |= {"output": [str(file) for file in files], "file_size": file_size}
-        program = Path(__file__).with_name("warm_python.py")
-        process = context.Process(target=runpy.run_path, args=(str(program), {"REQUEST": request}, "__main__"))
-        process.start()
-        return Started(process, command, *files)
-
-    return start
-
-
-@pytest.fixture(scope="session")
-def run_python(start_python):
-    """Runs ``python *command`` and returns the finished process; arguments as for ``start_python``."""
-    return lambda command, **settings: start_python(command, **settings).wait()
-
-
-@pytest.fixture(scope="session")
-def run_ranks(start_python):
-    """Runs ``python *command`` in so many processes that know of one another, and returns them finished."""
-
-    def run(command, number, *, cwd, env=None):
-        ranks = [(env or {}) | rank for rank in rank_environments(number)]
-        started = [start_python(command, cwd=cwd, env=rank) for rank in ranks]
-        return [process.wait() for process in started]
-
-    return run
-
-
 def _command(bundle, names, run_id="run", *, cwd=None, **overrides):
     """What comes after ``python``: ``monai.bundle`` with tiny settings; the configs' paths as seen from ``cwd``."""
     files, config = _read(bundle, names)
@@ -247,42 +194,16 @@ def run_command(start_python, run_ranks):
 
     def start(
         bundle, names, run_id="run", *, cwd, check=True, torchrun=0, ranks=0, relative=False, env=None, file_size=None,
-        **overrides,
+        pictures=False, **overrides,
     ):  # fmt: skip
         launcher = ("-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={torchrun}") if torchrun else ()
         command = [*launcher, *_command(bundle, names, run_id, cwd=cwd if relative else None, **overrides)]
         if ranks:
             results = run_ranks(command, ranks, cwd=cwd, env=env)
         else:
-            results = [start_python(command, cwd=cwd, env=env, file_size=file_size).wait()]
+            results = [start_python(command, cwd=cwd, env=env, file_size=file_size, pictures=pictures).wait()]
         for result in results:
             assert not check or result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
         return results[0]
 
     return start
-
-
-def rank_environments(number):
-    """What ``torchrun`` tells each of the processes that it starts."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    shared = {
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": port,
-        "WORLD_SIZE": str(number),
-        "LOCAL_WORLD_SIZE": str(number),
-    }
-    return [shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(number)]
-
-
-def clean_environment():
-    """The environment of a user's shell: nothing of this process's Python path, one thread, no warnings, no GPU."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "PYTEST"))}
-    python = {"PYTHONWARNINGS": "ignore", "PYTHONDONTWRITEBYTECODE": "1"}
-    return kept | python | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-
-
-@pytest.fixture(scope="session")
-def environment():
-    return clean_environment()

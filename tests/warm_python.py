@@ -2,7 +2,7 @@
 
 Every import of MONAI takes seconds, and tests start some two hundred processes. Those that need a new interpreter, such
 as the ones that ``torchrun`` starts, get one; the others are forked from one server, see ``start_python`` in
-``running.py``, which hands over ``REQUEST``.
+``processes.py``, which hands over ``REQUEST``.
 """
 
 import os
@@ -13,6 +13,9 @@ import warnings
 from pathlib import Path
 
 import torch
+from matplotlib.figure import Figure
+
+from tests.pictures import RENDER, write_blank
 
 
 def take_over(request):
@@ -32,6 +35,7 @@ def take_over(request):
     torch.set_num_threads(1)
     if request["file_size"] is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (request["file_size"], request["file_size"]))
+    Figure.savefig = RENDER if request["pictures"] else write_blank
     assert not [name for name in sys.modules if name.split(".")[0] in ("common", "scripts")]
 
 

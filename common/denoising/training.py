@@ -197,7 +197,9 @@ class StagedPretraining:
         """Trains on labels, from the ``denoiser``, ``given`` weights or ``random`` ones."""
         kept, pretrained = self.weights_file.with_name(DENOISER), origin == "denoiser"
         if pretrained and is_main_process():
-            save_atomically(read_checkpoint(self.denoiser_file), kept)
+            # Labels bring weights, which the scale of the images comes with.
+            announce = None if labeled else self.finetune.best.keep_landmarks
+            save_atomically(read_checkpoint(self.denoiser_file), kept, announce=announce)
         wait_for_all()
         if not labeled:
             logger.info(

@@ -26,8 +26,8 @@ from ..runtime.reasons import error_line
 logger = logging.getLogger(__name__)
 
 ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-WARM = ["monai.bundle", "monai.apps", "torch.utils.tensorboard", "matplotlib.pyplot"]
-"""What processes import once for all, where the system can fork them from a server."""
+WARM = ["monai.bundle", "monai.apps", "torch.utils.tensorboard", "torch._dynamo", "matplotlib.pyplot"]
+"""What processes import once for all, where the system can fork them from a server; optimizers import ``_dynamo``."""
 
 LOG = "log.txt"
 

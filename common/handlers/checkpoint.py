@@ -16,9 +16,10 @@ from torch import nn
 
 from ..errors import ConfigError, WeightsError, one_line
 from ..runtime.distributed import is_main_process, unwrap, wait_for_all
+from ..runtime.files import write_atomically
 from ..runtime.interrupts import Interrupted
 from ..runtime.run_settings import config_settings, first_difference, object_settings, short_text
-from ..runtime.weights import read_checkpoint, save_atomically
+from ..runtime.weights import LANDMARKS_FILE, read_checkpoint, save_atomically
 from ..spectral.digest import weights_digest
 from .epochs import ends_epoch
 
@@ -36,12 +37,21 @@ class BestWeights:
         name: Name of the file. Default ``model.pt``.
         floor: Value that the metric must exceed, 0 by default; none with ``None``. A metric of 0 is no segmentation; it
             is also MONAI's mean of no Dice at all.
+        landmarks_file: File of the scale that images are aligned to, a copy of which appears beside the weights when
+            they do. Default none; nothing is copied where there is no such file.
     """
 
     def __init__(
-        self, network: nn.Module, save_dir: str | Path, *, name: str = "model.pt", floor: float | None = 0.0
+        self,
+        network: nn.Module,
+        save_dir: str | Path,
+        *,
+        name: str = "model.pt",
+        floor: float | None = 0.0,
+        landmarks_file: str | Path | None = None,
     ) -> None:
         self.network, self.path = network, str(Path(save_dir, name))
+        self.landmarks_file = landmarks_file
         self.best, self.digest = -math.inf if floor is None else floor, ""
 
     def attach(self, engine: Engine) -> None:
@@ -57,10 +67,18 @@ class BestWeights:
         self.best = value
         self.digest = weights_digest(unwrap(self.network).state_dict())
         if is_main_process():
-            save_atomically(unwrap(self.network).state_dict(), self.path)
+            save_atomically(unwrap(self.network).state_dict(), self.path, announce=self.keep_landmarks)
             logger.info(
                 "%s %.4f is the best so far: weights written to %s", engine.state.key_metric_name, value, self.path
             )  # type: ignore[attr-defined]
+
+    def keep_landmarks(self) -> None:
+        """Copies the scale of the images to beside the weights; an interrupted training leaves both as they were."""
+        kept = Path(self.path).with_name(LANDMARKS_FILE)
+        learned = Path(self.landmarks_file or kept)
+        if learned != kept and learned.is_file():
+            with write_atomically(kept) as temporary:
+                temporary.write_bytes(learned.read_bytes())
 
     def require(self) -> None:
         """Makes sure that the file holds the best weights of this run, before anything is fitted to them.

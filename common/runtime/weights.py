@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,13 @@ from ..errors import MissingDataError, WeightsError, one_line
 from .distributed import unwrap
 from .files import write_atomically
 
+LANDMARKS_FILE = "intensity_landmarks.json"
+"""Name of the file, beside the weights, of the scale that intensities are aligned to."""
 
-def save_atomically(content: Mapping[str, Any], path: str | Path) -> None:
+
+def save_atomically(
+    content: Mapping[str, Any], path: str | Path, *, announce: Callable[[], None] | None = None
+) -> None:
     """Writes a state dictionary so that a reader finds the old file or the whole new one.
 
     The same content gives the same bytes, under whatever name and whoever writes it.
@@ -25,12 +30,14 @@ def save_atomically(content: Mapping[str, Any], path: str | Path) -> None:
     Args:
         content: Tensors by name, or, in a checkpoint, also plain values.
         path: Path that the file shall have.
+        announce: Function called when the file is complete, before it appears, see :func:`write_atomically`. Nothing is
+            called by default.
 
     Raises:
         OutputError: When it cannot be written.
     """
     # Torch calls the records in a file after its name, and that of a temporary file is another every time.
-    with write_atomically(path) as temporary, open(temporary, "wb") as file:
+    with write_atomically(path, announce=announce) as temporary, open(temporary, "wb") as file:
         try:
             torch.save({name: _in_rows(value) for name, value in content.items()}, file)
         except RuntimeError as error:  # torch's writer reports a full disk so

@@ -19,6 +19,7 @@ from ..reading import MAX_VOXELS
 from ..runtime.distributed import is_main_process, wait_for_all
 from ..runtime.files import write_json
 from ..runtime.options import read_flag
+from ..runtime.weights import LANDMARKS_FILE
 from .deciles import LANDMARKS, match_landmarks, standard_landmarks
 from .modality import modality_of
 from .patients import landmarks_of
@@ -26,6 +27,8 @@ from .scan import LoadScand
 
 logger = logging.getLogger(__name__)
 
+LEARNED_FILE = "learned_landmarks.json"
+"""Name of the file of a scale whose weights may not have been written yet."""
 DIGITS = 6
 """Decimals of the landmarks in a file, so that the order of the training cases does not matter."""
 
@@ -95,9 +98,13 @@ def read_standard(landmarks_file: str | Path | None) -> list[list[float]]:
 class LandmarkLearner:
     """Learns the standard scale from training cases, and writes it for training, evaluation and inference.
 
+    A training writes it to ``<output_dir>/learned_landmarks.json``. A copy comes beside the weights when they do, see
+    :class:`~..handlers.BestWeights`. Until then, weights of an earlier training keep the scale that they need.
+
     Args:
         data: Training cases.
-        landmarks_file: Path of the JSON file to write.
+        output_dir: Folder of what a training leaves.
+        save_dir: Folder of the weights.
         normalization: How MR is normalized; nothing is done unless it is ``deciles``.
         modality: ``CT``, ``MR`` or ``RGB``, for cases that do not tell; only MR is learned from. With ``None``, the
             default, all cases are.
@@ -108,17 +115,23 @@ class LandmarkLearner:
     def __init__(
         self,
         data: Sequence[Mapping[Hashable, Any]],
-        landmarks_file: str | Path,
         *,
+        output_dir: str | Path,
+        save_dir: str | Path,
         normalization: str,
         modality: str | None = None,
         max_voxels: int = MAX_VOXELS,
         resume: bool | str = False,
     ) -> None:
         self.resume = read_flag(resume, "resume")
-        self.data, self.landmarks_file = data, Path(landmarks_file)
+        self.data, self.learned_file = data, Path(output_dir, LEARNED_FILE)
+        self.kept_file, self.has_learned = Path(save_dir, LANDMARKS_FILE), False
         self.normalization, self.modality = normalization, modality
         self.load = LoadScand("image", max_voxels=max_voxels)
+
+    def file(self) -> str:
+        """Returns the file to align images to: what this run has learned, else what lies beside the weights."""
+        return str(self.learned_file if self.has_learned else self.kept_file)
 
     def run(self) -> None:
         """Learns and writes the landmarks; in a distributed run, the main process does.
@@ -130,16 +143,17 @@ class LandmarkLearner:
         """
         if self.normalization != "deciles":
             return
-        learned = self.resume and self.landmarks_file.is_file()
+        learned = self.resume and self.learned_file.is_file()
         # All have looked before the file is written.
         wait_for_all()
+        self.has_learned = True
         if learned:
             return
         if is_main_process():
             measured = list(self._measured())
             standard = [[round(value, DIGITS) for value in row] for row in standard_landmarks(measured).tolist()]
-            write_json({"shares": LANDMARKS, "landmarks": standard}, self.landmarks_file)
-            logger.info("scale of intensities, from %d volume(s) or patient(s): %s", len(measured), self.landmarks_file)
+            write_json({"shares": LANDMARKS, "landmarks": standard}, self.learned_file)
+            logger.info("scale of intensities, from %d volume(s) or patient(s): %s", len(measured), self.learned_file)
         wait_for_all()
 
     def _measured(self) -> Iterator[Tensor]:

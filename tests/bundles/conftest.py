@@ -10,10 +10,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
+from tests.bundles.ranks import read_states, write_spy
 from tests.bundles.refusals import leftovers
 from tests.running import REPRESENTATIVES
 
@@ -59,11 +59,17 @@ def dataset(bundle, shape, make_dataset, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def trained(bundle, dataset, run_config, tmp_path_factory):
+def two_epochs(configs):
+    """Settings of a run of two epochs, which measures on the way how hard each loss pulls, where there are several."""
+    return {"max_epochs": 2} | ({"balance_interval": 2} if "balance_interval" in configs["train"] else {})
+
+
+@pytest.fixture(scope="session")
+def trained(bundle, dataset, two_epochs, run_config, tmp_path_factory):
     """A run of two epochs on given data: ``output`` and ``models``."""
     output = tmp_path_factory.mktemp("trained")
     run = SimpleNamespace(output=output, models=output / "weights")
-    run_config(bundle, "train.json", dataset_dir=dataset, output_dir=run.output, model_dir=run.models, max_epochs=2)
+    run_config(bundle, "train.json", dataset_dir=dataset, output_dir=run.output, model_dir=run.models, **two_epochs)
     return run
 
 
@@ -165,44 +171,17 @@ def run_killed(run_python, bundle_command, tmp_path):
     return run
 
 
-SPY = """
-import torch
-import torch.distributed as dist
-from ignite.engine import Events
-
-class Spy:
-    def __init__(self, members, folder, with_buffers):
-        self.members, self.folder, self.with_buffers = members, folder, with_buffers
-
-    def attach(self, engine):
-        engine.add_event_handler(Events.COMPLETED, self)
-
-    def state_of(self, member):
-        kept = member.state_dict() if self.with_buffers else dict(member.named_parameters())
-        return {name: value.detach() for name, value in kept.items()}
-
-    def __call__(self, engine):
-        torch.save([self.state_of(member) for member in self.members], f"{self.folder}/{dist.get_rank()}.pt")
-"""
-
-
 @pytest.fixture
 def states_of_two_processes(run_command, tmp_path):
-    """Trains on two processes; returns what each of them holds of the members at the end, named as in the config.
-
-    ``with_buffers=False`` leaves out running statistics, which are each process's own.
-    """
+    """Trains on two processes; returns what each of them holds of the members at the end, see ``write_spy``."""
 
     def start(bundle, members, *, with_buffers=True, **settings):
-        (tmp_path / "spy.py").write_text(SPY, encoding="utf-8")
-        spy = {"_target_": "spy.Spy", "members": members, "folder": str(tmp_path), "with_buffers": with_buffers}
-        overlay = tmp_path / "spy.json"
-        overlay.write_text(json.dumps({"+train#handlers": [spy]}))
+        overlay = write_spy(tmp_path, members, with_buffers=with_buffers)
         run_command(
             bundle, ["train.json", "multi_gpu_train.json", overlay], cwd=tmp_path, ranks=2,
             output_dir=tmp_path / "out", model_dir=tmp_path / "m", env={"PYTHONPATH": str(tmp_path)}, **settings,
         )  # fmt: skip
-        return [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
+        return read_states(tmp_path)
 
     return start
 

@@ -11,6 +11,8 @@ OTHER_NAMES = {
     "make_class_weight.name": "one function makes the weights of both networks",
     "Trainer.max_epochs": "MONAI's name; the pre-training has a length of its own",
     "make_optimizer.learning_rate": "the pre-training has a rate of its own",
+    "samples_of_epoch.iterations": "the pre-training has steps of its own",
+    "samples_of_epoch.max_epochs": "the pre-training has a length of its own",
     "replace_head.out_channels": "a denoiser gives the channels that it takes",
 }
 """``argument`` or ``component.argument`` that bears a name of its own -> the reason."""

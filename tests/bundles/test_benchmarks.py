@@ -9,7 +9,6 @@ from monai.utils import set_determinism
 from tests.benchmarks.bench import bench_heads, bench_mining, bench_step, bench_training
 from tests.benchmarks.levers import Lever, bench_levers, use_channels_last, use_loops
 from tests.benchmarks.steps import ITERATIONS, TimedTrainer, trainers_of
-from tests.running import importable
 
 
 @pytest.fixture
@@ -58,11 +57,11 @@ def test_contrastive_step_can_be_measured(bundle, configs):
 
 
 @pytest.mark.two_bundles
-def test_step_and_pipeline_of_every_trainer_can_be_measured(bundle, tiny, tmp_path):
+def test_step_and_pipeline_of_every_trainer_can_be_measured(bundle, tiny, bundle_importable, tmp_path):
     blocks = trainers_of(bundle)
     assert "train" in blocks
     try:
-        with importable(bundle):
+        with bundle_importable(bundle):
             for block in blocks:
                 timed = TimedTrainer(bundle, tmp_path / block, block, **tiny)
                 assert len(timed.epoch()) == ITERATIONS

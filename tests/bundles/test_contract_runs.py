@@ -17,25 +17,10 @@ from sklearn.metrics import roc_auc_score
 
 from common.runtime.knobs import plain_keys
 from common.runtime.run_settings import MAY_CHANGE, first_difference
-from tests.running import REPRESENTATIVES
+from tests.bundles.models import assert_same_models, tensors
 
 WRITTEN = {"metrics.json", "checkpoint.pt", "split.json", "training.png", "models/model.pt"}
 DETECTION = {"auc", "accuracy", "sensitivity", "specificity", "fpr_at_95_tpr"}
-
-
-def tensors(path):
-    return torch.load(path, weights_only=True)
-
-
-def assert_same_models(first, second):
-    """Weights and bank are equal byte for byte; the first line tells which tensor differs."""
-    torch.testing.assert_close(tensors(first / "model.pt"), tensors(second / "model.pt"), rtol=0, atol=0)
-    names = ("model.pt", "signature_bank.npz")
-    kept = [
-        {name: (folder / name).read_bytes() for name in names if (folder / name).is_file()}
-        for folder in (first, second)
-    ]
-    assert kept[0] == kept[1]
 
 
 def read_csv(path):
@@ -52,7 +37,7 @@ def phantom_run(bundle, run_command, tmp_path_factory):
     """The command line, trained on phantoms, from the bundle's folder with relative paths."""
     output = tmp_path_factory.mktemp("phantoms")
     before = files_of(bundle / "models")
-    result = run_command(bundle, "train.json", cwd=bundle, relative=True, output_dir=output)
+    result = run_command(bundle, "train.json", cwd=bundle, relative=True, output_dir=output, pictures=True)
     return {
         "output": output,
         "log": result.stdout,
@@ -81,24 +66,10 @@ def evaluated(bundle, configs, shape, trained, dataset, make_dataset, run_config
     }
     overrides = strange if "ood_dir" in configs["evaluate"] else {}
     run_config(
-        bundle, "evaluate.json", dataset_dir=dataset, model_dir=trained.models, output_dir=folder / "out", **overrides
-    )
-    return folder / "out"
-
-
-@pytest.fixture(scope="session")
-def two_processes(bundle, dataset, run_command, tmp_path_factory):
-    """Training by two processes, from a folder that has nothing to do with the bundle.
-
-    Two bundles are started by ``torchrun``, the others by what starts the same processes faster.
-    """
-    output = tmp_path_factory.mktemp("two")
-    started = {"torchrun": 2} if bundle.name in REPRESENTATIVES else {"ranks": 2}
-    run_command(
-        bundle, ["train.json", "multi_gpu_train.json"], cwd=output, **started,
-        dataset_dir=dataset, output_dir=output, model_dir=output / "m",
+        bundle, "evaluate.json", pictures=True,
+        dataset_dir=dataset, model_dir=trained.models, output_dir=folder / "out", **overrides,
     )  # fmt: skip
-    return output
+    return folder / "out"
 
 
 class TestTraining:
@@ -107,6 +78,8 @@ class TestTraining:
         assert files >= WRITTEN | ({"models/signature_bank.npz"} if judges else set())
         assert [name for name in files if "tfevents" in name and (phantom_run["output"] / name).stat().st_size > 100]
         assert not [name for name in files if Path(name).name.startswith(".")], "temporary files"
+        drawn = [path.read_bytes() for path in phantom_run["output"].rglob("*.png") if "phantoms" not in path.parts]
+        assert all(content.startswith(b"\x89PNG\r\n") for content in drawn)
 
     def test_phantom_run_leaves_shipped_weights_alone(self, phantom_run):
         assert phantom_run["before"] == phantom_run["after"]
@@ -151,8 +124,10 @@ class TestTraining:
         "Ctrl-C in the first validation, in every bundle",
         "`--resume true` goes on, and ends as if never stopped, bit for bit.",
     )
-    def test_resumed_run_equals_an_uninterrupted_one(self, bundle, trained, dataset, run_config, tmp_path, monkeypatch):
-        settings = {"dataset_dir": dataset, "output_dir": tmp_path, "model_dir": tmp_path / "m", "max_epochs": 2}
+    def test_resumed_run_equals_an_uninterrupted_one(
+        self, bundle, trained, dataset, two_epochs, run_config, tmp_path, monkeypatch
+    ):
+        settings = {"dataset_dir": dataset, "output_dir": tmp_path, "model_dir": tmp_path / "m"} | two_epochs
         with monkeypatch.context() as patch:
             # Ctrl-C in the first validation: what was trained until then must not be lost.
             patch.setattr(SupervisedEvaluator, "_iteration", lambda *_: os.kill(os.getpid(), signal.SIGINT))
@@ -223,39 +198,6 @@ def test_keys_that_may_change_exist(all_bundles):
     for bundle in all_bundles:
         found |= json.loads((bundle / "configs" / "train.json").read_text(encoding="utf-8")).keys()
     assert sorted(MAY_CHANGE - found) == []
-
-
-class TestProcesses:
-    def test_two_processes_train(self, two_processes, judges):
-        files = {path.relative_to(two_processes).as_posix() for path in two_processes.rglob("*")}
-        assert files >= {"metrics.json", "checkpoint.pt", "m/model.pt"} | (
-            {"m/signature_bank.npz"} if judges else set()
-        )
-        assert not [name for name in tensors(two_processes / "m" / "model.pt") if name.startswith("module.")]
-        assert len(json.loads((two_processes / "metrics.json").read_text())["epochs"]) == 1
-
-    def test_one_process_fits_the_bank_that_two_fit(self, bundle, configs, two_processes, dataset, run_config):
-        if "fit_bank" not in configs["train"]:
-            pytest.skip("this bundle fits no bank")
-        bank = two_processes / "m" / "signature_bank.npz"
-        by_two = bank.read_bytes()
-        bank.unlink()
-        run_config(
-            bundle, "train.json", "fit_bank", dataset_dir=dataset, output_dir=two_processes,
-            model_dir=two_processes / "m",
-        )  # fmt: skip
-        assert bank.read_bytes() == by_two
-
-    @pytest.mark.two_bundles
-    def test_two_processes_fit_the_bank_alone(self, bundle, configs, trained, dataset, run_command, tmp_path):
-        if "fit_bank" not in configs["train"]:
-            pytest.skip("this bundle fits no bank")
-        (tmp_path / "model.pt").write_bytes((trained.models / "model.pt").read_bytes())
-        run_command(
-            bundle, ["train.json", "multi_gpu_train.json"], "fit_bank", cwd=tmp_path, ranks=2,
-            dataset_dir=dataset, output_dir=tmp_path / "out", model_dir=tmp_path,
-        )  # fmt: skip
-        assert_same_models(tmp_path, trained.models)
 
 
 class TestEvaluation:

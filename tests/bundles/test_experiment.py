@@ -3,28 +3,31 @@
 import pytest
 from monai.bundle import ConfigParser
 
-from tests.running import importable
 
-
-def read_grid(bundle, output_dir, *names):
+@pytest.fixture
+def read_grid(bundle, bundle_importable, tmp_path):
     """The grid of an experiment with what is laid over it."""
-    parser = ConfigParser()
-    parser.read_config([str(bundle / "configs" / f"{name}.json") for name in ("experiment", *names)])
-    parser.update({"output_dir": str(output_dir)})
-    with importable(bundle):
-        return parser.get_parsed_content("grid")
+
+    def read(*names):
+        parser = ConfigParser()
+        parser.read_config([str(bundle / "configs" / f"{name}.json") for name in ("experiment", *names)])
+        parser.update({"output_dir": str(tmp_path)})
+        with bundle_importable(bundle):
+            return parser.get_parsed_content("grid")
+
+    return read
 
 
 @pytest.fixture
-def grid(bundle, configs, tmp_path):
+def grid(configs, read_grid):
     if "experiment" not in configs:
         pytest.skip("a comparison of detectors trains nothing")
-    return read_grid(bundle, tmp_path)
+    return read_grid()
 
 
-def test_overlays_of_an_experiment_change_options_that_exist(bundle, configs, tmp_path):
+def test_overlays_of_an_experiment_change_options_that_exist(configs, read_grid):
     for name in [name for name in configs if name.startswith("experiment_")]:
-        plain, laid = read_grid(bundle, tmp_path), read_grid(bundle, tmp_path, name)
+        plain, laid = read_grid(), read_grid(name)
         assert plain.plan.arms == laid.plan.arms
         assert plain.plan.settings != laid.plan.settings
         for run in laid.plan.runs():

@@ -1,8 +1,10 @@
 """Images aligned by deciles, from training to inference."""
 
 import json
+import shutil
 
 import pytest
+from monai.engines import SupervisedEvaluator
 
 pytestmark = pytest.mark.two_bundles
 
@@ -24,6 +26,24 @@ def aligned(bundle, dataset, run_config, tmp_path_factory):
 def settings(aligned, dataset, tmp_path):
     folders = {"dataset_dir": dataset, "output_dir": tmp_path, "model_dir": aligned / "models"}
     return folders | {"normalization": "deciles"}
+
+
+def test_interrupted_training_leaves_weights_and_landmarks_as_they_were(
+    aligned, bundle, settings, shape, make_dataset, run_config, monkeypatch, tmp_path
+):
+    models = shutil.copytree(aligned / "models", tmp_path / "models")
+    before = {file.name: file.read_bytes() for file in models.iterdir()}
+    other = make_dataset(tmp_path / "other", start=40, **shape)
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(SupervisedEvaluator, "_iteration", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run_config(bundle, "train.json", **settings | {"dataset_dir": other, "model_dir": models})
+    learned = json.loads((tmp_path / "learned_landmarks.json").read_text(encoding="utf-8"))
+    assert learned != json.loads(before[FILE])
+    assert before == {file.name: file.read_bytes() for file in models.iterdir()}
 
 
 def test_landmarks_lie_beside_the_weights(aligned, configs):

@@ -25,7 +25,8 @@ def no_pictures(monkeypatch):
 def test_results_are_written_without_pictures(
     bundle, trained, dataset, run_config, no_pictures, tmp_path, caplog, name, results
 ):
-    run_config(bundle, f"{name}.json", dataset_dir=dataset, model_dir=trained.models, output_dir=tmp_path)
+    folders = {"dataset_dir": dataset, "model_dir": trained.models, "output_dir": tmp_path}
+    run_config(bundle, f"{name}.json", pictures=True, **folders)
     assert json.loads((tmp_path / results).read_text(encoding="utf-8"))
     warnings = [text for text in caplog.messages if "could not be made (RuntimeError: no pictures today)" in text]
     assert warnings

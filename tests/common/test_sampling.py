@@ -105,3 +105,9 @@ def test_epochs_have_their_own_length_without_steps():
 def test_steps_and_samples_of_an_epoch_exclude_each_other(arguments):
     with pytest.raises(ConfigError, match=r"iterations is .* samples_per_epoch"):
         samples_of_epoch(*arguments, max_epochs=3, batch_size=4)
+
+
+def test_errors_name_the_options_of_the_part_of_a_training():
+    names = ("pretrain_iterations", "pretrain_epochs")
+    with pytest.raises(ConfigError, match=r"^pretrain_iterations is 5, samples_per_epoch 7 and pretrain_epochs 3;"):
+        samples_of_epoch(7, 5, max_epochs=3, batch_size=4, names=names)

@@ -1,21 +1,26 @@
 import json
 import random
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
 from PIL import Image
+from torch import nn
 from torch.testing import assert_close
 
 from common.data.cases import decathlon_cases
 from common.denoising import scale_slices, slice_cases
 from common.denoising.loading import LoadSliced, ScaleByPercentiled
 from common.errors import ConfigError, MissingDataError
+from common.handlers import BestWeights
+from common.runtime.weights import LANDMARKS_FILE
 from common.spectral.digest import preprocessing_digest
 from common.transforms import LandmarkLearner, LoadScand, MatchDecilesd, ScaleByPercentilesd, normalize_intensity
 from common.transforms.deciles import LANDMARKS, landmarks, standard_landmarks
-from common.transforms.standard import read_standard
+from common.transforms.standard import LEARNED_FILE, read_standard
 
 PATIENTS, SLICES = 3, 4
 
@@ -46,9 +51,10 @@ def learn(tmp_path):
     """Learns from cases; returns the landmarks that were written."""
 
     def start(cases, **settings):
-        file = tmp_path / "models" / "intensity_landmarks.json"
-        LandmarkLearner(cases, file, **{"normalization": "deciles", "modality": "MR"} | settings).run()
-        return read_standard(file) if file.is_file() else None
+        given = {"normalization": "deciles", "modality": "MR", "output_dir": tmp_path, "save_dir": tmp_path / "m"}
+        learner = LandmarkLearner(cases, **given | settings)
+        learner.run()
+        return read_standard(learner.file()) if Path(learner.file()).is_file() else None
 
     return start
 
@@ -98,13 +104,30 @@ class TestLearning:
         assert learn(cases, resume=True) == first
         assert learn(cases) != first
 
+    def test_weights_keep_their_scale_until_others_are_written(self, folder, learn, tmp_path):
+        cases = decathlon_cases(folder)
+        best = BestWeights(nn.Linear(1, 1), tmp_path / "m", landmarks_file=tmp_path / LEARNED_FILE)
+        kept = tmp_path / "m" / LANDMARKS_FILE
+        scales = []
+        for metric, chosen in [(0.5, cases[:SLICES]), (0.4, cases), (0.6, cases)]:
+            learned = learn(chosen)
+            best(SimpleNamespace(state=SimpleNamespace(metrics={"dice": metric}, key_metric_name="dice")))
+            scales.append((read_standard(kept), learned))
+        assert scales[0][0] == scales[0][1]
+        assert scales[1][0] == scales[0][1] != scales[1][1], "no better weights were written"
+        assert scales[2][0] == scales[2][1] == scales[1][1]
+
+    def test_run_that_learns_nothing_aligns_to_what_lies_beside_the_weights(self, tmp_path):
+        learner = LandmarkLearner([], output_dir=tmp_path, save_dir=tmp_path / "m", normalization="deciles")
+        assert learner.file() == str(tmp_path / "m" / LANDMARKS_FILE)
+
 
 class TestAligning:
     def test_scanner_does_not_matter_and_slices_keep_their_place_in_the_patient(self, folder, learn, tmp_path):
         cases = decathlon_cases(folder)
         learn(cases)
-        align = normalize_intensity("image", "deciles", landmarks_file=tmp_path / "models" / "intensity_landmarks.json")
-        standard = torch.tensor(read_standard(tmp_path / "models" / "intensity_landmarks.json"))
+        align = normalize_intensity("image", "deciles", landmarks_file=tmp_path / LEARNED_FILE)
+        standard = torch.tensor(read_standard(tmp_path / LEARNED_FILE))
         for patient in range(PATIENTS):
             members = cases[patient * SLICES : (patient + 1) * SLICES]
             images = [align(LoadScand("image")(case))["image"] for case in members]
@@ -144,7 +167,7 @@ class TestSlicesOfDenoising:
         standard = learn([case], modality=None)
         expected = standard_landmarks([landmarks(torch.from_numpy(volume)[None])])
         assert_close(torch.tensor(standard), expected.float(), atol=1e-5, rtol=0)
-        align = scale_slices("image", "deciles", landmarks_file=tmp_path / "models" / "intensity_landmarks.json")
+        align = scale_slices("image", "deciles", landmarks_file=tmp_path / LEARNED_FILE)
         planes = [align(LoadSliced("image")(plane))["image"] for plane in slice_cases([case])]
         whole = align(LoadScand("image")(case))["image"]
         assert len(planes) == 4

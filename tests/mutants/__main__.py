@@ -30,10 +30,10 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 COMMON = "tests/common"
 MODULES = {
     "spectral": ("common/spectral/*.py", ["test_spectral_*.py", "test_fitting.py", "test_transforms_verdict.py"]),
-    "class_weights": ("common/class_weights/*.py", ["test_class_weights.py"]),
+    "class_weights": ("common/class_weights/*.py", ["test_class_weights*.py"]),
     "double_mix": (
         "common/double_mix/*.py",
-        ["test_double_mix.py", "test_cotraining.py", "test_weighted_losses.py", "test_networks_pair.py"],
+        ["test_double_mix.py", "test_cotraining*.py", "test_weighted_losses.py", "test_networks_pair.py"],
     ),
     "ood_mining": (
         "common/ood_mining/[lprs]*.py",
@@ -48,7 +48,9 @@ MODULES = {
 }
 """Package -> its modules, and the tests that belong to them, below ``tests/common``."""
 FURTHER = {
-    "double_mix": ["test_data_semi_supervised.py", "test_handlers_cotraining.py", "test_preflight.py"],
+    "double_mix": [
+        f"test_{name}.py" for name in ("data_semi_supervised", "halves_loader", "handlers_cotraining", "preflight")
+    ],
     "spectral": ["test_bank_rules.py"],
 }
 """Tests that run last."""

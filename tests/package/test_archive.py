@@ -15,7 +15,7 @@ from monai.bundle import ConfigParser
 
 from common.archive import build_archives, install
 from common.spectral import SignatureBank
-from tests.running import REPRESENTATIVES
+from tests.running import REPRESENTATIVES, importable
 
 BUNDLES = sorted(path.parent.name for path in (Path(__file__).resolve().parents[2] / "bundles").glob("*/configs"))
 TRAINING = {"max_epochs", "pretrain_epochs", "phantom_cases", "healthy", "noise_resolution"}
@@ -117,14 +117,14 @@ def test_unpacked_bundle_runs_alone(unpacked, run_python, make_dataset, shape_of
     assert {path for path in unpacked.rglob("*") if path.is_file()} == files, "runs write nothing into the bundle"
 
 
-def test_two_versions_in_one_process_use_their_own_code(archive, bundle_importable, tmp_path):
+def test_two_versions_in_one_process_use_their_own_code(archive, tmp_path):
     """As MONAI Label does: the folder of a bundle on the path, ``scripts`` forgotten in between."""
     roots = [unpack(archive, tmp_path / name) for name in ("old", "new")]
     package = roots[1] / "scripts" / "common" / "__init__.py"
     package.write_text(package.read_text(encoding="utf-8").replace('__version__ = "', '__version__ = "9.9.'))
     seen = []
     for root in [*roots, roots[0]]:
-        with bundle_importable(root):
+        with importable(root):
             parser = ConfigParser(json.loads((root / "configs" / "inference.json").read_text(encoding="utf-8")))
             # A network may be MONAI's own; what computes signatures never is.
             inferer = parser.get_parsed_content("inferer")
@@ -136,7 +136,7 @@ def test_two_versions_in_one_process_use_their_own_code(archive, bundle_importab
     assert seen[0] == seen[2] != seen[1]
 
 
-def verdict_of(root, importable, image):
+def verdict_of(root, image):
     """What segments and judges an image with one bundle, whatever else lies on the path when it is called."""
     with importable(root):
         parser = ConfigParser(json.loads((root / "configs" / "inference.json").read_text(encoding="utf-8")))
@@ -158,9 +158,7 @@ def verdict_of(root, importable, image):
     return judge
 
 
-def test_two_versions_judge_in_turns_by_their_own_banks(
-    archive, bundle_importable, make_scan, save_scan, shape_of, tmp_path
-):
+def test_two_versions_judge_in_turns_by_their_own_banks(archive, make_scan, save_scan, shape_of, tmp_path):
     roots = [unpack(archive, tmp_path / name) for name in ("old", "new")]
     shape = shape_of(json.loads((roots[0] / "configs" / "inference.json").read_text(encoding="utf-8")))
     scan = make_scan(0, (20, 18, 16)[: shape["spatial_dims"]])[0]
@@ -168,7 +166,7 @@ def test_two_versions_judge_in_turns_by_their_own_banks(
     banks = [SignatureBank.load(root / "models" / "signature_bank.npz") for root in roots]
     banks[1] = SignatureBank.fit(banks[1].signatures, c=banks[1].c + 1, **vars(banks[1].settings))
     banks[1].save(roots[1] / "models" / "signature_bank.npz")
-    judges = [verdict_of(root, bundle_importable, image) for root in roots]
+    judges = [verdict_of(root, image) for root in roots]
     seen = [judges[turn]() for turn in (0, 1, 0, 1)]
     thresholds = [result["threshold"] for result, _ in seen]
     assert thresholds == pytest.approx([banks[turn].threshold for turn in (0, 1, 0, 1)], rel=1e-9)
@@ -178,8 +176,8 @@ def test_two_versions_judge_in_turns_by_their_own_banks(
         torch.testing.assert_close(segmentation, seen[0][1], rtol=0, atol=0)
 
 
-def test_monai_loads_the_network_of_an_unpacked_bundle(unpacked, bundle_importable):
-    with bundle_importable(unpacked):
+def test_monai_loads_the_network_of_an_unpacked_bundle(unpacked):
+    with importable(unpacked):
         parser = ConfigParser(json.loads((unpacked / "configs" / "inference.json").read_text(encoding="utf-8")))
         made = parser.get_parsed_content("network_def")
         (unpacked / "models").mkdir(exist_ok=True)

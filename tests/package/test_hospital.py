@@ -68,15 +68,16 @@ def test_tool_refuses_in_one_line_and_leaves_nothing(received, tool, tmp_path):
 
 @pytest.mark.real_data
 @pytest.mark.skipif(not SERIES.is_dir(), reason="MEDICAL_DATA_DIR names no folder with a DICOM series")
-def test_series_gets_a_segmentation_that_overlays_it_and_a_verdict(received, tool, environment, tmp_path):
+def test_series_gets_a_segmentation_that_overlays_it_and_a_verdict(received, tool, run_python, tmp_path):
     archive = next(received.glob("spectral_ood_v*.zip"))
     tool("install", archive, "--into", tmp_path / "models")
     config = tmp_path / "models" / "spectral_ood" / "configs" / "inference.json"
     # As a PACS would name it.
     shutil.copytree(SERIES, tmp_path / "export" / "AVASARALA_CHRISJEN" / "PGBM-002")
-    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", config, "--device", "cpu"]
-    command += ["--dataset_dir", tmp_path / "export", "--output_dir", tmp_path / "results"]
-    told = run(command, tmp_path, environment)
+    command = ["-m", "monai.bundle", "run", "--config_file", str(config), "--device", "cpu"]
+    command += ["--dataset_dir", str(tmp_path / "export"), "--output_dir", str(tmp_path / "results")]
+    told = run_python(command, cwd=tmp_path)
+    assert told.returncode == 0, told.stdout[-3000:] + told.stderr[-3000:]
     (segmented,) = (tmp_path / "results").glob("*/*_seg.nii.gz")
     segmentation = nib.load(segmented)
     # The twin: another reader than ours, and MONAI's own writing of what it read.

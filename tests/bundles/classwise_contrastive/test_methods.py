@@ -90,8 +90,8 @@ class TestEvaluation:
     def test_figures_and_measures_of_classes(self, train, run_config, folder, tmp_path):
         out = train(test_fraction=0.25)
         run_config(
-            BUNDLE, "evaluate.json", dataset_dir=folder, split_file=out / "split.json", model_dir=out / "m",
-            output_dir=tmp_path / "e",
+            BUNDLE, "evaluate.json", pictures=True,
+            dataset_dir=folder, split_file=out / "split.json", model_dir=out / "m", output_dir=tmp_path / "e",
         )  # fmt: skip
         for name in ("per_class", "overlays", "embeddings"):
             assert (tmp_path / "e" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
@@ -122,12 +122,11 @@ class TestEvaluation:
         assert found["after"]["nearest"] > found["after"]["chance"] + 0.2
 
 
-@pytest.mark.parametrize("settings", [{}, {"method": "byol"}], ids=["both", "byol"])
-def test_two_processes_hold_the_same_networks(states_of_two_processes, folder, settings):
+def test_two_processes_hold_the_same_networks_without_some_parts(states_of_two_processes, folder):
     """Each rank writes its state: gradients are averaged also where steps leave out parts of the network."""
-    settings = {"labeled_fraction": 0.5, "samples_per_epoch": 16, "batch_size": 4, "val_fraction": 0.25} | settings
+    settings = {"labeled_fraction": 0.5, "samples_per_epoch": 8, "batch_size": 4, "val_fraction": 0.25}
     (first,), (second,) = states_of_two_processes(
-        BUNDLE, ["@headed_def"], with_buffers=False, dataset_dir=folder, max_epochs=2, **settings
+        BUNDLE, ["@headed_def"], with_buffers=False, dataset_dir=folder, max_epochs=2, method="byol", **settings
     )
     torch.testing.assert_close(first, second, rtol=0, atol=0)
     assert first

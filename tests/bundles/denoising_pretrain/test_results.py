@@ -104,7 +104,7 @@ class TestInference:
 def evaluated(bundle_folder, run_config, slices, trained, tmp_path_factory):
     output = tmp_path_factory.mktemp("evaluated")
     run_config(
-        bundle_folder, "evaluate.json", dataset_dir=slices, output_dir=output, model_dir=trained / "m",
+        bundle_folder, "evaluate.json", pictures=True, dataset_dir=slices, output_dir=output, model_dir=trained / "m",
         roi_size=SHORT["roi_size"], min_component_size=2,
     )  # fmt: skip
     return output
@@ -135,8 +135,8 @@ class TestExperiment:
         arms = {"scratch": [{"pretrained": False, "labeled": [1], "seeds": [0]}], "pretrained": []}
         settings = SHORT | {"network_def#features": [4, 8, 8, 8], "val_fraction": 0.2, "stages#bank": None}
         run_config(
-            bundle_folder, "experiment.json", dataset_dir=slices, output_dir=tmp_path, seeds=[0, 1], num_folds=2,
-            labeled={"num_labeled_patients": [0, 1]}, arms=arms, settings=settings,
+            bundle_folder, "experiment.json", pictures=True, dataset_dir=slices, output_dir=tmp_path,
+            seeds=[0, 1], num_folds=2, labeled={"num_labeled_patients": [0, 1]}, arms=arms, settings=settings,
         )  # fmt: skip
         rows = read_table(tmp_path / "patients.csv")
         for labeled in "01":

@@ -60,11 +60,17 @@ class TestFineTuning:
 
     def test_without_labels_the_denoiser_is_the_result(self, train, caplog):
         caplog.set_level("INFO")
-        folder = train(num_labeled_patients=0)
+        folder = train(num_labeled_patients=0, normalization="deciles")
         assert "no labeled patient: the denoiser's anomaly score is the result" in caplog.text
         assert (folder / "m" / "denoiser.pt").is_file()
         assert (folder / "localization.json").is_file()
         assert not (folder / "m" / "model.pt").exists()
+        assert (folder / "m" / "intensity_landmarks.json").is_file(), "beside the denoiser"
+
+    def test_steps_of_pre_training_are_counted(self, train):
+        """In place of passes over the slices, and whatever fine-tuning counts."""
+        folder = train("pretrain", samples_per_epoch=None, pretrain_epochs=2, pretrain_iterations=6, iterations=2)
+        assert weights(folder / "pretrain" / "checkpoint.pt")["progress"]["iteration"] == 6
 
     def test_several_classes(self, train, tmp_path, read_json):
         def edit(patient, number, image, label):

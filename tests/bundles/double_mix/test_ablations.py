@@ -33,6 +33,7 @@ class TestAblations:
         assert (out / "m" / "signature_bank.npz").is_file()
         assert (out / "class_weights.png").is_file() == (name not in RIVALS)
 
+    @pytest.mark.usefixtures("blank_pictures")
     @pytest.mark.parametrize(
         ("key", "values"),
         [
@@ -137,7 +138,7 @@ class TestCourse:
     """What a run tells of its course, of one run for all."""
 
     def test_weights_pseudo_labels_and_both_validations_are_in_the_log_and_drawn(self, train):
-        out = train(max_epochs=2, pseudo_quality_interval=2, averaged="best")
+        out = train(max_epochs=2, pseudo_quality_interval=2, averaged="best", pictures=True)
         names = {f"weight_{network}/{index}" for network in "ab" for index in range(3)}
         epochs = listing(out)["epochs"]
         assert names <= set(epochs[0])

@@ -10,7 +10,7 @@ from tests.bundles.med_ood.cells import BUNDLE, FEW, SIZES, draw
 def evaluated(trained, pictures, run_config, tmp_path_factory):
     output = tmp_path_factory.mktemp("evaluated")
     run_config(
-        BUNDLE, "evaluate.json", dataset_dir=pictures, output_dir=output, model_dir=trained / "m",
+        BUNDLE, "evaluate.json", pictures=True, dataset_dir=pictures, output_dir=output, model_dir=trained / "m",
         baseline_file=trained / "baseline" / "model.pt", roi_size=[32, 32], norm="instance",
     )  # fmt: skip
     return output

@@ -119,6 +119,7 @@ def test_done_gates_are_not_run_again_and_page_and_figure_stay_the_same(project)
     assert {path.name: path.read_bytes() for path in Path("docs").iterdir()} == before
 
 
+@pytest.mark.usefixtures("blank_pictures")
 def test_what_ended_without_a_row_gets_it(project):
     """The command was killed between the end of a run and its row; the row of another gate stays."""
     project.run()
@@ -131,6 +132,7 @@ def test_what_ended_without_a_row_gets_it(project):
     assert table("gates.csv") == rows
 
 
+@pytest.mark.usefixtures("blank_pictures")
 @pytest.mark.parametrize("change", ["settings", "metric", "data"])
 def test_changed_gate_takes_the_place_of_the_old_one(project, change):
     project.run()
@@ -150,6 +152,7 @@ def test_changed_gate_takes_the_place_of_the_old_one(project, change):
     assert len(table("gates_curves.csv")) == 12
 
 
+@pytest.mark.usefixtures("blank_pictures")
 def test_new_default_of_a_bundle_leaves_the_rows(project):
     project.run()
     file = Path("bundles", "tiny", "configs", "train.json")
@@ -158,6 +161,7 @@ def test_new_default_of_a_bundle_leaves_the_rows(project):
     assert len(project.calls()) == 2
 
 
+@pytest.mark.usefixtures("blank_pictures")
 def test_failed_gate_is_told_when_the_others_are_done(project):
     project.gates["both"] = project.gates["both"] | {"settings": {"rate": -1.0}}
     with pytest.raises(RunsFailedError, match=r"1 gate\(s\) failed, the others are complete; the first: both: .*below"):

@@ -1,7 +1,4 @@
-"""Scores that are shared out over processes; run as a program, this file is the second of two."""
-
-import subprocess
-import sys
+"""Scores that are shared out over processes."""
 
 import numpy as np
 import torch
@@ -38,17 +35,21 @@ def score_as(rank, folder):
         dist.destroy_process_group()
 
 
-def test_two_processes_score_as_one_does(repository, environment, tmp_path):
+SECOND = """
+import sys
+import numpy as np
+from tests.common.ood_mining.test_processes import score_as
+np.save(f"{sys.argv[1]}/second.npy", score_as(1, sys.argv[1]))
+"""
+
+
+def test_two_processes_score_as_one_does(repository, start_python, tmp_path):
     alone = score()
-    command = [sys.executable, __file__, str(tmp_path)]
-    with subprocess.Popen(command, env=environment | {"PYTHONPATH": str(repository)}) as other:
-        first = score_as(0, tmp_path)
-        assert other.wait(timeout=60) == 0
+    other = start_python(["-c", SECOND, str(tmp_path)], cwd=tmp_path, env={"PYTHONPATH": str(repository)})
+    first = score_as(0, tmp_path)
+    result = other.wait()
+    assert result.returncode == 0, result.stderr[-2000:]
     assert alone.shape == (CANDIDATES, 2)
     assert len(np.unique(alone[:, 0])) > CANDIDATES // 2
     np.testing.assert_allclose(first, alone, rtol=0, atol=1e-12)
     np.testing.assert_array_equal(np.load(tmp_path / "second.npy"), first)
-
-
-if __name__ == "__main__":
-    np.save(f"{sys.argv[1]}/second.npy", score_as(1, sys.argv[1]))
