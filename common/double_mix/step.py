@@ -220,7 +220,7 @@ class CoTrainingStep:
         learns_more = len(self.terms) > 1
         parts = [batch["image"], batch["label"].long(), *([batch["unlabeled"]] if learns_more else [])]
         image_l, label, *unlabeled = pad_alike(parts, spatial_dims=parts[0].ndim - 2)
-        # Apart: by shared statistics of batch normalization, networks would tell labeled patients from others.
+        # Apart: where both share the statistics of batch normalization, networks tell labeled patients by them.
         students_l = network(image_l)
         students_u = network(*unlabeled) if unlabeled else [logits[:0] for logits in students_l]
         weights = self._weigh(students_l, students_u, label)

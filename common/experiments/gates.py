@@ -57,6 +57,7 @@ class Gate:
         floor: Value that must be reached; ``None``, the default, where nothing is published to go by.
         overlays: Names of files laid over the configs, in this order. Default none.
         settings: Options of ``train.json``; nested ones are joined by ``.``. Default none.
+        note: What the page says of the figure. Default nothing.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Gate:
     floor: float | None = None
     overlays: Sequence[str] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
+    note: str = ""
 
     def run(self, data_dir: Path) -> Run:
         """Returns the run of an experiment that this gate is.
@@ -158,8 +160,8 @@ def run_gates(
         root = _data_root(data_dir)
         waiting = [work for gate in chosen if not (work := GateWork(gate, root, output_dir, bundles)).has_row(docs)]
         logger.info("%d gate(s), %d of them with a row already", len(chosen), len(chosen) - len(waiting))
-        failed = _run(waiting, list(gates), docs, processes)
-    write_gates_page(docs)
+        failed = _run(waiting, gates, docs, processes)
+    write_gates_page(docs, _notes(gates))
     if failed:
         name, reason = next(iter(failed.items()))
         raise RunsFailedError(f"{len(failed)} gate(s) failed, the others are complete; the first: {name}: {reason}")
@@ -176,16 +178,21 @@ def _data_root(data_dir: str | None) -> Path:
     return Path(folder).absolute()
 
 
-def _run(waiting: Sequence[GateWork], order: Sequence[str], docs: str, processes: int) -> dict[str, str]:
+def _notes(gates: Mapping[str, Gate]) -> dict[str, str]:
+    """Name of a gate -> what the page says of it."""
+    return {name: gate.note for name, gate in gates.items()}
+
+
+def _run(waiting: Sequence[GateWork], gates: Mapping[str, Gate], docs: str, processes: int) -> dict[str, str]:
     """Runs gates; returns why those that failed did."""
-    works = {work.gate.name: work for work in waiting}
+    works, order = {work.gate.name: work for work in waiting}, list(gates)
 
     def finish(job: Job) -> None:
         work = works[job.name]
         row, curve = work.row(), work.curve()
         _replace(Path(docs, CURVES), CURVE_COLUMNS, work.gate.name, curve, order)
         _replace(Path(docs, GATES), GATE_COLUMNS, work.gate.name, [row], order)
-        write_gates_page(docs)
+        write_gates_page(docs, _notes(gates))
         logger.info("%s", describe_gate(row, curve))
 
     ended = [Job(name, Path(work.job.folder), work.job) for name, work in works.items() if work.job.finished]

@@ -41,9 +41,9 @@ converged: over the last third of the training, the best validation gained less 
 
 `dsc` is the mean over the patients of the test set of the mean Dice over classes; `dsc_pooled` is the Dice over all
 voxels of the test set together. An empty floor means that nothing is published to go by. Minutes are those of the
-training with its validations.
+training with its validations. A rate that declines to zero always gains a little at the end.
 
-![Validation Dice of every gate over iterations and minutes, with its test value and floor](gates.png)
+{notes}![Validation Dice of every gate over iterations and minutes, with its test value and floor](gates.png)
 
 `bundles/gates.json` says what each gate trains. This runs those without a row, and writes `gates.csv`,
 `gates_curves.csv`, this page and the figure; a run that was killed goes on:
@@ -109,11 +109,12 @@ def describe_gate(row: Mapping[str, Any], curve: Sequence[Mapping[str, Any]]) ->
     )
 
 
-def gates_page(docs: str | Path) -> str:
+def gates_page(docs: str | Path, notes: Mapping[str, str] | None = None) -> str:
     """Returns the page, as Markdown.
 
     Args:
         docs: Folder of ``gates.csv`` and ``gates_curves.csv``.
+        notes: What is to be said of a gate, by its name. Default nothing.
 
     Raises:
         MissingDataError: When a column is missing.
@@ -121,20 +122,22 @@ def gates_page(docs: str | Path) -> str:
     curves = _curves(docs)
     rows = [_cells(row, curves.get(row["gate"], [])) for row in read_table(Path(docs, GATES), GATE_COLUMNS)]
     lines = [f"| {' | '.join(cells)} |" for cells in [HEAD, ["---"] * len(HEAD), *rows]]
-    return TEXT.format(gain=GAIN, table="\n".join(lines))
+    said = "".join(f"- `{name}`: {note}\n" for name, note in (notes or {}).items() if note)
+    return TEXT.format(gain=GAIN, table="\n".join(lines), notes=f"{said}\n" if said else "")
 
 
-def write_gates_page(docs: str | Path) -> None:
+def write_gates_page(docs: str | Path, notes: Mapping[str, str] | None = None) -> None:
     """Writes page and figure; the figure only where there is a row.
 
     Args:
         docs: Folder of ``gates.csv`` and ``gates_curves.csv``, and of page and figure.
+        notes: What is to be said of a gate, by its name. Default nothing.
 
     Raises:
         MissingDataError: When a column is missing.
         OutputError: When a file cannot be written.
     """
-    text = gates_page(docs)
+    text = gates_page(docs, notes)
     with write_atomically(Path(docs, PAGE)) as temporary:
         temporary.write_text(text, encoding="utf-8")
     curves, rows = _curves(docs), read_table(Path(docs, GATES), GATE_COLUMNS)

@@ -24,7 +24,7 @@ PLANES = {"R": "sagittal", "L": "sagittal", "A": "coronal", "P": "coronal", "S":
 MAX_VALUES = 2**14
 """Most voxels of a channel that quantiles are taken of, evenly spread."""
 
-MAX_SIZE = {1: 4096, 2: 256, 3: 40}
+MAX_SIZE = {1: 4096, 2: 192, 3: 32}
 """Largest block, in voxels along each axis and by the number of axes, that noise and sharpness are measured in."""
 
 
@@ -106,7 +106,7 @@ def measure_texture(image: Tensor) -> dict[str, float]:
     Args:
         image: Prepared image, ``(C, H, W[, D])``.
     """
-    largest = MAX_SIZE.get(image.ndim - 1, 40)
+    largest = MAX_SIZE.get(image.ndim - 1, 32)
     middle = [slice((size - min(size, largest)) // 2, (size + min(size, largest)) // 2) for size in image.shape[1:]]
     block = image[(slice(None), *middle)].float().cpu().numpy()
     names = "xyz" if block.ndim == 4 else "wh"

@@ -98,6 +98,18 @@ def test_every_gate_leaves_a_row_and_a_curve(project, read_picture, caplog):
     assert folders == [[str(data / "heads"), str(data / "hearts")], str(data / "heads")]
 
 
+def test_page_says_what_there_is_to_say_of_a_gate(project):
+    project.gates = project.gates | {"one": project.gates["one"] | {"note": "rises slowly."}}
+    project.run()
+    text = Path("docs", "gates.md").read_text()
+    assert "\n- `one`: rises slowly.\n\n![" in text
+    assert "- `both`" not in text
+    project.gates = project.gates | {"one": project.gates["one"] | {"note": ""}}
+    project.run()
+    assert len(project.calls()) == 2, "a note is no reason to train again"
+    assert "- `one`" not in Path("docs", "gates.md").read_text()
+
+
 def test_done_gates_are_not_run_again_and_page_and_figure_stay_the_same(project):
     project.run()
     before = {path.name: path.read_bytes() for path in Path("docs").iterdir()}
@@ -207,7 +219,8 @@ def test_training_with_one_validation_tells_nothing_of_convergence():
 
 
 def test_page_of_the_repository_is_that_of_its_tables(repository):
-    assert (repository / "docs" / "gates.md").read_text(encoding="utf-8") == gates_page(repository / "docs")
+    notes = {name: gate.note for name, gate in read_gates(repository / "bundles" / "gates.json").items()}
+    assert (repository / "docs" / "gates.md").read_text(encoding="utf-8") == gates_page(repository / "docs", notes)
 
 
 def test_gates_of_the_repository_name_bundles_overlays_and_options_that_exist(repository, tmp_path):
