@@ -162,7 +162,13 @@ def test_every_kind_of_command_runs(pages, bundle, dataset, trained, run_config,
     left_out = {"roi_size", "out_channels"}
     # Of voxels of 4 x 4 x 10 mm the tiny scans would have a handful, and they are no DICOM series.
     replaced = {"spacing": None, "output_format": "nifti", "dataset_dir": dataset, "ood_dir": dataset, "damages": []}
-    replaced |= {"initial_weights": None, "foreground_labels": None, "samples_per_epoch": 2, "val_interval": 1}
+    replaced |= {
+        "exposure_dir": dataset,
+        "initial_weights": None,
+        "foreground_labels": None,
+        "samples_per_epoch": 2,
+        "val_interval": 1,
+    }
     # A checkpoint to resume from would be that of the user's own run.
     replaced |= {"split_file": None, "resume": False, "max_epochs": 1, "batch_size": 2, "num_labeled_patients": 1}
     # Of four cases, four folds leave two to train on.
