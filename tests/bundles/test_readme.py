@@ -14,7 +14,7 @@ from common.runtime.knobs import GLOSSARY, PAGE, knobs_page, read_configs, read_
 SECTIONS = ("not for clinical use", "citation", "when it fails", "monai label", "offline")
 
 
-EXPERIMENT = ["experiment.json"]
+EXPERIMENT = "experiment.json"
 """What takes many trainings, which a test of each bundle runs."""
 
 OWN_MEANING = {
@@ -150,7 +150,7 @@ def commands_to_run(text):
         options = {key[2:]: DefaultParseValue(value) for key, value in values.items() if key.startswith("--")}
         names = [re.sub(r".*configs/", "", name) for name in _as_list(options.pop("config_file", ()))]
         run_id = "run" if arguments[1].startswith("--") else arguments[1]
-        if arguments[0] == "run" and "multi_gpu_train.json" not in names and names != EXPERIMENT:
+        if arguments[0] == "run" and "multi_gpu_train.json" not in names and EXPERIMENT not in names:
             found.setdefault((run_id, *names), []).append(options)
     return [(run_id, names, max(found[run_id, *names], key=len)) for run_id, *names in found]
 
