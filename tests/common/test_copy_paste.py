@@ -16,7 +16,7 @@ from common.double_mix.network import CoTrainedPair, SingleStudent
 from common.double_mix.rivals.bcp import BCPStep, paste_both_ways
 from common.errors import ConfigError
 from common.networks.averaging import EMANetwork
-from tests.common.test_cotraining import CLASSES, make_batch, make_trainer, tiny_network
+from tests.common.cotrained import CLASSES, make_batch, make_trainer, tiny_network
 
 
 def seeded(seed=0):

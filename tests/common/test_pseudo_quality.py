@@ -10,7 +10,7 @@ from torch.testing import assert_close
 from common.data import hidden_cases
 from common.double_mix.quality import PseudoLabelQuality, overlaps, pooled_dice
 from common.errors import ConfigError
-from tests.common.test_cotraining import CLASSES, make_batch, make_pair, make_step, make_trainer
+from tests.common.cotrained import CLASSES, make_batch, make_pair, make_step, make_trainer
 
 
 def infer(image, network):

@@ -19,7 +19,7 @@ from common.double_mix.rivals.ssnet import soft_dice_distance, unit
 from common.double_mix.rivals.unimatch import cut_mix
 from common.errors import ConfigError
 from common.networks.averaging import EMANetwork
-from tests.common.test_cotraining import CLASSES, make_batch, make_trainer, tiny_network
+from tests.common.cotrained import CLASSES, make_batch, make_trainer, tiny_network
 
 SETTINGS = {
     "bcp": {"pretrain_share": 0.25},
