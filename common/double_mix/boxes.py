@@ -35,8 +35,8 @@ def box_masks(shape: Sequence[int], sides: Sequence[int], corners: Tensor) -> Te
         corners: First voxel of each box, ``(number, axes)``.
 
     Example:
-        >>> box_masks([4], [2], torch.tensor([[1]])).int()
-        tensor([[[0, 1, 1, 0]]])
+        >>> box_masks([4], [2], torch.tensor([[1]]))
+        tensor([[[False,  True,  True, False]]])
     """
     masks = torch.ones(len(corners), 1, *shape, dtype=torch.bool, device=corners.device)
     for axis, (extent, side) in enumerate(zip(shape, sides, strict=True)):

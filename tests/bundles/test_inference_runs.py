@@ -85,7 +85,7 @@ def test_report_has_a_line_for_every_scan(scans, segmented, judges):
     with open(segmented / "ood_report.csv", newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
         rows = list(reader)
-    assert reader.fieldnames == COLUMNS
+    assert reader.fieldnames[: len(COLUMNS)] == COLUMNS
     assert sorted(row["image"] for row in rows) == sorted(scans[1])
     for row in rows if judges else ():
         assert row["error"] == ""

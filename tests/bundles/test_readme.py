@@ -15,7 +15,7 @@ SECTIONS = ("not for clinical use", "citation", "when it fails", "monai label", 
 
 
 EXPERIMENT = "experiment.json"
-"""What takes many trainings, which a test of each bundle runs."""
+"""What takes many trainings, whatever is laid over it; a test of each bundle runs it."""
 
 OWN_MEANING = {
     "batch_size",
@@ -150,7 +150,7 @@ def commands_to_run(text):
         options = {key[2:]: DefaultParseValue(value) for key, value in values.items() if key.startswith("--")}
         names = [re.sub(r".*configs/", "", name) for name in _as_list(options.pop("config_file", ()))]
         run_id = "run" if arguments[1].startswith("--") else arguments[1]
-        if arguments[0] == "run" and "multi_gpu_train.json" not in names and EXPERIMENT not in names:
+        if arguments[0] == "run" and not {"multi_gpu_train.json", EXPERIMENT} & set(names):
             found.setdefault((run_id, *names), []).append(options)
     return [(run_id, names, max(found[run_id, *names], key=len)) for run_id, *names in found]
 
@@ -162,7 +162,13 @@ def test_every_kind_of_command_runs(pages, bundle, dataset, trained, run_config,
     left_out = {"roi_size", "out_channels"}
     # Of voxels of 4 x 4 x 10 mm the tiny scans would have a handful, and they are no DICOM series.
     replaced = {"spacing": None, "output_format": "nifti", "dataset_dir": dataset, "ood_dir": dataset, "damages": []}
-    replaced |= {"initial_weights": None, "foreground_labels": None, "samples_per_epoch": 2, "val_interval": 1}
+    replaced |= {
+        "exposure_dir": dataset,
+        "initial_weights": None,
+        "foreground_labels": None,
+        "samples_per_epoch": 2,
+        "val_interval": 1,
+    }
     # A checkpoint to resume from would be that of the user's own run.
     replaced |= {"split_file": None, "resume": False, "max_epochs": 1, "batch_size": 2, "num_labeled_patients": 1}
     # Of four cases, four folds leave two to train on.

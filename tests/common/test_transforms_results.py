@@ -110,6 +110,7 @@ def test_settings_in_use_go_by_the_names_of_the_bank():
     assert bank_settings(inferer, transforms, "d") == {
         "layers": ("a",),
         "per_voxel": True,
+        "signature_form": "unit",
         "precision": "float32",
         "roi_size": (8, 8),
         "overlap": 0.25,
