@@ -55,12 +55,12 @@ def pytest_xdist_make_scheduler(config, log):
 def bound_properties(profile):
     """Properties are tried on the same examples every time, on so many that a test takes a few seconds at most.
 
-    With the profile ``long``, they are tried on other examples every time, and on twenty times as many.
+    With the profile ``long``, they are tried on other examples every time, and on forty times as many.
     """
     # A fixture stays the same for all examples of a test, which is what tests here want of their folders.
     allowed = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
     settings.register_profile(
-        "bounded", derandomize=True, database=None, deadline=None, max_examples=200, suppress_health_check=allowed
+        "bounded", derandomize=True, database=None, deadline=None, max_examples=100, suppress_health_check=allowed
     )
     settings.register_profile("long", settings.get_profile("bounded"), max_examples=4000, derandomize=False)
     settings.load_profile(profile)

@@ -38,8 +38,8 @@ def cases(tmp_path):
 
 
 @pytest.fixture
-def make(cases, tmp_path, caplog):
-    """Makes a training of two epochs on the first three cases; ``make(ood_fraction=...)``."""
+def make(cases, blank_pictures, tmp_path, caplog):
+    """Makes a training of two epochs on the first three cases; ``make(ood_fraction=...)``. Its pictures are blank."""
     caplog.set_level(logging.INFO)
 
     def build(
