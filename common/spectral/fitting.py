@@ -52,7 +52,7 @@ def fit_bank(
         c: Standard deviations above the mean leave-one-out OODM at which the threshold lies, from 0 to 10. Default 2.5.
         false_alarm_rate: Promised share of false alarms, above 0, below 1; ``None``, the default, for the rule of
             ``c``.
-        distance: ``nearest`` (the paper), ``mahalanobis`` or ``ledoit_wolf``. Default ``nearest``.
+        distance: ``nearest`` (the paper), ``mahalanobis``, ``ledoit_wolf`` or ``clusters``. Default ``nearest``.
 
     Raises:
         FeatureError: When the features of a scan have no signature.
@@ -98,7 +98,7 @@ class BankFitter:
         quality_cases: Most held-out cases whose Dice is measured, with eight damages each, from 0; 0 switches it off.
             Default 20.
         coverage: Share of scans whose Dice shall reach its lower bound, above 0, below 1. Default 0.9.
-        distance: ``nearest`` (the paper, and the default), ``mahalanobis`` or ``ledoit_wolf``.
+        distance: ``nearest`` (the paper, and the default), ``mahalanobis``, ``ledoit_wolf`` or ``clusters``.
 
     Raises:
         ConfigError: When ``quality_cases`` or ``coverage`` is out of its range.

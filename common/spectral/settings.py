@@ -28,7 +28,7 @@ class BankSettings:
         overlap: Share of a window that the next one covered again, in [0, 1). Default 0.25.
         divisor: Number of voxels of which window sizes were multiples, for all axes or for each. Default 1.
         signature_form: ``unit`` (the paper, and the default) or ``full``: what a layer's signature holds.
-        distance: ``nearest`` (the paper, and the default), ``mahalanobis`` or ``ledoit_wolf``.
+        distance: ``nearest`` (the paper, and the default), ``mahalanobis``, ``ledoit_wolf`` or ``clusters``.
         weights_digest: SHA-256 of the network's weights, in hexadecimal. Default empty.
         preprocessing_digest: SHA-256 of the settings of the image transforms, in hexadecimal. Default empty.
     """
