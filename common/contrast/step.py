@@ -35,7 +35,6 @@ class ContrastiveStep:
         pretrain_epochs: Number of epochs of the first step. 0, the default, trains everything together.
         classify_all: Whether frames with masks are classified as well. False by default.
         ema_decay: Largest decay of the averaged network that BYOL compares with. 0.99 by default.
-        amp: Whether to compute in bfloat16 where that is safe. False by default.
 
     Raises:
         ConfigError: When a setting is not accepted.
@@ -53,7 +52,6 @@ class ContrastiveStep:
         pretrain_epochs: int = 0,
         classify_all: bool = False,
         ema_decay: float = 0.99,
-        amp: bool = False,
     ) -> None:
         if temperature <= 0 or alpha < 0 or beta < 0:
             raise ConfigError(
@@ -62,7 +60,7 @@ class ContrastiveStep:
             )
         self.loss, self.method, self.alpha, self.beta = loss, find_method(method), alpha, beta
         self.temperature, self.pretrain_epochs = temperature, pretrain_epochs
-        self.classify_all, self.amp = classify_all, amp
+        self.classify_all = classify_all
         # Made once: a number that is copied to the device in every step would have to be waited for.
         self.tensor_temperature = torch.tensor(temperature, device=next(network.parameters()).device)
         self.ema = EMANetwork(network, ema_decay=ema_decay) if self.method.pairs == "byol" else None
@@ -92,7 +90,7 @@ class ContrastiveStep:
         Returns:
             ``loss`` and its terms.
         """
-        return train_on_terms(engine, batchdata, partial(self.losses, epoch=engine.state.epoch), amp=self.amp)
+        return train_on_terms(engine, batchdata, partial(self.losses, epoch=engine.state.epoch))
 
     def losses(self, network: nn.Module, batch: Mapping[str, Tensor], *, epoch: int = 1) -> Terms:
         """Returns the terms of the loss of one batch.

@@ -10,6 +10,7 @@ from common.networks import DenseSkipUNet, SliceWise
 from common.networks.probing import FeatureMap, find_ends, input_axes, probe_network
 
 SMALL = {"spatial_dims": 3, "in_channels": 1, "out_channels": 2}
+DYNUNET = {"kernel_size": [3] * 3, "strides": [1, 2, 2], "upsample_kernel_size": [2, 2], "filters": [4, 8, 8]}
 UNET = {"channels": (4, 8, 16), "strides": (2, 2)}
 
 
@@ -22,8 +23,7 @@ UNET = {"channels": (4, 8, 16), "strides": (2, 2)}
         (lambda: nets.BasicUNet(**SMALL, features=(4, 4, 4, 4, 4, 4)), ("conv_0", "upcat_1")),
         # A layer that runs more than once gives no one map.
         (lambda: nets.SegResNet(**SMALL, init_filters=8), ("convInit", "act_mod")),
-        (lambda: nets.DynUNet(**SMALL, kernel_size=[3, 3, 3], strides=[1, 2, 2], upsample_kernel_size=[2, 2], filters=[4, 8, 8]),
-         ("input_block", "upsamples.1")),
+        (lambda: nets.DynUNet(**SMALL, **DYNUNET), ("input_block", "upsamples.1")),
         (lambda: DenseSkipUNet(**SMALL | {"out_channels": 1}, features=[4, 8]), ("encoders.0", "decoders.0")),
         (lambda: SliceWise(nets.BasicUNet, in_channels=1, out_channels=3, features=(4, 4, 4, 4, 4, 4)),
          ("body.conv_0", "features")),

@@ -43,9 +43,9 @@ def test_step_does_not_wait_for_the_device(synchronization_is_an_error, make_eng
         method=method,
     ).to(device)  # fmt: skip
     loss = GeneralizedDiceFocalLoss(to_onehot_y=True, softmax=True, batch=True)
-    step = ContrastiveStep(headed, loss, method=method, pretrain_epochs=1 if two_step else 0, amp=amp)
+    step = ContrastiveStep(headed, loss, method=method, pretrain_epochs=1 if two_step else 0)
     optimizer = torch.optim.Adam(headed.parameters(), lr=0.001, fused=True)
-    engine = make_engine(headed, optimizer)
+    engine = make_engine(headed, optimizer, amp=amp)
     batch = make_batch(device)
     for epoch in (1, 2):
         engine.state.epoch = epoch
