@@ -46,7 +46,6 @@ class ContrastiveStep:
         fine_tune: Whether the second step trains the encoder as well. False by default.
         classify_all: Whether frames with masks are classified as well. False by default.
         ema_decay: Largest decay of the averaged network that BYOL compares with. 0.99 by default.
-        amp: Whether to compute in bfloat16 where that is safe. False by default.
 
     Raises:
         ConfigError: When a setting is not accepted.
@@ -67,7 +66,6 @@ class ContrastiveStep:
         fine_tune: bool = False,
         classify_all: bool = False,
         ema_decay: float = 0.99,
-        amp: bool = False,
     ) -> None:
         self.loss, self.num_classes, self.method = loss, num_classes, find_method(method)
         self.patch_grid = getattr(unwrap(network), "patch_grid", None)
@@ -84,7 +82,7 @@ class ContrastiveStep:
         self.balance = LossBalance() if balance is None else balance
         self.teaching = PresenceTeaching() if teaching is None else teaching
         self.scale_reduction, self.pretrain_epochs, self.fine_tune = scale_reduction, pretrain_epochs, fine_tune
-        self.classify_all, self.amp = classify_all, amp
+        self.classify_all = classify_all
         # Made once: a number that is copied to the device in every step would have to be waited for.
         self.temperature = torch.tensor(self.pairs.temperature, device=next(network.parameters()).device)
         self.ema = EMANetwork(network, ema_decay=ema_decay) if self.method.pairs == "byol" else None
@@ -128,7 +126,7 @@ class ContrastiveStep:
         """
         state = engine.state
         place = {"iteration": state.iteration, "share": state.iteration / total_iterations(engine)}
-        return train_on_terms(engine, batchdata, partial(self.losses, epoch=state.epoch, **place), amp=self.amp)
+        return train_on_terms(engine, batchdata, partial(self.losses, epoch=state.epoch, **place))
 
     def losses(
         self, network: nn.Module, batch: Mapping[str, Tensor], *, epoch: int = 1, iteration: int = 1, share: float = 0.0

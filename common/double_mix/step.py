@@ -120,7 +120,6 @@ class CoTrainingStep:
             :func:`~..class_weights.limit_weight`.
         generator: Generator of the mixing's draws; on the CPU, so that no draw waits for a GPU. With ``None``, the
             default, torch's own.
-        amp: Whether to compute in bfloat16 where that is safe. False by default.
 
     Raises:
         ConfigError: When a setting is not accepted.
@@ -146,7 +145,6 @@ class CoTrainingStep:
         min_weight: float = 0.3,
         weight_scale: WeightScale = "mean",
         generator: torch.Generator | None = None,
-        amp: bool = False,
     ) -> None:
         _check_names(
             teaching=teaching, cross_loss=cross_loss, teacher=teacher, mixed_loss=mixed_loss, weight_scale=weight_scale
@@ -164,7 +162,7 @@ class CoTrainingStep:
             raise ConfigError("teaching is 'cross', which needs two networks; take the CoTrainedPair as network_def")
         self.class_weights = [weight.to(self.device) for weight in (weight_a, weight_b)[:students]]
         self.teaching, self.teacher, self.teacher_noise = TEACHINGS[teaching], teacher, teacher_noise
-        self.generator, self.amp = generator, amp
+        self.generator = generator
 
     @property
     def terms(self) -> tuple[str, ...]:
@@ -204,7 +202,7 @@ class CoTrainingStep:
         """Trains on one batch of ``image``, ``label`` and ``unlabeled``; returns ``loss`` and its terms."""
         share = engine.state.iteration / total_iterations(engine)
         losses = partial(self.losses, theta=self.ramp(share), mixes=share > self.mix_start)
-        return train_on_terms(engine, batchdata, losses, amp=self.amp)
+        return train_on_terms(engine, batchdata, losses)
 
     def losses(
         self, network: nn.Module, batch: Mapping[str, Tensor], *, theta: float, mixes: bool = True

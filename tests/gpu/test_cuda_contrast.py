@@ -57,13 +57,12 @@ def test_step_does_not_wait_for_the_device(synchronization_is_an_error, make_eng
         num_classes=CLASSES,
         method=method,
         pretrain_epochs=1 if two_step else 0,
-        amp=amp,
         pairs=PairLoss(positives="overlap", queue_size=16),
         balance=LossBalance(term_balance="gradient", norm_interval=2),
         teaching=PresenceTeaching(presence_weight=0.3, pseudo_weight=0.3, network=headed.network),
     )
     optimizer = torch.optim.Adam(headed.parameters(), lr=0.001, fused=True)
-    engine = make_engine(headed, optimizer)
+    engine = make_engine(headed, optimizer, amp=amp)
     batch = make_batch(device)
     for epoch in (1, 2):
         engine.state.epoch = epoch
