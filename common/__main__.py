@@ -8,6 +8,7 @@ import sys
 import fire
 
 from .archive import build_archives, install, sign, verify
+from .contrast.slices import cut_volumes
 from .experiments.detection_report import write_detection_report
 from .experiments.gates import run_gates
 from .experiments.report import write_report
@@ -26,6 +27,7 @@ COMMANDS = {
     "knobs": write_knobs_pages,
     "report": write_report,
     "sign": sign,
+    "slices": cut_volumes,
     "verify": verify,
     "zips": build_archives,
 }
