@@ -18,6 +18,7 @@ from torch.nn.functional import mse_loss
 
 from ..class_weights import ClassWeight, WeightScale, class_statistics, limit_weight, most_probable, scale_weight
 from ..engine.iteration import train_on_terms
+from ..engine.ramps import gaussian_rise
 from ..errors import ConfigError
 from ..handlers.epochs import total_iterations
 from ..networks.averaging import EMANetwork
@@ -51,7 +52,7 @@ class GaussianRamp:
 
     def __call__(self, share: float) -> float:
         """Returns the value when a share ``t / T`` of the training is done, in [0, 1]."""
-        return self.theta_max * math.exp(-5 * (1 - share) ** 2)
+        return self.theta_max * gaussian_rise(share)
 
 
 def cross_supervision(students: Pair, teachers: Pair, weights: Pair, loss: Loss) -> Tensor:
