@@ -14,6 +14,7 @@ from .experiments.report import write_report
 from .runtime.json_format import format_configs
 from .runtime.knobs import write_knobs_pages
 from .runtime.session import report_error
+from .runtime.shipped_settings import write_shipped_settings
 
 COMMANDS = {
     "detection": write_detection_report,
@@ -22,6 +23,7 @@ COMMANDS = {
     "install": install,
     "knobs": write_knobs_pages,
     "report": write_report,
+    "settings": write_shipped_settings,
     "sign": sign,
     "verify": verify,
     "zips": build_archives,

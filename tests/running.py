@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from common.runtime.model_settings import with_defaults
+
 TINY = {"network_def#features": [4, 8, 8, 8, 8, 4], "roi_size": [24, 24, 24], "phantom_cases": 3, "max_epochs": 1}
 # All tiny cases have foreground.
 TINY |= {"pretrain_epochs": 1, "healthy": "all", "noise_resolution": 4}
@@ -37,7 +39,7 @@ def _read(bundle, names):
     content = {}
     for file in files:
         content |= json.loads(Path(file).read_text(encoding="utf-8"))
-    return files, content
+    return files, with_defaults(content)
 
 
 def _settings(config, overrides):
