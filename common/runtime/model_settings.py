@@ -186,13 +186,28 @@ class SettingsWriter:
         return settings | ({NAMES: self.class_names} if self.class_names else {})
 
     def write(self) -> None:
-        """Writes the settings.
+        """Writes the settings of new weights.
 
         Raises:
             OutputError: When the file cannot be written.
         """
+        self._write(self.collect())
+
+    def update(self) -> None:
+        """Writes the settings of weights that stay: those that this run does not come to are kept.
+
+        Raises:
+            OutputError: When the file cannot be written.
+        """
+        self._write(self._before() | self.collect())
+
+    def _before(self) -> dict[str, Any]:
+        """The settings that are kept already."""
+        return read_settings(self.path) if self.path.is_file() else {}
+
+    def _write(self, settings: dict[str, Any]) -> None:
         with write_atomically(self.path) as temporary:
-            temporary.write_text(format_json(plain_json(self.collect())) + "\n", encoding="utf-8")
+            temporary.write_text(format_json(plain_json(settings)) + "\n", encoding="utf-8")
 
     def check(self) -> list[str]:
         """Returns a line for every setting in which this run differs from the training of the weights.
@@ -200,7 +215,7 @@ class SettingsWriter:
         Raises:
             ConfigError: When the weights mean nothing with one of them.
         """
-        before = read_settings(self.path) if self.path.is_file() else {}
+        before = self._before()
         now = plain_json(self.collect())
         if NETWORK in before and NETWORK in now:
             before[NETWORK], now[NETWORK] = (TrainedNetwork.needed(each[NETWORK]) for each in (before, now))

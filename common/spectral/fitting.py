@@ -170,7 +170,7 @@ class BankFitter:
         bank = replace(bank, ranges=ranges, quality=self._fit_quality(bank, further))
         if is_main_process():
             if self.settings_writer is not None:
-                self.settings_writer.write()
+                self.settings_writer.update()
             bank.save(self.bank_file)
             logger.info(
                 "signature bank of %d cases, threshold %.4f, written to %s",
