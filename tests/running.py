@@ -59,7 +59,7 @@ def _settings(config, overrides):
 @pytest.fixture(scope="session")
 def tiny_settings():
     """The settings of tests for a config: ``tiny_settings(config)``."""
-    return lambda config: _settings(config, {})
+    return lambda config: _settings(with_defaults(config), {})
 
 
 @contextmanager

@@ -28,8 +28,8 @@ INTRODUCTION = """# Options of {name}
 
 Every option of the command line is a top-level key of the configs: `--key value`. An option that does not exist is
 refused by name. Nested keys are joined by `#`, as in `--network_def#norm batch`. What training decided about data and
-network lies beside the weights, in `model_settings.json`, and is the default of evaluation and inference. In a checkout,
-`python -m common knobs` writes this page from the configs.
+network lies beside the weights, in `model_settings.json`, and is the default of evaluation and inference. In a
+checkout, `python -m common knobs` writes this page from the configs.
 """
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from ast import literal_eval
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,8 @@ from ..errors import ConfigError
 from .config_source import component_source, items_being_resolved
 from .files import plain_json, write_atomically
 from .json_format import format_json
-from .networks_by_name import TrainedNetwork, is_plain
-from .run_settings import first_difference, short_text
+from .networks_by_name import TrainedNetwork, is_plain, refuse_other
+from .run_settings import short_text
 
 SETTINGS_FILE = "model_settings.json"
 """Name of the file, beside the weights, of what their training decided."""
@@ -68,10 +67,15 @@ class ModelSettings:
         model_dir: Folder of the weights, which may hold ``model_settings.json``.
         config: What the config parser has made of every id so far, as the expression ``$__local_refs`` gives it.
             Default none.
+        bundle_root: Folder of the bundle, whose ``train.json`` tells which arguments of the network a user has set.
+            Default none.
     """
 
-    def __init__(self, model_dir: str | Path, config: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, model_dir: str | Path, config: Mapping[str, Any] | None = None, *, bundle_root: str | Path | None = None
+    ) -> None:
         self.path = Path(model_dir, SETTINGS_FILE)
+        self.train_file = None if bundle_root is None else Path(bundle_root, "configs", "train.json")
         self.config: Mapping[str, Any] = {} if config is None else config
         self._items = items_being_resolved(config)
 
@@ -103,41 +107,31 @@ class ModelSettings:
             ConfigError: When the weights are of a network that is neither MONAI's nor of the shared package.
         """
         kept = self.stored.get(NETWORK)
-        return target if kept is None else TrainedNetwork(kept, str(self.path))
+        return target if kept is None else TrainedNetwork(kept, self.path, self._default_arguments())
 
-    def check(self, arguments: Sequence[str] | None = None) -> None:
+    def _default_arguments(self) -> dict[str, Any]:
+        """The arguments of the network that the bundle's configs have."""
+        if self.train_file is None or not self.train_file.is_file():
+            return {}
+        network = json.loads(self.train_file.read_text(encoding="utf-8")).get(NETWORK)
+        return dict(network) if isinstance(network, dict) else {}
+
+    def check(self) -> None:
         """Makes sure that nothing contradicts what the weights need.
-
-        Args:
-            arguments: Arguments of the command line, which may set parts of the network. Those of this process by
-                default.
 
         Raises:
             ConfigError: Naming the first setting that differs, with both values.
         """
-        folder, advice = self.path.parent, "leave it out, or train anew"
+        folder = self.path.parent
         for name in NEEDED:
             if name in self.stored and name in self.config:
-                _compare(name, self.stored[name], self.config[name], folder, advice)
+                refuse_other(name, self.stored[name], self.config[name], folder)
         if NETWORK not in self.stored:
             return
         kept = TrainedNetwork.needed(self.stored[NETWORK])
         own = collect_network(self._items)
         if own is not None:
-            _compare(NETWORK, kept, TrainedNetwork.needed(own), folder, advice)
-        for name, value in _given_parts(sys.argv[1:] if arguments is None else arguments):
-            _compare(f"{NETWORK}#{name}", kept.get(name, value), value, folder, advice)
-
-
-def _compare(name: str, stored: Any, given: Any, folder: Path, advice: str) -> None:
-    """Refuses a value that is not the stored one."""
-    found = first_difference(stored, json.loads(json.dumps(given, default=str)), name)
-    if found:
-        place, before, now = found
-        raise ConfigError(
-            f"{place} is {short_text(now)}, but the weights in {folder} were trained with {short_text(before)}; "
-            f"{advice}"
-        )
+            refuse_other(NETWORK, kept, TrainedNetwork.needed(own), folder)
 
 
 def read_settings(path: Path) -> dict[str, Any]:
@@ -222,7 +216,7 @@ class SettingsWriter:
         advice = "lay as_trained.json over train.json to take it from the weights"
         for name in (*NEEDED, NETWORK):
             if name in before and name in now:
-                _compare(name, before[name], now[name], self.path.parent, advice)
+                refuse_other(name, before[name], now[name], self.path.parent, advice=advice)
         changed = [name for name in DEFAULTS if name in before and name in now and before[name] != now[name]]
         return [f"{name} is {short_text(now[name])}, in training it was {short_text(before[name])}" for name in changed]
 
@@ -237,18 +231,3 @@ def collect_network(items: Mapping[str, ConfigItem]) -> dict[str, Any] | None:
     if found is not None and isinstance(found["_target_"], TrainedNetwork):
         return found["_target_"].kept
     return found if found is not None and is_plain(found) else None
-
-
-def _given_parts(arguments: Sequence[str]) -> list[tuple[str, Any]]:
-    """Names and values of the parts of the network that a command line sets."""
-    found = []
-    for index, argument in enumerate(arguments):
-        name, equals, text = argument.replace("::", "#").partition("=")
-        if name.startswith(f"--{NETWORK}#"):
-            text = text if equals else "".join(arguments[index + 1 : index + 2])
-            try:
-                value = literal_eval(text)
-            except (ValueError, SyntaxError):
-                value = text
-            found.append((name.removeprefix(f"--{NETWORK}#"), value))
-    return found

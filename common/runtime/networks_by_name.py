@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import json
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from ..errors import ConfigError
+from .run_settings import first_difference, short_text
 
 SHARED = "scripts.common."
 """How configs name the shared package, wherever it lies."""
@@ -27,21 +30,34 @@ class TrainedNetwork:
 
     Args:
         kept: Kind and arguments of the network, as :func:`build_network` takes them.
-        where: Name of the file that holds them, in messages.
+        path: File that holds them, beside the weights.
+        defaults: Arguments of the config as its file has them; others a user has set. Default none.
     """
 
-    def __init__(self, kept: Mapping[str, Any], where: str) -> None:
-        self.kept, self.where = dict(kept), where
+    def __init__(self, kept: Mapping[str, Any], path: Path, defaults: Mapping[str, Any] | None = None) -> None:
+        self.kept, self.path, self.defaults = dict(kept), path, dict(defaults or {})
 
     def __call__(self, **arguments: Any) -> nn.Module:
         """Returns the network.
 
         Args:
-            **arguments: Arguments of the config; only those of :data:`TRAINING_ONLY` count.
+            **arguments: Arguments of the config; only those of :data:`TRAINING_ONLY` change the network.
+
+        Raises:
+            ConfigError: When a user has set an argument to another value than the weights were trained with.
         """
+        for name, value in arguments.items():
+            if self._is_set(name, value):
+                refuse_other(f"network_def#{name}", self.kept.get(name, "not set"), value, self.path.parent)
         changed = {name: arguments[name] for name in TRAINING_ONLY if name in arguments and name in self.kept}
-        network: nn.Module = build_network(self.kept | changed, self.where)
+        network: nn.Module = build_network(self.kept | changed, str(self.path))
         return network
+
+    def _is_set(self, name: str, value: Any) -> bool:
+        """Whether a user has set an argument; settings that it refers to are checked by their own names."""
+        default = self.defaults.get(name, value)
+        refers = isinstance(default, Mapping) or (isinstance(default, str) and default.startswith(("@", "$")))
+        return name not in TRAINING_ONLY and not refers and value != default
 
     @staticmethod
     def needed(kept: Mapping[str, Any]) -> dict[str, Any]:
@@ -60,6 +76,30 @@ def is_plain(value: Any) -> bool:
     if isinstance(value, list | tuple):
         return all(map(is_plain, value))
     return value is None or isinstance(value, bool | int | float | str)
+
+
+def refuse_other(
+    name: str, trained: Any, given: Any, folder: Path, *, advice: str = "leave it out, or train anew"
+) -> None:
+    """Makes sure that a setting is that of the training.
+
+    Args:
+        name: Name of the setting.
+        trained: Value of the training.
+        given: Value of now.
+        folder: Folder of the weights.
+        advice: What to do about it. Default to leave it out, or to train anew.
+
+    Raises:
+        ConfigError: When the two differ, with both.
+    """
+    found = first_difference(trained, json.loads(json.dumps(given, default=str)), name)
+    if found:
+        place, before, now = found
+        raise ConfigError(
+            f"{place} is {short_text(now)}, but the weights in {folder} were trained with {short_text(before)}; "
+            f"{advice}"
+        )
 
 
 def build_network(kept: Mapping[str, Any], where: str) -> Any:

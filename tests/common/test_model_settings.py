@@ -120,28 +120,35 @@ def test_contradiction_names_the_setting_and_both_values(written, overrides, mes
     parser.get_parsed_content("all")
     check = parser.get_parsed_content("model_settings").check
     if message is None:
-        check([])
+        check()
         return
     with pytest.raises(ConfigError, match=message):
-        check([])
+        check()
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("overrides", "message"),
     [
-        (["--network_def#features", "[1, 2]"], r"^network_def#features is \[1, 2\], but .* with \[2, 2, 2, 2, 2, 2\]"),
-        (["--network_def::norm=instance"], '^network_def#norm is "instance", but .* with "batch"'),
-        (["--network_def#norm", "batch"], None),
-        (["--network_def#dropout", "0.3"], None),
+        (
+            {"features": [1, 2]},
+            r"^network_def#features is \[1, 2\], but the weights in .* \[2, 2, 2, 2, 2, 2\]; leave it",
+        ),
+        ({"norm": "instance"}, '^network_def#norm is "instance", but .* trained with "batch"'),
+        ({"norm": "batch", "dropout": 0.3}, None),
     ],
 )
-def test_part_of_the_network_on_the_command_line_may_not_contradict(written, arguments, message):
-    settings = ModelSettings(written)
+def test_argument_that_a_user_sets_may_not_contradict(written, tmp_path, overrides, message):
+    defaults = {"in_channels": "@in_channels", "features": [2, 4], "norm": "instances", "dropout": 0.5}
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "train.json").write_text(json.dumps({"network_def": defaults}))
+    settings = ModelSettings(written, bundle_root=tmp_path)
+    build = settings.network("common.networks.DenseSkipUNet")
+    arguments = defaults | {"in_channels": 7} | overrides
     if message is None:
-        settings.check(arguments)
+        assert isinstance(build(**arguments), SliceWise)
         return
     with pytest.raises(ConfigError, match=message):
-        settings.check(arguments)
+        build(**arguments)
 
 
 def test_dropout_is_that_of_the_config(tmp_path):
