@@ -163,6 +163,7 @@ def make_bundle(tmp_path):
 
     from common.archive.verify import REQUIRED
     from common.spectral import SignatureBank, weights_digest
+    from tests.common.banks import BOUND
 
     def make(name="organ", version="1.2.3", where=tmp_path / "bundles", **files):
         weights = {"layer.weight": torch.arange(6.0).reshape(2, 3), "layer.bias": torch.zeros(2)}
@@ -175,7 +176,7 @@ def make_bundle(tmp_path):
             (where / name / path).write_text(text)
         (where / name / "models").mkdir(exist_ok=True)
         torch.save(weights, where / name / "models" / "model.pt")
-        bank = SignatureBank.fit([[1.0, 0.0], [0.0, 1.0]], weights_digest=weights_digest(weights))
+        bank = SignatureBank.fit([[1.0, 0.0], [0.0, 1.0]], **BOUND | {"weights_digest": weights_digest(weights)})
         bank.save(where / name / "models" / "signature_bank.npz")
         return where / name
 

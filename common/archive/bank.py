@@ -25,7 +25,10 @@ MORE_FIELDS = frozenset({
     "property_limits", "property_modalities", "property_names", "property_planes", "quality_coverage", "quality_dice",
     "quality_edges", "quality_margins", "quality_oodm", "signature_form",
 })  # fmt: skip
-"""Further arrays of a bank of version 2, as ``SignatureBank.save`` writes them."""
+"""Further arrays of a bank of version 2."""
+
+NEWEST_FIELDS = frozenset({"sigmoid"})
+"""Further arrays of a bank of version 3, as ``SignatureBank.save`` writes them."""
 
 MAX_HEADER = 10_000
 """Most bytes of the header of an array, as for numpy itself."""
@@ -87,11 +90,11 @@ def bank_weights_digest(content: bytes, where: str) -> str:
     """
     try:
         arrays = {name.removesuffix(".npy"): _read_array(data) for name, data in read_stored(content, NUMPY).items()}
-        fields = FIELDS | MORE_FIELDS if arrays.keys() & MORE_FIELDS else FIELDS
+        fields = FIELDS | MORE_FIELDS | (arrays.keys() & NEWEST_FIELDS) if arrays.keys() & MORE_FIELDS else FIELDS
         if arrays.keys() != fields:
             refuse(where, f"it has other arrays than a bank, {sorted(arrays.keys() ^ fields)[:1]}")
         version = arrays["version"].whole(0)[0]
-        if version != (1 if fields == FIELDS else 2):
+        if version != (1 if fields == FIELDS else 3 if fields >= NEWEST_FIELDS else 2):
             raise ValueError(f"it has the arrays of another version than {version}")
         _check_threshold(arrays)
         if version > 1:

@@ -18,16 +18,26 @@ from .presence import PresenceReader, frames_to_learn, presence_table
 logger = logging.getLogger(__name__)
 
 
-def weak_frames(cases: Sequence[Case], presence: PresenceReader, *, method: str) -> list[Case]:
-    """Returns the frames without masks that a method learns from, annotated with their classes.
+def weak_frames(
+    cases: Sequence[Case],
+    presence: PresenceReader,
+    *,
+    method: str,
+    presence_weight: float = 0.0,
+    pseudo_weight: float = 0.0,
+) -> list[Case]:
+    """Returns the frames without masks that a training learns from, annotated with their classes.
 
     Args:
         cases: Frames without masks.
         presence: Reader that tells which classes each frame shows.
         method: Name of the method, one of ``METHODS``.
+        presence_weight: Weight of the presence losses on their segmentation; 0, the default, for none.
+        pseudo_weight: Weight of their pseudo labels; 0, the default, for none.
     """
-    chosen = find_method(method)
-    return frames_to_learn(cases, presence, needed=chosen.needs_presence, used=chosen.learns_without_masks)
+    chosen, teaches = find_method(method), presence_weight > 0 or pseudo_weight > 0
+    needed, used = chosen.needs_presence or teaches, chosen.learns_without_masks or teaches
+    return frames_to_learn(cases, presence, needed=needed, used=used)
 
 
 class ContrastivePreflight(TrainingPreflight):
@@ -42,6 +52,7 @@ class ContrastivePreflight(TrainingPreflight):
         num_classes: Number of classes, C, background included.
         method: Name of the method, one of ``METHODS``.
         classify_all: Whether frames with masks are classified as well. False by default.
+        positives: Name of the relation that makes pairs, one of ``PAIRS``; ``equal`` by default.
         foreground_labels: Data set -> label values of the classes that count, in order. With ``None``, the default, all
             count.
         **settings: Further arguments of :class:`TrainingPreflight`.
@@ -58,13 +69,14 @@ class ContrastivePreflight(TrainingPreflight):
         num_classes: int,
         method: str,
         classify_all: bool = False,
+        positives: str = "equal",
         foreground_labels: Mapping[str, Any] | None = None,
         **settings: Any,
     ) -> None:
         super().__init__([*labeled, *unlabeled], val_cases, foreground_labels=foreground_labels, **settings)
         self.labeled, self.unlabeled, self.used = labeled, unlabeled, used
         self.presence, self.num_classes = presence, num_classes
-        self.method, self.classify_all = find_method(method), classify_all
+        self.method, self.classify_all, self.positives = find_method(method), classify_all, positives
 
     def _check_sources(self) -> None:
         """Raises as the base does, and without masks; warns of what cannot be learned."""
@@ -86,7 +98,7 @@ class ContrastivePreflight(TrainingPreflight):
             )  # fmt: skip
         if self.method.classifies and not self.used and not self.classify_all:
             logger.warning("every frame has a mask, so the classification learns nothing: set classify_all")
-        if self.method.pairs == "classes":
+        if self.method.pairs == "classes" and self.positives == "equal":
             self._check_pairs(Partners(table, phase, len(self.labeled)), len(cases))
 
     @staticmethod

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from monai.networks.layers.factories import Conv, Norm
 from torch import Tensor, nn
-from torch.nn.functional import normalize
+from torch.nn.functional import adaptive_avg_pool2d, adaptive_avg_pool3d, batch_norm, normalize
 
 from ..errors import ConfigError
 from ..networks.layers import find_layer
@@ -48,28 +48,83 @@ def _keep(found: dict[str, Tensor], layer: str) -> Any:
     return hook
 
 
+HeadForm = Literal["normalized", "plain"]
+
+
 class ProjectionHead(nn.Module):
-    """Maps the features of one scale to a projection of length 1: convolution, batch norm, global pooling, projection.
+    """Maps the features of one scale to projections of length 1: convolution, batch norm, pooling, projection.
 
     Zhang et al. 2024, multi-scale projection head. The convolution has a stride of 2, so that the head of the finest
     scale costs little beside the network; the projection is SimCLR's, of two layers.
+
+    Without more, projections of different frames hardly differ: batch norm has taken the mean of every channel away,
+    so what is pooled is small beside the bias of the projection. The ``normalized`` form, ours, has a ReLU before the
+    pooling and a batch norm after it.
 
     Args:
         spatial_dims: Number of spatial axes, 2 or 3.
         channels: Number of channels of the features.
         size: Length of the projection.
+        head_form: Form of the head: ``normalized``, the default, or ``plain``, the source's.
+        patch_grid: Number of patches along every axis that are projected apart, at least 1; fewer where the features
+            are smaller. ``None``, the default, pools over the whole image.
+
+    Raises:
+        ConfigError: When there is no such form, or the grid has no patch.
     """
 
-    def __init__(self, spatial_dims: int, channels: int, size: int) -> None:
+    def __init__(
+        self,
+        spatial_dims: int,
+        channels: int,
+        size: int,
+        *,
+        head_form: HeadForm = "normalized",
+        patch_grid: int | None = None,
+    ) -> None:
         super().__init__()
-        self.conv = Conv[Conv.CONV, spatial_dims](channels, channels, kernel_size=3, stride=2, padding=1, bias=False)
+        if head_form not in get_args(HeadForm):
+            raise ConfigError(f"head_form is {head_form!r}; accepted are {' and '.join(get_args(HeadForm))}")
+        if patch_grid is not None and patch_grid < 1:
+            raise ConfigError(f"patch_grid is {patch_grid}; accepted are numbers of patches from 1")
+        stride = 2 if patch_grid is None else 1
+        self.conv = Conv[Conv.CONV, spatial_dims](
+            channels, channels, kernel_size=3, stride=stride, padding=1, bias=False
+        )
         self.norm = Norm[Norm.BATCH, spatial_dims](channels)
+        normalized = head_form == "normalized"
+        self.activation = nn.ReLU() if normalized else nn.Identity()
+        self.embedding_norm = nn.BatchNorm1d(channels) if normalized else nn.Identity()
         self.project = nn.Sequential(nn.Linear(channels, channels), nn.ReLU(), nn.Linear(channels, size))
+        self.patch_grid = patch_grid
 
     def forward(self, features: Tensor) -> Tensor:
-        """Maps features ``(B, n, H, W[, D])`` to projections ``(B, size)``."""
-        pooled = self.norm(self.conv(features)).flatten(2).mean(dim=2)
-        return normalize(self.project(pooled), dim=1)
+        """Maps features ``(B, n, H, W[, D])`` to projections ``(B, size)``, or of patches ``(B, size, g, g[, g])``."""
+        mapped = self.activation(self.norm(self.conv(features)))
+        if self.patch_grid is None:
+            return self._project(mapped.flatten(2).mean(dim=2))
+        pooled = pool_to_grid(mapped, self.patch_grid)
+        rows = self._project(pooled.movedim(1, -1).flatten(0, -2))
+        return rows.unflatten(0, (len(pooled), *pooled.shape[2:])).movedim(-1, 1)
+
+    def _project(self, pooled: Tensor) -> Tensor:
+        """Projections of rows of pooled features; a row alone has no statistics but those from before."""
+        norm = self.embedding_norm
+        if len(pooled) < 2 and isinstance(norm, nn.BatchNorm1d):
+            pooled = batch_norm(pooled, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
+            return normalize(self.project(pooled), dim=1)
+        return normalize(self.project(norm(pooled)), dim=1)
+
+
+def pool_to_grid(features: Tensor, patch_grid: int) -> Tensor:
+    """Returns the means over the patches of a grid, ``(B, n, g, g[, g])``; at most as many as there are voxels.
+
+    Args:
+        features: Maps, ``(B, n, H, W[, D])``.
+        patch_grid: Number of patches along every axis, at least 1.
+    """
+    size: Any = [min(patch_grid, length) for length in features.shape[2:]]
+    return adaptive_avg_pool2d(features, size) if features.ndim == 4 else adaptive_avg_pool3d(features, size)
 
 
 class HeadedNetwork(nn.Module):
@@ -87,6 +142,9 @@ class HeadedNetwork(nn.Module):
         num_classes: Number of classes, C, background included.
         method: Name of the method, one of ``METHODS``, which tells the heads that are needed. ``both`` by default.
         projection_size: Length of every projection. 128 by default.
+        head_form: Form of the projection heads, see :class:`ProjectionHead`; ``normalized`` by default.
+        patch_grid: Number of patches along every axis that are projected apart, see :class:`ProjectionHead`. ``None``,
+            the default, projects whole images.
 
     Raises:
         ConfigError: When a layer does not exist, does not run or returns no feature map.
@@ -103,17 +161,20 @@ class HeadedNetwork(nn.Module):
         num_classes: int,
         method: str = "both",
         projection_size: int = 128,
+        head_form: HeadForm = "normalized",
+        patch_grid: int | None = None,
     ) -> None:
         super().__init__()
         if not encoder_layers:
             raise ConfigError("encoder_layers is empty; name the layer that ends each scale of the encoder")
         chosen = find_method(method)
-        self.network, self.encoder_layers = network, tuple(encoder_layers)
+        self.network, self.encoder_layers, self.patch_grid = network, tuple(encoder_layers), patch_grid
         device = next(network.parameters()).device
         channels = self._channels(torch.zeros(1, in_channels, *roi_size, device=device), spatial_dims)
         projected = channels if chosen.pairs != "none" else []
         predicted = projected if chosen.pairs == "byol" else []
-        self.heads = nn.ModuleList(ProjectionHead(spatial_dims, count, projection_size) for count in projected)
+        form: dict[str, Any] = {"head_form": head_form, "patch_grid": patch_grid}
+        self.heads = nn.ModuleList(ProjectionHead(spatial_dims, count, projection_size, **form) for count in projected)
         self.predictors = nn.ModuleList(_predictor(projection_size) for _ in predicted)
         self.classifier = nn.Linear(channels[-1], num_classes - 1) if chosen.classifies else None
 
@@ -133,30 +194,41 @@ class HeadedNetwork(nn.Module):
                 )
         return [features[layer].shape[1] for layer in self.encoder_layers]
 
-    def forward(self, image: Tensor, *, segment: bool = True, with_heads: bool = True) -> dict[str, Any]:
+    def forward(
+        self, image: Tensor, *, apart: int = 0, segment: bool = True, with_heads: bool = True
+    ) -> dict[str, Any]:
         """Runs network and heads on images ``(B, n, H, W[, D])``.
 
         Args:
             image: Images, ``(B, n, H, W[, D])``.
+            apart: Number of first images that pass through the network by themselves, with batch statistics of their
+                own; the heads see all images together. 0, the default, passes all at once.
             segment: Whether logits are returned; what is not returned must not wait for a gradient. True by default.
             with_heads: Whether the heads run. True by default.
 
         Returns:
             ``logits`` ``(B, C, H, W[, D])``; of the heads there are, ``projections``, one ``(B, size)`` for every
-            layer, ``predictions`` likewise, and ``presence``, logits ``(B, C - 1)`` of the foreground classes.
+            layer, or ``(B, size, g, g[, g])`` of patches, ``predictions`` likewise, and ``presence``, logits
+            ``(B, C - 1)`` of the foreground classes.
         """
-        with captured(self.network, self.encoder_layers if with_heads else ()) as features:
-            logits = self.network(image)
+        parts = [image[:apart], image[apart:]] if 0 < apart < len(image) else [image]
+        layers = self.encoder_layers if with_heads else ()
+        logits, *features = map(torch.cat, zip(*(self._pass(part, layers) for part in parts), strict=True))
         found: dict[str, Any] = {"logits": logits} if segment else {}
         if with_heads and len(self.heads):
-            pairs = zip(self.heads, self.encoder_layers, strict=True)
-            found["projections"] = [head(features[layer]) for head, layer in pairs]
+            found["projections"] = [head(item) for head, item in zip(self.heads, features, strict=True)]
         if with_heads and len(self.predictors):
             both = zip(self.predictors, found["projections"], strict=True)
             found["predictions"] = [predictor(projection) for predictor, projection in both]
         if with_heads and self.classifier is not None:
-            found["presence"] = self.classifier(features[self.encoder_layers[-1]].flatten(2).mean(dim=2))
+            found["presence"] = self.classifier(features[-1].flatten(2).mean(dim=2))
         return found
+
+    def _pass(self, image: Tensor, layers: Sequence[str]) -> list[Tensor]:
+        """The logits of images, and what layers make of them."""
+        with captured(self.network, layers) as features:
+            logits = self.network(image)
+        return [logits, *(features[layer] for layer in layers)]
 
     def encoder_parameters(self) -> Iterator[nn.Parameter]:
         """Gives the weights of the encoder, which all terms of the loss share; none of the heads is among them."""

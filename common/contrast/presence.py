@@ -6,15 +6,18 @@ import csv
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
 from ..data.cases import Case, case_name
-from ..errors import LabelError, MissingDataError
+from ..data.split import patient_of
+from ..errors import ConfigError, LabelError, MissingDataError
 
 logger = logging.getLogger(__name__)
+
+PhaseSource = Literal["data", "position", "none"]
 
 NO_PHASE = -1
 """Number that stands for a phase that nothing tells."""
@@ -24,7 +27,7 @@ class PresenceReader:
     """Tells which foreground classes every case shows.
 
     The table comes first, then ``classes`` of the listing (``dataset.json``), then the mask itself. The phase of the
-    operation comes from the table or the listing.
+    operation comes from the table or the listing, or is the part of the patient's frames that a frame belongs to.
 
     Args:
         num_classes: Number of classes, C, background included.
@@ -35,6 +38,11 @@ class PresenceReader:
             ``None``, the default, label values are class indices.
         reader: Function that loads the ``label`` of a case as class indices, checked against its ``image``. With
             ``None``, the default, no mask is read.
+        phase_from: Where the phase comes from: ``data``, the default, see above; ``position`` for the third of the
+            frames of a patient, in the order of their ``slice`` or else of their names; ``none`` for no phase.
+
+    Raises:
+        ConfigError: When there is no such source of the phase.
     """
 
     def __init__(
@@ -44,7 +52,11 @@ class PresenceReader:
         presence_file: str | None = None,
         foreground_labels: Mapping[str, Sequence[int]] | None = None,
         reader: Callable[..., Any] | None = None,
+        phase_from: PhaseSource = "data",
     ) -> None:
+        if phase_from not in get_args(PhaseSource):
+            raise ConfigError(f"phase_from is {phase_from!r}; accepted are {', '.join(get_args(PhaseSource))}")
+        self.phase_from = phase_from
         self.num_classes, self.foreground_labels = num_classes, dict(foreground_labels or {})
         self.reader = reader
         self.table = read_presence(presence_file) if presence_file else {}
@@ -56,13 +68,17 @@ class PresenceReader:
         Raises:
             LabelError: When a class is named that the network does not have.
         """
-        return [case if "present" in case else self._describe(case) for case in cases]
+        described = [case if "present" in case else self._describe(case) for case in cases]
+        # Parts of the cases, which are annotated once more, would have other thirds.
+        return described if self.phase_from != "position" else with_position(described)
 
     def _describe(self, case: Case) -> Case:
         """One case with what the table, the listing or its mask tells."""
         names = (str(case.get("case", "")), Path(str(case["image"])).name)
         row = next((self.table[name] for name in names if name in self.table), {})
         described = case | ({"phase": row["phase"]} if row.get("phase") else {})
+        if self.phase_from != "data":
+            described.pop("phase", None)
         values = row.get("classes", case.get("listed"))
         if values is not None:
             return described | {"present": self._indices(values, case)}
@@ -87,6 +103,23 @@ class PresenceReader:
                 "foreground_labels"
             )
         return sorted({int(value) for value in values} - {0})
+
+
+def with_position(cases: Sequence[Case], parts: int = 3) -> list[Case]:
+    """Returns the cases with ``phase``, the part of its patient's frames that each belongs to, from 0.
+
+    Cases that have a phase keep it, so that those of a part of the data set keep that of the whole.
+
+    Args:
+        cases: Frames of all patients; their order is that of ``slice``, where given, else of their names.
+        parts: Number of equally large parts, at least 1. 3 by default.
+    """
+    order = sorted(range(len(cases)), key=lambda n: (cases[n].get("slice", -1), str(cases[n].get("case", ""))))
+    members: dict[tuple[str, str], list[int]] = {}
+    for number in order:
+        members.setdefault((str(cases[number].get("task", "")), patient_of(cases[number])), []).append(number)
+    part = {n: rank * parts // len(own) for own in members.values() for rank, n in enumerate(own)}
+    return [{"phase": str(part[number])} | case for number, case in enumerate(cases)]
 
 
 def read_presence(path: str | Path) -> dict[str, dict[str, Any]]:

@@ -135,7 +135,7 @@ class AdversarialStep:
         engine.network.train()
         self.train_generator(engine.network, other)
         losses = partial(exposed_losses, loss=engine.loss_function, weight=self.exposure_weight, softmax=self.softmax)
-        return train_on_terms(engine, {**batch, "other": other.detach()}, losses, amp=bool(engine.amp))
+        return train_on_terms(engine, {**batch, "other": other.detach()}, losses)
 
     def train_discriminator(self, images: Tensor, other: Tensor) -> None:
         """Takes a step towards telling images ``(B, C, H, W[, D])`` from generated ones."""

@@ -139,7 +139,7 @@ class ExposureStep:
         generator = generator_of_step(engine, self.seed)
         other = self.patches.draw(len(batchdata["image"]), generator).to(engine.state.device)
         losses = partial(exposed_losses, loss=engine.loss_function, weight=self.exposure_weight, softmax=self.softmax)
-        return train_on_terms(engine, {**tensors_of(batchdata), "other": other}, losses, amp=bool(engine.amp))
+        return train_on_terms(engine, {**tensors_of(batchdata), "other": other}, losses)
 
     def state_dict(self) -> dict[str, Any]:
         """Returns nothing: draws depend on the step alone."""

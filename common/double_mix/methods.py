@@ -27,7 +27,7 @@ RIVALS: dict[str, type[StudentStep]] = {
 }
 """What ``name`` of ``rival`` accepts: the name of a method -> its step."""
 
-SHARED = frozenset({"network", "loss", "ema", "generator", "amp", "num_classes", "tap", "channels", "settings"})
+SHARED = frozenset({"network", "loss", "ema", "generator", "num_classes", "tap", "channels", "settings"})
 """Arguments of a rival that are not its own settings."""
 
 
@@ -42,7 +42,6 @@ def make_step(
     rival: Mapping[str, Any] | None = None,
     ema: EMANetwork | None = None,
     generator: Any = None,
-    amp: bool = False,
     **settings: Any,
 ) -> CoTrainingStep | StudentStep:
     """Returns the iteration of a training.
@@ -58,13 +57,12 @@ def make_step(
             ``None``, the default, it is co-training.
         ema: Average of the networks. ``None`` by default.
         generator: Generator of all draws. With ``None``, the default, torch's own.
-        amp: Whether to compute in bfloat16 where that is safe. False by default.
         **settings: Further arguments of :class:`CoTrainingStep`, which rivals do not use.
 
     Raises:
         ConfigError: When there is no such method, or it has no such setting.
     """
-    shared: dict[str, Any] = {"ema": ema, "generator": generator, "amp": amp}
+    shared: dict[str, Any] = {"ema": ema, "generator": generator}
     if rival is None:
         return CoTrainingStep(network, loss, **shared, **settings)
     own = {key: value for key, value in rival.items() if key != "name"}

@@ -18,6 +18,7 @@ from torch.nn.functional import mse_loss
 
 from ..class_weights import ClassWeight, WeightScale, class_statistics, limit_weight, most_probable, scale_weight
 from ..engine.iteration import train_on_terms
+from ..engine.ramps import gaussian_rise
 from ..errors import ConfigError
 from ..handlers.epochs import total_iterations
 from ..networks.averaging import EMANetwork
@@ -51,7 +52,7 @@ class GaussianRamp:
 
     def __call__(self, share: float) -> float:
         """Returns the value when a share ``t / T`` of the training is done, in [0, 1]."""
-        return self.theta_max * math.exp(-5 * (1 - share) ** 2)
+        return self.theta_max * gaussian_rise(share)
 
 
 def cross_supervision(students: Pair, teachers: Pair, weights: Pair, loss: Loss) -> Tensor:
@@ -119,7 +120,6 @@ class CoTrainingStep:
             :func:`~..class_weights.limit_weight`.
         generator: Generator of the mixing's draws; on the CPU, so that no draw waits for a GPU. With ``None``, the
             default, torch's own.
-        amp: Whether to compute in bfloat16 where that is safe. False by default.
 
     Raises:
         ConfigError: When a setting is not accepted.
@@ -145,7 +145,6 @@ class CoTrainingStep:
         min_weight: float = 0.3,
         weight_scale: WeightScale = "mean",
         generator: torch.Generator | None = None,
-        amp: bool = False,
     ) -> None:
         _check_names(
             teaching=teaching, cross_loss=cross_loss, teacher=teacher, mixed_loss=mixed_loss, weight_scale=weight_scale
@@ -163,7 +162,7 @@ class CoTrainingStep:
             raise ConfigError("teaching is 'cross', which needs two networks; take the CoTrainedPair as network_def")
         self.class_weights = [weight.to(self.device) for weight in (weight_a, weight_b)[:students]]
         self.teaching, self.teacher, self.teacher_noise = TEACHINGS[teaching], teacher, teacher_noise
-        self.generator, self.amp = generator, amp
+        self.generator = generator
 
     @property
     def terms(self) -> tuple[str, ...]:
@@ -203,7 +202,7 @@ class CoTrainingStep:
         """Trains on one batch of ``image``, ``label`` and ``unlabeled``; returns ``loss`` and its terms."""
         share = engine.state.iteration / total_iterations(engine)
         losses = partial(self.losses, theta=self.ramp(share), mixes=share > self.mix_start)
-        return train_on_terms(engine, batchdata, losses, amp=self.amp)
+        return train_on_terms(engine, batchdata, losses)
 
     def losses(
         self, network: nn.Module, batch: Mapping[str, Tensor], *, theta: float, mixes: bool = True

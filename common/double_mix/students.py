@@ -34,7 +34,6 @@ class StudentStep(ABC):
         loss: Loss of labeled images.
         ema: Average of the networks, for rivals whose teacher is one. ``None`` by default.
         generator: Generator of all draws, on the CPU. With ``None``, the default, torch's own.
-        amp: Whether to compute in bfloat16 where that is safe. False by default.
 
     Raises:
         ConfigError: When a rival needs an average and is given none.
@@ -53,13 +52,12 @@ class StudentStep(ABC):
         *,
         ema: EMANetwork | None = None,
         generator: torch.Generator | None = None,
-        amp: bool = False,
     ) -> None:
         if self.averages and ema is None:
             raise ConfigError("ema is None, but averages teach in this method; give an average")
         self.device = next(network.parameters()).device
         self.students = len(members_of(network))
-        self.loss, self.ema, self.generator, self.amp = loss, ema, generator, amp
+        self.loss, self.ema, self.generator = loss, ema, generator
         self.class_weights: list[ClassWeight] = []
 
     @property
@@ -92,7 +90,7 @@ class StudentStep(ABC):
     def __call__(self, engine: Any, batchdata: Batch) -> Terms:
         """Trains on one batch of ``image``, ``label`` and ``unlabeled``; returns ``loss`` and its terms."""
         share = engine.state.iteration / total_iterations(engine)
-        return train_on_terms(engine, batchdata, partial(self._losses, share=share), amp=self.amp)
+        return train_on_terms(engine, batchdata, partial(self._losses, share=share))
 
     def _losses(self, network: nn.Module, batch: Batch, *, share: float) -> Terms:
         """Pads the halves of a batch alike, and returns the terms of its loss."""

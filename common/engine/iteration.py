@@ -16,19 +16,17 @@ def train_on_terms(
     engine: Any,
     batchdata: Mapping[str, Tensor],
     losses: Callable[[nn.Module, Mapping[str, Tensor]], Terms],
-    *,
-    amp: bool = False,
 ) -> Terms:
     """Trains on one batch, as the ``iteration_update`` of MONAI's ``SupervisedTrainer`` does, without a host wait.
 
     While ``LOSS_COMPLETED`` is handled, ``engine.state.terms`` holds the terms with their graph.
 
     Args:
-        engine: MONAI's trainer, which holds network, optimizer and device.
+        engine: MONAI's trainer, which holds network, optimizer and device. Where it ``autocasts``, as ours may, it
+            computes in bfloat16 what is safe.
         batchdata: Tensors of the batch by their names, on any device.
         losses: Function of the network, in training mode, and the batch on its device. It returns the terms of the
             loss, each a scalar.
-        amp: Whether to compute in bfloat16 where that is safe. Default false.
 
     Returns:
         ``loss``, the sum, and its terms, detached.
@@ -37,7 +35,7 @@ def train_on_terms(
     batch = {name: value.to(device, non_blocking=engine.non_blocking) for name, value in batchdata.items()}
     engine.network.train()
     engine.optimizer.zero_grad(set_to_none=True)
-    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=amp):
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=getattr(engine, "autocasts", False)):
         terms = losses(engine.network, batch)
     loss = torch.stack(list(terms.values())).sum()
     engine.state.output = {name: value.detach() for name, value in ({"loss": loss} | terms).items()}

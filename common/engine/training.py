@@ -34,6 +34,7 @@ class Trainer(SupervisedTrainer):
         augmentation: What is done to every batch on its device before the step. Default nothing.
         second_view: Whether a batch gets a second augmentation of its images, see ``AugmentBatch``. Default false.
         gradient_clip: Largest norm of the gradient, above 0. Default none.
+        amp: Whether to compute in bfloat16 where that is safe. Default on a GPU alone.
         **settings: Those of ``SupervisedTrainer``.
     """
 
@@ -46,11 +47,11 @@ class Trainer(SupervisedTrainer):
         augmentation: BatchAugmentation | None = None,
         second_view: bool = False,
         gradient_clip: float | None = None,
+        amp: bool | None = None,
         **settings: Any,
     ) -> None:
         self.progress, self.train_handlers = progress, list(train_handlers)
-        own: dict[str, Any] = {"decollate": False, "optim_set_to_none": True, "amp": is_cuda(device)}
-        own["amp_kwargs"] = {"dtype": torch.bfloat16}
+        own: dict[str, Any] = {"decollate": False, "optim_set_to_none": True}
         self.augmentation, self.gradient_clip = augmentation, gradient_clip
         # Federated clients train round by round, each with a number of epochs of its own.
         self.planned_epochs = int(settings.get("max_epochs", 0))
@@ -64,6 +65,8 @@ class Trainer(SupervisedTrainer):
         network = settings["network"]
         last = [GradientClipping(network, gradient_clip), *self.train_handlers, ChannelsLast(network, device), progress]
         super().__init__(device=device, train_handlers=[*first, *last], **(own | settings))
+        # With MONAI's own ``amp`` losses are scaled, and gradients clipped while they are; and on a GPU alone.
+        self.autocasts = is_cuda(device) if amp is None else amp
 
     def run(self) -> None:
         """Trains.
@@ -76,14 +79,10 @@ class Trainer(SupervisedTrainer):
         with plain_training_errors(), self.progress.log:
             super().run()
 
-    @property
-    def scaler(self) -> torch.amp.GradScaler | None:
-        """MONAI's iteration scales losses with mixed precision, and would have gradients clipped while they are."""
-        return self._scaler
-
-    @scaler.setter
-    def scaler(self, value: torch.amp.GradScaler | None) -> None:
-        self._scaler = None if value is None else torch.amp.GradScaler("cpu", enabled=False)
+    def _iteration(self, engine: Any, batchdata: Any) -> dict[str, Any]:
+        """MONAI's iteration, in bfloat16 where that is safe."""
+        with torch.autocast(torch.device(self.state.device).type, dtype=torch.bfloat16, enabled=self.autocasts):
+            return super()._iteration(engine, batchdata)
 
     @property
     def given_weights(self) -> list[str]:

@@ -96,7 +96,21 @@ def load_weights(network: nn.Module, path: str | Path, *, device: str | torch.de
         MissingDataError: When there is no such file.
         WeightsError: When it is unreadable or belongs to another network.
     """
-    state, target = read_checkpoint(path, device=device), unwrap(network)
+    load_state(network, read_checkpoint(path, device=device), path)
+
+
+def load_state(network: nn.Module, state: Mapping[str, Any], path: str | Path) -> None:
+    """Loads a state dictionary into ``network``, every tensor or none.
+
+    Args:
+        network: Network that receives the weights.
+        state: Weights by name.
+        path: File that they come from, for the message.
+
+    Raises:
+        WeightsError: When they belong to another network.
+    """
+    target = unwrap(network)
     own = target.state_dict()
     mismatched = [name for name in state if name not in own] + [name for name in own if name not in state]
     mismatched += [name for name in state if name in own and getattr(state[name], "shape", None) != own[name].shape]

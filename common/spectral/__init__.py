@@ -1,10 +1,12 @@
 """Computes spectral signatures of feature maps and draws verdicts from them."""
 
 from .bank import SignatureBank
+from .choosing import choose_inferer
 from .digest import bank_settings, preprocessing_digest, weights_digest
 from .fitting import BankFitter, fit_bank
 from .held_out import HeldOut
 from .inferer import SpectralInferer
+from .judging import ScanJudge
 from .properties import measure_properties
 from .quality import QualityCurve
 from .ranges import PropertyRanges
@@ -19,10 +21,12 @@ __all__ = [
     "HeldOut",
     "PropertyRanges",
     "QualityCurve",
+    "ScanJudge",
     "SignatureBank",
     "SpectralInferer",
     "SpectralVerdictd",
     "bank_settings",
+    "choose_inferer",
     "fit_bank",
     "measure_properties",
     "preprocessing_digest",

@@ -11,11 +11,11 @@ import numpy as np
 from ..errors import BankError
 from .settings import BankSettings
 
-VERSION = 2
+VERSION = 3
 """Version of the files that are written; those of version 1 hold neither calibration, quality nor ranges."""
 
-LATER_SETTINGS = frozenset({"signature_form"})
-"""Settings that version 1 does not have; its signatures are of the default ones."""
+LATER_SETTINGS = {"signature_form": 2, "sigmoid": 3}
+"""Settings by the version that brought them; signatures of earlier ones are of the default."""
 
 NUMBERS = ("signatures", "leave_one_out", "threshold", "c")
 """Numbers that every bank holds."""
@@ -38,7 +38,7 @@ EMPTY: dict[str, Any] = {
 DIMENSIONS = {"calibration": 1, "calibration_signatures": 2, "calibration_weights": 1, "false_alarm_rate": 0} | {
     name: array.ndim for name, array in EMPTY.items()
 }
-"""Dimensions of the arrays that version 2 has beside those of version 1."""
+"""Dimensions of the arrays that version 2 and later have beside those of version 1."""
 
 
 def check_arrays(content: Mapping[str, Any]) -> None:
@@ -50,11 +50,11 @@ def check_arrays(content: Mapping[str, Any]) -> None:
     Raises:
         BankError: When one is missing, too many, or of another type.
     """
-    known = {*NUMBERS, "version", *(field.name for field in fields(BankSettings))}
     version = int(content["version"])
-    expected = known - LATER_SETTINGS if version == 1 else {*known, *DIMENSIONS}
-    if version not in (1, VERSION) or set(content) != expected:
-        raise BankError(f"this is not a signature bank of version {VERSION} or 1")
+    settings = {field.name for field in fields(BankSettings) if LATER_SETTINGS.get(field.name, 1) <= version}
+    expected = {*NUMBERS, "version", *settings, *(DIMENSIONS if version > 1 else ())}
+    if not 1 <= version <= VERSION or set(content) != expected:
+        raise BankError(f"this is not a signature bank of version 1 to {VERSION}")
     kinds = {name: EMPTY[name].dtype.kind if name in EMPTY else "f" for name in DIMENSIONS if name in content}
     for name, kind in (dict.fromkeys(NUMBERS, "f") | kinds).items():
         found = content[name].dtype

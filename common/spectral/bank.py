@@ -169,8 +169,14 @@ class SignatureBank:
         """Writes the bank as an npz without objects, to a temporary name first.
 
         Raises:
+            BankError: When the bank is not bound to a network and its settings: it would judge any other as well.
             OutputError: When it cannot be written.
         """
+        if self.settings.unbound:
+            raise BankError(
+                f"the bank was fitted without {', '.join(self.settings.unbound)}, so nothing tells what it belongs to; "
+                "fit it with fit_bank(network, scans, layers=...), or give bank_settings(...) to SignatureBank.fit"
+            )
         content = {name: np.asarray(value) for name, value in vars(self.settings).items()}
         # Without a layer, numpy would make an array of floats.
         content["layers"] = np.asarray(self.settings.layers, dtype=np.str_)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from ..runtime.distributed import is_main_process, wait_for_all
 from ..runtime.model_settings import SettingsWriter
 from ..runtime.weights import load_weights
 from .bank import SignatureBank
+from .choosing import choose_inferer
 from .digest import bank_settings
 from .distance import Distance
 from .held_out import HeldOut
@@ -26,6 +28,7 @@ from .inferer import SpectralInferer
 from .measuring import Items, MeasuredQuality, MeasuredScan, QualityMeasurer, ScanMeasurer, share_out
 from .quality import QualityCurve, check_coverage, patients_needed
 from .ranges import PropertyRanges
+from .signature import SignatureForm
 
 logger = logging.getLogger(__name__)
 
@@ -33,43 +36,64 @@ logger = logging.getLogger(__name__)
 def fit_bank(
     network: nn.Module,
     scans: Iterable[Tensor],
-    inferer: SpectralInferer,
     *,
+    roi_size: Sequence[int],
+    layers: Sequence[str] | None = None,
+    overlap: float = 0.25,
+    divisor: int | Sequence[int] | None = None,
+    per_voxel: bool = True,
+    signature_form: SignatureForm = "full",
+    sigmoid: bool | None = None,
     held_out: Iterable[Tensor] = (),
     image_transforms: Sequence[Any] = (),
     c: float = 2.5,
     false_alarm_rate: float | None = None,
-    distance: Distance = "nearest",
+    distance: Distance = "ledoit_wolf",
 ) -> SignatureBank:
-    """Returns the bank of the given training scans, bound to the network's weights and to the inferer's settings.
+    """Returns the bank of the given training scans, bound to the network's weights and to all settings.
 
     Args:
         network: Trained network; in evaluation mode afterwards.
         scans: Training scans, each ``(C, H, W[, D])``, prepared as for the network, on the network's device.
-        inferer: Inferer that segments a scan and computes its signature.
+        roi_size: Sliding window, in voxels along each axis, as for the network's own inference.
+        layers: Names of the feature layers, see :func:`choose_inferer`. By default, the first and the last feature map,
+            ``image`` and ``output``.
+        overlap: Share of a window that the next one covers again, in [0, 1). Default 0.25.
+        divisor: Number of voxels of which window sizes are multiples, see :func:`choose_inferer`. By default, the
+            window stays as it is.
+        per_voxel: Whether the size of an image does not count. Default true.
+        signature_form: ``unit`` (the paper) or ``full``, the default.
+        sigmoid: Whether each channel of the logits is a class by itself. ``None``, the default, where there is but one.
         held_out: Scans of further patients, one of each, which trained no weights; p-values are calibrated on them.
             Default none.
         image_transforms: Transforms that have prepared the scans; the bank is bound to them. Default none.
         c: Standard deviations above the mean leave-one-out OODM at which the threshold lies, from 0 to 10. Default 2.5.
         false_alarm_rate: Promised share of false alarms, above 0, below 1; ``None``, the default, for the rule of
             ``c``.
-        distance: ``nearest`` (the paper), ``mahalanobis`` or ``ledoit_wolf``. Default ``nearest``.
+        distance: ``nearest`` (the paper), ``mahalanobis`` or ``ledoit_wolf``, the default.
 
     Raises:
+        ConfigError: When the network cannot be run on such a window alone, or a setting is not accepted.
         FeatureError: When the features of a scan have no signature.
         NotEnoughCasesError: When there are fewer than two distinct signatures (three unless ``distance`` is
             ``nearest``), or too few to keep ``false_alarm_rate``.
     """
-    network.eval()
+    given = iter(scans)
+    first = next(given, None)
+    if first is None:
+        raise NotEnoughCasesError("no training scan: a signature bank needs at least two; add scans")
+    chosen: dict[str, Any] = {"overlap": overlap, "divisor": divisor, "per_voxel": per_voxel, "sigmoid": sigmoid}
+    chosen |= {"layers": layers, "signature_form": signature_form}
+    inferer = choose_inferer(network, len(first), roi_size=roi_size, **chosen)
     with torch.no_grad():
         measurer = ScanMeasurer(network, inferer)
-        measured = [measurer.scan(scan, {}) for scan in scans]
+        measured = [measurer.scan(scan, {}) for scan in chain([first], given)]
         calibration = HeldOut.of([measurer.signature(scan) for scan in held_out])
     settings = bank_settings(inferer, image_transforms, inferer.weights_digest(network))
     signatures = [scan.signature for scan in measured]
-    chosen: dict[str, Any] = {"c": c, "false_alarm_rate": false_alarm_rate, "distance": distance}
-    chosen["layer_sizes"] = measured[0].layer_sizes if measured else ()
-    bank = SignatureBank.fit(signatures, held_out=calibration, **chosen, **settings)
+    rules: dict[str, Any] = {"c": c, "false_alarm_rate": false_alarm_rate, "distance": distance}
+    rules["layer_sizes"] = measured[0].layer_sizes
+    bank = SignatureBank.fit(signatures, held_out=calibration, **rules, **settings)
     return replace(bank, ranges=PropertyRanges.of([scan.properties for scan in measured]))
 
 
@@ -138,7 +162,7 @@ class BankFitter:
         self.quality_cases, self.coverage, self.settings_writer = quality_cases, coverage, settings_writer
 
     def run(self) -> SignatureBank:
-        """Fits the bank; the main process writes it.
+        """Loads the best weights and fits the bank; the main process writes it.
 
         Raises:
             ConfigError: When a setting contradicts what the weights need.
@@ -151,6 +175,26 @@ class BankFitter:
         for line in [] if self.settings_writer is None else self.settings_writer.check():
             logger.warning("%s: later runs take it from this bank; as_trained.json over train.json keeps it", line)
         load_weights(self.network, self.weights_file, device=self.device)
+        bank = self.fit()
+        if is_main_process():
+            if self.settings_writer is not None:
+                self.settings_writer.update()
+            bank.save(self.bank_file)
+            logger.info(
+                "signature bank of %d cases, threshold %.4f, written to %s",
+                len(bank.signatures), bank.threshold, self.bank_file,
+            )  # fmt: skip
+            logger.info("%s", describe_promise(bank))
+        return bank
+
+    def fit(self) -> SignatureBank:
+        """Returns the bank of the network as it is; nothing is written.
+
+        Raises:
+            NotEnoughCasesError: When there are too few distinct training cases for a threshold, or too few patients to
+                keep ``false_alarm_rate``.
+            FeatureError: When the features of a case have no signature, naming the case.
+        """
         if not self.data:
             raise NotEnoughCasesError("no training case: a signature bank needs at least two; add cases to dataset_dir")
         self.network.to(self.device).eval()
@@ -167,17 +211,7 @@ class BankFitter:
             **bank_settings(self.inferer, self.image_transforms, self.inferer.weights_digest(self.network)),
         )
         ranges = PropertyRanges.of([scan.properties for scan in scans])
-        bank = replace(bank, ranges=ranges, quality=self._fit_quality(bank, further))
-        if is_main_process():
-            if self.settings_writer is not None:
-                self.settings_writer.update()
-            bank.save(self.bank_file)
-            logger.info(
-                "signature bank of %d cases, threshold %.4f, written to %s",
-                len(bank.signatures), bank.threshold, self.bank_file,
-            )  # fmt: skip
-            logger.info("%s", describe_promise(bank))
-        return bank
+        return replace(bank, ranges=ranges, quality=self._fit_quality(bank, further))
 
     def _measure_training(self, measurer: ScanMeasurer) -> list[MeasuredScan]:
         """Signature and properties of every training case."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import torch
 from monai.inferers import Inferer, sliding_window_inference
@@ -16,6 +16,8 @@ from ..transforms.padding import divisor_per_axis
 from .collector import TOO_SMALL, SpectrumCollector
 from .cores import fit_window
 from .digest import WeightsDigest
+from .pseudo_layers import OUTPUT
+from .settings import BankSettings
 from .signature import SignatureForm
 
 Precision = Literal["float32", "bfloat16", "float16"]
@@ -93,7 +95,25 @@ class SpectralInferer(Inferer):
     def settings(self) -> dict[str, Any]:
         """What of this inferer decides over signatures, by the names of ``BankSettings``."""
         names = ("per_voxel", "signature_form", "precision", "roi_size", "overlap", "divisor")
-        return {"layers": self.feature_layers} | {name: getattr(self, name) for name in names}
+        # Where no signature holds the segmentation, it does not matter how logits are read.
+        chosen = {"layers": self.feature_layers, "sigmoid": self.sigmoid and OUTPUT in self.feature_layers}
+        return chosen | {name: getattr(self, name) for name in names}
+
+    @classmethod
+    def of(cls, settings: BankSettings, *, sw_batch_size: int = 1) -> SpectralInferer:
+        """Returns the inferer that a bank was fitted with, from its settings.
+
+        Args:
+            settings: Settings of the bank.
+            sw_batch_size: Number of windows that go through the network at once. Default 1.
+
+        Raises:
+            ConfigError: When a setting is not accepted.
+        """
+        precision = cast(Precision, settings.precision)
+        names = ("divisor", "overlap", "per_voxel", "signature_form", "sigmoid")
+        chosen: dict[str, Any] = {name: getattr(settings, name) for name in names}
+        return cls(settings.roi_size, settings.layers, sw_batch_size=sw_batch_size, precision=precision, **chosen)
 
     def without_signature(self) -> SpectralInferer:
         """Returns an inferer that segments alike but gives the logits alone, as validation during training needs."""
@@ -165,6 +185,9 @@ class SpectralInferer(Inferer):
         """Raises when an image is one voxel at the network's coarsest scale, which has no variance to divide by."""
         normalized = any(isinstance(module, nn.modules.instancenorm._InstanceNorm) for module in network.modules())
         divisors = divisor_per_axis(self.divisor, len(size))
+        if fit_window(size, self.roi_size, self.divisor) == self.roi_size:
+            # The window did not shrink: the network sees what it always sees, padded where the image ends.
+            return
         # An axis along which the network does not pool has no coarser scale.
         pooled = [(extent, number) for extent, number in zip(size, divisors, strict=True) if number > 1]
         if normalized and pooled and all(extent <= number for extent, number in pooled):

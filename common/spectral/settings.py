@@ -28,6 +28,8 @@ class BankSettings:
         overlap: Share of a window that the next one covered again, in [0, 1). Default 0.25.
         divisor: Number of voxels of which window sizes were multiples, for all axes or for each. Default 1.
         signature_form: ``unit`` (the paper, and the default) or ``full``: what a layer's signature holds.
+        sigmoid: Whether each channel of the logits was a class by itself, where ``layers`` hold ``output``; false, the
+            default, where they do not.
         distance: ``nearest`` (the paper, and the default), ``mahalanobis`` or ``ledoit_wolf``.
         weights_digest: SHA-256 of the network's weights, in hexadecimal. Default empty.
         preprocessing_digest: SHA-256 of the settings of the image transforms, in hexadecimal. Default empty.
@@ -40,6 +42,7 @@ class BankSettings:
     overlap: float = 0.25
     divisor: int | tuple[int, ...] = 1
     signature_form: SignatureForm = "unit"
+    sigmoid: bool = False
     distance: Distance = "nearest"
     weights_digest: str = ""
     preprocessing_digest: str = ""
@@ -50,10 +53,17 @@ class BankSettings:
             if value not in accepted:
                 raise ConfigError(f"{name} is {value!r}; accepted are {', '.join(accepted)}")
 
-    def check(self, **settings: Any) -> None:
+    @property
+    def unbound(self) -> list[str]:
+        """Names of the settings without which nothing tells which network and scans a bank belongs to."""
+        needed = ("layers", "roi_size", "weights_digest", "preprocessing_digest")
+        return [name for name in needed if not getattr(self, name)]
+
+    def check(self, *, refit_command: str = REFIT_COMMAND, **settings: Any) -> None:
         """Makes sure that these settings are the given ones.
 
         Args:
+            refit_command: Command that fits the bank again, for the message. Default :data:`REFIT_COMMAND`.
             **settings: Any of the fields, as in use now.
 
         Raises:
@@ -67,7 +77,7 @@ class BankSettings:
                 leave = "" if name.endswith("_digest") else f"leave {name} out, or "
                 raise BankMismatchError(
                     f"the signature bank does not belong to this network: {name} is {_short(current)}, the bank was "
-                    f"fitted with {_short(expected)}; {leave}refit it with: {REFIT_COMMAND}"
+                    f"fitted with {_short(expected)}; {leave}refit it with: {refit_command}"
                 )
 
 

@@ -156,7 +156,7 @@ def bench_step(bundle: str, *, size: int = 48, batch_size: int = 4, repeats: int
         def passes() -> None:
             optimizer.zero_grad(set_to_none=True)
             # As in the step, in bfloat16 where it is.
-            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=step.amp):
+            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=engine.autocasts):
                 with torch.no_grad():
                     step.ema.module.each(unlabeled)
                 outputs = [*network(image), *network(unlabeled), *network(image, unlabeled)]

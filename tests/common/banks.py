@@ -12,6 +12,7 @@ SETTINGS = {
     "layers": ("decoders.0", "encoders.3"),
     "per_voxel": True,
     "signature_form": "unit",
+    "sigmoid": True,
     "precision": "bfloat16",
     "roi_size": (96, 64, 32),
     "overlap": 0.5,
@@ -21,6 +22,9 @@ SETTINGS = {
     "preprocessing_digest": "b2" * 32,
 }
 
+
+BOUND = {"layers": ("a",), "roi_size": (8, 8), "weights_digest": "c3" * 32, "preprocessing_digest": "d4" * 32}
+"""Settings without which a bank is not saved."""
 
 LINE = [[0.0, 0.0], [1.0, 0.0], [3.0, 0.0]]
 

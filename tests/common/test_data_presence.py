@@ -38,6 +38,22 @@ class TestSources:
             assert found["present"] == expected
             assert found.get("phase") == ("dissection" if settings else None)
 
+    def test_phase_from_the_place_among_the_frames_of_a_patient(self):
+        told = {"phase": "x", "listed": [1]}
+        cases = [
+            {"image": f"{patient}{n}", "case": f"{patient}{n}", "patient": patient, "slice": n, **told}
+            for patient, count in (("a", 6), ("b", 3)) for n in reversed(range(count))
+        ]  # fmt: skip
+        presence = PresenceReader(5, phase_from="position")
+        found = {case["case"]: case["phase"] for case in presence.annotate(cases)}
+        assert found == dict(zip([*(f"a{n}" for n in range(6)), "b0", "b1", "b2"], "001122012", strict=True))
+        # A part of the frames keeps the phases that they have among all.
+        part = presence.annotate(cases)[:2]
+        assert [case["phase"] for case in presence.annotate(part)] == ["2", "2"]
+        assert all("phase" not in case for case in PresenceReader(5, phase_from="none").annotate(cases))
+        with pytest.raises(ConfigError, match="phase_from is 'time'; accepted are data, position, none"):
+            PresenceReader(5, phase_from="time")
+
     def test_frame_that_tells_nothing_is_left_as_it_is(self):
         case = {"image": "f9.png", "case": "f9"}
         assert PresenceReader(5, reader=reader).annotate([case]) == [case]

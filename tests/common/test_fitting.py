@@ -138,6 +138,7 @@ def test_bank_is_bound_to_the_weights_on_disk(fit, tmp_path, settings, c):
         "layers": ("drop",),
         "per_voxel": False,
         "signature_form": "unit",
+        "sigmoid": False,
         "precision": "float32",
         "roi_size": (8, 8),
         "overlap": 0.25,

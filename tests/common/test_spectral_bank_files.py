@@ -14,21 +14,21 @@ from common.errors import (
 from common.spectral import SignatureBank
 from common.spectral.arrays import DIMENSIONS, LATER_SETTINGS, NUMBERS
 from common.spectral.bank import REFIT_COMMAND
-from tests.common.banks import LINE, SETTINGS, assert_same_bank, full_bank, unit_rows
+from tests.common.banks import BOUND, LINE, SETTINGS, assert_same_bank, full_bank, unit_rows
 
 NO_BANK = r"\.npz is not a \w+ signature bank \("
 
 
 def saved_with(tmp_path, bank=None, **changes):
     """A bank's file in which some arrays were replaced."""
-    (bank or SignatureBank.fit(unit_rows())).save(tmp_path / "bank.npz")
+    (bank or SignatureBank.fit(unit_rows(), **BOUND | {"layers": ("a", "b")})).save(tmp_path / "bank.npz")
     with np.load(tmp_path / "bank.npz") as archive:
         content = {name: archive[name] for name in archive.files}
     np.savez(tmp_path / "edited.npz", **(content | {name: np.asarray(value) for name, value in changes.items()}))
     return tmp_path / "edited.npz"
 
 
-@pytest.mark.parametrize("settings", [{}, SETTINGS, SETTINGS | {"divisor": (16, 16, 1)}])
+@pytest.mark.parametrize("settings", [BOUND, SETTINGS, SETTINGS | {"divisor": (16, 16, 1)}])
 def test_saved_bank_loads_bit_by_bit(tmp_path, settings):
     bank = SignatureBank.fit(unit_rows(), c=3.0, **settings)
     bank.save(tmp_path / "new" / "bank.npz")
@@ -83,7 +83,7 @@ def test_random_bytes_are_no_bank(tmp_path, start):
 @pytest.mark.parametrize("place", [8, 10], ids=["encryption", "compression"])
 def test_archive_of_a_kind_that_is_not_read_is_refused(tmp_path, place):
     path = tmp_path / "bank.npz"
-    SignatureBank.fit(unit_rows()).save(path)
+    SignatureBank.fit(unit_rows(), **BOUND).save(path)
     content = bytearray(path.read_bytes())
     content[content.index(b"PK\x01\x02") + place] ^= 0x61
     path.write_bytes(content)
@@ -121,9 +121,9 @@ def test_pickled_objects_are_never_loaded(tmp_path):
         ({"threshold": np.nan}, "threshold .*does not follow from its signatures"),
         ({"c": 9.0}, "does not follow from its signatures"),
         ({"signatures": unit_rows(seed=1)}, "does not follow from its signatures"),
-        ({"version": 1}, "not a signature bank of version 2 or 1"),
-        ({"version": 3}, "not a signature bank of version 2 or 1"),
-        ({"signatures": np.full((3, 4), np.nan)}, "NaN or infinite"),
+        ({"version": 1}, "not a signature bank of version 1 to 3"),
+        ({"version": 4}, "not a signature bank of version 1 to 3"),
+        ({"layers": [], "signatures": np.full((3, 4), np.nan)}, "NaN or infinite"),
         ({"distance": "cosine"}, NO_BANK),
         ({"signatures": unit_rows(1)}, NO_BANK),
         ({"version": "x"}, NO_BANK),
@@ -134,10 +134,10 @@ def test_pickled_objects_are_never_loaded(tmp_path):
         ({"c": -1.0}, r"c is -1\.0; accepted are 0 to 10"),
         ({"c": np.nan}, "c is nan; accepted are 0 to 10"),
         ({"layers": ["a"], "signatures": 2.0 * unit_rows()}, r"longer than those of 1 layer\(s\), of norm 1 each"),
-        ({"signatures": 1e200 * unit_rows()}, "negative or not finite: no threshold follows"),
+        ({"layers": [], "signatures": 1e200 * unit_rows()}, "negative or not finite: no threshold follows"),
         ({"signatures": unit_rows().astype(np.float32)}, "not of double precision"),
         ({"signatures": unit_rows().astype(complex)}, "not of double precision"),
-        ({"more": np.zeros(3)}, "not a signature bank of version 2 or 1"),
+        ({"more": np.zeros(3)}, "not a signature bank of version 1 to 3"),
     ],
 )
 def test_edited_bank_is_refused(tmp_path, changes, text):
@@ -225,12 +225,14 @@ def test_logarithms_as_they_are_may_be_long_but_not_without_end(tmp_path):
         SignatureBank.load(tmp_path / "bank.npz")
 
 
-def test_bank_of_the_version_before_loads_without_the_new_parts(tmp_path):
-    bank = SignatureBank.fit(unit_rows(), **SETTINGS)
+@pytest.mark.parametrize("version", [1, 2])
+def test_bank_of_a_version_before_loads_without_the_new_parts(tmp_path, version):
+    bank = SignatureBank.fit(unit_rows(), **SETTINGS | {"sigmoid": False})
     bank.save(tmp_path / "bank.npz")
+    new = {name for name, came in LATER_SETTINGS.items() if came > version} | set(DIMENSIONS if version == 1 else ())
     with np.load(tmp_path / "bank.npz") as archive:
-        content = {name: archive[name] for name in archive.files if name not in {*DIMENSIONS, *LATER_SETTINGS}}
-    np.savez(tmp_path / "old.npz", **(content | {"version": np.asarray(1)}))
+        content = {name: archive[name] for name in archive.files if name not in new}
+    np.savez(tmp_path / "old.npz", **(content | {"version": np.asarray(version)}))
     old = SignatureBank.load(tmp_path / "old.npz")
     assert_same_bank(old, bank)
     assert (old.quality, old.ranges, old.layers) == (None, None, None)
@@ -245,8 +247,16 @@ def test_bank_without_a_setting_is_refused(tmp_path):
 def test_bank_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "bank.npz").mkdir()
     with pytest.raises(OutputError, match=r"cannot write .*bank\.npz"):
-        SignatureBank.fit(LINE).save(tmp_path / "bank.npz")
+        SignatureBank.fit(LINE, **BOUND).save(tmp_path / "bank.npz")
     assert [path.name for path in tmp_path.iterdir()] == ["bank.npz"]
+
+
+@pytest.mark.parametrize("name", BOUND)
+def test_bank_that_is_bound_to_nothing_is_not_saved(tmp_path, name):
+    bank = SignatureBank.fit(unit_rows(), **{key: value for key, value in BOUND.items() if key != name})
+    with pytest.raises(BankError, match=rf"fitted without {name}, so nothing .* fit_bank\(network, scans, layers"):
+        bank.save(tmp_path / "bank.npz")
+    assert not list(tmp_path.iterdir())
 
 
 def test_window_is_read_as_it_was_written(tmp_path):

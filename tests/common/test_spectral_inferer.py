@@ -197,12 +197,33 @@ def test_settings_are_those_of_the_bank():
         "layers": ("fine",),
         "per_voxel": True,
         "signature_form": "unit",
+        "sigmoid": False,
         "precision": "float16",
         "roi_size": (8, 16),
         "overlap": 0.5,
         "divisor": 4,
     }
     assert inferer.settings.keys() <= {field.name for field in fields(BankSettings)}
+
+
+@pytest.mark.parametrize("layers", [["fine"], ["fine", "output"]])
+def test_sigmoid_is_a_setting_where_the_segmentation_is_described(layers):
+    inferer = SpectralInferer([8, 16], layers, sigmoid=True)
+    assert inferer.settings["sigmoid"] == ("output" in layers)
+
+
+def test_inferer_of_a_bank_has_its_settings():
+    chosen = {"per_voxel": True, "signature_form": "full", "sigmoid": True, "precision": "bfloat16", "overlap": 0.5}
+    inferer = SpectralInferer([8, 16], ["fine", "output"], divisor=[4, 8], **chosen)
+    made = SpectralInferer.of(BankSettings(**inferer.settings), sw_batch_size=3)
+    assert made.settings == inferer.settings
+    assert made.sw_batch_size == 3
+
+
+def test_window_that_does_not_shrink_is_never_too_small():
+    network = nn.Sequential(nn.Conv3d(1, 2, 1), nn.InstanceNorm3d(2))
+    inferer = SpectralInferer([8, 8, 8], ["1"], divisor=8, with_signature=False)
+    assert inferer(image(1, 1, 5, 6, 7).float(), network).shape == (1, 2, 5, 6, 7)
 
 
 @pytest.mark.parametrize(("divisor", "told"), [([8, 8, 8], 8), ([16, 16, 1], (16, 16, 1)), (1, 1)])
@@ -222,7 +243,7 @@ def test_divisor_is_one_number_where_all_axes_are_alike(divisor, told):
 )
 def test_image_of_one_cell_at_the_coarsest_scale_is_too_small_to_normalize(shape, divisor, refused):
     network = nn.Sequential(nn.Conv3d(1, 2, 1), nn.InstanceNorm3d(2))
-    inferer = SpectralInferer([8, 8, 8], ["1"], divisor=divisor, with_signature=False)
+    inferer = SpectralInferer([24, 24, 24], ["1"], divisor=divisor, with_signature=False)
     images = image(1, 1, *shape).float()
     if refused:
         with pytest.raises(FeatureError, match="too small for the network: it is no larger than 8 voxels along any"):

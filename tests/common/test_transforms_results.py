@@ -111,6 +111,7 @@ def test_settings_in_use_go_by_the_names_of_the_bank():
         "layers": ("a",),
         "per_voxel": True,
         "signature_form": "unit",
+        "sigmoid": False,
         "precision": "float32",
         "roi_size": (8, 8),
         "overlap": 0.25,

@@ -143,7 +143,7 @@ class TestTraining:
     def train(self, tmp_path):
         """Trains for two epochs; gives the trainer."""
 
-        def run(*layers, **settings):
+        def run(*layers, amp=None, **settings):
             torch.manual_seed(0)
             network = nn.Sequential(nn.Linear(2, 1), *layers) if layers else nn.Linear(2, 1)
             optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
@@ -154,7 +154,7 @@ class TestTraining:
             data = [{"image": torch.ones(2, 2), "label": torch.zeros(2, 1)}] * 3
             trainer = Trainer(
                 "cpu", max_epochs=2, train_data_loader=data, network=network, optimizer=optimizer,
-                loss_function=nn.MSELoss(), progress=progress,
+                loss_function=nn.MSELoss(), progress=progress, amp=amp,
             )  # fmt: skip
             trainer.run()
             return trainer
@@ -180,13 +180,6 @@ class TestTraining:
         whole = train()
         assert train(resume=True).state.iteration == whole.state.iteration == 6
 
-    def test_no_loss_is_scaled_where_gradients_are_clipped(self, train):
-        trainer = train()
-        assert trainer.scaler is None
-        # What MONAI sets where it computes in lower precision.
-        trainer.scaler = torch.amp.GradScaler("cpu", enabled=True)
-        assert not trainer.scaler.is_enabled()
-
     def test_given_weights_are_loaded_first(self, train, tmp_path):
         zeros = {"weight": torch.zeros(1, 2), "bias": torch.zeros(1)}
         save_atomically(zeros, tmp_path / "first.pt")
@@ -201,5 +194,10 @@ class TestTraining:
 
     def test_nothing_is_decollated_and_a_cpu_has_no_mixed_precision(self, train):
         trainer = train()
-        assert (trainer.amp, trainer.optim_set_to_none) == (False, True)
+        assert (trainer.autocasts, trainer.optim_set_to_none) == (False, True)
         assert isinstance(trainer.state.output, dict)
+
+    def test_a_cpu_computes_in_bfloat16_where_it_is_told_to(self, train):
+        exact, coarse = train(), train(amp=True)
+        assert [engine.state.output["pred"].dtype for engine in (exact, coarse)] == [torch.float32, torch.bfloat16]
+        assert_close(coarse.network.state_dict(), exact.network.state_dict(), rtol=0.02, atol=0.02)

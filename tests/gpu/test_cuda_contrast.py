@@ -2,11 +2,20 @@
 
 import pytest
 import torch
-from monai.losses import GeneralizedDiceFocalLoss
 from monai.networks.nets import BasicUNet
 from torch.testing import assert_close
 
-from common.contrast import METHODS, ContrastiveStep, HeadedNetwork, positive_pairs, supervised_contrastive_loss
+from common.contrast import (
+    METHODS,
+    ContrastiveStep,
+    GeneralizedDiceFocal,
+    HeadedNetwork,
+    LossBalance,
+    PairLoss,
+    PresenceTeaching,
+    positive_pairs,
+    supervised_contrastive_loss,
+)
 
 pytestmark = [
     pytest.mark.gpu,
@@ -42,10 +51,18 @@ def test_step_does_not_wait_for_the_device(synchronization_is_an_error, make_eng
         network.to(device), LAYERS, spatial_dims=2, in_channels=3, roi_size=[64, 48], num_classes=CLASSES,
         method=method,
     ).to(device)  # fmt: skip
-    loss = GeneralizedDiceFocalLoss(to_onehot_y=True, softmax=True, batch=True)
-    step = ContrastiveStep(headed, loss, method=method, pretrain_epochs=1 if two_step else 0, amp=amp)
+    step = ContrastiveStep(
+        headed,
+        GeneralizedDiceFocal(),
+        num_classes=CLASSES,
+        method=method,
+        pretrain_epochs=1 if two_step else 0,
+        pairs=PairLoss(positives="overlap", queue_size=16),
+        balance=LossBalance(term_balance="gradient", norm_interval=2),
+        teaching=PresenceTeaching(presence_weight=0.3, pseudo_weight=0.3, network=headed.network),
+    )
     optimizer = torch.optim.Adam(headed.parameters(), lr=0.001, fused=True)
-    engine = make_engine(headed, optimizer)
+    engine = make_engine(headed, optimizer, amp=amp)
     batch = make_batch(device)
     for epoch in (1, 2):
         engine.state.epoch = epoch

@@ -46,10 +46,10 @@ def test_step_does_not_wait_for_the_device(synchronization_is_an_error, make_eng
     weights = [make_class_weight(name, CLASSES) for name in chosen.pop("weights")]
     step = CoTrainingStep(
         network, WeightedSegmentationLoss(), *weights, ramp=GaussianRamp(), ema=EMANetwork(network),
-        mixing=make_mixing(mixing), generator=torch.Generator().manual_seed(1), amp=amp, **chosen,
+        mixing=make_mixing(mixing), generator=torch.Generator().manual_seed(1), **chosen,
     )  # fmt: skip
     optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, nesterov=True, fused=True)
-    engine = make_engine(network, optimizer)
+    engine = make_engine(network, optimizer, amp=amp)
     batch = make_batch(device)
     for iteration in range(WARM_UP + STEPS):
         if iteration == WARM_UP:

@@ -61,7 +61,7 @@ class TestMethods:
             ({"labeled_by": "clip"}, "labeled_by is 'clip'; accepted are frame and patient"),
             ({"labeled_fraction": 2}, "labeled_fraction is 2; accepted is above 0, up to 1"),
             ({"batch_size": 1}, "batch_size is 1; a pair needs two frames"),
-            ({"temperature": 0}, "temperature 0, alpha 1.0, beta 1.0: accepted is a temperature above 0"),
+            ({"temperature": 0}, "temperature is 0; accepted are numbers above 0"),
             (
                 {"encoder_layers": ["down_7"]},
                 "encoder_layers names 'down_7', which the network does not have; it has: conv_0",
@@ -79,7 +79,7 @@ class TestMethods:
     def test_settings_are_those_that_the_page_names(self, bundle_importable):
         content = json.loads((BUNDLE / "configs" / "train.json").read_text())
         values = {name: content[name] for name in ("alpha", "beta", "temperature", "projection_size")}
-        assert values == {"alpha": 1.0, "beta": 1.0, "temperature": 0.1, "projection_size": 128}
+        assert values == {"alpha": 0.1, "beta": 0.1, "temperature": 0.1, "projection_size": 128}
         with bundle_importable(BUNDLE):
             network = ConfigParser(content).get_parsed_content("network_def")
         assert len(content["encoder_layers"]) == 5

@@ -15,6 +15,7 @@ from common.archive.tensors import state_digest
 from common.errors import ArchiveError
 from common.spectral import SignatureBank, weights_digest
 from tests.common.archive.hostile import Evil, weights_of
+from tests.common.banks import BOUND
 
 TYPES = [
     torch.float64,
@@ -211,6 +212,6 @@ def test_bank_of_other_weights_is_refused(files, sealed, refuse, tmp_path):
     changed = {"layer.weight": torch.ones(2, 3), "layer.bias": torch.zeros(2)}
     text = "the signature bank was fitted to other weights than models/model.pt"
     assert text in refuse(sealed(files | {"organ/models/model.pt": saved(changed)}))
-    SignatureBank.fit([[1.0, 0.0], [0.0, 1.0]], weights_digest="0" * 64).save(tmp_path / "bank.npz")
+    SignatureBank.fit(np.eye(2), **BOUND | {"weights_digest": "0" * 64}).save(tmp_path / "bank.npz")
     bank = (tmp_path / "bank.npz").read_bytes()
     assert text in refuse(sealed(files | {"organ/models/signature_bank.npz": bank}))

@@ -6,7 +6,7 @@ from monai.networks.nets import BasicUNet, UNet
 from torch import nn
 from torch.testing import assert_close
 
-from common.contrast import HeadedNetwork, captured, positive_pairs, supervised_contrastive_loss
+from common.contrast import HeadedNetwork, ProjectionHead, captured, positive_pairs, supervised_contrastive_loss
 from common.errors import ConfigError
 
 LAYERS = ["conv_0", "down_1", "down_2", "down_3", "down_4"]
@@ -80,6 +80,60 @@ def test_network_without_its_heads_is_the_plain_one():
     with torch.no_grad():
         assert_close(headed(images())["logits"], network(images()), rtol=0, atol=0)
     assert not [module for module in network.modules() if module._forward_hooks]
+
+
+class TestForms:
+    def test_plain_head_tells_frames_hardly_apart(self):
+        cosines = {}
+        for form in ("plain", "normalized"):
+            torch.manual_seed(0)
+            head = ProjectionHead(2, 8, 16, head_form=form).train()
+            projections = head(torch.randn(6, 8, 16, 16, generator=torch.Generator().manual_seed(0))).detach()
+            others = ~torch.eye(6, dtype=torch.bool)
+            cosines[form] = float((projections @ projections.T)[others].mean())
+        assert cosines["normalized"] < 0.7 < 0.9 < cosines["plain"]
+
+    def test_normalized_head_step_by_step(self):
+        head = ProjectionHead(2, 4, 8).eval()
+        features = torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+        mapped = head.norm(head.conv(features)).clamp_min(0)
+        expected = head.project(head.embedding_norm(mapped.mean(dim=(2, 3))))
+        assert_close(head(features), expected / expected.norm(dim=1, keepdim=True))
+
+    def test_patches_are_projected_one_by_one(self):
+        head = ProjectionHead(2, 4, 8, patch_grid=2).eval()
+        features = torch.randn(3, 4, 6, 8, generator=torch.Generator().manual_seed(0))
+        mapped = head.norm(head.conv(features)).clamp_min(0)
+        found = head(features)
+        assert found.shape == (3, 8, 2, 2)
+        corner = head.project(head.embedding_norm(mapped[:, :, 3:, :4].mean(dim=(2, 3))))
+        assert_close(found[:, :, 1, 0], corner / corner.norm(dim=1, keepdim=True))
+
+    def test_one_frame_alone_has_no_statistics_of_its_own(self):
+        head = ProjectionHead(2, 4, 8).train()
+        found = head(torch.rand(1, 4, 8, 8))
+        assert_close(found.norm(dim=1), torch.ones(1))
+
+    @pytest.mark.parametrize(
+        ("settings", "text"),
+        [
+            ({"head_form": "big"}, "head_form is 'big'; accepted are normalized and plain"),
+            ({"patch_grid": 0}, "patch_grid is 0; accepted are numbers of patches from 1"),
+        ],
+    )
+    def test_settings_that_are_not_accepted(self, settings, text):
+        with pytest.raises(ConfigError, match=text):
+            ProjectionHead(2, 4, 8, **settings)
+
+
+def test_first_images_pass_apart():
+    network = make_network().train()
+    headed = HeadedNetwork(network, LAYERS, **SETTINGS).train()
+    found = headed(images(), apart=2)
+    assert_close(found["logits"][:2], network(images()[:2]))
+    assert_close(found["logits"][2:], network(images()[2:]))
+    assert [len(item) for item in found["projections"]] == [6] * 5
+    assert len(found["presence"]) == 6
 
 
 def test_layers_of_another_network_will_do():

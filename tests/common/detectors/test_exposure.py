@@ -84,7 +84,7 @@ def make_engine(network, iteration=1):
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
     state = SimpleNamespace(device=torch.device("cpu"), epoch=1, iteration=iteration, output=None, terms={})
     return SimpleNamespace(
-        state=state, network=network, optimizer=optimizer, amp=False, non_blocking=False,
+        state=state, network=network, optimizer=optimizer, non_blocking=False,
         loss_function=nn.BCEWithLogitsLoss(), fire_event=lambda event: Events,
     )  # fmt: skip
 

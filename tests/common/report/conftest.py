@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 
 from common.spectral import SignatureBank
+from tests.common.banks import BOUND
 from tests.common.report.inference import AFFINE
 
 
 @pytest.fixture
 def bank_file(tmp_path):
     path = tmp_path / "bank.npz"
-    SignatureBank.fit(np.eye(3), weights_digest="f" * 64).save(path)
+    SignatureBank.fit(np.eye(3), **BOUND | {"weights_digest": "f" * 64}).save(path)
     return str(path)
 
 

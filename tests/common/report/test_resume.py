@@ -17,6 +17,7 @@ from common.handlers import OODReport
 from common.handlers.verdicts import JOURNAL
 from common.runtime.files import fingerprint
 from common.spectral import SignatureBank
+from tests.common.banks import BOUND
 from tests.common.report.inference import AFFINE, KNOWN, Inference, names_of, row, rows_of
 
 
@@ -71,7 +72,7 @@ class TestResume:
         [
             ({"settings": {"output_format": "dicom_seg"}}, "output_format"),
             ({"files": ["denoiser.pt"]}, "denoiser.pt"),
-            ({"bank": np.eye(3) * 2}, "bank_digest"),
+            ({"bank": np.eye(3)}, "bank_digest"),
         ],
     )
     @pytest.mark.tried(
@@ -85,7 +86,8 @@ class TestResume:
         settings = {"settings": {"output_format": "nifti"}}
         Inference(tmp_path / "out", bank_file, scans[:2], **settings).run()
         if "bank" in change:
-            SignatureBank.fit(change.pop("bank") + np.eye(3)[::-1], weights_digest="f" * 64).save(bank_file)
+            rows = change.pop("bank")[:, ::-1]
+            SignatureBank.fit(rows, c=3.0, **BOUND | {"weights_digest": "f" * 64}).save(bank_file)
         again = Inference(tmp_path / "out", bank_file, scans[:2], resume=True, **settings | change).run()
         assert again.seen == ["a", "b"]
         assert f"ood_report.jsonl was written with another {text}: every scan is segmented" in caplog.text

@@ -1,0 +1,123 @@
+"""Judges scans with any network and its signature bank: ``python -m common judge NETWORK SCANS``."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ignite.engine import Engine, Events
+from monai.data import DataLoader
+from monai.transforms import Compose
+
+from ..data import scans_to_segment
+from ..data.cases import Case, case_name
+from ..engine.cases import CaseDataset, CaseEvaluator
+from ..errors import MissingDataError
+from ..handlers import OODReport
+from ..runtime.files import check_writable
+from ..runtime.listing import write_skipped
+from ..spectral import ScanJudge, SignatureBank, SpectralVerdictd
+from ..spectral.judging import FIT_COMMAND
+from ..transforms import LoadScand
+from .fit import BANK_FILE
+from .source import Source, read_network
+
+logger = logging.getLogger(__name__)
+
+
+class VerdictLines:
+    """Writes a line of the log on every scan, as soon as it is judged."""
+
+    def attach(self, engine: Engine) -> None:
+        """Attaches to an engine that judges scans one by one."""
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Tells the verdict on the scan of one iteration; why one failed was told already."""
+        output = engine.state.output[0]  # type: ignore[index]
+        if "result" in output:
+            logger.info("%s: %s", engine.state.batch[0]["case"], describe_verdict(output["result"]))  # type: ignore[index]
+
+
+def describe_verdict(result: Mapping[str, Any]) -> str:
+    """Returns a verdict in one line.
+
+    Args:
+        result: Verdict, see ``SpectralVerdictd``.
+    """
+    if result["oodm"] is None:
+        return f"no verdict: {result['reason']}"
+    word = "OUT OF DISTRIBUTION" if result["is_ood"] else "in distribution"
+    numbers = f"OODM {result['oodm']:.4g} (threshold {result['threshold']:.4g}), p {result['p_value']:.3g}"
+    return f"{word}, {numbers}" + (f"; {result['reasons']}" if result["reasons"] else "")
+
+
+def judge_scans(
+    network: Source,
+    dataset_dir: str,
+    *,
+    bank_file: str = BANK_FILE,
+    output_dir: str = "verdicts",
+    sw_batch_size: int = 1,
+    list_paths: bool = False,
+    weights: str | None = None,
+    config_file: str | None = None,
+    in_channels: int | None = None,
+    device: str | None = None,
+) -> None:
+    """Judges scans: a line for each on the console, and all in ``ood_report.csv`` and ``ood_report.json``.
+
+    Layers, window and all that decides over signatures are those of the bank. The tables have the columns of a bundle's
+    inference. The config of a bundle is code and may run any: give only bundles that you trust.
+
+    Args:
+        network: Network that the bank was fitted to, given as for the command ``fit-bank``.
+        dataset_dir: One scan, or a folder of scans: images, DICOM series, or a Decathlon folder.
+        bank_file: File of the bank. Default ``signature_bank.npz`` in the current folder.
+        output_dir: Folder of the tables. Default ``verdicts``.
+        sw_batch_size: Number of windows that go through the network at once. Default 1.
+        list_paths: Whether listings show names of files and folders of DICOM. Default false, which shows digests.
+        weights: File of the weights. By default ``models/model.pt`` or ``models/model.ts`` of the bundle.
+        config_file: Config that tells the preprocessing. By default that of the bundle or the TorchScript file.
+        in_channels: Number of channels of the input. By default that of the metadata or of the first convolution.
+        device: Device that the network runs on. By default a GPU where there is one, else the CPU.
+
+    Raises:
+        ConfigError: When a config cannot be read or made into objects.
+        MissingDataError: When network, weights, bank or scans are missing.
+        WeightsError: When the weights belong to another network.
+        BankError: When the bank is unreadable or was fitted with other weights or transforms.
+        CasesFailedError: When a scan failed; the others have their rows.
+        OutputError: When a table cannot be written.
+    """
+    check_writable(output_dir)
+    if not Path(bank_file).is_file():
+        raise MissingDataError(f"there is no signature bank at {bank_file}; fit it with: {FIT_COMMAND}")
+    given = read_network(network, weights=weights, config_file=config_file, in_channels=in_channels, device=device)
+    transforms = list(given.image_transforms)
+    judge = ScanJudge(
+        given.network, SignatureBank.load(bank_file), image_transforms=transforms, sw_batch_size=sw_batch_size
+    )
+    report = OODReport(output_dir, bank_file, load=LoadScand("image"), pictures=0)
+    transform = Compose([*given.load_transforms, *transforms])
+    cases = _scans(dataset_dir, output_dir, given.spatial_dims, list_paths)
+    evaluator = CaseEvaluator(
+        device=next(iter(given.network.state_dict().values())).device,
+        val_data_loader=DataLoader(CaseDataset(cases, transform, report=report), batch_size=1),
+        network=given.network,
+        inferer=judge.inferer,
+        postprocessing=SpectralVerdictd("pred", bank_file, judge.inferer, transforms),
+        val_handlers=[report, VerdictLines()],
+    )
+    evaluator.run()
+    report.finish()
+
+
+def _scans(dataset_dir: str, output_dir: str, spatial_dims: int, list_paths: bool) -> list[Case]:
+    """One scan, or those of a folder, as inference lists them."""
+    if Path(dataset_dir).is_file():
+        write_skipped([], output_dir)
+        return [{"image": str(dataset_dir), "case": case_name(dataset_dir)}]
+    return scans_to_segment(str(dataset_dir), output_dir, spatial_dims=spatial_dims, list_paths=list_paths)
