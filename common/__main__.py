@@ -38,8 +38,9 @@ COMMANDS = {
 def main() -> None:
     """Runs the command that the command line names."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    # Lines of ignite on every run of an engine would hide ours.
-    logging.getLogger("ignite").setLevel(logging.WARNING)
+    # Lines of these on every run of an engine, and on readers that are not installed, would hide ours.
+    for library in ("ignite", "monai"):
+        logging.getLogger(library).setLevel(logging.ERROR)
     sys.excepthook = report_error
     fire.Fire(COMMANDS)
 
