@@ -16,6 +16,7 @@ from .own_network import fit_own_bank, judge_scans
 from .runtime.json_format import format_configs
 from .runtime.knobs import write_knobs_pages
 from .runtime.session import report_error
+from .runtime.shipped_settings import write_shipped_settings
 
 COMMANDS = {
     "detection": write_detection_report,
@@ -26,6 +27,7 @@ COMMANDS = {
     "judge": judge_scans,
     "knobs": write_knobs_pages,
     "report": write_report,
+    "settings": write_shipped_settings,
     "sign": sign,
     "slices": cut_volumes,
     "verify": verify,
