@@ -16,6 +16,7 @@ from .own_network import fit_own_bank, judge_scans
 from .runtime.json_format import format_configs
 from .runtime.knobs import write_knobs_pages
 from .runtime.session import report_error
+from .runtime.shipped_settings import write_shipped_settings
 
 COMMANDS = {
     "detection": write_detection_report,
@@ -26,6 +27,7 @@ COMMANDS = {
     "judge": judge_scans,
     "knobs": write_knobs_pages,
     "report": write_report,
+    "settings": write_shipped_settings,
     "sign": sign,
     "slices": cut_volumes,
     "verify": verify,
@@ -36,8 +38,9 @@ COMMANDS = {
 def main() -> None:
     """Runs the command that the command line names."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    # Lines of ignite on every run of an engine would hide ours.
-    logging.getLogger("ignite").setLevel(logging.WARNING)
+    # Lines of these on every run of an engine, and on readers that are not installed, would hide ours.
+    for library in ("ignite", "monai"):
+        logging.getLogger(library).setLevel(logging.ERROR)
     sys.excepthook = report_error
     fire.Fire(COMMANDS)
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
+from common.runtime.model_settings import with_defaults
 from tests.scheduling import GroupScheduling, order
 
 pytest_plugins = ["tests.processes", "tests.running"]
@@ -125,7 +126,10 @@ def save_scan():
 @pytest.fixture(scope="session")
 def shape_of():
     """What ``make_dataset`` needs to make scans for a config."""
-    return lambda config: {"spatial_dims": config["spatial_dims"], "channels": config["in_channels"]}
+    return lambda config: {
+        "spatial_dims": with_defaults(config["spatial_dims"]),
+        "channels": with_defaults(config["in_channels"]),
+    }
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from common.runtime.model_settings import with_defaults
+
 TINY = {"network_def#features": [4, 8, 8, 8, 8, 4], "roi_size": [24, 24, 24], "phantom_cases": 3, "max_epochs": 1}
 # All tiny cases have foreground.
 TINY |= {"pretrain_epochs": 1, "healthy": "all", "noise_resolution": 4}
@@ -37,7 +39,7 @@ def _read(bundle, names):
     content = {}
     for file in files:
         content |= json.loads(Path(file).read_text(encoding="utf-8"))
-    return files, content
+    return files, with_defaults(content)
 
 
 def _settings(config, overrides):
@@ -57,7 +59,7 @@ def _settings(config, overrides):
 @pytest.fixture(scope="session")
 def tiny_settings():
     """The settings of tests for a config: ``tiny_settings(config)``."""
-    return lambda config: _settings(config, {})
+    return lambda config: _settings(with_defaults(config), {})
 
 
 @contextmanager

@@ -198,7 +198,7 @@ class StagedPretraining:
         kept, pretrained = self.weights_file.with_name(DENOISER), origin == "denoiser"
         if pretrained and is_main_process():
             # Labels bring weights, which the scale of the images comes with.
-            announce = None if labeled else self.finetune.best.keep_landmarks
+            announce = None if labeled else self.finetune.best.keep_companions
             save_atomically(read_checkpoint(self.denoiser_file), kept, announce=announce)
         wait_for_all()
         if not labeled:

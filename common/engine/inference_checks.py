@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from ..runtime.files import check_writable
+from ..runtime.model_settings import ModelSettings
 from ..runtime.weights import load_weights
 from ..spectral import SignatureBank, SpectralInferer, bank_settings
 
@@ -24,6 +25,7 @@ class InferencePreflight:
         image_transforms: Transforms that prepare an image after loading; the bank must have been fitted with the same.
         output_dir: Folder of the results, which must be writable.
         device: Device that the weights are read to.
+        model_settings: Settings of the weights, which this run must not contradict. Default none.
     """
 
     def __init__(
@@ -35,10 +37,12 @@ class InferencePreflight:
         image_transforms: Sequence[Any],
         output_dir: str,
         device: str | torch.device,
+        *,
+        model_settings: ModelSettings | None = None,
     ) -> None:
         self.network, self.weights_file, self.bank_file = network, weights_file, bank_file
         self.inferer, self.image_transforms = inferer, image_transforms
-        self.output_dir, self.device = output_dir, device
+        self.output_dir, self.device, self.model_settings = output_dir, device, model_settings
 
     def load(self) -> None:
         """Loads the weights and makes sure that results can be written.
@@ -46,9 +50,12 @@ class InferencePreflight:
         Raises:
             OutputError: When ``output_dir`` cannot be written.
             MissingDataError: When the weights are missing.
+            ConfigError: When a setting contradicts what the weights need.
             WeightsError: When the weights belong to another network.
         """
         check_writable(self.output_dir)
+        if self.model_settings is not None:
+            self.model_settings.check()
         load_weights(self.network, self.weights_file, device=self.device)
 
     def run(self) -> SignatureBank:

@@ -19,6 +19,7 @@ from ..errors import ConfigError, MissingDataError
 from ..runtime.digests import settings_digest
 from ..runtime.files import write_json
 from ..runtime.knobs import WORDS, plain_keys
+from ..runtime.model_settings import with_defaults
 from ..runtime.options import has_option
 from ..runtime.run_settings import PLACES
 from ..runtime.stages import file_digest
@@ -228,7 +229,7 @@ def _read(files: Sequence[str]) -> dict[str, Any]:
     """The content of config files, those of later ones in place of those of earlier ones."""
     content: dict[str, Any] = {}
     for file in files:
-        content |= ConfigParser.load_config_file(file)
+        content |= with_defaults(ConfigParser.load_config_file(file))
     return content
 
 

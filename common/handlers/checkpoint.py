@@ -18,6 +18,7 @@ from ..errors import ConfigError, WeightsError, one_line
 from ..runtime.distributed import is_main_process, unwrap, wait_for_all
 from ..runtime.files import write_atomically
 from ..runtime.interrupts import Interrupted
+from ..runtime.model_settings import SettingsWriter
 from ..runtime.run_settings import config_settings, first_difference, object_settings, short_text
 from ..runtime.weights import LANDMARKS_FILE, read_checkpoint, save_atomically
 from ..spectral.digest import weights_digest
@@ -39,6 +40,7 @@ class BestWeights:
             is also MONAI's mean of no Dice at all.
         landmarks_file: File of the scale that images are aligned to, a copy of which appears beside the weights when
             they do. Default none; nothing is copied where there is no such file.
+        settings_writer: Writes beside the weights what the training has decided about data and network. Default none.
     """
 
     def __init__(
@@ -49,9 +51,10 @@ class BestWeights:
         name: str = "model.pt",
         floor: float | None = 0.0,
         landmarks_file: str | Path | None = None,
+        settings_writer: SettingsWriter | None = None,
     ) -> None:
         self.network, self.path = network, str(Path(save_dir, name))
-        self.landmarks_file = landmarks_file
+        self.landmarks_file, self.settings_writer = landmarks_file, settings_writer
         self.best, self.digest = -math.inf if floor is None else floor, ""
 
     def attach(self, engine: Engine) -> None:
@@ -67,13 +70,18 @@ class BestWeights:
         self.best = value
         self.digest = weights_digest(unwrap(self.network).state_dict())
         if is_main_process():
-            save_atomically(unwrap(self.network).state_dict(), self.path, announce=self.keep_landmarks)
+            save_atomically(unwrap(self.network).state_dict(), self.path, announce=self.keep_companions)
             logger.info(
                 "%s %.4f is the best so far: weights written to %s", engine.state.key_metric_name, value, self.path
             )  # type: ignore[attr-defined]
 
-    def keep_landmarks(self) -> None:
-        """Copies the scale of the images to beside the weights; an interrupted training leaves both as they were."""
+    def keep_companions(self) -> None:
+        """Writes what belongs to the weights; an interrupted training leaves all as it was.
+
+        These are the settings of the training, and a copy of the scale that images are aligned to.
+        """
+        if self.settings_writer is not None:
+            self.settings_writer.write()
         kept = Path(self.path).with_name(LANDMARKS_FILE)
         learned = Path(self.landmarks_file or kept)
         if learned != kept and learned.is_file():
@@ -94,6 +102,9 @@ class BestWeights:
             )
         if weights_digest(read_checkpoint(self.path)) != self.digest:
             raise WeightsError(f"{self.path} holds other weights than this run's best; resume with the same model_dir")
+        # A run that went on from an older version's checkpoint may not have written them.
+        if self.settings_writer is not None and is_main_process():
+            self.settings_writer.write()
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the best value so far and the digest of its weights."""

@@ -68,7 +68,7 @@ class JudgingTask(BundleInferTask):
         """
         bundle = Path(self.bundle_path)
         # The manifest names the digests of the bundle's code.
-        names = ("models/signature_bank.npz", "configs/inference.json", "manifest.json")
+        names = ("models/signature_bank.npz", "models/model_settings.json", "configs/inference.json", "manifest.json")
         return verdict_stamp([self.get_path(), *(bundle / name for name in names)], info["path"])
 
     def judge(self, image: str, **options: Any) -> Mapping[str, Any]:

@@ -97,7 +97,9 @@ class NetworkConfig:
         return self.make(key)
 
     def make_transforms(self) -> tuple[bool, list[Any]]:
-        """Returns whether the preprocessing begins with the reading of a file, and what prepares an image after that.
+        """Returns whether a file must be read before the preprocessing, and what prepares an image after that.
+
+        What reads it in the config is left out; only a loader of another kind, or one that comes later, stays.
 
         Raises:
             ConfigError: When the preprocessing cannot be made.
@@ -109,7 +111,7 @@ class NetworkConfig:
         prepared = list(transforms)
         while prepared and type(prepared[0]).__name__ in LOADERS:
             prepared.pop(0)
-        return len(prepared) < len(transforms), prepared
+        return not any("Load" in type(transform).__name__ for transform in prepared), prepared
 
     def reads_sigmoid(self) -> bool | None:
         """Returns whether the postprocessing takes channels as classes by themselves; ``None`` where it is silent."""

@@ -10,6 +10,7 @@ from typing import Any
 from ..errors import ConfigError
 from .files import write_atomically
 from .json_format import WIDTH
+from .model_settings import with_defaults
 
 WORDS = "_desc_"
 """Key of the sentence that describes a block of a config; MONAI passes over it."""
@@ -26,16 +27,21 @@ OTHER_FILES = ("metadata", *WORKFLOWS)
 INTRODUCTION = """# Options of {name}
 
 Every option of the command line is a top-level key of the configs: `--key value`. An option that does not exist is
-refused by name. Nested keys are joined by `#`, as in `--network_def#norm batch`. In a checkout,
-`python -m common knobs` writes this page from the configs.
+refused by name. Nested keys are joined by `#`, as in `--network_def#norm batch`. What training decided about data and
+network lies beside the weights, in `model_settings.json`, and is the default of evaluation and inference. In a
+checkout, `python -m common knobs` writes this page from the configs.
 """
 
 
 def read_configs(bundle: Path) -> dict[str, dict[str, Any]]:
-    """Returns the config files of a bundle, by name without suffix, those that run alone first."""
+    """Returns the config files of a bundle, by name without suffix, those that run alone first.
+
+    What asks for the settings of weights is replaced by the value for weights without any.
+    """
     names = sorted(path.stem for path in (bundle / "configs").glob("*.json") if path.stem not in OTHER_FILES)
     files = {name: bundle / "configs" / f"{name}.json" for name in (*WORKFLOWS, *names)}
-    return {name: json.loads(path.read_text(encoding="utf-8")) for name, path in files.items() if path.is_file()}
+    found = {name: path for name, path in files.items() if path.is_file()}
+    return {name: with_defaults(json.loads(path.read_text(encoding="utf-8"))) for name, path in found.items()}
 
 
 def plain_keys(config: Mapping[str, Any]) -> list[str]:

@@ -10,6 +10,7 @@ from monai.bundle import ConfigParser
 
 from ..errors import ConfigError
 from .knobs import WORDS
+from .model_settings import with_defaults
 
 RUNNER_OPTIONS = frozenset(
     {
@@ -99,7 +100,7 @@ def _read_configs(arguments: Sequence[str], index: int) -> dict[str, Any]:
     config: dict[str, Any] = {}
     for file in files:
         # Keys of nested overlays, such as train#x, exist in the file they are laid over.
-        config |= ConfigParser.load_config_file(file)
+        config |= with_defaults(ConfigParser.load_config_file(file))
     return config
 
 

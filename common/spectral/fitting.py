@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ..data.split import patient_of
 from ..errors import ConfigError, NotEnoughCasesError
 from ..runtime.distributed import is_main_process, wait_for_all
+from ..runtime.model_settings import SettingsWriter
 from ..runtime.weights import load_weights
 from .bank import SignatureBank
 from .choosing import choose_inferer
@@ -123,6 +124,7 @@ class BankFitter:
             Default 20.
         coverage: Share of scans whose Dice shall reach its lower bound, above 0, below 1. Default 0.9.
         distance: ``nearest`` (the paper, and the default), ``mahalanobis`` or ``ledoit_wolf``.
+        settings_writer: Writes the settings of the bank beside it, which are the defaults of later runs. Default none.
 
     Raises:
         ConfigError: When ``quality_cases`` or ``coverage`` is out of its range.
@@ -146,6 +148,7 @@ class BankFitter:
         quality_cases: int = 20,
         coverage: float = 0.9,
         distance: Distance = "nearest",
+        settings_writer: SettingsWriter | None = None,
     ) -> None:
         if not isinstance(quality_cases, int) or quality_cases < 0:
             raise ConfigError(f"quality_cases is {quality_cases!r}; accepted are whole numbers from 0")
@@ -156,21 +159,26 @@ class BankFitter:
         self.weights_file, self.bank_file = Path(save_dir, "model.pt"), Path(save_dir, "signature_bank.npz")
         self.held_out, self.held_out_cases, self.postprocessing = held_out, held_out_cases, postprocessing
         self.threshold_c, self.false_alarm_rate, self.distance = threshold_c, false_alarm_rate, distance
-        self.quality_cases, self.coverage = quality_cases, coverage
+        self.quality_cases, self.coverage, self.settings_writer = quality_cases, coverage, settings_writer
 
     def run(self) -> SignatureBank:
         """Loads the best weights and fits the bank; the main process writes it.
 
         Raises:
+            ConfigError: When a setting contradicts what the weights need.
             NotEnoughCasesError: When there are too few distinct training cases for a threshold, or too few patients to
                 keep ``false_alarm_rate``.
             FeatureError: When the features of a case have no signature, naming the case.
             OutputError: When the bank cannot be written.
         """
         wait_for_all()
+        for line in [] if self.settings_writer is None else self.settings_writer.check():
+            logger.warning("%s: later runs take it from this bank; as_trained.json over train.json keeps it", line)
         load_weights(self.network, self.weights_file, device=self.device)
         bank = self.fit()
         if is_main_process():
+            if self.settings_writer is not None:
+                self.settings_writer.update()
             bank.save(self.bank_file)
             logger.info(
                 "signature bank of %d cases, threshold %.4f, written to %s",

@@ -10,8 +10,8 @@ from .distance import Distance
 from .signature import SignatureForm
 
 REFIT_COMMAND = (
-    "python -m monai.bundle run fit_bank --config_file configs/train.json --dataset_dir <training data> --model_dir "
-    "<folder of model.pt> --split_file <split.json of the training run>"
+    "python -m monai.bundle run fit_bank --config_file \"['configs/train.json','configs/as_trained.json']\" "
+    "--dataset_dir <training data> --model_dir <folder of model.pt> --split_file <split.json of the training run>"
 )
 
 
@@ -74,9 +74,10 @@ class BankSettings:
             expected = getattr(self, name)
             current = tuple(value) if isinstance(value, list) else value
             if expected != current:
+                leave = "" if name.endswith("_digest") else f"leave {name} out, or "
                 raise BankMismatchError(
                     f"the signature bank does not belong to this network: {name} is {_short(current)}, the bank was "
-                    f"fitted with {_short(expected)}; refit it with: {refit_command}"
+                    f"fitted with {_short(expected)}; {leave}refit it with: {refit_command}"
                 )
 
 

@@ -13,6 +13,7 @@ import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
+from common.runtime.model_settings import with_defaults
 from tests.bundles.ranks import read_states, write_spy
 from tests.bundles.refusals import leftovers
 from tests.running import REPRESENTATIVES
@@ -34,10 +35,16 @@ def all_bundles():
 
 
 @pytest.fixture(scope="session")
-def configs(bundle):
+def written_configs(bundle):
     """File name without suffix -> content, of the bundle's JSON files."""
     files = sorted((bundle / "configs").glob("*.json"))
     return {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in files}
+
+
+@pytest.fixture(scope="session")
+def configs(written_configs):
+    """File name without suffix -> content, with the values that hold for weights without settings of their own."""
+    return with_defaults(written_configs)
 
 
 @pytest.fixture(scope="session")

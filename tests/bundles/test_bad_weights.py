@@ -73,6 +73,11 @@ class TestWeightsAndBank:
         if "hounsfield_window" not in configs["inference"]:
             pytest.skip("no setting of the preprocessing to change")
         error = infer_on(dataset, model_dir=models, hounsfield_window=[-500, 500])
+        assert str(error).startswith("hounsfield_window is [-500, 500], but the weights in ")
+        assert str(error).endswith("were trained with [-1000, 1000]; leave it out, or train anew")
+        # Weights of an older version tell nothing.
+        (models / "model_settings.json").unlink()
+        error = infer_on(dataset, model_dir=models, hounsfield_window=[-500, 500])
         assert "preprocessing_digest is" in str(error)
 
     @pytest.mark.parametrize("name", ["roi_size", "overlap", "divisor"])

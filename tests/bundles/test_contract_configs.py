@@ -115,12 +115,12 @@ def test_overridable_keys_exist(configs, overridable, name):
     assert not [key for key in needed if key not in configs[name]]
 
 
-def test_references_resolve(configs):
+def test_references_resolve(written_configs):
     """Overlays are laid over ``train`` when they train, else over ``evaluate``."""
     broken = []
-    for name in workflows(configs):
-        base = {} if name in STANDALONE else configs["train" if name.endswith("train") else "evaluate"]
-        content = base | configs[name]
+    for name in workflows(written_configs):
+        base = {} if name in STANDALONE else written_configs["train" if name.endswith("train") else "evaluate"]
+        content = base | written_configs[name]
         parser = ConfigParser(content)
         for path, value in leaves(content):
             references = ReferenceResolver.match_refs_pattern(value) if isinstance(value, str) else {}
@@ -128,14 +128,18 @@ def test_references_resolve(configs):
     assert not broken
 
 
-def test_expressions_are_short(configs):
-    assert not [item for item in expressions(configs) if len(item[2]) > 80 and not excepted(configs, "long", item[1])]
+def test_expressions_are_short(written_configs):
+    assert not [
+        item
+        for item in expressions(written_configs)
+        if len(item[2]) > 80 and not excepted(written_configs, "long", item[1])
+    ]
 
 
-def test_expressions_hold_one_idea(configs):
+def test_expressions_hold_one_idea(written_configs):
     """One call, or one lambda that picks a field; no comprehension in another, no condition in a lambda, no import."""
     comprehensions = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
-    for name, path, value in expressions(configs):
+    for name, path, value in expressions(written_configs):
         if value == DEVICE_LINE:
             continue
         where, tree = f"{name} {path}: {value}", parse(value)
@@ -149,16 +153,16 @@ def test_expressions_hold_one_idea(configs):
         assert used <= NAMES | bound, where
 
 
-def test_configs_name_no_place_and_one_device(configs):
-    for name in workflows(configs):
-        for path, value in leaves(configs[name]):
+def test_configs_name_no_place_and_one_device(written_configs):
+    for name in workflows(written_configs):
+        for path, value in leaves(written_configs[name]):
             if isinstance(value, str):
                 assert not value.startswith(("/", "~")), f"{name} {path}"
                 assert "://" not in value, f"{name} {path}"
                 assert value == DEVICE_LINE or not re.search(r"\bcuda\b", value), f"{name} {path}"
     for name in STANDALONE:
-        assert configs[name]["device"] == DEVICE_LINE
-        assert configs[name]["bundle_root"] == {"_target_": "scripts.bundle_root"}
+        assert written_configs[name]["device"] == DEVICE_LINE
+        assert written_configs[name]["bundle_root"] == {"_target_": "scripts.bundle_root"}
 
 
 def test_code_is_named_in_one_way(configs):

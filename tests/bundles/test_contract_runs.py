@@ -67,7 +67,8 @@ def evaluated(bundle, configs, shape, trained, dataset, make_dataset, run_config
     overrides = strange if "ood_dir" in configs["evaluate"] else {}
     run_config(
         bundle, "evaluate.json", pictures=True,
-        dataset_dir=dataset, model_dir=trained.models, output_dir=folder / "out", **overrides,
+        # The weights bring the settings of their training along.
+        dataset_dir=dataset, model_dir=trained.models, output_dir=folder / "out", tiny=False, **overrides,
     )  # fmt: skip
     return folder / "out"
 
@@ -246,7 +247,12 @@ class TestEvaluation:
     ):
         """Federated clients lay ``evaluate.json`` over ``train.json``."""
         run_config(
-            bundle, ["train.json", "evaluate.json"], dataset_dir=dataset, model_dir=trained.models, output_dir=tmp_path
+            bundle,
+            ["train.json", "evaluate.json"],
+            tiny=False,
+            dataset_dir=dataset,
+            model_dir=trained.models,
+            output_dir=tmp_path,
         )
         first, second = (json.loads((folder / "metrics.json").read_text()) for folder in (tmp_path, evaluated))
         assert first["segmentation"] == second["segmentation"]

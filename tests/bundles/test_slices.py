@@ -34,17 +34,15 @@ def test_thick_slices_are_trained_on_and_segmented_on_their_own_grid(
 ):
     if "slices" not in configs:
         pytest.skip("this bundle has no volumes")
-    places = {"model_dir": tmp_path / "m", "dataset_dir": thick} | SETTINGS
-    run_config(bundle, ["train.json", "slices.json"], output_dir=tmp_path / "t", **places)
+    places = {"model_dir": tmp_path / "m", "dataset_dir": thick}
+    run_config(bundle, ["train.json", "slices.json"], output_dir=tmp_path / "t", **places, **SETTINGS)
     with np.load(tmp_path / "m" / "signature_bank.npz") as bank:
         assert (bank["divisor"].tolist(), bank["roi_size"].tolist()) == ([16, 16, 1], [32, 32, 1])
-    places = {
-        key: value for key, value in places.items() if key not in ("samples_per_epoch", "batch_size", "learning_rate")
-    }
-    run_config(bundle, ["evaluate.json", "slices.json"], output_dir=tmp_path / "e", **places)
+    # The weights bring their network and their settings along.
+    run_config(bundle, "evaluate.json", output_dir=tmp_path / "e", tiny=False, **places)
     cases = json.loads((tmp_path / "e" / "metrics.json").read_text())["segmentation"]["dsc"]["per_case"]
     assert len(cases) == 4
-    run_config(bundle, ["inference.json", "slices.json"], output_dir=tmp_path / "i", **places)
+    run_config(bundle, "inference.json", output_dir=tmp_path / "i", tiny=False, **places)
     rows = read_table(tmp_path / "i" / "ood_report.csv")
     assert [row["error"] for row in rows] == [""] * 4
     for row in rows:

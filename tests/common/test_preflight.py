@@ -1,4 +1,5 @@
 import json
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -103,10 +104,10 @@ def block_output(ready):
         (
             lambda ready: remove(ready, "bank"),
             MissingDataError,
-            f"no signature bank at .*; fit it with: {REFIT_COMMAND}",
+            f"no signature bank at .*; fit it with: {re.escape(REFIT_COMMAND)}",
         ),
         (lambda ready: truncate(ready, "bank"), BankError, r"bank\.npz is not a readable signature bank"),
-        (train_again, BankMismatchError, f"weights_digest is .*; refit it with: {REFIT_COMMAND}"),
+        (train_again, BankMismatchError, f"weights_digest is .*; refit it with: {re.escape(REFIT_COMMAND)}"),
         (lambda ready: {"transforms": []}, BankMismatchError, "preprocessing_digest is "),
         (lambda ready: {"inferer": SpectralInferer((8, 8), ["1"])}, BankMismatchError, r"layers is \('1',\)"),
         (

@@ -52,7 +52,7 @@ def models(tmp_path_factory):
 
         parser = ConfigParser()
         parser.read_config(str(BUNDLE / "configs" / "inference.json"))
-        parser.update(SETTINGS | {"device": "cpu"})
+        parser.update(SETTINGS | {"device": "cpu", "model_dir": str(folder)})
         torch.manual_seed(0)
         names = ("network", "inferer", "image_transforms")
         network, inferer, transforms = (parser.get_parsed_content(name) for name in names)

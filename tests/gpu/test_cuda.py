@@ -48,7 +48,7 @@ def test_segmentation_and_signature_agree_with_the_cpu(bundle, bundle_importable
         parser = parser_of(bundle, "inference")
         torch.manual_seed(0)
         network, inferer = (parser.get_parsed_content(name) for name in ("network_def", "inferer"))
-        dims, channels = parser["spatial_dims"], parser["in_channels"]
+        dims, channels = (parser.get_parsed_content(name) for name in ("spatial_dims", "in_channels"))
         image = torch.randn(1, channels, *(70, 57, 49)[:dims])
         results = []
         for device in ("cpu", "cuda"):

@@ -22,9 +22,12 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from common.archive import build_archives
+from common.runtime.model_settings import with_defaults
 
 CONFIGS = sorted((Path(__file__).resolve().parents[2] / "bundles").glob("*/configs/inference.json"))
-AXES = {path.parents[1]: json.loads(path.read_text(encoding="utf-8"))["spatial_dims"] for path in CONFIGS}
+AXES = {
+    path.parents[1]: with_defaults(json.loads(path.read_text(encoding="utf-8")))["spatial_dims"] for path in CONFIGS
+}
 BUNDLES = {dims: [bundle for bundle, own in AXES.items() if own == dims] for dims in (2, 3)}
 """Those of pictures and those of volumes, which have studies of their own kind."""
 

@@ -33,7 +33,7 @@ def folder(install, download_app, tmp_path_factory):
     for part in ("studies", "labels"):
         (folder / part).mkdir()
     for model in models.iterdir():
-        write_studies(folder, model.name, read(model / "configs" / "inference.json")["phantom_tasks"])
+        write_studies(folder, model.name, read(model / "configs" / "train.json")["phantom_tasks"])
     return folder
 
 

@@ -74,6 +74,8 @@ class TestAblations:
             tiny |= {"dataset_dir": str(folder), "output_dir": str(tmp_path), "device": "cpu"}
             for content in contents.values():
                 content["network_def"]["features"] = tiny_settings(content)["network_def#features"]
+            # Other weights than those that are shipped.
+            places = {"model_dir": str(tmp_path / "m")}
             with bundle_importable(BUNDLE):
                 from scripts.common.double_mix.methods import RIVALS as accepted
 
@@ -81,7 +83,9 @@ class TestAblations:
                 parser["train"]["handlers"] = []
                 trainer = parser.get_parsed_content("train#trainer")
                 trainer.run()
-                networks = [ConfigParser(contents[kind]).get_parsed_content("network_def") for kind in KINDS_OF_RUN]
+                networks = [
+                    ConfigParser(contents[kind] | places).get_parsed_content("network_def") for kind in KINDS_OF_RUN
+                ]
             assert contents["train"]["rival"]["name"] == name
             assert all(term.isfinite() for term in trainer.state.output.values())
             for network in networks:
@@ -104,7 +108,7 @@ class TestAblations:
             assert type(network.network_a).__name__ == "VNet"
             layer = network.get_submodule(layers[0])
             assert type(layer).__name__ == "UpTransition"
-            assert not parser["roi_size"][0] % divisor
+            assert not parser.get_parsed_content("roi_size")[0] % divisor
             shapes = []
             with torch.no_grad(), layer.register_forward_hook(lambda _m, _i, output: shapes.append(output.shape)):
                 logits = network.eval()(torch.zeros(1, 1, divisor, divisor, divisor))

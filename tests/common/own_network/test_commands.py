@@ -217,3 +217,20 @@ def test_logits_are_those_of_the_sliding_window(zoo, fitted):
         logits = SpectralInferer.of(settings)(scan[None], zoo.network)["logits"]
         expected = sliding_window_inference(scan[None], (16, 16, 16), 4, zoo.network, overlap=0.5)
     assert_close(logits, expected.as_tensor(), rtol=1e-5, atol=1e-5)
+
+
+def test_decathlon_folder_gives_its_training_list_or_the_parts_of_a_split(zoo, tmp_path):
+    names = [file.name.removesuffix(".nii.gz") for file in zoo.train]
+    listing = {"training": [{"image": str(file)} for file in zoo.train[:6]], "test": [str(zoo.train[6])]}
+    (tmp_path / "organ").mkdir()
+    (tmp_path / "organ" / "dataset.json").write_text(json.dumps(listing))
+    (tmp_path / "split.json").write_text(json.dumps({"train": {"organ": names[:4]}, "val": {"organ": names[4:6]}}))
+    numbers = []
+    for split_file in (None, str(tmp_path / "split.json")):
+        settings = {"bank_file": str(tmp_path / "bank.npz"), "layers": "image", "split_file": split_file}
+        fit_own_bank(str(zoo.bundle), str(tmp_path / "organ"), **settings)
+        bank = SignatureBank.load(tmp_path / "bank.npz")
+        numbers.append((len(bank.signatures), len(bank.held_out.scores)))
+    assert numbers == [(6, 0), (4, 2)]
+    with pytest.raises(ConfigError, match="held_out_dir and split_file both name scans"):
+        fit_own_bank(str(zoo.bundle), str(tmp_path / "organ"), held_out_dir=str(zoo.root / "held_out"), **settings)
