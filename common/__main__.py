@@ -13,6 +13,7 @@ from .experiments.detection_report import write_detection_report
 from .experiments.gates import run_gates
 from .experiments.report import write_report
 from .own_network import fit_own_bank, judge_scans
+from .planning import plan_training
 from .runtime.json_format import format_configs
 from .runtime.knobs import write_knobs_pages
 from .runtime.session import report_error
@@ -26,6 +27,7 @@ COMMANDS = {
     "install": install,
     "judge": judge_scans,
     "knobs": write_knobs_pages,
+    "plan": plan_training,
     "report": write_report,
     "settings": write_shipped_settings,
     "sign": sign,

@@ -53,6 +53,8 @@ class ContrastivePreflight(TrainingPreflight):
         method: Name of the method, one of ``METHODS``.
         classify_all: Whether frames with masks are classified as well. False by default.
         positives: Name of the relation that makes pairs, one of ``PAIRS``; ``equal`` by default.
+        presence_weight: Weight of the presence losses; 0, the default, for none.
+        pseudo_weight: Weight of the pseudo labels; 0, the default, for none.
         foreground_labels: Data set -> label values of the classes that count, in order. With ``None``, the default, all
             count.
         **settings: Further arguments of :class:`TrainingPreflight`.
@@ -70,6 +72,8 @@ class ContrastivePreflight(TrainingPreflight):
         method: str,
         classify_all: bool = False,
         positives: str = "equal",
+        presence_weight: float = 0.0,
+        pseudo_weight: float = 0.0,
         foreground_labels: Mapping[str, Any] | None = None,
         **settings: Any,
     ) -> None:
@@ -77,6 +81,7 @@ class ContrastivePreflight(TrainingPreflight):
         self.labeled, self.unlabeled, self.used = labeled, unlabeled, used
         self.presence, self.num_classes = presence, num_classes
         self.method, self.classify_all, self.positives = find_method(method), classify_all, positives
+        self.taught = {"presence_weight": presence_weight, "pseudo_weight": pseudo_weight}
 
     def _check_sources(self) -> None:
         """Raises as the base does, and without masks; warns of what cannot be learned."""
@@ -98,6 +103,9 @@ class ContrastivePreflight(TrainingPreflight):
             )  # fmt: skip
         if self.method.classifies and not self.used and not self.classify_all:
             logger.warning("every frame has a mask, so the classification learns nothing: set classify_all")
+        for name, weight in self.taught.items():
+            if weight and not self.used:
+                logger.warning("every frame has a mask, so %s teaches nothing: add frames without masks", name)
         if self.method.pairs == "classes" and self.positives == "equal":
             self._check_pairs(Partners(table, phase, len(self.labeled)), len(cases))
 

@@ -16,6 +16,7 @@ from sklearn.decomposition import PCA
 from torch import Tensor, nn
 
 from ..data.cases import Case, class_name
+from ..data.split import patient_of
 from ..figures import draw_bars, draw_overlays, draw_scatter
 from ..figures.slices import telling_slice
 from ..metrics.confusion import Matrix, channel_indices, class_dices, class_ious, confusion_matrix
@@ -24,6 +25,7 @@ from ..runtime.progress import Progress
 from ..runtime.sparing import sparing
 from ..runtime.weights import load_weights
 from .heads import captured
+from .retrieval import nearest_agreement
 
 logger = logging.getLogger(__name__)
 
@@ -35,43 +37,36 @@ class Seen:
     """What a network makes of labeled frames.
 
     Args:
-        embeddings: Features of every frame, averaged over its pixels: one ``(D,)`` array for each frame.
+        embeddings: Layer -> its features of every frame, averaged over its pixels: one ``(D,)`` array for each frame.
         sets: Indices of the foreground classes that every frame shows, sorted.
+        patients: Name of the patient or operation of every frame.
         matrices: Confusion matrices of the frames, ``(C, C)`` each.
         pictures: Name, picture, truth and prediction of the first frames.
     """
 
-    embeddings: list[Array] = field(default_factory=list)
+    embeddings: dict[str, list[Array]] = field(default_factory=dict)
     sets: list[tuple[int, ...]] = field(default_factory=list)
+    patients: list[str] = field(default_factory=list)
     matrices: list[Matrix] = field(default_factory=list)
     pictures: list[tuple[str, NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]] = field(
         default_factory=list
     )
 
+    def stacked(self, layer: str) -> Array:
+        """Returns the embeddings of a layer, ``(N, D)``."""
+        return np.stack(self.embeddings[layer])
 
-def nearest_agreement(embeddings: Array, sets: Sequence[tuple[int, ...]]) -> dict[str, float | None]:
-    """Returns how often the nearest other frame, by the angle, shows the same classes, and how often one drawn would.
-
-    Args:
-        embeddings: Features of the frames, ``(N, D)``.
-        sets: Classes that each of the N frames shows. With fewer than two frames, both numbers are ``None``.
-    """
-    if len(sets) < 2:
-        return {"nearest": None, "chance": None}
-    units = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True).clip(1e-12)
-    similarity = units @ units.T
-    np.fill_diagonal(similarity, -np.inf)
-    names = [str(item) for item in sets]
-    same = np.array([[first == second for second in names] for first in names])
-    chance = (same.sum(axis=1) - 1) / (len(sets) - 1)
-    return {"nearest": float(same[np.arange(len(sets)), similarity.argmax(axis=1)].mean()), "chance": chance.mean()}
+    def agreement(self, layer: str) -> dict[str, float | None]:
+        """Returns how often the nearest frame of another patient shows the same classes, by a layer."""
+        return nearest_agreement(self.stacked(layer), self.sets, self.patients)
 
 
 class FrameFigures:
-    """Draws ``per_class.png``, ``overlays.png`` and ``embeddings.png``; writes ``embeddings.json``.
+    """Draws ``per_class.png``, ``overlays.png``, ``embeddings.png``, ``retrieval.png``; writes ``embeddings.json``.
 
     The embedding of a frame is what one layer makes of it, averaged over its pixels. It is computed with the weights
     from before the training and with those after it. The picture shows the first two principal components of either.
+    Retrieval asks, for every scale of the encoder, whether the nearest frame of another patient shows the same classes.
 
     Args:
         network: Network that takes the weights; a copy of it runs.
@@ -82,6 +77,7 @@ class FrameFigures:
         transform: Function that loads and prepares a case. Its label has a binary channel for each class, see
             ``ClassChannelsd``.
         embedding_layer: Name of the layer whose features are shown, as ``named_modules`` gives it.
+        encoder_layers: Names of the layers whose retrieval is measured, one for every scale.
         device: Device that the network runs on.
         output_dir: Folder of the results.
         seed: Seed of the weights of the network that has learned nothing. 0 by default.
@@ -98,6 +94,7 @@ class FrameFigures:
         data: Sequence[Case],
         transform: Callable[[Case], Mapping[str, Any]],
         embedding_layer: str,
+        encoder_layers: Sequence[str],
         device: torch.device,
         output_dir: str,
         *,
@@ -108,6 +105,7 @@ class FrameFigures:
         self.network, self.files = network, (before_file, weights_file)
         self.data = [case for case in data if "label" in case and "damage" not in case and case["in_distribution"]]
         self.transform, self.embedding_layer, self.device = transform, embedding_layer, torch.device(device)
+        self.encoder_layers = tuple(encoder_layers)
         self.output_dir, self.seed = Path(output_dir), seed
         self.foreground_labels, self.pictures = foreground_labels, pictures
 
@@ -124,14 +122,15 @@ class FrameFigures:
         seen = {
             name: self._see(self._network(file)) for name, file in zip(("before", "after"), self.files, strict=True)
         }
-        report = {name: nearest_agreement(np.stack(item.embeddings), item.sets) for name, item in seen.items()}
-        write_json(
-            report | {"layer": self.embedding_layer, "frames": len(self.data)}, self.output_dir / "embeddings.json"
-        )
-        for name, figures in report.items():
-            logger.info("%s training, nearest frame shows the same classes: %s", name, figures)
+        report: dict[str, Any] = {name: item.agreement(self.embedding_layer) for name, item in seen.items()}
+        scales = {layer: {name: item.agreement(layer) for name, item in seen.items()} for layer in self.encoder_layers}
+        whole = report | {"layer": self.embedding_layer, "frames": len(self.data), "scales": scales}
+        write_json(whole, self.output_dir / "embeddings.json")
+        for layer, found in scales.items():
+            shares = {name: found[name]["nearest"] for name in seen} | {"chance": found["after"]["chance"]}
+            logger.info("%s: nearest frame of another patient shows the same classes: %s", layer, shares)
         self._draw(seen["before"], seen["after"])
-        return report
+        return whole
 
     def _network(self, file: str | None) -> nn.Module:
         """The network with the weights of a file, or with new ones."""
@@ -149,15 +148,17 @@ class FrameFigures:
     @torch.no_grad()
     def _see(self, network: nn.Module) -> Seen:
         """All frames, one after the other."""
-        seen = Seen()
+        seen, layers = Seen(), list(dict.fromkeys([self.embedding_layer, *self.encoder_layers]))
         with Progress("embeddings", len(self.data), "frames") as progress:
             for case in progress.over(self.data):
                 loaded = self.transform(case)
                 image, label = (torch.as_tensor(loaded[key]) for key in ("image", "label"))
-                with captured(network, [self.embedding_layer]) as features:
+                with captured(network, layers) as features:
                     logits = network(image[None].to(self.device))[0]
-                pooled = features[self.embedding_layer][0].flatten(1).mean(dim=1)
-                seen.embeddings.append(pooled.double().cpu().numpy())
+                for layer in layers:
+                    pooled = features[layer][0].flatten(1).mean(dim=1)
+                    seen.embeddings.setdefault(layer, []).append(pooled.double().cpu().numpy())
+                seen.patients.append(patient_of({"image": case["case"], **case}))
                 seen.sets.append(tuple(n for n, channel in enumerate(label, start=1) if bool(channel.any())))
                 self._compare(seen, str(case["case"]), image, channel_indices(label), logits)
         return seen
@@ -172,17 +173,23 @@ class FrameFigures:
 
     @sparing("the figures of the classes")
     def _draw(self, before: Seen, after: Seen) -> None:
-        """All three figures."""
+        """All figures."""
         total = np.sum(after.matrices, axis=0)
         names = [class_name(self.data, index, self.foreground_labels) for index in range(1, len(total))]
         bars = {"IoU": class_ious(total), "Dice": class_dices(total)}
         draw_bars(names, bars, self.output_dir / "per_class.png", xlabel="class", ylabel="over the test set")
         draw_overlays(after.pictures, names, self.output_dir / "overlays.png")
         labels = [", ".join(map(str, item)) or "background" for item in after.sets]
-        points = {
-            f"{name} training": PCA(2).fit_transform(np.stack(item.embeddings))
-            for name, item in (("before", before), ("after", after))
-            if len(item.embeddings) > 1
-        }
-        if points:
+        both, scales = {"before training": before, "after training": after}, self.encoder_layers
+        if len(labels) > 1:
+            points = {name: PCA(2).fit_transform(item.stacked(self.embedding_layer)) for name, item in both.items()}
             draw_scatter(points, labels, self.output_dir / "embeddings.png")
+        shares = {name: [_share(item.agreement(layer)["nearest"]) for layer in scales] for name, item in both.items()}
+        shares["chance"] = [_share(after.agreement(layer)["chance"]) for layer in scales]
+        ylabel = "nearest frame shows the same classes"
+        draw_bars(list(scales), shares, self.output_dir / "retrieval.png", xlabel="layer", ylabel=ylabel)
+
+
+def _share(value: float | None) -> float:
+    """A share, not a number where there is none."""
+    return float("nan") if value is None else value

@@ -67,7 +67,7 @@ class ProjectionHead(nn.Module):
         size: Length of the projection.
         head_form: Form of the head: ``normalized``, the default, or ``plain``, the source's.
         patch_grid: Number of patches along every axis that are projected apart, at least 1; fewer where the features
-            are smaller. ``None``, the default, pools over the whole image.
+            are smaller. They are pooled before the convolution. ``None``, the default, pools over the whole image.
 
     Raises:
         ConfigError: When there is no such form, or the grid has no patch.
@@ -98,14 +98,19 @@ class ProjectionHead(nn.Module):
         self.project = nn.Sequential(nn.Linear(channels, channels), nn.ReLU(), nn.Linear(channels, size))
         self.patch_grid = patch_grid
 
-    def forward(self, features: Tensor) -> Tensor:
-        """Maps features ``(B, n, H, W[, D])`` to projections ``(B, size)``, or of patches ``(B, size, g, g[, g])``."""
-        mapped = self.activation(self.norm(self.conv(features)))
-        if self.patch_grid is None:
+    def forward(self, *features: Tensor) -> Tensor:
+        """Maps features ``(B, n, H, W[, D])`` to projections ``(B, size)``, or of patches ``(B, size, g, g[, g])``.
+
+        Args:
+            features: Features of one batch, perhaps in several parts; they are joined where they are small.
+        """
+        grid = self.patch_grid
+        parts = features if grid is None else [pool_to_grid(part, [grid] * (part.ndim - 2)) for part in features]
+        mapped = self.activation(self.norm(torch.cat([self.conv(part) for part in parts])))
+        if grid is None:
             return self._project(mapped.flatten(2).mean(dim=2))
-        pooled = pool_to_grid(mapped, self.patch_grid)
-        rows = self._project(pooled.movedim(1, -1).flatten(0, -2))
-        return rows.unflatten(0, (len(pooled), *pooled.shape[2:])).movedim(-1, 1)
+        rows = self._project(mapped.movedim(1, -1).flatten(0, -2))
+        return rows.unflatten(0, (len(mapped), *mapped.shape[2:])).movedim(-1, 1)
 
     def _project(self, pooled: Tensor) -> Tensor:
         """Projections of rows of pooled features; a row alone has no statistics but those from before."""
@@ -116,14 +121,14 @@ class ProjectionHead(nn.Module):
         return normalize(self.project(norm(pooled)), dim=1)
 
 
-def pool_to_grid(features: Tensor, patch_grid: int) -> Tensor:
-    """Returns the means over the patches of a grid, ``(B, n, g, g[, g])``; at most as many as there are voxels.
+def pool_to_grid(features: Tensor, grid: Sequence[int]) -> Tensor:
+    """Returns the means over the patches of a grid, ``(B, n, g, h[, d])``; at most as many as there are voxels.
 
     Args:
         features: Maps, ``(B, n, H, W[, D])``.
-        patch_grid: Number of patches along every axis, at least 1.
+        grid: Numbers of patches g, h and, of volumes, d along the axes, each at least 1.
     """
-    size: Any = [min(patch_grid, length) for length in features.shape[2:]]
+    size: Any = [min(*pair) for pair in zip(grid, features.shape[2:], strict=True)]
     return adaptive_avg_pool2d(features, size) if features.ndim == 4 else adaptive_avg_pool3d(features, size)
 
 
@@ -213,15 +218,15 @@ class HeadedNetwork(nn.Module):
         """
         parts = [image[:apart], image[apart:]] if 0 < apart < len(image) else [image]
         layers = self.encoder_layers if with_heads else ()
-        logits, *features = map(torch.cat, zip(*(self._pass(part, layers) for part in parts), strict=True))
-        found: dict[str, Any] = {"logits": logits} if segment else {}
+        logits, *features = zip(*(self._pass(part, layers) for part in parts), strict=True)
+        found: dict[str, Any] = {"logits": torch.cat(logits)} if segment else {}
         if with_heads and len(self.heads):
-            found["projections"] = [head(item) for head, item in zip(self.heads, features, strict=True)]
+            found["projections"] = [head(*item) for head, item in zip(self.heads, features, strict=True)]
         if with_heads and len(self.predictors):
             both = zip(self.predictors, found["projections"], strict=True)
             found["predictions"] = [predictor(projection) for predictor, projection in both]
         if with_heads and self.classifier is not None:
-            found["presence"] = self.classifier(features[-1].flatten(2).mean(dim=2))
+            found["presence"] = self.classifier(torch.cat([item.flatten(2).mean(dim=2) for item in features[-1]]))
         return found
 
     def _pass(self, image: Tensor, layers: Sequence[str]) -> list[Tensor]:

@@ -79,16 +79,16 @@ class PairLoss:
         self.queue = dict(state)
 
 
-def majority_classes(label: Tensor, num_classes: int, patch_grid: int) -> Tensor:
-    """Returns the class that most voxels of every patch have, ``(B, g, g[, g])``; of equals the first.
+def majority_classes(label: Tensor, num_classes: int, grid: Sequence[int]) -> Tensor:
+    """Returns the class that most voxels of every patch have, ``(B, g, h[, d])``; of equals the first.
 
     Args:
         label: Class indices, ``(B, 1, H, W[, D])``.
         num_classes: Number of classes, C, background included.
-        patch_grid: Number of patches along every axis, at least 1.
+        grid: Numbers of patches g, h and, of volumes, d along the axes, each at least 1.
     """
     channels = one_hot(label[:, 0].long(), num_classes).movedim(-1, 1).float()
-    return pool_to_grid(channels, patch_grid).argmax(dim=1)
+    return pool_to_grid(channels, grid).argmax(dim=1)
 
 
 def patch_contrast(projections: Tensor, label: Tensor, num_classes: int, *, temperature: float = 0.1) -> Tensor:
@@ -97,12 +97,12 @@ def patch_contrast(projections: Tensor, label: Tensor, num_classes: int, *, temp
     Ours, a dense form of the source's pairs; the like of it are pixel-wise contrasts (Wang et al., ICCV 2021).
 
     Args:
-        projections: Projections of patches, ``(B, D, g, g[, g])``, of length 1.
+        projections: Projections of patches, ``(B, D, g, h[, d])``, of length 1.
         label: Class indices of the frames, ``(B, 1, H, W[, D])``.
         num_classes: Number of classes, C, background included.
         temperature: Temperature, above 0. 0.1 by default.
     """
-    classes = majority_classes(label, num_classes, projections.shape[2]).flatten()
+    classes = majority_classes(label, num_classes, projections.shape[2:]).flatten()
     rows = projections.movedim(1, -1).flatten(0, -2)
     same = (classes[:, None] == classes[None]).fill_diagonal_(False)
     return supervised_contrastive_loss(rows, same, temperature=temperature)

@@ -37,12 +37,10 @@ def decoder_presence_loss(logits: Tensor, presence: Tensor, share: float = 0.005
     """Returns the binary cross entropy of :func:`probability_of_presence`, the mean over frames and classes.
 
     Args:
-        logits: Logits of a segmentation, ``(B, C, H, W[, D])``; without a frame the loss is 0.
+        logits: Logits of a segmentation, ``(B, C, H, W[, D])``; at least one frame.
         presence: Table of classes, ``(B, C - 1)``: 1 where a frame shows a class and 0 elsewhere.
         share: Share of the pixels that count, in (0, 1]. 0.005 by default.
     """
-    if not len(logits):
-        return logits.float().sum()
     shown = probability_of_presence(logits, share).clamp(1e-6, 1 - 1e-6)
     target = presence.to(shown)
     return -(target * shown.log() + (1 - target) * (1 - shown).log()).mean()
@@ -70,10 +68,8 @@ def pseudo_label_loss(logits: Tensor, label: Tensor) -> Tensor:
     """Returns the cross entropy of logits ``(B, C, *)`` and labels ``(B, *)``: the mean over all pixels.
 
     Pixels that do not count have a loss of 0 and are part of the mean, so that a few certain ones do not weigh as much
-    as a whole frame. Without a frame the loss is 0.
+    as a whole frame.
     """
-    if not len(logits):
-        return logits.float().sum()
     return cross_entropy(logits.float(), label, ignore_index=IGNORED, reduction="none").mean()
 
 
@@ -128,7 +124,7 @@ class PresenceTeaching:
         return tuple(name for name, weight in self.weights.items() if weight)
 
     def losses(self, network: nn.Module, images: Tensor, logits: Tensor, presence: Tensor, *, share: float) -> Terms:
-        """Returns the terms, each with its weight.
+        """Returns the terms, each with its weight; all are 0 without a frame.
 
         Args:
             network: Network that segments, without heads; its average makes pseudo labels.
@@ -137,6 +133,8 @@ class PresenceTeaching:
             presence: Table of their classes, ``(B, C - 1)``.
             share: Share of the training that is done, in [0, 1].
         """
+        if not len(images):
+            return dict.fromkeys(self.terms, logits.new_zeros(()))
         rise = gaussian_rise(share, self.ramp_share)
         terms: Terms = {}
         if "presence" in self.terms:

@@ -37,6 +37,9 @@ DEFAULTS = (
 
 NETWORK, NAMES = "network_def", "class_names"
 
+PLAN = "plan"
+"""Key of the table of a plan that was laid over ``train.json``; ``plan.json`` beside the weights keeps it."""
+
 _CALL = re.compile(r"\$@model_settings\.(?:get\('\w+', (?P<default>.*)\)|network\((?P<target>'[\w.]+')\))", re.DOTALL)
 
 
@@ -200,8 +203,12 @@ class SettingsWriter:
         return read_settings(self.path) if self.path.is_file() else {}
 
     def _write(self, settings: dict[str, Any]) -> None:
-        with write_atomically(self.path) as temporary:
-            temporary.write_text(format_json(plain_json(settings)) + "\n", encoding="utf-8")
+        contents = {self.path: settings}
+        if PLAN in self._items:
+            contents[self.path.with_name(f"{PLAN}.json")] = {PLAN: self._items[PLAN].get_config()}
+        for path, content in contents.items():
+            with write_atomically(path) as temporary:
+                temporary.write_text(format_json(plain_json(content)) + "\n", encoding="utf-8")
 
     def check(self) -> list[str]:
         """Returns a line for every setting in which this run differs from the training of the weights.

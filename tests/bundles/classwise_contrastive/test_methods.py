@@ -107,7 +107,7 @@ class TestEvaluation:
 
     def test_training_brings_frames_of_the_same_classes_together(self, train, run_config, tmp_path):
         """Contrast alone, long enough: the nearest frame of the test set shows the same classes more often."""
-        data = write_frames(tmp_path / "many" / "frames", 32)
+        data = write_frames(tmp_path / "many" / "frames", 32, videos=8)
         out = train(
             dataset_dir=data, method="contrastive", labeled_fraction=0.2, test_fraction=0.25, max_epochs=6,
             samples_per_epoch=48, batch_size=12, learning_rate=0.01, val_interval=6, rotation=0, scaling=0.0,

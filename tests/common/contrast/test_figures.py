@@ -9,7 +9,21 @@ from monai.networks.nets import BasicUNet
 from PIL import Image
 
 from common.contrast import FrameFigures
-from common.contrast.figures import nearest_agreement
+from common.contrast.retrieval import nearest_agreement
+
+
+def test_frames_of_the_same_patient_are_not_compared():
+    embeddings = np.random.default_rng(0).normal(size=(12, 3))
+    sets, patients = [((1,), (2,), (1, 2))[n % 3] for n in range(12)], ["a", "b", "c", "d"] * 3
+    right, drawn = [], []
+    for n in range(12):
+        others = [m for m in range(12) if patients[m] != patients[n]]
+        cosines = {m: embeddings[n] @ embeddings[m] / np.linalg.norm(embeddings[m]) for m in others}
+        right.append(sets[max(cosines, key=cosines.get)] == sets[n])
+        drawn.append(np.mean([sets[m] == sets[n] for m in others]))
+    found = nearest_agreement(embeddings, sets, patients)
+    assert found == pytest.approx({"nearest": np.mean(right), "chance": np.mean(drawn)})
+    assert nearest_agreement(embeddings, sets, ["a"] * 12) == {"nearest": None, "chance": None}
 
 
 def test_nearest_frame_by_the_angle():
@@ -41,8 +55,8 @@ def make(tmp_path):
         ]
         data += [{"case": "strange", "label": "-", "in_distribution": False}, {"case": "bare", "in_distribution": True}]
         return FrameFigures(
-            network, str(tmp_path / "model.pt"), before, data, transform, "down_4", torch.device("cpu"),
-            str(tmp_path / "out"), **settings,
+            network, str(tmp_path / "model.pt"), before, data, transform, "down_4", ["conv_0", "down_4"],
+            torch.device("cpu"), str(tmp_path / "out"), **settings,
         )  # fmt: skip
 
     return start
@@ -50,12 +64,13 @@ def make(tmp_path):
 
 def test_pictures_and_figures_are_written(make, tmp_path):
     report = make(pictures=3).run()
-    for name in ("per_class", "overlays", "embeddings"):
+    for name in ("per_class", "overlays", "embeddings", "retrieval"):
         with Image.open(tmp_path / "out" / f"{name}.png") as picture:
             assert min(picture.size) > 200
     written = json.loads((tmp_path / "out" / "embeddings.json").read_text())
     assert written["frames"] == 6
-    assert written["after"] == report["after"]
+    assert written["after"] == report["after"] == written["scales"]["down_4"]["after"]
+    assert list(written["scales"]) == ["conv_0", "down_4"]
     assert written["before"]["chance"] == pytest.approx(1 / 5)
 
 

@@ -1,5 +1,6 @@
 """Pairs of frames by overlapping sets of classes, a memory of earlier ones, and pairs of patches."""
 
+import itertools
 import math
 
 import pytest
@@ -104,21 +105,19 @@ class TestQueue:
 class TestPatches:
     def test_majority(self):
         label = torch.randint(0, 3, (2, 1, 6, 8), generator=torch.Generator().manual_seed(0))
-        found = majority_classes(label, 3, 2)
-        for frame in range(2):
-            for row in range(2):
-                for column in range(2):
-                    patch = label[frame, 0, 3 * row : 3 * row + 3, 4 * column : 4 * column + 4].flatten().tolist()
-                    assert int(found[frame, row, column]) == max(
-                        range(3), key=lambda n, patch=patch: (patch.count(n), -n)
-                    )
+        found = majority_classes(label, 3, [3, 2])
+        for frame, row, column in itertools.product(range(2), range(3), range(2)):
+            patch = label[frame, 0, 2 * row : 2 * row + 2, 4 * column : 4 * column + 4].flatten().tolist()
+            expected = max(range(3), key=lambda n, patch=patch: (patch.count(n), -n))
+            assert int(found[frame, row, column]) == expected
 
     def test_patches_of_one_class_are_positive(self):
-        label = torch.zeros(2, 1, 4, 4, dtype=torch.uint8)
-        label[0, 0, :2, :2], label[1, 0, 2:, 2:] = 1, 1
-        projections = normalize(torch.randn(2, 5, 2, 2, generator=torch.Generator().manual_seed(0)), dim=1)
-        rows = [projections[frame, :, row, column] for frame in range(2) for row in range(2) for column in range(2)]
-        classes = [1, 0, 0, 0, 0, 0, 0, 1]
+        label = torch.zeros(2, 1, 4, 6, dtype=torch.uint8)
+        label[0, 0, :2, :2], label[1, 0, 2:, 4:] = 1, 1
+        projections = normalize(torch.randn(2, 5, 2, 3, generator=torch.Generator().manual_seed(0)), dim=1)
+        places = itertools.product(range(2), range(2), range(3))
+        rows = [projections[frame, :, row, column] for frame, row, column in places]
+        classes = [1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]
         weight = torch.tensor(
             [[float(i != j and a == b) for j, b in enumerate(classes)] for i, a in enumerate(classes)]
         )

@@ -85,3 +85,23 @@ def test_frame_with_a_mask_is_needed(preflight):
 def test_methods_use_the_frames_they_can(method, count):
     cases = [{"image": "a", "case": "a", "listed": [1]}, {"image": "b", "case": "b"}]
     assert len(weak_frames(cases, PresenceReader(3), method=method)) == count
+
+
+def test_presence_losses_without_frames_to_learn_from(preflight, caplog):
+    with caplog.at_level("WARNING"):
+        preflight(frames([[1], [1]]), [], method="unet", presence_weight=0.3).run()
+    assert "every frame has a mask, so presence_weight teaches nothing: add frames without masks" in caplog.text
+    assert "pseudo_weight" not in caplog.text
+
+
+def test_overlapping_sets_need_no_equal_one(preflight, caplog):
+    with caplog.at_level("WARNING"):
+        preflight(frames([[1]]), frames([[1, 2], [2]], 10), method="contrastive", positives="overlap").run()
+    assert "no two" not in caplog.text
+
+
+@pytest.mark.parametrize(("settings", "count"), [({}, 0), ({"presence_weight": 0.3}, 2), ({"pseudo_weight": 0.3}, 2)])
+def test_presence_losses_learn_from_frames_that_tell_their_classes(settings, count):
+    told = frames([[1], []])
+    silent = [{"image": "x.png", "case": "x"}]
+    assert weak_frames([*told, *silent], PresenceReader(3), method="unet", **settings) == told[:count]

@@ -1,0 +1,177 @@
+"""Plans of trainings: what is measured of data, what is chosen from it, and that training goes by it."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from common.data.cases import decathlon_cases
+from common.errors import ConfigError, MissingDataError
+from common.planning import plan_training
+from common.planning.choices import (
+    apply_given,
+    choose_batch,
+    choose_classes,
+    choose_grid,
+    choose_intensities,
+    choose_length,
+    choose_picture_window,
+    is_sliced,
+    room_of,
+)
+from common.planning.fingerprint import Fingerprint, measure_cases
+from common.planning.timing import seconds_per_step, total
+
+DATA = Fingerprint(
+    num_cases=10, num_patients=5, sizes=[[34, 52, 35], [38, 50, 36]], spacings=[[1.0, 1.0, 1.0]] * 2, channels=1,
+    classes={1: "anterior", 2: "posterior"}, found=[1, 2], modality="MR", foreground=(10.0, 90.0), whole=(0.0, 100.0),
+)  # fmt: skip
+SLICED = replace(DATA, sizes=[[256, 200, 30]] * 2, spacings=[[1.25, 1.25, 7.7]] * 2)
+CPU = room_of(16.0, cuda=False)
+
+
+def values(choices):
+    return {choice.setting: choice.value for choice in choices}
+
+
+def test_measures_are_those_of_the_scans_along_right_front_and_up(make_dataset, tmp_path):
+    affine = np.array([[0, -2.0, 0, 0], [3.0, 0, 0, 0], [0, 0, 5.0, 0], [0, 0, 0, 1]])
+
+    def edit(_index, image, label):
+        return {"imagesTr": (image * 0 + 7, affine), "labelsTr": ((label > 0).astype(np.uint8) * 3, affine)}
+
+    cases = decathlon_cases(make_dataset(tmp_path / "organ", 3, edit=edit))
+    data = measure_cases(cases, sample=2)
+    assert (data.num_cases, len(data.sizes), data.channels, data.found) == (3, 2, 1, [3])
+    # The second axis of the file points left, the first one to the front.
+    assert data.size == [18, 20, 16]
+    assert data.spacing == pytest.approx([2, 3, 5])
+    assert data.spread == pytest.approx(1.0)
+    assert data.foreground == data.whole == (7.0, 7.0)
+
+
+def test_classes_are_counted_with_background_for_a_softmax_alone():
+    assert values(choose_classes(DATA, sigmoid=True)) == {"in_channels": 1, "out_channels": 2}
+    softmax = choose_classes(DATA, sigmoid=False)
+    assert values(softmax)["out_channels"] == 3
+    assert softmax[1].why == "2 class(es) in dataset.json and labels: 1 anterior, 2 posterior; and background"
+    gaps = choose_classes(replace(DATA, found=[1, 2, 7]), sigmoid=False, task="organ")
+    assert values(gaps) == {"in_channels": 1, "out_channels": 4, "foreground_labels": {"organ": [1, 2, 7]}}
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (DATA, {"modality": "MR"}),
+        (replace(DATA, modality=""), {"modality": "MR"}),
+        (replace(DATA, modality="RGB"), {"modality": "RGB"}),
+        (
+            replace(DATA, modality="CT", whole=(-1024.0, 900.0), foreground=(-57.0, 212.0)),
+            {"modality": "CT", "hounsfield_window": [-60, 220]},
+        ),
+        (replace(DATA, modality="CT", whole=(0.0, 254.6)), {"modality": "CT", "hounsfield_window": [0, 255]}),
+    ],
+)
+def test_intensities_follow_the_modality(data, expected):
+    assert values(choose_intensities(data)) == expected
+
+
+def test_slices_far_apart_keep_their_grid_and_are_seen_whole():
+    assert is_sliced(SLICED)
+    assert not is_sliced(DATA)
+    chosen = values(choose_grid(SLICED, [16, 16, 1], CPU))
+    # 320 mm of 128 pixels.
+    assert chosen == {"spacing": [2.5, 2.5, -1.0], "roi_size": [128, 112, 1]}
+    near = replace(SLICED, sizes=[[96, 90, 12]])
+    assert values(choose_grid(near, [16, 16, 1], CPU)) == {"spacing": None, "roi_size": [96, 96, 1]}
+
+
+def test_windows_of_volumes_hold_the_median_scan_or_what_the_machine_takes():
+    # As the gate of the hippocampus, which converges.
+    assert values(choose_grid(DATA, [8, 8, 8], CPU)) == {"spacing": None, "roi_size": [40, 56, 40]}
+    large = replace(DATA, sizes=[[180, 140, 88]], spacings=[[0.6] * 3, [0.8] * 3, [0.6] * 3])
+    chosen = values(choose_grid(large, [8, 8, 8], CPU))
+    assert chosen["spacing"] == [0.6, 0.6, 0.6]
+    assert all(side % 8 == 0 for side in chosen["roi_size"])
+    assert 150_000 < np.prod(chosen["roi_size"]) <= CPU.voxels
+    gpu = room_of(24.0, cuda=True)
+    assert np.prod(values(choose_grid(large, [8, 8, 8], gpu))["roi_size"]) > 1_500_000
+
+
+@pytest.mark.parametrize(("resized", "window"), [(True, [128, 64]), (False, [128, 128])])
+def test_windows_of_pictures(resized, window):
+    pictures = replace(DATA, sizes=[[512, 256]], spacings=[[1.0, 1.0]])
+    assert choose_picture_window(pictures, [16, 16], CPU, resized=resized)[0].value == window
+
+
+@pytest.mark.parametrize(
+    ("window", "pictures", "size"), [([40, 56, 40], False, 2), ([128, 128, 1], False, 16), ([128, 128], True, 8)]
+)
+def test_batches_are_those_of_the_gates(window, pictures, size):
+    assert choose_batch(window, pictures=pictures, room=CPU).value == size
+    assert choose_batch([200, 200, 200], pictures=False, room=CPU).value == 1
+
+
+@pytest.mark.parametrize(
+    ("minutes", "seconds", "steps", "epochs"), [(20, 1.0, 780, 15), (1, 10.0, 50, 2), (9999, 0.1, 20_000, 20)]
+)
+def test_length_is_what_fits_the_time(minutes, seconds, steps, epochs):
+    chosen = values(choose_length(minutes, seconds))
+    assert (chosen["iterations"], chosen["max_epochs"]) == (steps, epochs)
+    assert chosen["optimizer_name"] == "adamw"
+
+
+def test_what_is_given_rules_and_the_table_says_so():
+    chosen = apply_given(choose_classes(DATA, sigmoid=True), {"out_channels": 1, "seed": 3})
+    assert values(chosen) == {"in_channels": 1, "out_channels": 1, "seed": 3}
+    assert [choice.why for choice in chosen[1:]] == ["given; planned was 2", "given"]
+
+
+def test_steps_of_any_output_are_timed():
+    output = {"a": torch.ones(2), "b": [torch.ones(1), torch.ones(3) * 2]}
+    assert total(output).item() == 4.0
+    assert seconds_per_step(nn.Conv2d(1, 1, 3), 1, 1, (8, 8), torch.device("cpu")) > 0.0
+
+
+def test_training_goes_by_the_plan(make_dataset, repository, run_config, tmp_path, caplog):
+    bundle = repository / "bundles" / "spectral_ood"
+    data = make_dataset(tmp_path / "organ")
+    plan = tmp_path / "plan.json"
+    small = {"batch_size": 1, "max_epochs": 1, "iterations": 2, "network_def#features": [2, 2, 2]}
+    caplog.set_level("INFO")
+    plan_training(str(data), str(bundle), minutes=0.001, o=str(plan), **small)
+    assert "--config_file \"['" in caplog.text
+    content = json.loads(plan.read_text(encoding="utf-8"))
+    assert content["roi_size"] == [24, 24, 16]
+    rows = {row["setting"]: row for row in content["plan"]}
+    assert rows["iterations"]["why"].startswith("given; planned was 50")
+    assert rows["out_channels"]["why"] in caplog.text
+    places = {"dataset_dir": data, "output_dir": tmp_path / "out", "model_dir": tmp_path / "m"}
+    run_config(bundle, ["train.json", str(plan)], tiny=False, quality_cases=0, **places)
+    # MONAI's parser writes a::b for a#b.
+    kept = json.loads((tmp_path / "m" / "plan.json").read_text(encoding="utf-8").replace("::", "#"))
+    assert kept == {"plan": content["plan"]}
+    settings = json.loads((tmp_path / "m" / "model_settings.json").read_text(encoding="utf-8"))
+    assert settings["roi_size"] == [24, 24, 16]
+    assert settings["network_def"]["features"] == [2, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"minutes": 0}, ConfigError, "^minutes is 0; accepted are numbers above 0$"),
+        ({"bundle": "nobody"}, MissingDataError, "^there is no bundle 'nobody' in "),
+        ({"bundle": "med_ood"}, ConfigError, "^the images have 3 axes, but med_ood is for 2; give another bundle$"),
+        ({"colour": 3}, ConfigError, "^unknown option --colour: train.json of spectral_ood has no such key$"),
+    ],
+)
+def test_plan_that_cannot_be_made_is_one_line(make_dataset, repository, tmp_path, options, error, message):
+    data = make_dataset(tmp_path / "organ", 2)
+    with pytest.raises(error, match=message):
+        plan_training(
+            str(data), **{"output": str(tmp_path / "p.json"), "bundles": str(repository / "bundles")} | options
+        )
+    assert not (tmp_path / "p.json").exists()
