@@ -20,7 +20,8 @@ BINS = 30
 def draw_histogram(training: NDArray[np.float64], threshold: float, rows: Sequence[Mapping[str, Any]]) -> str:
     """Returns a histogram of the training cases, each left out in turn, with a mark for every scan below.
 
-    The axis is logarithmic; what is 0 lies at its left end. A mark has the number of its row in ``data-row``.
+    The axis is logarithmic; what lies far below the training cases is at its left end. A mark has the number of its row
+    in ``data-row``.
 
     Args:
         training: OODM of the training cases, ``(K,)``; higher means more abnormal.
@@ -28,9 +29,10 @@ def draw_histogram(training: NDArray[np.float64], threshold: float, rows: Sequen
         rows: Rows of the report with ``image``, ``oodm`` and ``is_ood``; those without a number have no mark.
     """
     marked = [row["oodm"] for row in rows if is_number(row.get("oodm"))]
-    values = np.asarray([*training.tolist(), threshold, *marked])
-    lowest = max(float(values[values > 0].min(initial=1.0)), 1e-9)
-    edges = np.geomspace(lowest / 1.1, max(float(values.max()), lowest) * 1.1, BINS + 1)
+    values = np.asarray([*training.tolist(), threshold])
+    # A copy of a training case has an OODM of nearly 0, which would push all others to the right end.
+    lowest = float(values[values > 0].min(initial=1.0)) / 2
+    edges = np.geomspace(lowest, max(*values.tolist(), *marked, lowest) * 1.1, BINS + 1)
     axis = _Axis(edges[0], edges[-1])
     counts = np.histogram(np.maximum(training, lowest), bins=edges)[0]
     parts = [_bars(counts, edges, axis), _ticks(axis, int(counts.max())), _threshold(axis.at(threshold), threshold)]

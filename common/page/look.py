@@ -30,6 +30,8 @@ input, select, button {{ font: inherit }}
 table {{ border-collapse: collapse; width: 100% }}
 th, td {{ text-align: left; vertical-align: top; padding: .4rem .6rem; border-bottom: 1px solid #ccc }}
 td {{ overflow-wrap: anywhere }}
+td.name {{ min-width: 9rem }}
+td.number, td small {{ white-space: nowrap; overflow-wrap: normal }}
 .figures td, .number {{ font-variant-numeric: tabular-nums }}
 th button {{ border: 0; background: none; padding: 0; font-weight: bold; cursor: pointer; text-align: left }}
 th button:disabled {{ color: inherit }}

@@ -89,7 +89,7 @@ def _matrix(image: Tensor, classes: Tensor | None, axes: int) -> NDArray[np.floa
         return np.eye(axes + 1)
     target = _affine(classes, axes)
     if np.linalg.matrix_rank(target) == axes + 1 and np.linalg.matrix_rank(_affine(image, axes)) == axes + 1:
-        return np.linalg.solve(target, _affine(image, axes))
+        return np.asarray(np.linalg.solve(target, _affine(image, axes)), dtype=np.float64)
     # Affines of slices may lie in another plane: both then show the same field of view.
     shares = np.asarray(classes.shape) / np.asarray(image.shape[1:])
     return np.diag([*shares, 1.0])
