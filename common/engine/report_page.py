@@ -75,7 +75,7 @@ def _segmentation_lines(report: Mapping[str, Any]) -> list[tuple[Any, ...]]:
     lines: list[tuple[Any, ...]] = []
     for metric, figures in report.items():
         classes = figures["per_class"] if len(figures["per_class"]) > 1 else {}
-        for name, found in {"": figures, **classes}.items():
+        for name, found in {"all": figures, **classes}.items():
             lines.append((metric, name, found["mean"], found["std"], found["n"]))
     return lines
 

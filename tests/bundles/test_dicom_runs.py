@@ -4,6 +4,7 @@ import csv
 import hashlib
 import json
 import logging
+import re
 from pathlib import Path
 
 import nibabel as nib
