@@ -17,8 +17,8 @@ setup: .venv/ready ## create .venv and install requirements.txt
 	touch $@
 
 demo: setup ## train on phantom scans, fit the signature bank, judge in- and out-of-distribution scans
-	$(RUN) bundles/spectral_ood/configs/train.json --output_dir $(DEMO) --max_epochs 10 --val_interval 2 \
-		--batch_size 2 --learning_rate 0.002 --phantom_cases 10 --quality_cases 0
+	$(RUN) bundles/spectral_ood/configs/train.json --output_dir $(DEMO) --max_epochs 3 --val_interval 1 \
+		--batch_size 2 --learning_rate 0.002 --phantom_cases 40 --quality_cases 0
 	$(RUN) bundles/spectral_ood/configs/inference.json --model_dir $(DEMO)/models --output_dir $(DEMO)/inference
 	$(RUN) bundles/spectral_ood/configs/evaluate.json --model_dir $(DEMO)/models --output_dir $(DEMO)/evaluation
 	@cut -d, -f1-4,6 $(DEMO)/inference/ood_report.csv | column -s, -t

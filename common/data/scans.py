@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ..dicom.tree import DicomTree, describe_tree
+from ..errors import ConfigError
 from ..phantoms.volumes import PHANTOM_TASKS, ood_tasks
 from ..runtime.files import write_json
 from ..runtime.listing import describe_path, write_skipped
@@ -114,6 +115,7 @@ def evaluation_cases(
     split_file: str | None = None,
     split_part: str = "test",
     damages: Sequence[str] = (),
+    cases_per_group: int | None = None,
     phantom_tasks: Sequence[str] = PHANTOM_TASKS,
 ) -> list[Case]:
     """Returns the cases of an evaluation, each with its ``group`` and whether it is ``in_distribution``.
@@ -132,9 +134,12 @@ def evaluation_cases(
         split_part: Part of the split file that is used; ``test`` by default.
         damages: Names of damages. For each, all in-distribution cases come once more, damaged, as an
             out-of-distribution group. None by default.
+        cases_per_group: Largest number of cases of each out-of-distribution group, at least 1: they are taken evenly
+            over the group. ``None``, the default, for all.
         phantom_tasks: Tasks of the phantoms that are in-distribution; ``PHANTOM_TASKS`` by default.
 
     Raises:
+        ConfigError: When ``cases_per_group`` is below 1.
         MissingDataError: When a folder is missing or holds no scan.
     """
     taken = {"in_distribution", "pooled", "training", "worst"}
@@ -155,7 +160,23 @@ def evaluation_cases(
         for name in damages
         for case in inside
     ]
-    return unique_names([*inside, *outside, *damaged])
+    return unique_names([*inside, *_thin([*outside, *damaged], cases_per_group)])
+
+
+def _thin(cases: Sequence[Case], cases_per_group: int | None) -> list[Case]:
+    """Some cases of each group, evenly over it."""
+    if cases_per_group is None:
+        return list(cases)
+    if cases_per_group < 1:
+        raise ConfigError(f"cases_per_group is {cases_per_group}; accepted are numbers from 1, or none for all")
+    groups: dict[str, list[Case]] = {}
+    for case in cases:
+        groups.setdefault(case["group"], []).append(case)
+    return [
+        members[number * len(members) // min(cases_per_group, len(members))]
+        for members in groups.values()
+        for number in range(min(cases_per_group, len(members)))
+    ]
 
 
 def _describe_folders(

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..runtime.stages import file_digest
 from ..spectral.distance import Distance
-from ..spectral.pseudo_layers import PSEUDO_LAYERS
+from ..spectral.pseudo_layers import IMAGE, PSEUDO_LAYERS
 from .dknn import DeepNearestNeighbors
 from .histogram import intensity_histogram
 from .interface import Array, Detector, OwnValue, Rule
@@ -36,15 +36,17 @@ class SignatureForm:
     """A form of the spectral signature with a distance.
 
     Args:
-        every_layer: Whether the signatures of all feature layers stand side by side; else it is that of the last. With
-            ``ledoit_wolf`` those of the first and the last layer, of the image and of the output do.
+        every_layer: Whether the signatures of all feature layers stand side by side; else it is that of the last.
         per_voxel: Whether singular values are divided by the square root of the number of voxels.
         distance: Name of the distance.
+        beside: Names from ``PSEUDO_LAYERS`` that stand beside the first and the last feature layer, all in the form
+            ``full``; only for a distance by a shrunk covariance. Default none.
     """
 
     every_layer: bool
     per_voxel: bool
     distance: Distance
+    beside: tuple[str, ...] = ()
 
 
 SIGNATURES: dict[str, SignatureForm] = {
@@ -56,7 +58,10 @@ SIGNATURES: dict[str, SignatureForm] = {
     "signature_layers_mahalanobis": SignatureForm(True, False, "mahalanobis"),
     "signature_layers_per_voxel": SignatureForm(True, True, "nearest"),
     "signature_layers_per_voxel_mahalanobis": SignatureForm(True, True, "mahalanobis"),
-    "signature_full": SignatureForm(True, True, "ledoit_wolf"),
+    "signature_full": SignatureForm(True, True, "ledoit_wolf", PSEUDO_LAYERS),
+    "signature_full_clusters": SignatureForm(True, True, "clusters", PSEUDO_LAYERS),
+    "signature_full_image": SignatureForm(True, True, "ledoit_wolf", (IMAGE,)),
+    "signature_full_image_clusters": SignatureForm(True, True, "clusters", (IMAGE,)),
 }
 """Name of a detector -> its form; the first is the paper's. A new form is a line here."""
 
@@ -166,10 +171,11 @@ class DetectorCatalog:
         """Detectors of all forms of the signature, and a measure for each form that differs in more than distance."""
         detectors, measures = [], {}
         for name, form in SIGNATURES.items():
-            if form.distance == "ledoit_wolf":
-                layers = (*dict.fromkeys((self.layers[0], self.layers[-1])), *PSEUDO_LAYERS)
-                measures["spectrum_full"] = Measure(partial(_full_signature, layers=layers), layers)
-                detectors.append(self._detector(name, "spectrum_full", LayeredSignatureDistance()))
+            if form.beside:
+                layers = (*dict.fromkeys((self.layers[0], self.layers[-1])), *form.beside)
+                measure = "_".join(("spectrum_full", *form.beside))
+                measures[measure] = Measure(partial(_full_signature, layers=layers), layers)
+                detectors.append(self._detector(name, measure, LayeredSignatureDistance(form.distance)))
                 continue
             layers = self.layers if form.every_layer else self.layers[-1:]
             measure = f"spectrum{'_layers' * form.every_layer}{'_per_voxel' * form.per_voxel}"

@@ -10,8 +10,7 @@ from sklearn.covariance import LedoitWolf
 from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
 
-from ..spectral.distance import Distance, distance_to, leave_one_out
-from ..spectral.shrunk import LayeredGaussian
+from ..spectral.distance import SHRUNK, Distance, distance_to, leave_one_out
 from .interface import Array, Rule
 
 
@@ -41,17 +40,23 @@ class SignatureDistance(Rule):
 
 
 class LayeredSignatureDistance(Rule):
-    """Takes the distance ``ledoit_wolf`` of signatures whose layers count alike, as the signature bank does.
+    """Takes the distance by a shrunk covariance of signatures whose layers count alike, as the signature bank does.
 
     A row begins with the number of layers and the length of each one's signature.
+
+    Args:
+        distance: ``ledoit_wolf`` or ``clusters``.
     """
 
     needed = 3
 
+    def __init__(self, distance: Distance) -> None:
+        self.kind = SHRUNK[distance]
+
     def fit(self, rows: Sequence[Array], tasks: Sequence[str]) -> Self:
         """Fits the distributions of all layers."""
         sizes, reference = self._read(rows)
-        self.gaussian_ = LayeredGaussian.fit(reference, sizes)
+        self.gaussian_ = self.kind.fit(reference, sizes)
         return self
 
     def score(self, row: Array) -> float:
@@ -60,8 +65,8 @@ class LayeredSignatureDistance(Rule):
 
     def held_out(self, rows: Sequence[Array], tasks: Sequence[str]) -> list[float]:
         """Returns the OODM of every distinct training case against the others."""
-        sizes, reference = self._read(rows)
-        return [float(score) for score in LayeredGaussian.fit(reference, sizes).leave_one_out]
+        self.fit(rows, tasks)
+        return [float(score) for score in self.gaussian_.leave_one_out]
 
     @staticmethod
     def _read(rows: Sequence[Array]) -> tuple[tuple[int, ...], Array]:

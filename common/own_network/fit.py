@@ -42,7 +42,7 @@ def fit_own_bank(
     per_voxel: bool = True,
     signature_form: SignatureForm = "full",
     sigmoid: bool | None = None,
-    distance: Distance = "ledoit_wolf",
+    distance: Distance = "clusters",
     threshold_c: float = 2.5,
     false_alarm_rate: float | None = None,
     weights: str | None = None,
@@ -76,7 +76,7 @@ def fit_own_bank(
         signature_form: ``unit`` (the paper) or ``full``, the default.
         sigmoid: Whether each channel of the logits is a class by itself. By default as the config's postprocessing
             says, or else where there is one channel.
-        distance: ``nearest`` (the paper), ``mahalanobis`` or ``ledoit_wolf``, the default.
+        distance: ``nearest`` (the paper), ``mahalanobis``, ``ledoit_wolf`` or ``clusters``, the default.
         threshold_c: Standard deviations above the mean leave-one-out OODM at which the threshold lies, from 0 to 10.
             Default 2.5.
         false_alarm_rate: Promised share of false alarms, above 0, below 1. By default the rule of ``threshold_c``.

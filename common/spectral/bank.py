@@ -79,8 +79,8 @@ class SignatureBank:
                 keeps it. ``None``, the default, for the rule of ``c``.
             held_out: Cases that trained no weights, see :meth:`HeldOut.of`; exact copies of training signatures are
                 dropped. Default none.
-            layer_sizes: Numbers that each layer has in a signature, for :class:`LayerSpreads` and the distance
-                ``ledoit_wolf``. Default none.
+            layer_sizes: Numbers that each layer has in a signature, for :class:`LayerSpreads` and distances by a shrunk
+                covariance. Default none.
             **settings: Fields of :class:`BankSettings`.
 
         Raises:

@@ -10,10 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
+from .clusters import ClusteredGaussian
 from .shrunk import LayeredGaussian
 
-Distance = Literal["nearest", "mahalanobis", "ledoit_wolf"]
+Distance = Literal["nearest", "mahalanobis", "ledoit_wolf", "clusters"]
 Array = NDArray[np.float64]
+
+SHRUNK: dict[str, type[LayeredGaussian | ClusteredGaussian]] = {
+    "ledoit_wolf": LayeredGaussian,
+    "clusters": ClusteredGaussian,
+}
+"""Distances by a shrunk covariance -> what is fitted for them."""
 
 SHRINKAGE = 0.05
 """Share of the mean variance added to the covariance's diagonal, so that it can be inverted with few cases."""
@@ -59,14 +66,15 @@ def fit_distance(reference: Array, distance: Distance, sizes: Sequence[int] = ()
     """Returns the function that gives the OODM ``(M,)`` of signatures ``(M, D)``; higher means more abnormal.
 
     Args:
-        reference: Signatures of the training set, ``(K, D)``, ``K`` at least 2, or 3 for ``ledoit_wolf``.
-        distance: ``nearest``, see :func:`nearest_distance`; ``mahalanobis``, see :func:`mahalanobis_distance`; or
-            ``ledoit_wolf``, see :class:`LayeredGaussian`.
-        sizes: Numbers that each layer has in a signature, together ``D``; ``ledoit_wolf`` weighs all layers alike. By
-            default, all are one layer's.
+        reference: Signatures of the training set, ``(K, D)``, ``K`` at least 2, or 3 for a shrunk covariance.
+        distance: ``nearest``, see :func:`nearest_distance`; ``mahalanobis``, see :func:`mahalanobis_distance`; or, with
+            a shrunk covariance, ``ledoit_wolf``, see :class:`LayeredGaussian`, or ``clusters``, see
+            :class:`ClusteredGaussian`.
+        sizes: Numbers that each layer has in a signature, together ``D``; a shrunk covariance weighs all layers alike.
+            By default, all are one layer's.
     """
-    if distance == "ledoit_wolf":
-        return LayeredGaussian.fit(reference, sizes).distance
+    if distance in SHRUNK:
+        return SHRUNK[distance].fit(reference, sizes).distance
     return partial(nearest_distance if distance == "nearest" else mahalanobis_distance, reference=reference)
 
 
@@ -83,7 +91,7 @@ def leave_one_out(reference: Array, distance: Distance, sizes: Sequence[int] = (
 
     Args:
         reference: Signatures of the training set, ``(K, D)``, without duplicates.
-        distance: ``nearest``, ``mahalanobis`` or ``ledoit_wolf``.
+        distance: ``nearest``, ``mahalanobis``, ``ledoit_wolf`` or ``clusters``.
         sizes: Numbers that each layer has in a signature, together ``D``. By default, all are one layer's.
 
     Returns:
@@ -93,8 +101,8 @@ def leave_one_out(reference: Array, distance: Distance, sizes: Sequence[int] = (
         between = cdist(reference, reference)
         np.fill_diagonal(between, np.inf)
         return np.asarray(between.min(axis=1))
-    if distance == "ledoit_wolf":
-        return LayeredGaussian.fit(reference, sizes).leave_one_out
+    if distance in SHRUNK:
+        return SHRUNK[distance].fit(reference, sizes).leave_one_out
     others = ~np.eye(len(reference), dtype=bool)
     parts = [distance_to(case[None], reference[keep], distance) for case, keep in zip(reference, others, strict=True)]
     return np.concatenate(parts)

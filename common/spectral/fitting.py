@@ -48,7 +48,7 @@ def fit_bank(
     image_transforms: Sequence[Any] = (),
     c: float = 2.5,
     false_alarm_rate: float | None = None,
-    distance: Distance = "ledoit_wolf",
+    distance: Distance = "clusters",
 ) -> SignatureBank:
     """Returns the bank of the given training scans, bound to the network's weights and to all settings.
 
@@ -70,7 +70,7 @@ def fit_bank(
         c: Standard deviations above the mean leave-one-out OODM at which the threshold lies, from 0 to 10. Default 2.5.
         false_alarm_rate: Promised share of false alarms, above 0, below 1; ``None``, the default, for the rule of
             ``c``.
-        distance: ``nearest`` (the paper), ``mahalanobis`` or ``ledoit_wolf``, the default.
+        distance: ``nearest`` (the paper), ``mahalanobis``, ``ledoit_wolf`` or ``clusters``, the default.
 
     Raises:
         ConfigError: When the network cannot be run on such a window alone, or a setting is not accepted.
@@ -123,7 +123,7 @@ class BankFitter:
         quality_cases: Most held-out cases whose Dice is measured, with eight damages each, from 0; 0 switches it off.
             Default 20.
         coverage: Share of scans whose Dice shall reach its lower bound, above 0, below 1. Default 0.9.
-        distance: ``nearest`` (the paper, and the default), ``mahalanobis`` or ``ledoit_wolf``.
+        distance: ``nearest`` (the paper, and the default), ``mahalanobis``, ``ledoit_wolf`` or ``clusters``.
         settings_writer: Writes the settings of the bank beside it, which are the defaults of later runs. Default none.
 
     Raises:

@@ -30,7 +30,7 @@ class BankSettings:
         signature_form: ``unit`` (the paper, and the default) or ``full``: what a layer's signature holds.
         sigmoid: Whether each channel of the logits was a class by itself, where ``layers`` hold ``output``; false, the
             default, where they do not.
-        distance: ``nearest`` (the paper, and the default), ``mahalanobis`` or ``ledoit_wolf``.
+        distance: ``nearest`` (the paper, and the default), ``mahalanobis``, ``ledoit_wolf`` or ``clusters``.
         weights_digest: SHA-256 of the network's weights, in hexadecimal. Default empty.
         preprocessing_digest: SHA-256 of the settings of the image transforms, in hexadecimal. Default empty.
     """

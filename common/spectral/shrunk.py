@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -76,6 +76,11 @@ class ShrunkGaussian:
         whitened = solve_triangular(self.root, ((signatures - self.mean) / self.spread).T, lower=True)
         return np.asarray(np.linalg.norm(whitened, axis=0))
 
+    def log_density(self, signature: Array) -> float:
+        """Returns the logarithmic density of a signature ``(D,)``, in nats, less the constant ``-D / 2 ln(2 pi)``."""
+        volume = np.log(np.diagonal(self.root)).sum() + np.log(self.spread).sum()
+        return float(-0.5 * self.distance(signature[None])[0] ** 2 - volume)
+
 
 def ledoit_wolf_shrinkage(centered: Array, covariance: Array) -> float:
     """Returns the weight of the identity that errs least in the mean, in [0, 1], after Ledoit and Wolf 2004.
@@ -141,12 +146,21 @@ def split_layers(signatures: Array, sizes: Sequence[int]) -> list[Array]:
     return np.split(signatures, np.cumsum(sizes)[:-1].tolist(), axis=1) if len(sizes) else [signatures]
 
 
-def _leave_one_out(part: Array) -> Array:
-    """Distance of every case to the others in one layer."""
+def leave_one_out_fits(part: Array) -> Iterator[tuple[ShrunkGaussian, Array]]:
+    """Yields for each signature of one layer, ``(K, D)``, the distribution of the others, and it, both less the mean.
+
+    Args:
+        part: Signatures of the layer, ``K`` at least 3.
+    """
     centered = part - part.mean(axis=0)
     covariance = centered.T @ centered / len(part)
-    fits = (ShrunkGaussian.without(case, centered, covariance) for case in range(len(part)))
-    return np.concatenate([fit.distance(row[None]) for fit, row in zip(fits, centered, strict=True)])
+    for case, row in enumerate(centered):
+        yield ShrunkGaussian.without(case, centered, covariance), row
+
+
+def _leave_one_out(part: Array) -> Array:
+    """Distance of every case to the others in one layer."""
+    return np.concatenate([fit.distance(row[None]) for fit, row in leave_one_out_fits(part)])
 
 
 def _combine(distances: Array, scales: Array) -> Array:

@@ -8,7 +8,7 @@ from PIL import Image
 from common.data.folders import find_scans, unique_names
 from common.data.scans import evaluation_cases, phantom_test_cases, scans_to_segment
 from common.data.split import training_cases
-from common.errors import MissingDataError
+from common.errors import ConfigError, MissingDataError
 from common.phantoms.volumes import PHANTOM_TASKS, TASKS
 
 STRANGE_TASKS = [task for task in TASKS if task not in PHANTOM_TASKS]
@@ -86,6 +86,17 @@ def test_every_damage_gives_a_strange_group_of_all_known_cases(known, tmp_path):
     for key in ("image", "label", "task", "modality"):
         assert column(cases[4:], key) == column(plain[:3], key) * 2
     assert column(plain, "damage") == [None] * 4
+
+
+def test_a_group_gives_some_of_its_cases(known, tmp_path):
+    strange = touch(tmp_path / "far", *(f"{letter}.nii" for letter in "pqrstu"))
+    cases = evaluation_cases(known, strange, str(tmp_path), damages=["flip"], cases_per_group=2)
+    # In-distribution cases all count; the others come evenly from their group.
+    assert column(cases, "case") == ["a", "b", "c", "p", "s", "a_flip", "b_flip"]
+    whole = evaluation_cases(known, strange, str(tmp_path), damages=["flip"])
+    assert evaluation_cases(known, strange, str(tmp_path), damages=["flip"], cases_per_group=6) == whole
+    with pytest.raises(ConfigError, match="cases_per_group is 0"):
+        evaluation_cases(known, strange, str(tmp_path), cases_per_group=0)
 
 
 def test_damaged_cases_get_unique_names_too(decathlon_folder, tmp_path):

@@ -48,7 +48,7 @@ def test_only_distances_above_the_threshold_are_out_of_distribution():
     assert [bank.is_ood(np.array([x, 0.0])) for x in (-1.5, -1.0, 0.3, 2.0, 2.1)] == [True, False, False, False, True]
 
 
-@pytest.mark.parametrize("distance", ["nearest", "mahalanobis", "ledoit_wolf"])
+@pytest.mark.parametrize("distance", ["nearest", "mahalanobis", "ledoit_wolf", "clusters"])
 def test_order_and_duplicates_of_cases_do_not_matter(distance):
     rows = unit_rows()
     shuffled = np.concatenate([rows[::-1], rows[2:4]])
@@ -70,7 +70,12 @@ def test_tensors_and_rows_of_tensors_are_accepted():
         ([[np.nan, 0.0], [1.0, 0.0]], {}, BankError, "NaN or infinite"),
         (LINE, {"c": 10.5}, ConfigError, r"c is 10\.5; accepted are 0 to 10, the paper has 2\.5: set threshold_c"),
         ([[0.0], [1e200]] * np.ones((1, 2)), {}, BankError, "negative or not finite: no threshold follows"),
-        (LINE, {"distance": "cosine"}, ConfigError, "'cosine'; accepted are nearest, mahalanobis, ledoit_wolf"),
+        (
+            LINE,
+            {"distance": "cosine"},
+            ConfigError,
+            "'cosine'; accepted are nearest, mahalanobis, ledoit_wolf, clusters",
+        ),
     ],
 )
 def test_what_gives_no_threshold_is_refused(rows, settings, error, text):
@@ -89,7 +94,7 @@ def test_signature_that_cannot_be_judged_is_refused(signature, error, text):
         SignatureBank.fit(LINE).oodm(np.array(signature))
 
 
-@pytest.mark.parametrize("distance", ["nearest", "mahalanobis", "ledoit_wolf"])
+@pytest.mark.parametrize("distance", ["nearest", "mahalanobis", "ledoit_wolf", "clusters"])
 def test_merged_banks_equal_the_bank_of_all_cases(distance):
     rows, settings = unit_rows(9), SETTINGS | {"distance": distance}
     banks = [SignatureBank.fit(part, c=2.0, **settings) for part in (rows[:4], rows[3:7], rows[6:])]

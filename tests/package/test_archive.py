@@ -164,7 +164,9 @@ def test_two_versions_judge_in_turns_by_their_own_banks(archive, make_scan, save
     scan = make_scan(0, (20, 18, 16)[: shape["spatial_dims"]])[0]
     image = save_scan(tmp_path / "scan", scan, channels=shape["channels"])
     banks = [SignatureBank.load(root / "models" / "signature_bank.npz") for root in roots]
-    banks[1] = SignatureBank.fit(banks[1].signatures, c=banks[1].c + 1, **vars(banks[1].settings))
+    second = banks[1]
+    settings = vars(second.settings) | {"layer_sizes": second.layers.sizes, "c": second.c + 1}
+    banks[1] = SignatureBank.fit(second.signatures, **settings)
     banks[1].save(roots[1] / "models" / "signature_bank.npz")
     judges = [verdict_of(root, image) for root in roots]
     seen = [judges[turn]() for turn in (0, 1, 0, 1)]

@@ -57,7 +57,7 @@ def test_fields_are_those_that_a_bank_has(content):
 
 
 @pytest.mark.parametrize("rate", [None, 0.25])
-@pytest.mark.parametrize("distance", ["nearest", "mahalanobis", "ledoit_wolf"])
+@pytest.mark.parametrize("distance", ["nearest", "mahalanobis", "ledoit_wolf", "clusters"])
 def test_sound_bank_with_everything_tells_its_weights(tmp_path, rate, distance):
     content = arrays_of(full_bank(weights_digest=DIGEST, false_alarm_rate=rate, distance=distance), tmp_path)
     assert bank_weights_digest(written(content), "bank") == DIGEST

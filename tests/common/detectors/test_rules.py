@@ -38,11 +38,12 @@ def test_signature_rule_is_the_bank(distance):
     assert detector.threshold_ == pytest.approx(bank.threshold)
 
 
-def test_layered_rule_is_the_bank_of_several_layers():
+@pytest.mark.parametrize("distance", ["ledoit_wolf", "clusters"])
+def test_layered_rule_is_the_bank_of_several_layers(distance):
     sizes = (2, 3)
-    bank = SignatureBank.fit(rows(), distance="ledoit_wolf", layer_sizes=sizes)
+    bank = SignatureBank.fit(rows(), distance=distance, layer_sizes=sizes)
     described = [np.concatenate([[2, *sizes], row]) for row in rows()]
-    detector = Detector("s", "v", LayeredSignatureDistance()).fit([{"v": row} for row in described])
+    detector = Detector("s", "v", LayeredSignatureDistance(distance)).fit([{"v": row} for row in described])
     strange = rows(seed=1)[0]
     assert detector.score({"v": np.concatenate([[2, *sizes], strange])}) == pytest.approx(bank.oodm(strange))
     assert detector.threshold_ == pytest.approx(bank.threshold)

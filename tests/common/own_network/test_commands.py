@@ -57,7 +57,7 @@ def test_bank_of_a_bundle_holds_the_signatures_of_its_own_preparation(zoo, fitte
     assert (found.per_voxel, found.signature_form, found.distance, found.sigmoid) == (
         True,
         "full",
-        "ledoit_wolf",
+        "clusters",
         False,
     )
     assert found.weights_digest == weights_digest(zoo.network.state_dict())
