@@ -256,7 +256,7 @@ def test_failed_case_ends_the_run_after_everything_is_written(evaluate, tmp_path
         (line,) = [line for line in csv.DictReader(file) if line["case"] == "bad"]
     assert (line["error"], line["dsc"], line["oodm"]) == ("bad is broken", "", "")
     assert {path.suffix for path in (tmp_path / "out").iterdir()} == {".json", ".csv", ".png", ".html"}
-    assert len(list((tmp_path / "out").iterdir())) == 6
+    assert len(list((tmp_path / "out").iterdir())) == 7
 
 
 def test_only_failed_cases_still_leave_a_report(evaluate, tmp_path):
