@@ -18,7 +18,7 @@ DEVICES = frozenset(
 )
 """Names that Windows keeps for devices, with any ending."""
 
-OWN_ENDINGS = (".csv", ".json", ".jsonl", ".log", ".md", ".npz", ".pt", ".png", ".txt")
+OWN_ENDINGS = (".csv", ".html", ".json", ".jsonl", ".log", ".md", ".npz", ".pt", ".png", ".txt")
 """Endings of the files that a run writes into ``output_dir`` itself, where every case has its folder."""
 
 OWN_FOLDERS = frozenset({"models", "phantoms"})

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_curve
 
 from ..figures import draw_reliability, draw_roc, draw_scores, draw_signatures
+from ..handlers.gallery import EvaluationGallery
 from ..handlers.recorder import CaseRecorder
 from ..metrics.confusion import describe_matrices
 from ..metrics.detection import detection_report
@@ -25,6 +26,7 @@ from ..runtime.sparing import sparing
 from ..spectral import SignatureBank
 from .inference_checks import InferencePreflight
 from .measures import measure_persons
+from .report_page import write_evaluation_page
 
 logger = logging.getLogger(__name__)
 
@@ -139,18 +141,30 @@ class CaseMean(Metric):
 
 
 class Evaluation:
-    """Runs an evaluation and writes ``metrics.json``, ``cases.csv`` and the figures.
+    """Runs an evaluation and writes ``metrics.json``, ``cases.csv``, the figures, and ``report.html``, which shows all.
 
     Args:
         preflight: Check that loads weights and bank and makes sure that they belong together.
         evaluator: Engine that segments and measures every case.
         recorder: Recorder that is attached to the evaluator.
         output_dir: Folder of the results.
+        gallery: Gallery attached to the evaluator, whose small pictures ``report.html`` shows. Default none.
+        metadata_file: File ``configs/metadata.json`` of the bundle, after which ``report.html`` names bundle and
+            classes. Default none.
     """
 
-    def __init__(self, preflight: InferencePreflight, evaluator: Any, recorder: CaseRecorder, output_dir: str) -> None:
+    def __init__(
+        self,
+        preflight: InferencePreflight,
+        evaluator: Any,
+        recorder: CaseRecorder,
+        output_dir: str,
+        *,
+        gallery: EvaluationGallery | None = None,
+        metadata_file: str | None = None,
+    ) -> None:
         self.preflight, self.evaluator, self.recorder = preflight, evaluator, recorder
-        self.output_dir = Path(output_dir)
+        self.output_dir, self.gallery, self.metadata_file = Path(output_dir), gallery, metadata_file
 
     def run(self) -> dict[str, Any]:
         """Returns the content of ``metrics.json``.
@@ -182,6 +196,10 @@ class Evaluation:
         write_json(report, self.output_dir / "metrics.json")
         self._write_cases(rows)
         self._draw(inside, outside, bank, report["detection"])
+        pictures = self.gallery.thumbnails if self.gallery else []
+        write_evaluation_page(
+            rows, report, bank, self.output_dir, thumbnails=pictures, metadata_file=self.metadata_file
+        )
         self._log(report)
         self.recorder.raise_if_failed(self.output_dir / "metrics.json")
         return report

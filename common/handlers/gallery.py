@@ -6,11 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from ignite.engine import Engine, Events
 from numpy.typing import NDArray
+from torch import Tensor
 
 from ..figures import draw_gallery
 from ..figures.slices import telling_slice
+from ..page import thumbnail, thumbnail_limit
+from ..runtime.sparing import sparing
 from .recorder import quality_text
 
 Picture = tuple[NDArray[np.float32], NDArray[np.float32], str]
@@ -18,6 +22,8 @@ Picture = tuple[NDArray[np.float32], NDArray[np.float32], str]
 
 class EvaluationGallery:
     """Writes ``gallery.png``: of every group the first cases, with the outline of the segmentation and the verdict.
+
+    Also keeps a small picture of every case in ``thumbnails``, in the order of the cases, for ``report.html``.
 
     Args:
         output_dir: Folder of the picture.
@@ -29,6 +35,7 @@ class EvaluationGallery:
     def __init__(self, output_dir: str, softmax: bool = False, pictures: int = 2) -> None:
         self.output_dir, self.softmax, self.pictures = Path(output_dir), softmax, pictures
         self.groups: dict[str, list[Picture]] = {}
+        self.thumbnails: list[str] = []
 
     def attach(self, engine: Engine) -> None:
         """Attaches to an evaluation engine that works case by case."""
@@ -38,17 +45,28 @@ class EvaluationGallery:
 
     def reset(self) -> None:
         """Forgets all pictures."""
-        self.groups = {}
+        self.groups, self.thumbnails = {}, []
 
     def __call__(self, engine: Engine) -> None:
-        """Keeps a slice of a case, unless there are enough of its group or the case failed."""
+        """Keeps the thumbnail of a case, and a slice unless its group has enough; nothing of one that failed."""
         batch, output = engine.state.batch[0], engine.state.output[0]  # type: ignore[index]
         shown = self.groups.setdefault(str(batch.get("group", "")), [])
-        if "error" in output or len(shown) >= self.pictures:
+        self.thumbnails.append("")
+        if "error" in output:
             return
-        pred = output["pred"]
-        foreground = pred.argmax(dim=0, keepdim=True) > 0 if self.softmax else (pred > 0.5).any(dim=0, keepdim=True)
-        shown.append((*telling_slice(batch["image"], foreground), gallery_title(batch, output)))
+        classes = self._classes(output["pred"])
+        with sparing(f"the picture of {batch.get('case', 'a case')} in report.html"):
+            limit = thumbnail_limit(engine.state.epoch_length or 1)
+            self.thumbnails[-1] = thumbnail(batch["image"], classes, limit=limit)
+        if len(shown) < self.pictures:
+            shown.append((*telling_slice(batch["image"], classes > 0), gallery_title(batch, output)))
+
+    def _classes(self, pred: Tensor) -> Tensor:
+        """Class indices ``(1, H, W[, D])``; of channels that overlap, the last one counts."""
+        if self.softmax:
+            return pred.argmax(dim=0, keepdim=True)
+        numbers = torch.arange(1, len(pred) + 1, device=pred.device).reshape(-1, *[1] * (pred.ndim - 1))
+        return ((pred > 0.5) * numbers).amax(dim=0, keepdim=True)
 
     def draw(self) -> None:
         """Draws the picture, one group after the other; nothing without a case."""

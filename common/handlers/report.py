@@ -13,6 +13,7 @@ from monai.transforms import Orientation
 from ..errors import ImageError
 from ..figures import draw_gallery
 from ..figures.slices import telling_slice
+from ..page import PAGE, thumbnail, thumbnail_limit, write_page
 from ..runtime.files import fingerprint
 from ..runtime.interrupts import Interrupted, undisturbed
 from ..runtime.listing import skipped_note
@@ -28,6 +29,7 @@ logger = logging.getLogger(__name__)
 class OODReport(CaseRecorder):
     """Writes ``ood_report.csv`` and ``ood_report.json`` with the verdict on every scan, and a gallery of the first.
 
+    ``report.html`` shows all scans with their verdicts when the run ends, also where it is ended before its last scan.
     A scan's row is written before its segmentation appears, so that there is never a segmentation without a verdict.
     ``ood_report.jsonl`` tells which scans are done, for a run that resumes. It passes over a scan that was done without
     an error by the same weights, bank and settings. The scan's segmentation must still be there, and its files
@@ -43,6 +45,8 @@ class OODReport(CaseRecorder):
             none.
         pictures: Number of scans shown in ``gallery.png``, from 0; those called out-of-distribution come first. Default
             12.
+        metadata_file: File ``configs/metadata.json`` of the bundle, after which ``report.html`` names bundle and
+            classes. Default none.
     """
 
     def __init__(
@@ -55,14 +59,16 @@ class OODReport(CaseRecorder):
         settings: Mapping[str, Any] | None = None,
         files: Sequence[str] = (),
         pictures: int = 12,
+        metadata_file: str | None = None,
     ) -> None:
         super().__init__()
         self.output_dir, self.bank_file, self.load = Path(output_dir), bank_file, load
         self.resume, self.settings, self.files = resume, dict(settings or {}), tuple(files)
-        self.pictures = pictures
+        self.pictures, self.metadata_file = pictures, metadata_file
         self.cases: dict[str, Mapping[str, Any]] = {}
         self.kept: dict[str, Row] = {}
         self.announced: set[str] = set()
+        self.thumbnails: dict[str, str] = {}
         self.verdicts: VerdictFiles | None = None
 
     def attach(self, engine: Engine) -> None:
@@ -81,13 +87,14 @@ class OODReport(CaseRecorder):
         """
         super().reset()
         self.announced.clear()
-        bank = SignatureBank.load(self.bank_file)
-        head = {"bank_digest": file_digest(self.bank_file), "weights_digest": bank.settings.weights_digest}
+        self.bank = SignatureBank.load(self.bank_file)
+        head = {"bank_digest": file_digest(self.bank_file), "weights_digest": self.bank.settings.weights_digest}
         order = {name: place for place, name in enumerate(self.cases)}
         self.verdicts = VerdictFiles(self.output_dir, head, order)
         further = {Path(path).name: file_digest(path) for path in self.files if Path(path).is_file()}
         self.journal = Journal(self.output_dir, head | self.settings | further)
         self.kept = self._done() if self.resume else {}
+        self.thumbnails = {name: line.get("thumbnail", "") for name, line in self.kept.items()}
         if self.resume:
             logger.info("%d of %d scan(s) are done already and passed over", len(self.kept), len(self.cases))
         with undisturbed():
@@ -142,11 +149,12 @@ class OODReport(CaseRecorder):
             return
         super().__call__(engine)
         row = report_row(self.rows[-1])
+        picture = self.thumbnails[row["image"]] = self._thumbnail(batch, output)
         assert self.verdicts is not None
         with undisturbed():
             self.verdicts.put(row)
             if row["error"] is None:
-                self.journal.add({"input": batch.get("fingerprint", ""), "row": row})
+                self.journal.add({"input": batch.get("fingerprint", ""), "row": row, "thumbnail": picture})
             else:
                 self._remove_earlier(self.cases[str(batch["case"])])
 
@@ -157,8 +165,26 @@ class OODReport(CaseRecorder):
             earlier.unlink()
             logger.warning("%s of an earlier run is removed: the scan failed in this one", earlier)
 
+    def _thumbnail(self, batch: Mapping[str, Any], output: Mapping[str, Any]) -> str:
+        """The small picture of a scan, made while it is in memory; none of one that could not be loaded."""
+        with sparing(f"the picture of {batch['case']} in {PAGE}"):
+            if "image" in batch:
+                # What was not saved are no classes, but what a network gives.
+                segmented = "volume" in batch or batch["case"] in self.announced
+                classes = output.get("pred") if segmented else None
+                return thumbnail(batch["image"], classes, limit=thumbnail_limit(len(self.cases)))
+        return ""
+
+    def _write_page(self) -> None:
+        """Writes the page on all scans that have a row."""
+        if self.verdicts is not None:
+            rows = [row | {"thumbnail": self.thumbnails.get(name)} for name, row in self.verdicts.rows.items()]
+            path, total = self.output_dir / PAGE, len(self.cases)
+            write_page(rows, self.bank, path, total=total, metadata_file=self.metadata_file)
+
     def advise(self, _engine: Engine, error: BaseException) -> None:
-        """Lets an error go on; an interruption tells what there is and how to resume."""
+        """Lets an error go on after writing the page; an interruption tells what there is and how to resume."""
+        self._write_page()
         if isinstance(error, Interrupted):
             error.advice = (
                 f"{len(self.rows)} of {len(self.cases)} scan(s) have their row in {self.output_dir / TABLE}; the same "
@@ -167,7 +193,7 @@ class OODReport(CaseRecorder):
         raise error
 
     def finish(self) -> None:
-        """Draws the gallery and tells how the run went.
+        """Draws the gallery, writes the page and tells how the run went.
 
         Raises:
             CasesFailedError: When a case failed.
@@ -175,6 +201,7 @@ class OODReport(CaseRecorder):
         shown = self._pictures()
         if shown:
             draw_gallery(shown, self.output_dir / "gallery.png")
+        self._write_page()
         note = skipped_note(self.output_dir)
         logger.info("verdicts on %d scan(s) written to %s%s", len(self.rows), self.output_dir / TABLE, note)
         self.raise_if_failed(self.output_dir / TABLE)

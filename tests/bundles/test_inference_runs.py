@@ -77,7 +77,7 @@ def test_nothing_else_is_written(scans, segmented):
     files = {path.relative_to(segmented).as_posix() for path in segmented.rglob("*") if path.is_file()}
     files = {name for name in files if not re.fullmatch(r"\w+\.png", name)}
     assert files == {f"{name}/{name}_seg.nii.gz" for name in scans[1]} | {
-        "dicom_series.json", "ood_report.csv", "ood_report.json", "ood_report.jsonl"
+        "dicom_series.json", "ood_report.csv", "ood_report.json", "ood_report.jsonl", "report.html"
     }  # fmt: skip
 
 

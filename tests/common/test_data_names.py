@@ -18,7 +18,7 @@ ODD = [
     *[f"a{letter}b" for letter in '<>:"/\\|?*\n\r\t\0\x1b\x7f\x85\u2028\u202e\u200b\u2066\ud800\udcfc\ufeff\ue000'],
     "../../etc/passwd", "..\\up", "/absolute", "C:", "a" * (MAX_BYTES + 1), "é" * MAX_BYTES, "a" * 5000,
     "ood_report.csv", "OOD_REPORT.JSON", "gallery.png", "dicom_series.json", "skipped_files.json", "metrics.json",
-    "checkpoint.pt", "signature_bank.npz", "phantoms", "Models",
+    "report.html", "checkpoint.pt", "signature_bank.npz", "phantoms", "Models",
 ]  # fmt: skip
 
 

@@ -234,7 +234,7 @@ def test_without_strange_scans_there_is_no_detection(evaluate, tmp_path):
     report, _ = evaluate(make_results(strange=False))
     assert report["detection"] == {}
     assert report["segmentation_out_of_distribution"] == {}
-    names = ["cases.csv", "metrics.json", "oodm.png", "reliability.png", "signatures.png"]
+    names = ["cases.csv", "metrics.json", "oodm.png", "reliability.png", "report.html", "signatures.png"]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == names
 
 
@@ -242,7 +242,7 @@ def test_cases_without_label_and_verdict_still_give_a_report(evaluate, tmp_path)
     report, _ = evaluate([({"case": "a"}, {"pred": 1})])
     assert report["segmentation"] == report["detection"] == {}
     assert report["false_alarms"] == {"share": None, "n": 0}
-    names = ["cases.csv", "metrics.json", "signatures.png"]
+    names = ["cases.csv", "metrics.json", "report.html", "signatures.png"]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == names
 
 
@@ -255,8 +255,8 @@ def test_failed_case_ends_the_run_after_everything_is_written(evaluate, tmp_path
     with open(tmp_path / "out" / "cases.csv", newline="", encoding="utf-8") as file:
         (line,) = [line for line in csv.DictReader(file) if line["case"] == "bad"]
     assert (line["error"], line["dsc"], line["oodm"]) == ("bad is broken", "", "")
-    assert {path.suffix for path in (tmp_path / "out").iterdir()} == {".json", ".csv", ".png"}
-    assert len(list((tmp_path / "out").iterdir())) == 6
+    assert {path.suffix for path in (tmp_path / "out").iterdir()} == {".json", ".csv", ".png", ".html"}
+    assert len(list((tmp_path / "out").iterdir())) == 7
 
 
 def test_only_failed_cases_still_leave_a_report(evaluate, tmp_path):

@@ -61,3 +61,18 @@ def test_nothing_is_drawn_where_every_case_failed(run_cases, tmp_path):
 )
 def test_title_tells_group_dice_and_verdict(output, text):
     assert gallery_title({"group": "organ"}, output) == text
+
+
+def test_every_case_has_a_thumbnail_in_its_place(run_cases, tmp_path):
+    gallery = EvaluationGallery(str(tmp_path), pictures=1)
+    run_cases(gallery, [judged("a"), ({"group": "a"}, {"error": "broken"}), judged("a")])
+    assert [picture[:15] for picture in gallery.thumbnails] == ["data:image/jpeg", "", "data:image/jpeg"]
+
+
+@pytest.mark.parametrize(("softmax", "expected"), [(True, [[1, 0], [2, 1]]), (False, [[1, 2], [2, 0]])])
+def test_classes_are_those_of_channels(tmp_path, softmax, expected):
+    pred = torch.tensor([[[0.1, 0.6], [0.2, 0.2]], [[0.9, 0.1], [0.3, 0.3]], [[0.0, 0.3], [0.5, 0.1]]])
+    if not softmax:
+        pred = torch.tensor([[[0.9, 0.6], [0.2, 0.2]], [[0.1, 0.7], [0.6, 0.3]]])
+    gallery = EvaluationGallery(str(tmp_path), softmax=softmax)
+    assert gallery._classes(pred)[0].tolist() == expected

@@ -24,7 +24,7 @@ def test_report_has_a_row_for_every_scan_and_a_gallery(tmp_path, bank_file, scan
     assert (tmp_path / "out" / "ood_report.json").read_text() == json.dumps(content, indent=2) + "\n"
     read_picture(tmp_path / "out" / "gallery.png")
     files = sorted(path.name for path in (tmp_path / "out").iterdir() if path.is_file())
-    assert files == ["gallery.png", "ood_report.csv", "ood_report.json", "ood_report.jsonl"]
+    assert files == ["gallery.png", "ood_report.csv", "ood_report.json", "ood_report.jsonl", "report.html"]
 
 
 def test_report_of_no_scan_is_whole(tmp_path, bank_file):

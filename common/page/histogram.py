@@ -1,0 +1,103 @@
+"""Draws the OODM of the training set and of the scans that were judged, as SVG."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .colors import BLUE, GRAY, VERMILION
+from .words import is_number, number, text
+
+WIDTH, LEFT, RIGHT, TOP, FLOOR, STRIP = 720, 44, 16, 22, 190, 208
+"""Places in the drawing: its width, the margins, the foot of the bars, the line of the scans."""
+
+BINS = 30
+
+
+def draw_histogram(training: NDArray[np.float64], threshold: float, rows: Sequence[Mapping[str, Any]]) -> str:
+    """Returns a histogram of the training cases, each left out in turn, with a mark for every scan below.
+
+    The axis is logarithmic; what lies far below the training cases is at its left end. A mark has the number of its row
+    in ``data-row``.
+
+    Args:
+        training: OODM of the training cases, ``(K,)``; higher means more abnormal.
+        threshold: OODM above which a scan is called out-of-distribution.
+        rows: Rows of the report with ``image``, ``oodm`` and ``is_ood``; those without a number have no mark.
+    """
+    marked = [row["oodm"] for row in rows if is_number(row.get("oodm"))]
+    values = np.asarray([*training.tolist(), threshold])
+    # A copy of a training case has an OODM of nearly 0, which would push all others to the right end.
+    lowest = float(values[values > 0].min(initial=1.0)) / 2
+    edges = np.geomspace(lowest, max(*values.tolist(), *marked, lowest) * 1.1, BINS + 1)
+    axis = _Axis(edges[0], edges[-1])
+    counts = np.histogram(np.maximum(training, lowest), bins=edges)[0]
+    parts = [_bars(counts, edges, axis), _ticks(axis, int(counts.max())), _threshold(axis.at(threshold), threshold)]
+    parts += [_mark(index, row, axis) for index, row in enumerate(rows) if is_number(row.get("oodm"))]
+    label = f"OODM of {len(training)} training cases, of which the threshold is {number(threshold)}"
+    return f'<svg viewBox="0 0 {WIDTH} 262" role="img" aria-label="{label}">{"".join(parts)}</svg>'
+
+
+class _Axis:
+    """A logarithmic axis between two values."""
+
+    def __init__(self, first: float, last: float) -> None:
+        self.first, self.last = float(first), float(last)
+
+    def at(self, value: float) -> float:
+        """Place of a value in the drawing."""
+        share = np.log(max(value, self.first) / self.first) / np.log(self.last / self.first)
+        return round(float(LEFT + share * (WIDTH - LEFT - RIGHT)), 1)
+
+    def ticks(self) -> list[float]:
+        """Round values along the axis: powers of ten, and twice and five times these where there are few."""
+        powers = range(int(np.floor(np.log10(self.first))), int(np.ceil(np.log10(self.last))) + 1)
+        steps = (1, 2, 5) if len(powers) <= 4 else (1,)
+        found = [float(f"{step}e{power}") for power in powers for step in steps]
+        return [value for value in found if self.first <= value <= self.last]
+
+
+def _bars(counts: NDArray[np.int64], edges: NDArray[np.float64], axis: _Axis) -> str:
+    """One bar for each bin that is not empty."""
+    tallest, bars = max(int(counts.max()), 1), []
+    for count, first, last in zip(counts.tolist(), edges[:-1], edges[1:], strict=True):
+        if count:
+            left, height = axis.at(first), count / tallest * (FLOOR - TOP - 14)
+            shape = f'x="{left}" y="{FLOOR - height:.1f}" width="{axis.at(last) - left - 1:.1f}" height="{height:.1f}"'
+            bars.append(f'<rect {shape} fill="{GRAY}" opacity=".45"><title>{count} training case(s)</title></rect>')
+    return "".join(bars)
+
+
+def _ticks(axis: _Axis, tallest: int) -> str:
+    """Both axes with their words."""
+    parts = [f'<path d="M{LEFT} {FLOOR}H{WIDTH - RIGHT}" stroke="#000"/>']
+    for value in axis.ticks():
+        place = axis.at(value)
+        parts.append(f'<path d="M{place} {FLOOR}v5" stroke="#000"/>')
+        parts.append(f'<text x="{place}" y="236" text-anchor="middle">{number(value, "g")}</text>')
+    middle = (LEFT + WIDTH - RIGHT) // 2
+    parts.append(f'<text x="{middle}" y="256" text-anchor="middle">OODM (higher: more abnormal)</text>')
+    parts.append(f'<text x="{LEFT - 6}" y="{TOP + 20}" text-anchor="end">{tallest}</text>')
+    parts.append(f'<text x="{LEFT - 6}" y="{FLOOR}" text-anchor="end">0</text>')
+    return "".join(parts)
+
+
+def _threshold(place: float, threshold: float) -> str:
+    """The line between the verdicts."""
+    side = ("end", place - 5) if place > WIDTH / 2 else ("start", place + 5)
+    line = f'<path d="M{place} {TOP - 8}V{STRIP + 8}" stroke="#000" stroke-dasharray="5 4"/>'
+    words = f'<text x="{side[1]:.1f}" y="{TOP}" text-anchor="{side[0]}">threshold {number(threshold)}</text>'
+    return line + words
+
+
+def _mark(index: int, row: Mapping[str, Any], axis: _Axis) -> str:
+    """A scan: a circle in distribution, a diamond out of it, so that not color alone tells."""
+    place, outside = axis.at(row["oodm"]), bool(row.get("is_ood"))
+    circle = f"M{place - 4:.1f} {STRIP}a4 4 0 1 0 8 0a4 4 0 1 0 -8 0"
+    diamond = f"M{place} {STRIP - 6}l6 6l-6 6l-6 -6z"
+    title = f"<title>{text(row['image'])}: OODM {number(row['oodm'])}</title>"
+    color = VERMILION if outside else BLUE
+    return f'<path class="mark" data-row="{index}" d="{diamond if outside else circle}" fill="{color}">{title}</path>'

@@ -1,0 +1,43 @@
+"""Turns values into text that is safe in HTML."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Mapping
+from typing import Any, TypeGuard
+
+
+def text(value: Any) -> str:
+    """Returns a value as text for HTML and its attributes; nothing for ``None``.
+
+    Example:
+        >>> text("<b>"), text(None)
+        ('&lt;b&gt;', '')
+    """
+    return "" if value is None else html.escape(str(value), quote=True)
+
+
+def number(value: Any, form: str = ".4g") -> str:
+    """Returns a number as text; nothing for what is none or not finite.
+
+    Args:
+        value: Number, or anything else.
+        form: Format of the number. Default ``.4g``.
+    """
+    return format(value, form) if is_number(value) else ""
+
+
+def is_number(value: Any) -> TypeGuard[float]:
+    """Returns whether a value is a finite number."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def kinds(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """Returns what a row is: ``out``, ``in`` or ``none``, by its verdict, and ``failed`` where it has an error.
+
+    Args:
+        row: Row of the report with ``is_ood`` and ``error``.
+    """
+    verdict = {None: "none", True: "out", False: "in"}[row.get("is_ood")]
+    return (verdict, "failed") if row.get("error") else (verdict,)
