@@ -169,6 +169,7 @@ def test_every_kind_of_command_runs(pages, bundle, dataset, trained, run_config,
         "initial_weights": None,
         "foreground_labels": None,
         "samples_per_epoch": 2,
+        "iterations": None,
         "val_interval": 1,
     }
     # A checkpoint to resume from would be that of the user's own run.
