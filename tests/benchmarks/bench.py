@@ -176,6 +176,7 @@ def _engine(parser: ConfigParser, network: str) -> tuple[SimpleNamespace, Any]:
     last = {"epoch": 1, "iteration": 1, "max_epochs": 1, "epoch_length": 1}
     state = SimpleNamespace(device=device, output=None, **last)
     engine = SimpleNamespace(state=state, network=trained, optimizer=optimizer, non_blocking=False)
+    engine.autocasts = device.type == "cuda"
     engine.fire_event = lambda _event: None
     return engine, step
 

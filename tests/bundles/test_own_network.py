@@ -26,4 +26,7 @@ def test_bank_of_a_bundle_of_ours_is_one_that_its_own_inference_takes(repository
     bank = SignatureBank.load(tmp_path / "bank.npz")
     bank.check(**bank_settings(inferer, transforms, inferer.weights_digest(network)))
     assert_allclose(bank.signatures, np.unique(rows, axis=0), rtol=0, atol=1e-7)
-    assert (bank.settings.layers, bank.settings.signature_form) == (("decoders.0",), "unit")
+    assert (bank.settings.layers, bank.settings.signature_form) == (
+        ("decoders.0", "encoders.0", "image", "output"),
+        "full",
+    )

@@ -123,6 +123,8 @@ def test_gallery_is_on_the_grid_of_the_scan_where_the_network_sees_another(
     scans = write_scans(tmp_path / "scans", make_scan, 3, 1)
     models, settings = tmp_path / "m", {"spacing": [2.0, 1.5, 2.5], "model_dir": tmp_path / "m"}
     shutil.copytree(trained.models, models)
+    # Weights that say nothing of the voxels they were trained on.
+    (models / "model_settings.json").unlink()
     run_config(bundle, "train.json", "fit_bank", dataset_dir=dataset, output_dir=tmp_path / "t", **settings)
     run_config(bundle, "inference.json", dataset_dir=scans, output_dir=tmp_path / "out", **settings)
     assert len(gallery) == len(AXES)

@@ -62,7 +62,8 @@ class TestOptions:
         tested = []
         for fold in range(3):
             split = read_json(
-                train("baseline", output=f"f{fold}", dataset_dir=data, num_folds=3, fold=fold) / "split.json"
+                train("baseline", output=f"f{fold}", dataset_dir=data, num_folds=3, fold=fold, distance="nearest")
+                / "split.json"
             )
             parts = {part: {regions[int(name[-1])] for name in named["regions"]} for part, named in split.items()}
             assert not parts["train"] & parts["val"]
