@@ -46,7 +46,8 @@ def experiment(run_config, pictures, tmp_path_factory):
     run_config(
         BUNDLE, "experiment.json", dataset_dir=pictures, output_dir=output, seeds=[0], num_folds=2,
         one_fold_per_seed=True,
-        arms={"baseline": [{"ood_fraction": 0.0}], "all": [{"ood_fraction": 1.0}]}, settings=FEW | {"distance": "nearest"},
+        arms={"baseline": [{"ood_fraction": 0.0}], "all": [{"ood_fraction": 1.0}]},
+        settings=FEW | {"distance": "nearest"},
     )  # fmt: skip
     return output
 
