@@ -110,7 +110,8 @@ def test_fresh_scores_are_kept_until_the_bank_changes(server, model):
     assert score(server, model=model) == {model: {"scored": 0, "fresh": 4, "failed": 1}}
     file = server.studies.parent / "apps" / "ood" / "model" / model / "models" / "signature_bank.npz"
     bank, threshold = SignatureBank.load(file), info_of(server, "noise")[f"threshold_{model}"]
-    SignatureBank.fit(bank.signatures, c=bank.c + 1, **vars(bank.settings)).save(file)
+    settings = vars(bank.settings) | {"layer_sizes": bank.layers.sizes, "c": bank.c + 1}
+    SignatureBank.fit(bank.signatures, **settings).save(file)
     assert {entry["oodm"] for entry in propose(server, model=model)["ranking"]} == {None}, "a stale score is none"
     assert score(server, model=model) == {model: {"scored": 4, "fresh": 0, "failed": 1}}
     assert info_of(server, "noise")[f"threshold_{model}"] > threshold
