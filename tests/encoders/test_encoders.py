@@ -70,7 +70,8 @@ def test_network_segments_learns_and_has_a_signature(network_of, pair):
         found = SpectralInferer([64, 64], layers, divisor=divisor)(image[:1, :, :60, :50], network.eval())
     assert found["logits"].shape == (1, 3, 60, 50)
     assert found["signature"].isfinite().all()
-    assert found["signature"].shape[1] == 16
+    # Channels of the decoder, neighborhoods of three colors, and the output.
+    assert found["signature"].shape[1] == 16 + 27 + 1
 
 
 @EVERY
