@@ -40,7 +40,7 @@ def seconds_per_step(
 
 
 def total(output: Any) -> Tensor:
-    """Returns the sum of all tensors that a network gives, in whatever collection.
+    """Returns the sum of the means of all tensors that a network gives, in whatever collection.
 
     Args:
         output: Tensor, or a sequence or mapping of tensors.

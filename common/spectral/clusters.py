@@ -79,17 +79,20 @@ def find_clusters(signatures: Array, sizes: Sequence[int] = ()) -> list[Members]
     return sorted(found, key=lambda cases: int(cases[0]))
 
 
-def _divide(signatures: Array, sizes: Sequence[int], cases: Members) -> list[Members]:
-    """The clusters of some of the cases."""
+def _divide(signatures: Array, sizes: Sequence[int], cases: Members, density: float | None = None) -> list[Members]:
+    """The clusters of some of the cases, whose density may be known already."""
     upper = bisect(signatures[cases], sizes)
     halves = (cases[upper], cases[~upper])
     if min(map(len, halves)) < LEAST_CASES:
         return [cases]
+    together = _density(signatures[cases], sizes) if density is None else density
+    parts = [_density(signatures[half], sizes) for half in halves]
     # Which half a case is of has to be told as well.
-    apart = sum(len(half) * (_density(signatures[half], sizes) + np.log(len(half) / len(cases))) for half in halves)
-    if apart / len(cases) - _density(signatures[cases], sizes) < LEAST_GAIN:
+    apart = sum(len(half) * (part + np.log(len(half) / len(cases))) for half, part in zip(halves, parts, strict=True))
+    if apart / len(cases) - together < LEAST_GAIN:
         return [cases]
-    return [cluster for half in halves for cluster in _divide(signatures, sizes, half)]
+    divided = zip(halves, parts, strict=True)
+    return [cluster for half, part in divided for cluster in _divide(signatures, sizes, half, part)]
 
 
 def bisect(signatures: Array, sizes: Sequence[int] = ()) -> NDArray[np.bool_]:
