@@ -220,11 +220,11 @@ class TestCatalog:
         with pytest.raises(WeightsError, match="belongs to another network"):
             DetectorCatalog(LAYERS, "encoders.1", lee_file=files[0]).make(make_network(classes=3))
 
-    def test_settings_know_files_by_their_content(self, files):
-        catalog = DetectorCatalog(LAYERS, "encoders.1", lee_file=files[0])
-        before = catalog.settings
+    def test_measures_know_files_by_their_content(self, files):
+        catalog, network = DetectorCatalog(LAYERS, "encoders.1", lee_file=files[0]), make_network()
+        before = catalog.make(network).measures["lee_2017"].settings
         save_atomically(make_network(5).state_dict(), files[0])
-        assert catalog.settings != before
+        assert catalog.make(network).measures["lee_2017"].settings != before
 
 
 def test_cost_counts_time_and_what_is_held():
