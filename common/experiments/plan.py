@@ -101,8 +101,8 @@ class Plan:
         own = [("settings", self.settings), *((f"data set {name!r}", found) for name, found in self.datasets.items())]
         for where, settings in [*own, *((f"arm {name!r}", _settings(arm)) for name, arm in self.arms.items())]:
             # What all runs share may be swept; what makes an arm or a data set may not.
-            swept = set() if where == "settings" else {*self.labeled, *self.sweep}
-            taken = sorted(settings.keys() & {*OWN, *swept})
+            swept = set() if where == "settings" else set(self.sweep)
+            taken = sorted(settings.keys() & {*OWN, *self.labeled, *swept})
             if taken:
                 raise ConfigError(f"{where} sets {taken[0]!r}, which the experiment sets itself; leave it out")
 
