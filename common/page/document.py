@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from ..dicom.describe import NOTICE, BundleDescription, describe_bundle
+from ..figures.style import OUTLINES
 from ..runtime.files import write_atomically
 from ..runtime.growing import encode
 from ..runtime.sparing import spared_picture
 from ..spectral import SignatureBank
-from .colors import OUTLINES
 from .histogram import draw_histogram
 from .look import SCRIPT, STYLE
 from .table import FigureTable, figure_table, scan_table

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .colors import BLUE, GRAY, VERMILION
+from ..figures.style import BLUE, GRAY, VERMILION, log_ticks
 from .words import is_number, number, text
 
 WIDTH, LEFT, RIGHT, TOP, FLOOR, STRIP = 720, 44, 16, 22, 190, 208
@@ -52,13 +52,6 @@ class _Axis:
         share = np.log(max(value, self.first) / self.first) / np.log(self.last / self.first)
         return round(float(LEFT + share * (WIDTH - LEFT - RIGHT)), 1)
 
-    def ticks(self) -> list[float]:
-        """Round values along the axis: powers of ten, and twice and five times these where there are few."""
-        powers = range(int(np.floor(np.log10(self.first))), int(np.ceil(np.log10(self.last))) + 1)
-        steps = (1, 2, 5) if len(powers) <= 4 else (1,)
-        found = [float(f"{step}e{power}") for power in powers for step in steps]
-        return [value for value in found if self.first <= value <= self.last]
-
 
 def _bars(counts: NDArray[np.int64], edges: NDArray[np.float64], axis: _Axis) -> str:
     """One bar for each bin that is not empty."""
@@ -74,7 +67,7 @@ def _bars(counts: NDArray[np.int64], edges: NDArray[np.float64], axis: _Axis) ->
 def _ticks(axis: _Axis, tallest: int) -> str:
     """Both axes with their words."""
     parts = [f'<path d="M{LEFT} {FLOOR}H{WIDTH - RIGHT}" stroke="#000"/>']
-    for value in axis.ticks():
+    for value in log_ticks(axis.first, axis.last):
         place = axis.at(value)
         parts.append(f'<path d="M{place} {FLOOR}v5" stroke="#000"/>')
         parts.append(f'<text x="{place}" y="236" text-anchor="middle">{number(value, "g")}</text>')

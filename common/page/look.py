@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .colors import BLUE, GRAY, VERMILION
+from ..figures.style import BLUE, GRAY, VERMILION
 
 STYLE = f"""
 * {{ box-sizing: border-box }}
