@@ -1,4 +1,4 @@
-"""Draws boxes of a fixed share of an image, for copy-paste."""
+"""Draws boxes, anywhere in an image or around a voxel of a class, for copy-paste."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .mixing import uniform
+from .draws import uniform
 
 
 def draw_corners(
@@ -26,12 +26,12 @@ def draw_corners(
     return (numbers * places).long()
 
 
-def box_masks(shape: Sequence[int], sides: Sequence[int], corners: Tensor) -> Tensor:
+def box_masks(shape: Sequence[int], sides: Sequence[int] | Tensor, corners: Tensor) -> Tensor:
     """Returns boxes as masks, ``(number, 1, *shape)`` bool, on the device of the corners.
 
     Args:
         shape: Extent of the image along each axis, in voxels.
-        sides: Extent of the boxes along each axis, in voxels.
+        sides: Extent of the boxes along each axis, in voxels; ``(number, axes)`` where boxes differ.
         corners: First voxel of each box, ``(number, axes)``.
 
     Example:
@@ -39,8 +39,9 @@ def box_masks(shape: Sequence[int], sides: Sequence[int], corners: Tensor) -> Te
         tensor([[[False,  True,  True, False]]])
     """
     masks = torch.ones(len(corners), 1, *shape, dtype=torch.bool, device=corners.device)
-    for axis, (extent, side) in enumerate(zip(shape, sides, strict=True)):
-        start = corners[:, axis].reshape(-1, *[1] * (len(shape) + 1))
+    extents = sides if isinstance(sides, Tensor) else torch.tensor([list(sides)], device=corners.device)
+    for axis, extent in enumerate(shape):
+        start, side = (item[:, axis].reshape(-1, *[1] * (len(shape) + 1)) for item in (corners, extents))
         place = torch.arange(extent, device=corners.device).reshape(-1, *[1] * (len(shape) - 1 - axis))
         masks &= (place >= start) & (place < start + side)
     return masks
@@ -58,3 +59,36 @@ def random_boxes_of_share(label: Tensor, share: float, *, generator: torch.Gener
     sides = [max(1, int(extent * share + 1e-6)) for extent in shape]
     corners = draw_corners(shape, sides, len(label), generator=generator)
     return box_masks(shape, sides, corners.to(label.device, non_blocking=True))
+
+
+def boxes_around(
+    label: Tensor,
+    classes: Tensor,
+    share: float,
+    *,
+    spread: float = 0.5,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Returns a box around a voxel of one class for each image, a bool of the shape of ``label``.
+
+    All voxels of the class are equally likely as the middle; a box that would leave the image is moved inside. Nothing
+    waits for the device.
+
+    Args:
+        label: Class indices, ``(B, 1, H, W[, D])``.
+        classes: Class of each image, ``(B,)``, one that it holds.
+        share: Mean share of each side of the image that a box has, above 0; at least a voxel, at most the image.
+        spread: Range of that share, as a part of it, in [0, 1]: 0.5, the default, draws from half to one and a half
+            times ``share``, the same for all axes of an image.
+        generator: Generator of the draws; one on the CPU draws the same for every device. With ``None``, the default,
+            torch's own.
+    """
+    shape = label.shape[2:]
+    numbers = uniform((len(label), 1), label.device, generator)
+    lots = uniform((len(label), label[0].numel()), label.device, generator)
+    flat = label.flatten(1) == classes.reshape(-1, 1)
+    middle = torch.stack(torch.unravel_index(torch.where(flat, lots, -1.0).argmax(dim=1), shape), dim=1)
+    extent = torch.tensor([list(shape)], device=label.device)
+    sides = (share * (1 + spread * (2 * numbers - 1)) * extent).round().long().clamp(min=1).minimum(extent)
+    corners = (middle - sides // 2).clamp(min=0).minimum(extent - sides)
+    return box_masks(shape, sides, corners)

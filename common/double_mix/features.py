@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..networks.layers import find_layer
-from .mixing import uniform
+from .draws import uniform
 from .students import members_of
 
 

@@ -20,6 +20,8 @@ from torch import Tensor
 
 from ..errors import ConfigError
 from ..metrics.masks import class_masks
+from .boxes import boxes_around
+from .draws import uniform
 
 Draw = Literal["replacement", "bernoulli"]
 Mixed = tuple[Tensor, Tensor, Tensor]
@@ -111,6 +113,27 @@ def mask_by_weight(
     """
     present = present_classes(pseudo_u, len(weight))
     return mask_of_classes(pseudo_u, choose_classes(present, weight, generator=generator, draw=draw))
+
+
+def mask_around_class(
+    pseudo_u: Tensor, weight: Tensor, generator: torch.Generator | None = None, *, share: float = 1 / 3
+) -> Tensor:
+    """Double-Mix with surroundings: returns a box around a voxel of a class that is drawn with its weight.
+
+    Ours, not the source's. What is pasted brings its neighbors along, so that the seam tells nothing of the class.
+    Background is drawn where an image shows nothing else.
+
+    Args:
+        pseudo_u: Pseudo labels of the unlabeled images, class indices ``(B, 1, H, W[, D])``.
+        weight: Weight of each class, ``(C,)``, at least 0; that of background does not count.
+        generator: Generator of the draw. With ``None``, the default, torch's own.
+        share: Mean share of each side of the image that a box has, 1/3 by default, see :func:`~.boxes.boxes_around`.
+    """
+    present = present_classes(pseudo_u, len(weight))
+    foreground = present & (torch.arange(len(weight), device=present.device) > 0)
+    present = torch.where(foreground.any(dim=1, keepdim=True), foreground, present)
+    classes = draw_classes(present, weight, generator=generator)[:, 0]
+    return boxes_around(pseudo_u, classes, share, generator=generator)
 
 
 def mask_of_half(pseudo_u: Tensor, weight: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -231,6 +254,7 @@ MIXINGS: dict[str, Mixing | None] = {
     "CutOut": Mixing(mask_around_box, empty=True),
     "ClassMix": Mixing(mask_of_half),
     "Double-Mix": Mixing(mask_by_weight),
+    "Double-Mix-Box": Mixing(mask_around_class),
 }
 """What ``mixing`` accepts: the name of a mixing -> how it is done."""
 
@@ -250,21 +274,6 @@ def make_mixing(mixing: str, draw: Draw = "replacement") -> Mixing | None:
     if draw not in get_args(Draw):
         raise ConfigError(f"draw is {draw!r}; accepted are {' and '.join(get_args(Draw))}")
     return Mixing(partial(mask_by_weight, draw=draw)) if mixing == "Double-Mix" else MIXINGS[mixing]
-
-
-def uniform(shape: tuple[int, ...], device: torch.device, generator: torch.Generator | None) -> Tensor:
-    """Returns numbers from [0, 1), float64; those of a generator on the CPU are sent on without waiting.
-
-    Args:
-        shape: Shape of the numbers.
-        device: Device that they are wanted on.
-        generator: Generator of the draw; ``None`` for torch's own.
-    """
-    source = device if generator is None else generator.device
-    numbers = torch.rand(shape, dtype=torch.float64, device=source, generator=generator)
-    if source.type == device.type:
-        return numbers
-    return numbers.pin_memory().to(device, non_blocking=True)
 
 
 def _check_shapes(image_u: Tensor, pseudo_u: Tensor, image_l: Tensor, label_l: Tensor) -> None:

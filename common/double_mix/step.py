@@ -25,6 +25,7 @@ from ..networks.averaging import EMANetwork
 from .loader import pad_alike
 from .losses import weighted_cross_entropy
 from .mixing import Mixing
+from .pairs import MixDirection, MixedPairs, Pairs
 from .students import members_of
 
 Pair = Sequence[Tensor]
@@ -88,8 +89,9 @@ class CoTrainingStep:
 
     ``L = L_sup + mixed_weight * L_m + theta * L_u``. Both networks learn from the labeled half of the batch
     (``L_sup``). Each learns from a mix of both halves with the pseudo labels of its own teacher (``L_m``), once a share
-    of the training is done. Each also learns from the unlabeled half with the pseudo labels of the other's teacher
-    (``L_u``). The class weights are updated from what the networks say of this batch, then used for it.
+    of the training is done; before, where so chosen, from labeled images mixed with each other. Each also learns from
+    the unlabeled half with the pseudo labels of the other's teacher (``L_u``). The class weights are updated from what
+    the networks say of this batch, then used for it.
 
     Args:
         network: A ``CoTrainedPair``, perhaps distributed; without cross teaching also a ``SingleStudent``.
@@ -114,6 +116,8 @@ class CoTrainingStep:
             program 0.25 beside 0.75 for labeled images.
         mix_start: Share of the training, in [0, 1], after which images are mixed. 0.2 by default: early pseudo labels
             are of no use; with 0, as in the source's text, they are mixed from the first iteration on.
+        mix_direction: What is pasted into what, ``into_labeled`` by default, see :class:`~.pairs.MixedPairs`.
+        mix_labeled: Whether labeled images are mixed with each other until ``mix_start``. False by default.
         min_weight: Smallest weight of a class in the losses, as a share of the largest, in [0, 1]. 0.3 by default. With
             0, the source's, DisW lets foreground in the place of background cost nothing in the cross entropies.
         weight_scale: Scale of the weights in the losses: ``mean``, the default, or ``maximum``, see
@@ -142,6 +146,8 @@ class CoTrainingStep:
         mixed_loss: LossName = "dice_cross_entropy",
         mixed_weight: float = 0.5,
         mix_start: float = 0.2,
+        mix_direction: MixDirection = "into_labeled",
+        mix_labeled: bool = False,
         min_weight: float = 0.3,
         weight_scale: WeightScale = "mean",
         generator: torch.Generator | None = None,
@@ -155,19 +161,20 @@ class CoTrainingStep:
         self.device = next(network.parameters()).device
         self.limit = partial(limit_weight, min_weight=min_weight, weight_scale=weight_scale)
         self.cross_loss, self.mixed_loss = cross_loss, mixed_loss
-        self.mixed_weight, self.mix_start = mixed_weight, mix_start
-        self.loss, self.ramp, self.ema, self.mixing = loss, ramp, ema, mixing
+        self.mixed_weight, self.mix_start, self.mix_labeled = mixed_weight, mix_start, mix_labeled
+        self.loss, self.ramp, self.ema = loss, ramp, ema
+        pairs = None if mixing is None else MixedPairs(mixing, mix_direction=mix_direction, generator=generator)
+        self.pairs = pairs
         students = len(members_of(network))
         if teaching == "cross" and students < 2:
             raise ConfigError("teaching is 'cross', which needs two networks; take the CoTrainedPair as network_def")
         self.class_weights = [weight.to(self.device) for weight in (weight_a, weight_b)[:students]]
         self.teaching, self.teacher, self.teacher_noise = TEACHINGS[teaching], teacher, teacher_noise
-        self.generator = generator
 
     @property
     def terms(self) -> tuple[str, ...]:
         """Names of the terms of the loss."""
-        used = {"supervised": True, "unsupervised": self.teaching is not None, "mixed": self.mixing is not None}
+        used = {"supervised": True, "unsupervised": self.teaching is not None, "mixed": self.pairs is not None}
         return tuple(name for name, is_used in used.items() if is_used)
 
     @property
@@ -229,13 +236,9 @@ class CoTrainingStep:
         teachers = self._teach(network, unlabeled[0], students_u)
         if self.teaching is not None:
             terms["unsupervised"] = theta * self.teaching(students_u, teachers, weights, self._choose(self.cross_loss))
-        if self.mixing is not None:
-            # The terms have the same names in all iterations.
-            terms["mixed"] = torch.zeros_like(terms["supervised"])
-        if self.mixing is not None and mixes:
-            images_m, labels_m = self._mix(unlabeled[0], teachers, image_l, label)
-            loss = self._choose(self.mixed_loss)
-            terms["mixed"] = self.mixed_weight * self._sum(loss, network(*images_m), labels_m, weights)
+        if self.pairs is not None:
+            pairs = self._mix(self.pairs, unlabeled[0], teachers, image_l, label, mixes=mixes)
+            terms["mixed"] = self._learn_mixed(network, pairs, weights)
         return terms
 
     def _weigh(self, students_l: Pair, students_u: Pair, label: Tensor) -> list[Tensor]:
@@ -264,22 +267,20 @@ class CoTrainingStep:
         return self.ema.module.each(seen)  # type: ignore[operator]
 
     def _mix(
-        self, unlabeled: Tensor, teachers: Pair, image: Tensor, label: Tensor
-    ) -> tuple[list[Tensor], list[Tensor]]:
+        self, pairs: MixedPairs, unlabeled: Tensor, teachers: Pair, image: Tensor, label: Tensor, *, mixes: bool
+    ) -> Pairs | None:
         """One mixed pair for each network, drawn with its own weights from the pseudo labels of its own teacher."""
-        assert self.mixing is not None
-        mixed = [
-            self.mixing(
-                unlabeled,
-                most_probable(logits),
-                image,
-                label,
-                scale_weight(weight.weight),
-                generator=self.generator,
-            )
-            for logits, weight in zip(teachers, self.class_weights, strict=True)
-        ]
-        return [pair[0] for pair in mixed], [pair[1] for pair in mixed]
+        weights = [scale_weight(weight.weight) for weight in self.class_weights]
+        if mixes:
+            return pairs(unlabeled, [most_probable(logits) for logits in teachers], image, label, weights)
+        return pairs.among_labeled(image, label, weights) if self.mix_labeled else None
+
+    def _learn_mixed(self, network: nn.Module, pairs: Pairs | None, weights: Pair) -> Tensor:
+        """The loss of mixed pairs with its factor; 0 where there are none, as terms are the same in all iterations."""
+        if pairs is None:
+            return weights[0].new_zeros(())
+        images, labels = pairs
+        return self.mixed_weight * self._sum(self._choose(self.mixed_loss), network(*images), labels, weights)
 
     def _choose(self, name: LossName) -> Loss:
         """The loss of a name."""

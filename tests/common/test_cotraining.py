@@ -87,7 +87,7 @@ class TestAverageThatIsValidated:
 
 
 @pytest.mark.parametrize("weights", [("CDifW", "DisW"), ("none", "none"), ("DifW", "CDisW")])
-@pytest.mark.parametrize("mixing", ["none", "CutMix", "CutOut", "ClassMix", "Double-Mix"])
+@pytest.mark.parametrize("mixing", ["none", "CutMix", "CutOut", "ClassMix", "Double-Mix", "Double-Mix-Box"])
 def test_every_method_trains(weights, mixing):
     network = make_pair()
     before = deepcopy(network.state_dict())

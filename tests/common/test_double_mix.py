@@ -207,7 +207,9 @@ def test_present_classes_are_those_of_each_image():
 
 def test_names_that_do_not_exist_are_refused():
     assert make_mixing("none") is None
-    with pytest.raises(ConfigError, match="mixing is 'mixup'; accepted are none, CutMix, CutOut, ClassMix"):
+    with pytest.raises(
+        ConfigError, match="mixing is 'mixup'; accepted are none, CutMix, CutOut, ClassMix, Double-Mix, Double-Mix-Box"
+    ):
         make_mixing("mixup")
     with pytest.raises(ConfigError, match="draw is 'gumbel'; accepted are replacement and bernoulli"):
         make_mixing("Double-Mix", draw="gumbel")

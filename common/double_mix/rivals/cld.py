@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from ...class_weights import class_statistics, most_probable
 from ...errors import ConfigError
+from ..draws import uniform
 from ..losses import weighted_cross_entropy
-from ..mixing import uniform
 from ..step import GaussianRamp
 from ..students import StudentStep, Terms, check_share
 from .distribution import LabeledCounts

@@ -8,7 +8,7 @@ from torch.nn.functional import cross_entropy, normalize
 
 from ...metrics.masks import class_masks
 from ...runtime.distributed import sum_over_processes
-from ..mixing import uniform
+from ..draws import uniform
 
 
 class Prototypes(nn.Module):

@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 from ...augmentation import BatchAugmentation
 from ...class_weights import most_probable
 from ...errors import ConfigError
-from ..mixing import uniform
+from ..draws import uniform
 from ..students import StudentStep, Terms, check_share
 from .distribution import SMALLEST, LabeledCounts, PredictedShares, align, debias, rebalancing_rates
 

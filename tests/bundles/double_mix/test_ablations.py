@@ -121,9 +121,10 @@ class TestAblations:
     def test_slides_are_one_overlay(self, bundle_importable, folder, tmp_path):
         """The form of the source's text, and what the default has in its place, as the trainer gets them."""
         names = ("min_weight", "weight_scale", "cross_loss", "mixed_loss", "mixed_weight", "mix_start", "theta_max")
+        names += ("mix_labeled", "mix_direction")
         expected = {
-            "train": (0.3, "mean", "cross_entropy", "dice_cross_entropy", 0.5, 0.2, 0.1),
-            "slides": (0.0, "maximum", "dice_cross_entropy", "cross_entropy", 1.0, 0.0, 1.0),
+            "train": (1.0, "mean", "cross_entropy", "dice_cross_entropy", 1.0, 0.2, 0.1, True, "both"),
+            "slides": (0.0, "maximum", "dice_cross_entropy", "cross_entropy", 1.0, 0.0, 1.0, False, "into_labeled"),
         }
         content = {}
         for overlay, values in expected.items():
@@ -134,7 +135,8 @@ class TestAblations:
                 optimizer = type(parser.get_parsed_content("optimizer")).__name__
             assert optimizer == {"train": "AdamW", "slides": "SGD"}[overlay]
             found = {**step.limit.keywords, "theta_max": step.ramp.theta_max}
-            found |= {name: getattr(step, name) for name in names[2:6]}
+            found |= {name: getattr(step, name) for name in (*names[2:6], "mix_labeled")}
+            found["mix_direction"] = step.pairs.mix_direction
             assert found == dict(zip(names, values, strict=True))
 
 
