@@ -145,7 +145,7 @@ def _days(span: tuple[int, int], at: Any) -> str:
     shown = np.unique(np.linspace(*span, min(DAYS, span[1] - span[0] + 1)).round().astype(int)).tolist()
     return "".join(
         f'<path d="M{at(day)} {FLOOR}v5" stroke="#000"/>'
-        f'<text x="{min(at(day), WIDTH - 36)}" y="{FLOOR + 20}" text-anchor="middle">{date.fromordinal(day).isoformat()}'
-        "</text>"
+        f'<text x="{min(at(day), WIDTH - 36)}" y="{FLOOR + 20}" text-anchor="middle">'
+        f"{date.fromordinal(day).isoformat()}</text>"
         for day in shown
     )
