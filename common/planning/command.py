@@ -28,6 +28,7 @@ from .choices import (
     choose_intensities,
     choose_length,
     choose_picture_window,
+    choose_validation,
     is_sliced,
     room_of,
 )
@@ -148,6 +149,8 @@ def choose_settings(
     choices += [choose_batch(settled["roi_size"], pictures=dims == 2, room=room)]
     settled |= _values(apply_given(choices, given))
     choices += choose_length(minutes, _measure(root, settled, device))
+    settled |= _values(apply_given(choices, given))
+    choices += choose_validation(data, settled, resized=_resizes(config))
     choices = apply_given(
         [choice for choice in choices if choice.setting in config or choice.setting == "network_def"], given
     )
@@ -170,8 +173,7 @@ def _network_choices(
     sigmoid = bool(config["loss"].get("sigmoid"))
     choices = choose_classes(data, sigmoid=sigmoid, task=task) + choose_intensities(data)
     if dims == 2:
-        resized = "Resized" in str(config["image_transforms"])
-        return choices + choose_picture_window(data, divisors, room, resized=resized)
+        return choices + choose_picture_window(data, divisors, room, resized=_resizes(config))
     if overlay:
         step, plane = data.spacing[2], max(data.spacing[:2])
         why = (
@@ -181,6 +183,11 @@ def _network_choices(
         why = "slices lie close enough: 3-D kernels"
     network = overlay.get("network_def", config["network_def"])["_target_"].rsplit(".", 1)[-1]
     return [*choices, Choice("network_def", network, why), *choose_grid(data, divisors, room)]
+
+
+def _resizes(config: Mapping[str, Any]) -> bool:
+    """Whether the bundle resizes whole pictures to its window."""
+    return "Resized" in str(config["image_transforms"])
 
 
 def _measure(root: Path, config: Mapping[str, Any], device: torch.device) -> float:
