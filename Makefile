@@ -21,7 +21,8 @@ demo: setup ## train on phantom scans, fit the signature bank, judge in- and out
 		--batch_size 2 --learning_rate 0.002 --phantom_cases 40 --quality_cases 0
 	$(RUN) bundles/spectral_ood/configs/inference.json --model_dir $(DEMO)/models --output_dir $(DEMO)/inference
 	$(RUN) bundles/spectral_ood/configs/evaluate.json --model_dir $(DEMO)/models --output_dir $(DEMO)/evaluation
-	@cut -d, -f1-4,6 $(DEMO)/inference/ood_report.csv | column -s, -t
+	@awk -F, 'NR > 1 { $$2 = sprintf("%#.4g", $$2); $$3 = sprintf("%#.4g", $$3); $$6 = sprintf("%#.4g", $$6) } \
+		{ print $$1, $$2, $$3, $$4, $$6 }' $(DEMO)/inference/ood_report.csv | column -t
 	@echo "figures: $(DEMO)/evaluation/*.png"
 
 # What one process compiles, the others load, whatever the shell says of bytecode.

@@ -16,6 +16,7 @@ from ..runtime.files import write_json
 from ..runtime.options import read_flag
 from ..runtime.stages import Stages, Step, cases_digest, file_digest, run_stages
 from ..runtime.weights import load_weights, read_checkpoint, save_atomically
+from .curve import figures_text
 from .foreground import THRESHOLD
 from .gallery import draw_anomaly_maps
 from .head import load_body_from
@@ -185,10 +186,7 @@ class StagedPretraining:
             write_json(report, report_file)
             maps = self.pretrain_dir / MAPS
             draw_anomaly_maps(dataset, network, device, maps, foreground_threshold=self.foreground_threshold)
-            logger.info(
-                "denoiser alone, %s part: average precision %.4f (prevalence %.4f), best Dice %.4f (oracle threshold)",
-                part, report["average_precision"], report["prevalence"], report["best_dice"],
-            )  # fmt: skip
+            logger.info("denoiser alone, %s part: %s", part, figures_text(report))
 
         # A picture that cannot be drawn is no reason to measure again.
         yield Step("localize", Stages(self.pretrain_dir / "stages"), work, inputs, [report_file])

@@ -13,7 +13,7 @@ from ignite.engine import Engine, Events
 
 from ..runtime.distributed import is_main_process, world_size
 from ..runtime.progress import LINE_SECONDS, Bar, Clock, Pace, listed, rate_text, time_text
-from .board import EpochBoardHandler, MovableWriter
+from .board import EpochBoardHandler, IterationBoardHandler, MovableWriter, PictureBoardHandler
 from .epochs import ends_epoch, total_iterations
 from .schedule import iteration_loss
 
@@ -180,6 +180,8 @@ class RunLog:
             self.lines.attach(engine)
             for part in (engine, self.evaluator):
                 EpochBoardHandler(self.board).attach(part)
+            IterationBoardHandler(self.board).attach(engine)
+            PictureBoardHandler(self.board, engine).attach(self.evaluator)
 
     def __enter__(self) -> Self:
         return self

@@ -18,6 +18,7 @@ from ..runtime.files import write_atomically
 from ..runtime.json_format import format_json
 from ..runtime.model_settings import PLAN
 from ..runtime.options import has_option
+from ..runtime.tables import table_lines
 from .choices import (
     Choice,
     Room,
@@ -105,7 +106,7 @@ def write_plan(
     folders = name_folders(dataset)
     cases = [case | {"task": task} for folder, task in folders for case in decathlon_cases(folder)]
     content, choices = choose_settings(root, measure_cases(cases), folders[0][1], minutes, given)
-    for line in table_lines(choices):
+    for line in choice_lines(choices):
         logger.info("%s", line)
     with write_atomically(output) as temporary:
         temporary.write_text(format_json(content) + "\n", encoding="utf-8")
@@ -203,12 +204,10 @@ def _measure(root: Path, config: Mapping[str, Any], device: torch.device) -> flo
     return seconds * (2.0 if "unlabeled_dir" in config else 1.0)
 
 
-def table_lines(choices: Sequence[Choice]) -> list[str]:
+def choice_lines(choices: Sequence[Choice]) -> list[str]:
     """Returns the lines of a table of choices.
 
     Args:
         choices: Choices of a plan.
     """
-    rows = [("setting", "value", "why"), *((c.setting, str(c.value), c.why) for c in choices)]
-    widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
-    return [f"{name:<{widths[0]}}  {value:<{widths[1]}}  {why}" for name, value, why in rows]
+    return table_lines([("setting", "value", "why"), *((c.setting, str(c.value), c.why) for c in choices)])
