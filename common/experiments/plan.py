@@ -73,7 +73,8 @@ class Plan:
         num_folds: Number of folds of a cross-validation by patient; 0, the default, for none.
         one_fold_per_seed: Whether the k-th seed is tested on the k-th fold alone, in place of on every fold. Default
             false.
-        sweep: One option of ``train.json`` with its values, which every arm is run with; empty, the default, for none.
+        sweep: One option of ``train.json`` with its values, which every arm is run with in place of that of
+            ``settings``; empty, the default, for none.
 
     Raises:
         ConfigError: When there is nothing to run, a name is not an axis, or an option is set that is not the arm's.
@@ -99,7 +100,9 @@ class Plan:
                 raise ConfigError(f"{name} is {dict(axis)}; accepted is one option of train.json with its values")
         own = [("settings", self.settings), *((f"data set {name!r}", found) for name, found in self.datasets.items())]
         for where, settings in [*own, *((f"arm {name!r}", _settings(arm)) for name, arm in self.arms.items())]:
-            taken = sorted(settings.keys() & {*OWN, *self.labeled, *self.sweep})
+            # What all runs share may be swept; what makes an arm or a data set may not.
+            swept = set() if where == "settings" else set(self.sweep)
+            taken = sorted(settings.keys() & {*OWN, *self.labeled, *swept})
             if taken:
                 raise ConfigError(f"{where} sets {taken[0]!r}, which the experiment sets itself; leave it out")
 

@@ -12,13 +12,11 @@ from monai.data import DataLoader, MetaTensor
 from monai.transforms import Compose
 
 from ..data import scans_to_segment
-from ..data.cases import Case, case_name
 from ..engine.cases import CaseDataset, CaseEvaluator
 from ..errors import MissingDataError
 from ..handlers import OODReport
 from ..handlers.gallery import class_map
 from ..runtime.files import check_writable
-from ..runtime.listing import write_skipped
 from ..spectral import ScanJudge, SignatureBank, SpectralVerdictd
 from ..spectral.judging import FIT_COMMAND
 from ..transforms import LoadScand
@@ -103,7 +101,7 @@ def judge_scans(
     )
     report = OODReport(output_dir, bank_file, load=LoadScand("image"), pictures=0, saves=False)
     transform = Compose([*given.load_transforms, *transforms])
-    cases = _scans(dataset_dir, output_dir, given.spatial_dims, list_paths)
+    cases = scans_to_segment(str(dataset_dir), output_dir, spatial_dims=given.spatial_dims, list_paths=list_paths)
     evaluator = CaseEvaluator(
         device=next(iter(given.network.state_dict().values())).device,
         val_data_loader=DataLoader(CaseDataset(cases, transform, report=report), batch_size=1),
@@ -128,11 +126,3 @@ def _classes(given: GivenNetwork) -> Callable[[dict[str, Any]], dict[str, Any]]:
         return data
 
     return convert
-
-
-def _scans(dataset_dir: str, output_dir: str, spatial_dims: int, list_paths: bool) -> list[Case]:
-    """One scan, or those of a folder, as inference lists them."""
-    if Path(dataset_dir).is_file():
-        write_skipped([], output_dir)
-        return [{"image": str(dataset_dir), "case": case_name(dataset_dir)}]
-    return scans_to_segment(str(dataset_dir), output_dir, spatial_dims=spatial_dims, list_paths=list_paths)

@@ -1,5 +1,6 @@
 """What tells one run of a bundle from another, and how it is done: with a bundle whose work is writing small files."""
 
+import dataclasses
 import json
 import os
 import sys
@@ -179,6 +180,18 @@ class TestJob:
         ]  # fmt: skip
         assert {row["iterations"] for row in rows} == {14}
         assert all(0 <= row["seconds"] < 60 for row in rows)
+
+    def test_validation_part_may_be_measured(self, job, tmp_path):
+        """It is another run than that of the test part."""
+        evaluate = Path(job.bundle.root) / "configs" / "evaluate.json"
+        content = json.loads(evaluate.read_text())
+        content["work"]["split_part"] = "@split_part"
+        evaluate.write_text(json.dumps(content | {"split_part": "test"}))
+        chosen = dataclasses.replace(job.bundle, split_part="val")
+        assert chosen.digests(job.run)["settings"] != job.bundle.digests(job.run)["settings"]
+        dataclasses.replace(job, bundle=chosen)()
+        tested = json.loads((tmp_path / "run" / "evaluation" / "metrics.json").read_text())["options"]
+        assert tested["split_part"] == "val"
 
     def test_killed_run_goes_on_and_its_time_counts_up_to_the_checkpoint(self, job, tmp_path):
         folder = tmp_path / "run"
