@@ -16,6 +16,7 @@ from ..errors import ConfigError, MissingDataError
 from ..figures import draw_side_by_side
 from ..figures.slices import telling_slice
 from ..runtime.weights import load_weights
+from .bundle_runs import weights_in
 from .grid import Grid
 from .plan import Run
 
@@ -83,7 +84,7 @@ class ArmPictures:
     def _segment(self, run: Run) -> Mapping[str, tuple[Tensor, Tensor, Tensor]]:
         """Name of a case -> image, truth and segmentation, class indices, on the CPU."""
         folder = self.grid.folder_of(run)
-        weights = folder / "models" / "model.pt"
+        weights = weights_in(folder)
         if not weights.is_file():
             raise MissingDataError(f"{weights} does not exist; run the experiment first, in the same output_dir")
         if self.grid.bundle.root not in sys.path:
