@@ -56,6 +56,9 @@ def check_words(name: str, arm: Arm, datasets: Sequence[str]) -> None:
         accepted = words.get(word, [])
         if isinstance(accepted, str) or not isinstance(accepted, Sequence):
             raise ConfigError(f"arm {name!r} has {word} {accepted!r}; accepted is a list of those it is run with")
+    missing = [dataset for dataset in words.get("datasets", []) if dataset not in datasets]
+    if missing and words.get(TOGETHER):
+        raise ConfigError(f"arm {name!r} trains together on {missing[0]!r}; accepted are {', '.join(datasets)}")
     chain = words.get("chain", [])
     unknown = [dataset for dataset in chain if dataset not in datasets]
     if unknown or len(set(chain)) < len(chain):
