@@ -1,13 +1,18 @@
-"""Runs the commands of the shared package: ``python -m common <command>``."""
+"""Runs the commands of the shared package: ``python -m common <command>``, or ``trustseg <command>`` where installed.
+
+In the folder of a bundle, from an archive as well, ``python -m scripts.common <command>`` is the same for that bundle.
+"""
 
 from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Callable, Mapping
 
 import fire
 
 from .archive import build_archives, install, sign, verify
+from .command import segment_scans, train_on
 from .contrast.slices import cut_volumes
 from .experiments.detection_report import write_detection_report
 from .experiments.gates import run_gates
@@ -16,35 +21,55 @@ from .own_network import fit_own_bank, judge_scans
 from .planning import plan_training
 from .runtime.json_format import format_configs
 from .runtime.knobs import write_knobs_pages
+from .runtime.logs import quiet_libraries
 from .runtime.session import report_error
 from .runtime.shipped_settings import write_shipped_settings
 
-COMMANDS = {
-    "detection": write_detection_report,
+Commands = Mapping[str, Callable[..., None]]
+
+USER_COMMANDS: Commands = {
     "fit-bank": fit_own_bank,
-    "format": format_configs,
-    "gate": run_gates,
     "install": install,
     "judge": judge_scans,
-    "knobs": write_knobs_pages,
     "plan": plan_training,
-    "report": write_report,
-    "settings": write_shipped_settings,
+    "segment": segment_scans,
     "sign": sign,
     "slices": cut_volumes,
+    "train": train_on,
     "verify": verify,
     "zips": build_archives,
 }
+"""Commands that need no checkout of the repository."""
+
+COMMANDS: Commands = {
+    **USER_COMMANDS,
+    "detection": write_detection_report,
+    "format": format_configs,
+    "gate": run_gates,
+    "knobs": write_knobs_pages,
+    "report": write_report,
+    "settings": write_shipped_settings,
+}
 
 
-def main() -> None:
-    """Runs the command that the command line names."""
+def main(commands: Commands = COMMANDS) -> None:
+    """Runs the command that the command line names.
+
+    Args:
+        commands: Name -> function. By default all commands.
+    """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    # Lines of these on every run of an engine, and on readers that are not installed, would hide ours.
-    for library in ("ignite", "monai"):
+    quiet_libraries()
+    # Lines on every config that is read.
+    for library in ("monai", "monai.bundle.scripts", "monai.bundle.workflows"):
         logging.getLogger(library).setLevel(logging.ERROR)
     sys.excepthook = report_error
-    fire.Fire(COMMANDS)
+    fire.Fire(dict(commands))
+
+
+def trustseg() -> None:
+    """Runs the command for users that the command line of ``trustseg`` names."""
+    main(USER_COMMANDS)
 
 
 if __name__ == "__main__":

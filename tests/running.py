@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 import sys
+import warnings
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
@@ -112,6 +113,26 @@ def blank_pictures():
         yield
 
 
+@contextmanager
+def run_of(bundle, *, pictures=False):
+    """Makes a bundle importable for a run in this process, and restores what the run changes."""
+    from monai.utils import set_determinism
+
+    hook, filters = sys.excepthook, list(warnings.filters)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    records = logging.getLogRecordFactory()
+    try:
+        with importable(bundle, KNOWN.setdefault(bundle, {})), nullcontext() if pictures else pictures_blank():
+            yield
+    finally:
+        sys.excepthook = hook
+        warnings.filters[:] = filters
+        logging.setLogRecordFactory(records)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        set_determinism(seed=None)
+
+
 @pytest.fixture(scope="session")
 def run_config():
     """Runs configs of a bundle in this process: ``run(bundle, "train.json", output_dir=...)``; tiny unless told.
@@ -120,27 +141,14 @@ def run_config():
     where a test asks for it by ``pictures=True``.
     """
     from monai.bundle import run
-    from monai.utils import set_determinism
 
     def start(bundle, names, run_id="run", *, tiny=True, pictures=False, **overrides):
         files, config = _read(bundle, names)
         plain = {"device": "cpu"} | {key: _plain(value) for key, value in overrides.items()}
         settings = _settings(config, plain) if tiny else plain
-        hook, handlers = (
-            sys.excepthook,
-            {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)},
-        )
-        records = logging.getLogRecordFactory()
-        try:
-            with importable(bundle, KNOWN.setdefault(bundle, {})), nullcontext() if pictures else pictures_blank():
-                # The bundle's logging.conf would take pytest's handlers away.
-                run(run_id=run_id, config_file=files, logging_file=False, **settings)
-        finally:
-            sys.excepthook = hook
-            logging.setLogRecordFactory(records)
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
-            set_determinism(seed=None)
+        with run_of(bundle, pictures=pictures):
+            # The bundle's logging.conf would take pytest's handlers away.
+            run(run_id=run_id, config_file=files, logging_file=False, **settings)
 
     return start
 

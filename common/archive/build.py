@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ..errors import MissingDataError
+from ..runtime.bundle_folders import bundle_folders
 from ..runtime.files import write_atomically
 from .manifest import NAME, Manifest
 from .verify import read_archive
@@ -29,6 +30,7 @@ TOOL_FILES = (
     "errors.py",
     "runtime/bank_rules.py",
     "runtime/__init__.py",
+    "runtime/bundle_folders.py",
     "runtime/conformal.py",
     "runtime/files.py",
     "runtime/hashing.py",
@@ -93,14 +95,16 @@ def build_tool(folder: Path) -> Path:
     return target
 
 
-def build_archives(bundles: str = "bundles", into: str = "dist") -> None:
+def build_archives(bundles: str | None = None, into: str = "dist") -> None:
     """Writes an archive of every bundle, the tool that checks and installs them, and ``SHA256SUMS``.
 
     Args:
-        bundles: Folder of the bundles; those of its folders that hold ``configs`` are built. ``bundles`` by default.
+        bundles: Folder of the bundles; those of its folders that hold ``configs`` are built. By default those that came
+            with this software.
         into: Folder that the archives are written to; ``dist`` by default.
     """
-    folders = sorted(path for path in Path(bundles).iterdir() if (path / "configs").is_dir())
+    parent = bundle_folders()[-1] if bundles is None else Path(bundles)
+    folders = sorted(path for path in parent.iterdir() if (path / "configs").is_dir())
     made = [*(build_archive(folder, Path(into)) for folder in folders), build_tool(Path(into))]
     sums = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in made]
     with write_atomically(Path(into) / "SHA256SUMS") as temporary:

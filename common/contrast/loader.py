@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -73,9 +73,11 @@ class Partners:
 class PairBatchSampler(Sampler[list[int]]):
     """Batches of labeled and of other frames in which every frame has a positive, where the data hold one.
 
-    Frames are drawn with replacement, by the seed and the epoch alone. A frame that finds no positive in its batch so
-    far brings one, from the other frames if they have one. Where no place is left for it, a frame that is positive to
-    one of the batch comes in its stead.
+    Frames are drawn with replacement, by the seed and the epoch alone. Where there are other frames, labeled ones are
+    drawn alike with pairs and without, so that all methods learn from the same masks. Each that finds no positive among
+    them brings one of the other frames. One of the other frames that finds no positive in its batch so far brings one
+    as well; where no place is left for it, a frame that is positive to one of the batch comes in its stead. Without
+    other frames, so do labeled ones.
 
     Args:
         cases: Labeled frames, then the others, each a case.
@@ -135,39 +137,57 @@ class PairBatchSampler(Sampler[list[int]]):
         offsets = {True: 0, False: self.num_labeled}
         anchors = {kind: iter([n + offsets[kind] for n in sampler]) for kind, sampler in self.samplers.items()}
         for _ in range(self.batches):
-            batch: list[int] = []
-            free = dict(self.places)
-            while any(free.values()):
-                kind = free[True] > 0
-                for frame in self._join(next(anchors[kind]), kind, batch, free, rng):
-                    batch.append(frame)
             # The losses find frames with masks first.
-            yield sorted(batch, key=lambda frame: frame >= self.num_labeled)
+            yield sorted(self._draw(anchors, rng), key=lambda frame: frame >= self.num_labeled)
+
+    def _draw(self, anchors: Mapping[bool, Iterator[int]], rng: np.random.Generator) -> list[int]:
+        """The frames of one batch."""
+        free = {kind: places for kind, places in self.places.items() if places}
+        batch: list[int] = []
+        if False in free:
+            batch = [next(anchors[True]) for _ in range(free.pop(True))]
+            for number, frame in enumerate(list(batch)):
+                if free[False] and self._is_alone(frame, [*batch[:number], *batch[number + 1 :]]):
+                    batch += self._partner(frame, free, rng)
+        while any(free.values()):
+            (kind,) = free
+            frame = next(anchors[kind])
+            free[kind] -= 1
+            batch += self._join(frame, kind, batch, free, rng)
+        return batch
+
+    def _is_alone(self, frame: int, batch: Sequence[int]) -> bool:
+        """Whether none of the batch is positive to a frame, though the data hold one that is."""
+        if self.partners is None or any(self.partners.positive(frame, other) for other in batch):
+            return False
+        return sum(len(self.partners.of(frame, labeled=labeled)) for labeled in (True, False)) > 1
+
+    def _partner(self, frame: int, free: dict[bool, int], rng: np.random.Generator) -> list[int]:
+        """A frame that is positive to this one, where there is one and a place for it, which it takes."""
+        assert self.partners is not None
+        (kind,) = free
+        partner = self.partners.draw(frame, rng, labeled=kind)
+        if partner is None or not free[kind]:
+            return []
+        free[kind] -= 1
+        return [partner]
 
     def _join(
         self, frame: int, kind: bool, batch: Sequence[int], free: dict[bool, int], rng: np.random.Generator
     ) -> list[int]:
-        """The frames that join a batch for one that was drawn; their places are taken from ``free``."""
-        free[kind] -= 1
-        if self.partners is None or any(self.partners.positive(frame, other) for other in batch):
+        """The frames that join a batch for one that was drawn."""
+        if not self._is_alone(frame, batch):
             return [frame]
-        found = {other: self.partners.draw(frame, rng, labeled=other) for other in (False, True)}
-        if all(partner is None for partner in found.values()):
-            return [frame]
-        for other, partner in found.items():
-            if partner is not None and free[other]:
-                free[other] -= 1
-                return [frame, partner]
-        return [self._instead(frame, kind, batch, rng)]
+        partner = self._partner(frame, free, rng)
+        return [frame, *partner] if partner else [self._instead(frame, kind, batch, rng)]
 
     def _instead(self, frame: int, kind: bool, batch: Sequence[int], rng: np.random.Generator) -> int:
-        """A frame that is positive to one of the batch, of the same kind if there is any."""
+        """A frame of the same kind that is positive to one of the batch; without any, the frame itself."""
         assert self.partners is not None
-        for labeled in (kind, not kind):
-            for other in rng.permutation(np.asarray(batch, dtype=np.int64)).tolist():
-                if len(self.partners.of(other, labeled=labeled)):
-                    candidate = self.partners.draw(other, rng, labeled=labeled)
-                    return other if candidate is None else candidate
+        for other in rng.permutation(np.asarray(batch, dtype=np.int64)).tolist():
+            if len(self.partners.of(other, labeled=kind)):
+                candidate = self.partners.draw(other, rng, labeled=kind)
+                return other if candidate is None else candidate
         return frame
 
     def __len__(self) -> int:

@@ -71,7 +71,7 @@ def search_folder(
     listed and not used; DICOM series are found at any depth.
 
     Args:
-        folder: Folder to search, see :func:`find_scans`.
+        folder: Folder to search, see :func:`find_scans`, or the file of one scan.
         spatial_dims: Number of spatial axes, see :func:`find_scans`.
         name: Name of the setting, see :func:`find_scans`.
         complete: Whether every file of a listing must exist, see :func:`decathlon_scans`. True by default.
@@ -80,6 +80,8 @@ def search_folder(
         MissingDataError: When the folder does not exist or cannot be read, or its ``dataset.json`` is of no use.
     """
     root = Path(folder)
+    if os.path.isfile(root):
+        return _single(root, spatial_dims, name)
     if not os.path.isdir(root):
         raise MissingDataError(f"{name} {root} does not exist; give a folder of scans")
     try:
@@ -100,6 +102,17 @@ def search_folder(
     cases = [case | {"task": task_name(root)} for case in unique_names(cases)]
     _log(cases, tree.skipped, name)
     return FolderContent(root, cases, tree)
+
+
+def _single(file: Path, spatial_dims: int, name: str) -> FolderContent:
+    """One file, which must be a scan; what lies beside it does not count."""
+    if not _is_image(file, accepted_suffixes(spatial_dims)):
+        raise MissingDataError(
+            f"{name} {file} is no image of a kind that is read ({', '.join(accepted_suffixes(spatial_dims))}); of a "
+            "DICOM series, give its folder"
+        )
+    case = {"image": str(file), "case": case_name(file), "task": task_name(file.parent)}
+    return FolderContent(file.parent, [case])
 
 
 def require_scans(content: FolderContent, spatial_dims: int, name: str = "dataset_dir") -> FolderContent:

@@ -211,9 +211,14 @@ class CaseSplit:
         return weights_folder(cases, str(self._model_dir), str(self._source["output_dir"]))
 
     @cached_property
+    def cases(self) -> list[Case]:
+        """All labeled cases, listed or made when first asked for."""
+        return labeled_cases(**self._source)
+
+    @cached_property
     def parts(self) -> dict[str, list[Case]]:
         """All parts, drawn when first asked for."""
-        return split_cases(labeled_cases(**self._source), **self._draw)
+        return split_cases(self.cases, **self._draw)
 
     @property
     def drawn(self) -> bool:
@@ -223,3 +228,10 @@ class CaseSplit:
     def part(self, name: str) -> list[Case]:
         """Returns the cases of ``train``, ``val`` or ``test``."""
         return self.parts.get(name, [])
+
+    def held_out(self) -> list[Case]:
+        """Returns all cases that are not trained on; none where the lists of cases are set from outside."""
+        if not self.drawn:
+            return []
+        trained = {(str(case.get("task", "")), str(case["image"])) for case in self.part("train")}
+        return [case for case in self.cases if (str(case.get("task", "")), str(case["image"])) not in trained]

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..runtime.digests import settings_digest
 from ..runtime.stages import file_digest
 from ..spectral.distance import Distance
 from ..spectral.pseudo_layers import IMAGE, PSEUDO_LAYERS
@@ -130,20 +131,8 @@ class DetectorCatalog:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What decides over measures, files by their content."""
-        names = (
-            "layers",
-            "bottleneck_layer",
-            "softmax",
-            "dropout_passes",
-            "odin_temperature",
-            "odin_epsilon",
-            "blocks",
-        )
-        files = {"dropout": self.dropout_file, "exposure": self.exposure_file, "lee": self.lee_file}
-        digests = {name: path and file_digest(path) for name, path in files.items()}
-        ensemble = [file_digest(path) for path in self.ensemble_files]
-        return {name: getattr(self, name) for name in names} | digests | {"ensemble": ensemble}
+        """What decides over all measures; what decides over one alone is told by the measure."""
+        return {name: getattr(self, name) for name in ("layers", "bottleneck_layer", "softmax")}
 
     def make(self, network: nn.Module) -> Catalog:
         """Returns the detectors for a network, whose weights are loaded.
@@ -200,7 +189,9 @@ class DetectorCatalog:
         measures["histogram"] = Measure(_histogram)
         measures["pooled"] = Measure(partial(_pooled, layer=bottleneck), pooled_layers=(bottleneck,))
         measures["classes"] = Measure(partial(_class_means, layer=last), pooled_layers=(last,))
-        measures["blocks"] = Measure(partial(_blocks, number=self.blocks), pooled_layers=self.layers)
+        measures["blocks"] = Measure(
+            partial(_blocks, number=self.blocks), pooled_layers=self.layers, settings=str(self.blocks)
+        )
         return [
             ("mahalanobis", "classes", ClassMahalanobis()),
             ("dknn", "blocks", DeepNearestNeighbors(self.neighbors)),
@@ -213,16 +204,26 @@ class DetectorCatalog:
     def _passes(self, network: nn.Module) -> dict[str, Measure]:
         """Measures that need passes of their own."""
         load = partial(with_weights, network, device=self.device)
-        found = {"odin": Measure(OdinPass(temperature=self.odin_temperature, epsilon=self.odin_epsilon))}
+        odin = OdinPass(temperature=self.odin_temperature, epsilon=self.odin_epsilon)
+        found = {"odin": _own(odin, self.odin_temperature, self.odin_epsilon)}
         if has_dropout(network):
             dropping = load(self.dropout_file) if self.dropout_file else network
-            found["unc_dropout"] = Measure(DropoutPasses(dropping, passes=self.dropout_passes))
+            passes = DropoutPasses(dropping, passes=self.dropout_passes)
+            found["unc_dropout"] = _own(
+                passes, self.dropout_passes, self.dropout_file and file_digest(self.dropout_file)
+            )
         if self.ensemble_files:
-            found["unc_ensemble"] = Measure(EnsemblePasses([load(path) for path in self.ensemble_files]))
+            passes_of_all = EnsemblePasses([load(path) for path in self.ensemble_files])
+            found["unc_ensemble"] = _own(passes_of_all, *map(file_digest, self.ensemble_files))
         for name, path in (("outlier_exposure", self.exposure_file), ("lee_2017", self.lee_file)):
             if path:
-                found[name] = Measure(OwnNetworkPass(load(path)))
+                found[name] = _own(OwnNetworkPass(load(path)), file_digest(path))
         return found
+
+
+def _own(take: Callable[[Scan], Array], *settings: Any) -> Measure:
+    """A measure by passes of its own, with what decides over it."""
+    return Measure(take, settings=settings_digest(list(settings))[:8])
 
 
 def _signature(scan: Scan, *, layers: Sequence[str], per_voxel: bool) -> Array:

@@ -16,6 +16,7 @@ from torch.nn.functional import adaptive_avg_pool2d, adaptive_avg_pool3d, one_ho
 
 from ..errors import ConfigError
 from ..networks.layers import find_layer
+from ..networks.slicewise import unfold_slices
 from .interface import Array
 from .outputs import class_logits
 
@@ -73,7 +74,9 @@ class FeaturePooling:
         grid = [max(1, size // self.block) for size in classes.shape[2:]]
         shares = _pool(classes, grid).flatten(2).transpose(1, 2).flatten(0, 1)
         blocks = []
-        for layer, features in self._maps.items():
+        for layer, kept in self._maps.items():
+            # A two-dimensional network inside ``SliceWise`` sees all slices of all windows as one batch.
+            features = unfold_slices(kept, output.shape[-1]) if kept.ndim < output.ndim else kept
             self._means[layer].append(features.flatten(2).mean(dim=2))
             # (B, C, cells) x (B, n, cells): each cell belongs to classes by their shares of its voxels.
             cells = _pool(classes, features.shape[2:]).flatten(2).double()

@@ -116,8 +116,10 @@ class Measure:
         take: Function of a scan that returns them.
         layers: Names of the layers whose Gram matrices it needs of the pass. Default none.
         pooled_layers: Names of the layers whose pooled features it needs of the pass. Default none.
+        settings: Digest of what decides over it alone, such as other weights. Default empty: nothing does.
     """
 
     take: Callable[[Scan], Array]
     layers: tuple[str, ...] = ()
     pooled_layers: tuple[str, ...] = ()
+    settings: str = ""

@@ -8,6 +8,7 @@ from typing import Any
 
 from ignite.engine import Engine, Events
 
+from ..data.cases import class_name
 from ..figures import draw_curves
 from ..handlers.terms import LossTerms
 from ..runtime.distributed import is_main_process
@@ -26,11 +27,23 @@ class ClassWeightHistory:
         names: Names of the weights of A and B, for the picture.
         history: Object with ``epochs``, a list of the metrics of each epoch.
         output_dir: Folder of ``class_weights.png``.
+        cases: Cases whose data sets tell the names of the classes. Default none.
+        foreground_labels: Data set -> label values of the classes, in order. With ``None``, the default, label values
+            are class indices.
     """
 
-    def __init__(self, step: CoTrainingStep | StudentStep, names: Sequence[str], history: Any, output_dir: str) -> None:
+    def __init__(
+        self,
+        step: CoTrainingStep | StudentStep,
+        names: Sequence[str],
+        history: Any,
+        output_dir: str,
+        *,
+        cases: Sequence[Mapping[str, Any]] = (),
+        foreground_labels: Mapping[str, Sequence[int]] | None = None,
+    ) -> None:
         self.step, self.names, self.history = step, tuple(names), history
-        self.output_dir = Path(output_dir)
+        self.output_dir, self.cases, self.foreground_labels = Path(output_dir), cases, foreground_labels
 
     def attach(self, engine: Engine) -> None:
         """Attaches to a training engine, before the handlers that record or write its metrics."""
@@ -49,16 +62,18 @@ class ClassWeightHistory:
         if not is_main_process() or not self.history.epochs or not self.step.class_weights:
             return
         groups = {
-            f"network {network.upper()}: {name}": _curves(self.history.epochs, f"weight_{network}/")
+            f"network {network.upper()}: {name}": self._curves(f"weight_{network}/")
             for network, name, _ in zip("ab", self.names, self.step.class_weights, strict=False)
         }
         draw_curves(groups, self.output_dir / "class_weights.png", xlabel="epoch", ylabel="class weight")
 
-
-def _curves(epochs: Sequence[Mapping[str, float]], prefix: str) -> dict[str, list[tuple[float, float]]]:
-    """Class -> points of its weight over the epochs."""
-    keys = [key for key in epochs[-1] if key.startswith(prefix)]
-    return {
-        f"class {key.removeprefix(prefix)}": [(epoch["epoch"], epoch[key]) for epoch in epochs if key in epoch]
-        for key in keys
-    }
+    def _curves(self, prefix: str) -> dict[str, list[tuple[float, float]]]:
+        """Class -> points of its weight over the epochs."""
+        epochs = self.history.epochs
+        numbers = [int(key.removeprefix(prefix)) for key in epochs[-1] if key.startswith(prefix)]
+        return {
+            f"class {class_name(self.cases, number, self.foreground_labels)}": [
+                (epoch["epoch"], epoch[key]) for epoch in epochs if (key := f"{prefix}{number}") in epoch
+            ]
+            for number in numbers
+        }

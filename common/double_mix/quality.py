@@ -11,6 +11,7 @@ import torch
 from ignite.engine import Engine, Events
 from torch import Tensor, nn
 
+from ..data.cases import class_name
 from ..errors import ConfigError
 from ..figures import draw_curves
 from ..metrics.masks import class_masks
@@ -41,6 +42,9 @@ class PseudoLabelQuality:
         output_dir: Folder of ``pseudo_labels.png``.
         pseudo_quality_interval: Number of epochs between measurements, at least 1. With ``None``, the default, nothing
             is measured.
+        cases: Cases whose data sets tell the names of the classes. Default none.
+        foreground_labels: Data set -> label values of the classes, in order. With ``None``, the default, label values
+            are class indices.
 
     Raises:
         ConfigError: When the interval is below 1.
@@ -57,6 +61,8 @@ class PseudoLabelQuality:
         history: Any,
         output_dir: str,
         pseudo_quality_interval: int | None = None,
+        cases: Sequence[Mapping[str, Any]] = (),
+        foreground_labels: Mapping[str, Sequence[int]] | None = None,
     ) -> None:
         if pseudo_quality_interval is not None and pseudo_quality_interval < 1:
             raise ConfigError(
@@ -64,7 +70,7 @@ class PseudoLabelQuality:
             )
         self.step, self.network, self.dataset, self.inferer = step, network, dataset, inferer
         self.num_classes, self.history, self.output_dir = num_classes, history, Path(output_dir)
-        self.interval = pseudo_quality_interval
+        self.interval, self.cases, self.foreground_labels = pseudo_quality_interval, cases, foreground_labels
 
     def attach(self, engine: Engine) -> None:
         """Attaches to a training engine, before the handlers that record or write its metrics."""
@@ -115,13 +121,15 @@ class PseudoLabelQuality:
             return
         names = sorted({name for epoch in epochs for name in epoch if name.split("/")[0] == METRIC}, key=_order)
         curves = {
-            name.replace(f"{METRIC}/", "class ").replace(METRIC, "mean"): [
-                (epoch["epoch"], epoch[name]) for epoch in epochs if name in epoch
-            ]
-            for name in names
+            self._title(name): [(epoch["epoch"], epoch[name]) for epoch in epochs if name in epoch] for name in names
         }
         path = self.output_dir / "pseudo_labels.png"
         draw_curves({"pseudo labels": curves}, path, xlabel="epoch", ylabel="Dice on unlabeled cases")
+
+    def _title(self, name: str) -> str:
+        """What a metric is called in the picture."""
+        index = name.removeprefix(f"{METRIC}/")
+        return "mean" if name == METRIC else f"class {class_name(self.cases, int(index), self.foreground_labels)}"
 
 
 def overlaps(y_pred: Tensor, y: Tensor, num_classes: int) -> Tensor:

@@ -8,7 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from ..metrics.confusion import Matrix, class_dices, foreground_confusions, mean_of_present
+from ..metrics.confusion import (
+    Matrix,
+    all_background,
+    class_dices,
+    foreground_confusions,
+    mean_of_present,
+    pooled_iou,
+)
 from ..metrics.segmentation import pooled_overlap_dice
 
 Measures = dict[str, dict[str, float]]
@@ -31,9 +38,10 @@ def measure_persons(rows: Sequence[Mapping[str, Any]]) -> Measures:
 
     Returns:
         ``dsc`` (mean over classes), ``dsc_<class>``; means over cases and classes of ``assd`` and ``hd95`` in mm, and
-        of ``ece`` and ``mce`` in the band around the surface; with matrices also ``false_positives``, pixels of
-        background called foreground, and ``false_alarm``, the share of cases without foreground in which some is
-        called.
+        of ``ece`` and ``mce`` in the band around the surface. With matrices also ``false_positives``, pixels of
+        background called foreground, ``false_alarm``, the share of cases without foreground in which some is called,
+        and ``iou_pooled``, see :func:`~..metrics.confusion.pooled_iou`, as mean over cases, beside
+        ``iou_pooled_constant``, that of a prediction of nothing but background.
     """
     measured = [row for row in rows if "metrics" in row]
     several = len({str(row.get("group", "")) for row in measured}) > 1
@@ -74,6 +82,8 @@ def _measure(cases: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         counts = {"false_positives": float(foreground_confusions(total)["background_as_foreground"])}
         empty = [matrix for matrix in matrices if not matrix[1:].sum()]
         counts["false_alarm"] = mean_of_present([float(matrix[0, 1:].any()) for matrix in empty])
+        counts["iou_pooled"] = mean_of_present([pooled_iou(matrix) for matrix in matrices])
+        counts["iou_pooled_constant"] = mean_of_present([pooled_iou(all_background(matrix)) for matrix in matrices])
     else:
         names = sorted({name for case in cases for name in case["metrics"]})
         dices = {name: pooled_overlap_dice(_overlaps(cases, name)) for name in names}

@@ -33,6 +33,7 @@ class Trainer(SupervisedTrainer):
         train_handlers: The other handlers. Default none.
         augmentation: What is done to every batch on its device before the step. Default nothing.
         second_view: Whether a batch gets a second augmentation of its images, see ``AugmentBatch``. Default false.
+        augment_ood: Whether images that a batch marks as negatives are augmented, see ``AugmentBatch``. Default true.
         gradient_clip: Largest norm of the gradient, above 0. Default none.
         amp: Whether to compute in bfloat16 where that is safe. Default on a GPU alone.
         **settings: Those of ``SupervisedTrainer``.
@@ -46,22 +47,20 @@ class Trainer(SupervisedTrainer):
         train_handlers: Sequence[Any] = (),
         augmentation: BatchAugmentation | None = None,
         second_view: bool = False,
+        augment_ood: bool = True,
         gradient_clip: float | None = None,
         amp: bool | None = None,
         **settings: Any,
     ) -> None:
         self.progress, self.train_handlers = progress, list(train_handlers)
         own: dict[str, Any] = {"decollate": False, "optim_set_to_none": True}
-        self.augmentation, self.gradient_clip = augmentation, gradient_clip
+        self.augmentation, self.gradient_clip, self.augment_ood = augmentation, gradient_clip, augment_ood
         # Federated clients train round by round, each with a number of epochs of its own.
         self.planned_epochs = int(settings.get("max_epochs", 0))
         first = []
         if augmentation is not None:
-            first = [
-                ChangeBatch(
-                    AugmentBatch(augmentation, second_view=second_view), seed=augmentation.seed, stream=AUGMENTATION
-                )
-            ]
+            change = AugmentBatch(augmentation, second_view=second_view, augment_ood=augment_ood)
+            first = [ChangeBatch(change, seed=augmentation.seed, stream=AUGMENTATION)]
         network = settings["network"]
         last = [GradientClipping(network, gradient_clip), *self.train_handlers, ChannelsLast(network, device), progress]
         super().__init__(device=device, train_handlers=[*first, *last], **(own | settings))

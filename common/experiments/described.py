@@ -61,13 +61,21 @@ def read_described(path: str | Path) -> list[Described] | None:
     return cases
 
 
-def same_cases(described: Sequence[Mapping[str, Any]], data: Sequence[Mapping[str, Any]], measures: set[str]) -> bool:
-    """Returns whether everything that is asked for was measured of these very cases.
+def same_cases(described: Sequence[Mapping[str, Any]], data: Sequence[Mapping[str, Any]]) -> bool:
+    """Returns whether something was measured of these very cases.
 
     Args:
         described: What was measured of scans.
         data: Cases that are asked for.
-        measures: Names of the measures that are asked for.
     """
-    names = [case["case"] for case in described]
-    return names == [case["case"] for case in data] and all(measures <= case.keys() for case in described)
+    return [case["case"] for case in described] == [case["case"] for case in data]
+
+
+def lacking(described: Sequence[Mapping[str, Any]], measures: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns those of the measures that were not taken of every case.
+
+    Args:
+        described: What was measured of scans.
+        measures: Measure by its name.
+    """
+    return {name: measure for name, measure in measures.items() if not all(name in case for case in described)}

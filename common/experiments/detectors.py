@@ -22,7 +22,7 @@ from ..runtime.digests import settings_digest
 from ..runtime.files import write_csv
 from ..runtime.progress import Progress
 from ..spectral import SpectralInferer, bank_settings
-from .described import Described, read_described, same_cases, write_described
+from .described import Described, lacking, read_described, same_cases, write_described
 from .detection_report import COLUMNS, SEGMENTATION, TRAINING, write_detection_report
 
 logger = logging.getLogger(__name__)
@@ -37,7 +37,8 @@ class DetectorComparison:
     """Scores training, in- and out-of-distribution cases with every detector and writes rows and their report.
 
     What was measured of a group of cases is kept below ``output_dir/described``, in a folder for each set of weights
-    and settings. A comparison that was ended goes on with the next group.
+    and settings. A comparison that was ended goes on with the next group; one with further detectors measures of the
+    same cases what is missing.
 
     Args:
         preflight: Check that loads the weights.
@@ -86,7 +87,7 @@ class DetectorComparison:
         self.preflight.load()
         self.network.to(self.device).eval()
         made = self.catalog.make(self.network)
-        key = self._key(made)
+        key = self._key()
         training = self._described(TRAINING, self.train_data, made, key)
         groups = {name: self._described(name, cases, made, key) for name, cases in self._groups().items()}
         cost = self._cost(made, key)
@@ -100,11 +101,11 @@ class DetectorComparison:
         write_detection_report(path, into=self.output_dir / "report")
         return rows
 
-    def _key(self, made: Catalog) -> str:
-        """A digest of what decides over measures: weights, windows, transforms and settings of detectors."""
+    def _key(self) -> str:
+        """A digest of what decides over all measures: weights, windows, transforms and layers."""
         transforms = getattr(self.transform, "transforms", [self.transform])
         settings = bank_settings(self.inferer, list(transforms), self.inferer.weights_digest(self.network))
-        return settings_digest([settings, self.catalog.settings, sorted(made.measures)])
+        return settings_digest([settings, self.catalog.settings])
 
     def _data_digest(self) -> str:
         """A digest of which cases were compared."""
@@ -119,12 +120,16 @@ class DetectorComparison:
 
     def _described(self, group: str, cases: Sequence[dict[str, Any]], made: Catalog, key: str) -> list[Described]:
         """What is measured of the cases of a group, from an earlier run where that has done it."""
-        path = self.output_dir / "described" / key[:12] / f"{group}.npz"
+        path, stored = self.output_dir / "described" / key[:12] / f"{group}.npz", _stored(made.measures)
         found = read_described(path)
-        if found is None or not same_cases(found, cases, set(made.measures)):
-            found = [self._describe(case, made.measures) for case in self._load(cases, group)]
+        if found is None or not same_cases(found, cases):
+            found = [{} for _ in cases]
+        missing = lacking(found, stored)
+        if missing:
+            loaded = self._load(cases, group)
+            found = [earlier | self._describe(case, missing) for earlier, case in zip(found, loaded, strict=True)]
             write_described(found, path)
-        return found
+        return [_named(case, made.measures) for case in found]
 
     def _load(self, data: Sequence[dict[str, Any]], group: str) -> Any:
         """Cases one by one."""
@@ -166,10 +171,15 @@ class DetectorComparison:
             return {}
         found = read_described(path)
         if found is None or len(found) != len(inside):
-            found = [self._cost_of(case, made.measures) for case in self._load(inside, "cost")]
+            found = [{} for _ in inside]
+        missing = lacking(found, _stored(made.measures))
+        if missing:
+            loaded = self._load(inside, "cost")
+            found = [earlier | self._cost_of(case, missing) for earlier, case in zip(found, loaded, strict=True)]
             write_described(found, path)
+        named = [_named(case, made.measures) for case in found]
         return {
-            name: tuple(np.median([case[name] for case in found], axis=0).tolist())  # type: ignore[misc]
+            name: tuple(np.median([case[name] for case in named], axis=0).tolist())  # type: ignore[misc]
             for name in (SEGMENTATION, *made.measures)
         }
 
@@ -240,6 +250,16 @@ def _fits(detector: Detector, training: Sequence[Case]) -> bool:
 def _in_order(layers: Sequence[str], wanted: Sequence[str]) -> tuple[str, ...]:
     """The wanted layers, each once, those of the inferer in its order."""
     return tuple(dict.fromkeys([*(layer for layer in layers if layer in wanted), *wanted]))
+
+
+def _stored(measures: Mapping[str, Measure]) -> dict[str, Measure]:
+    """Measures by the names that they are kept by, which tell the settings that decide over them alone."""
+    return {f"{name}@{measure.settings}" if measure.settings else name: measure for name, measure in measures.items()}
+
+
+def _named(case: Described, measures: Mapping[str, Measure]) -> Described:
+    """What is kept of a case, with the measures by their plain names."""
+    return case | {name: case[kept] for name, kept in zip(measures, _stored(measures), strict=True)}
 
 
 def _segment(scan: Scan) -> None:

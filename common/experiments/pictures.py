@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..data.cases import class_name
 from ..errors import ConfigError, MissingDataError
 from ..figures import draw_side_by_side
 from ..figures.slices import telling_slice
@@ -54,7 +55,9 @@ class ArmPictures:
             ConfigError: When the arms have no run in common.
             MissingDataError: When a run has left no weights.
         """
-        found = {run.arm: self._segment(run) for run in self.matching_runs()}
+        runs = self.matching_runs()
+        configs = [self._config(run) for run in runs]
+        found = {run.arm: self._segment(run, config) for run, config in zip(runs, configs, strict=True)}
         cases = list(next(iter(found.values())).items())
         rows, classes = [], 1
         for name, (image, truth, _) in cases:
@@ -64,7 +67,7 @@ class ArmPictures:
             rows.append((name, picture, [_slice(item, index) for item in maps]))
             classes = max(classes, *(int(item.max()) for item in maps))
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        draw_side_by_side(rows, ["truth", *self.shown_arms], classes, self.path)
+        draw_side_by_side(rows, ["truth", *self.shown_arms], _names(configs[0], classes), self.path)
         return self.path
 
     def matching_runs(self) -> list[Run]:
@@ -81,16 +84,18 @@ class ArmPictures:
                 return [runs[arm] for arm in self.shown_arms]
         raise ConfigError(f"shown_arms names {self.shown_arms}, which no data set, seed and fold have in common")
 
-    def _segment(self, run: Run) -> Mapping[str, tuple[Tensor, Tensor, Tensor]]:
-        """Name of a case -> image, truth and segmentation, class indices, on the CPU."""
-        folder = self.grid.folder_of(run)
-        weights = weights_in(folder)
-        if not weights.is_file():
-            raise MissingDataError(f"{weights} does not exist; run the experiment first, in the same output_dir")
+    def _config(self, run: Run) -> Any:
+        """The evaluation of a run."""
         if self.grid.bundle.root not in sys.path:
             sys.path.insert(0, self.grid.bundle.root)
-        options = {**run.settings, **self.grid.places, "split_file": f"{folder}/split.json"}
-        parser = self.grid.bundle.parse("evaluate", run, options)
+        options = {**run.settings, **self.grid.places, "split_file": f"{self.grid.folder_of(run)}/split.json"}
+        return self.grid.bundle.parse("evaluate", run, options)
+
+    def _segment(self, run: Run, parser: Any) -> Mapping[str, tuple[Tensor, Tensor, Tensor]]:
+        """Name of a case -> image, truth and segmentation, class indices, on the CPU."""
+        weights = weights_in(self.grid.folder_of(run))
+        if not weights.is_file():
+            raise MissingDataError(f"{weights} does not exist; run the experiment first, in the same output_dir")
         network, inferer = parser.get_parsed_content("network"), parser.get_parsed_content("inferer")
         device = torch.device(parser.get_parsed_content("device"))
         load_weights(network, str(weights), device=device)
@@ -106,6 +111,12 @@ class ArmPictures:
             truth = (channels.argmax(dim=0) + 1) * channels.any(dim=0)
             segmented[str(item["case"])] = (image, truth, logits[0].argmax(dim=0).cpu())
         return segmented
+
+
+def _names(config: Any, classes: int) -> list[str]:
+    """Names of the foreground classes, as far as the data sets tell them."""
+    cases, labels = config.get_parsed_content("validate#dataset#data"), config.get("foreground_labels")
+    return [class_name(cases, number, labels) for number in range(1, classes + 1)]
 
 
 def most_classes(label: Tensor) -> int:

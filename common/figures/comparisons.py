@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..runtime.sparing import spared_picture
-from .sheet import open_sheet
+from .sheet import legend, open_sheet
+from .style import MARKERS, SERIES, SHARES, SMALL, TINY, wrap
 
 
 @spared_picture
@@ -31,8 +32,9 @@ def draw_bars(
         for number, (name, heights) in enumerate(bars.items()):
             axes[0, 0].bar(places + (number + 0.5) * width - 0.4, heights, width, label=name)
         axes[0, 0].set(xlabel=xlabel, ylabel=ylabel, ylim=(0, 1))
-        axes[0, 0].set_xticks(places, labels, fontsize="small")
-        axes[0, 0].legend(fontsize="small")
+        axes[0, 0].set_xticks(places, [wrap(label.replace("_", " "), 13) for label in labels], fontsize=SMALL)
+        axes[0, 0].grid(visible=False, axis="x")
+        legend(axes[0, 0])
 
 
 @spared_picture
@@ -46,11 +48,12 @@ def draw_scatter(panels: Mapping[str, NDArray[np.float64]], labels: Sequence[str
     """
     with open_sheet(path, columns=len(panels)) as axes:
         for axis, (title, points) in zip(axes[0], panels.items(), strict=True):
-            for name in sorted(set(labels)):
+            for number, name in enumerate(sorted(set(labels))):
                 chosen = points[[label == name for label in labels]]
-                axis.plot(*chosen.T, ".", label=f"{name} (n = {len(chosen)})")
+                look = MARKERS[number // len(SERIES) % len(MARKERS)]
+                axis.plot(*chosen.T, look, ls="", markersize=4, label=f"{name} (n = {len(chosen)})")
             axis.set(title=title, xlabel="first principal component", ylabel="second principal component")
-        axes[0, -1].legend(title="classes shown", fontsize="x-small")
+        legend(axes[0, -1], title="classes shown")
 
 
 @spared_picture
@@ -75,13 +78,12 @@ def draw_named_points(
         axis = axes[0, 0]
         # Points may lie at one place: numbers are short, and the names stand beside the picture.
         for number, (name, place) in enumerate(points.items(), start=1):
-            axis.plot(*place, "o", color=f"C{number % 10}", markersize=5, label=f"{number} {name}")
+            axis.plot(*place, "o", color=SERIES[number % len(SERIES)], markersize=5, label=f"{number} {name}")
             shift = (4 + 9 * (number % 3), 3 if number % 2 else -10)
-            axis.annotate(str(number), place, xytext=shift, textcoords="offset points", fontsize="x-small")
-        axis.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize="x-small")
+            axis.annotate(str(number), place, xytext=shift, textcoords="offset points", fontsize=TINY)
+        axis.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=TINY)
         axis.set(xlabel=xlabel, ylabel=ylabel, xscale="log" if logarithmic else "linear")
         axis.margins(0.12)
-        axis.grid(alpha=0.3)
 
 
 @spared_picture
@@ -97,10 +99,12 @@ def draw_table(header: Sequence[str], lines: Sequence[Sequence[Any]], path: str 
     numbers = [[cell if isinstance(cell, float) else np.nan for cell in line[1:]] for line in lines]
     with open_sheet(path, size=(4 + 0.6 * len(header), 1.8 + 0.3 * len(lines))) as axes:
         axis = axes[0, 0]
-        axis.imshow(np.ma.masked_invalid(numbers), vmin=0, vmax=1, cmap="RdYlGn", alpha=0.7, aspect="auto")
+        axis.imshow(np.ma.masked_invalid(numbers), vmin=0, vmax=1, cmap=SHARES, aspect="auto")
+        axis.grid(visible=False)
         for row, line in enumerate(numbers):
             for column, value in enumerate(line):
                 if np.isfinite(value):
-                    axis.text(column, row, f"{value:.3f}", ha="center", va="center", fontsize="x-small")
-        axis.set_xticks(range(len(header) - 1), header[1:], rotation=40, ha="right", fontsize="x-small")
-        axis.set_yticks(range(len(lines)), [str(line[0]) for line in lines], fontsize="x-small")
+                    ink = "black" if value > 0.5 else "white"
+                    axis.text(column, row, f"{value:.3f}", ha="center", va="center", fontsize=TINY, color=ink)
+        axis.set_xticks(range(len(header) - 1), header[1:], rotation=40, ha="right", fontsize=TINY)
+        axis.set_yticks(range(len(lines)), [str(line[0]) for line in lines], fontsize=TINY)

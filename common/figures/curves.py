@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from ..runtime.sparing import spared_picture
-from .sheet import open_sheet
+from .sheet import legend, open_sheet, whole_numbers
+from .style import BLUE, SMALL, TINY, VERMILION, marker
 
 
 @spared_picture
@@ -31,9 +32,12 @@ def draw_history(
     with open_sheet(path, columns=3 if gradient_norms else 2) as axes:
         for axis, name in zip(axes[0], ("train_loss", metric), strict=False):
             points = [(epoch["epoch"], epoch[name]) for epoch in epochs if name in epoch]
-            axis.plot(*zip(*points, strict=True)) if points else axis.text(0.5, 0.5, "not recorded", ha="center")
+            if points:
+                axis.plot(*zip(*points, strict=True), marker=marker(points), markersize=4)
+            else:
+                axis.text(0.5, 0.5, "not recorded", ha="center")
             axis.set(xlabel="epoch", ylabel=name.replace("_", " "))
-            axis.grid(alpha=0.3)
+            whole_numbers(axis)
         if gradient_norms:
             _draw_norms(axes[0][2], gradient_norms)
 
@@ -44,8 +48,7 @@ def _draw_norms(axis: Any, gradient_norms: Sequence[Mapping[str, float]]) -> Non
         points = [(norms["iteration"], norms[term]) for norms in gradient_norms if norms.get(term, 0) > 0]
         axis.plot([x for x, _ in points], [y for _, y in points], marker=".", label=term.replace("_", " "))
     axis.set(xlabel="iteration", ylabel="gradient norm on shared weights", yscale="log")
-    axis.grid(alpha=0.3)
-    axis.legend(fontsize="small")
+    legend(axis)
 
 
 @spared_picture
@@ -65,8 +68,8 @@ def draw_curves(
             for name, points in curves.items():
                 axis.plot(*zip(*points, strict=True), marker=".", label=name)
             axis.set(title=title, xlabel=xlabel, ylabel=ylabel)
-            axis.legend(fontsize="small")
-            axis.grid(alpha=0.3)
+            whole_numbers(axis)
+            legend(axis)
 
 
 @spared_picture
@@ -92,8 +95,7 @@ def draw_learning_curves(
             axis.minorticks_off()
             highest = max(mean + spread for points in curves.values() for _, mean, spread in points)
             axis.set(title=title, xlabel=xlabel, ylim=(0, 1 if highest <= 1 else None))
-            axis.grid(alpha=0.3)
-            axis.legend(fontsize="small")
+            legend(axis)
 
 
 class GateCurve(TypedDict):
@@ -120,15 +122,13 @@ def draw_gates(gates: Mapping[str, GateCurve], path: str | Path, *, columns: int
             axis.set_axis_off()
         for axis, (title, gate) in zip(axes.flat, gates.items(), strict=False):
             iterations, minutes, values = zip(*gate["points"], strict=True) if gate["points"] else ((), (), ())
-            # Blue, orange and black differ for every kind of colour vision, and so do line, marker and dashes.
-            axis.plot(iterations, values, color="#0072B2", marker=".", label="validation")
-            axis.plot(iterations[-1:] or [0], [gate["value"]], color="#D55E00", marker="D", ls="", label="test")
+            axis.plot(iterations, values, color=BLUE, marker=".", label="validation")
+            axis.plot(iterations[-1:] or [0], [gate["value"]], color=VERMILION, marker="D", ls="", label="test")
             if gate["floor"] is not None:
                 axis.axhline(gate["floor"], color="black", ls="--", lw=1, label="floor")
-            axis.set_title(title, fontsize="small")
+            axis.set_title(title, fontsize=SMALL)
             axis.set(xlabel="iterations", ylabel="Dice", ylim=(0, 1), xlim=(0, None))
-            axis.grid(alpha=0.3)
-            axis.legend(fontsize="x-small", loc="lower right")
+            axis.legend(fontsize=TINY, loc="lower right")
             _draw_minutes(axis, iterations, minutes)
 
 
@@ -138,5 +138,5 @@ def _draw_minutes(axis: Any, iterations: Sequence[float], minutes: Sequence[floa
         return
     pace = minutes[-1] / iterations[-1]
     upper = axis.secondary_xaxis("top", functions=(lambda place: place * pace, lambda time: time / pace))
-    upper.set_xlabel("minutes", fontsize="x-small")
-    upper.tick_params(labelsize="x-small")
+    upper.set_xlabel("minutes", fontsize=TINY)
+    upper.tick_params(labelsize=TINY)

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..runtime.sparing import spared_picture
-from .sheet import open_sheet
+from .sheet import legend, logarithmic, open_sheet
+from .style import GRAY, SERIES, marker
 
 
 @spared_picture
@@ -23,11 +24,12 @@ def draw_signatures(groups: Mapping[str, NDArray[np.float64]], path: str | Path)
     with open_sheet(path) as axes:
         for name, rows in groups.items():
             order = np.arange(1, rows.shape[1] + 1)
-            (line,) = axes[0, 0].plot(order, rows.mean(axis=0), marker=".", label=f"{name} (n = {len(rows)})")
+            (line,) = axes[0, 0].plot(
+                order, rows.mean(axis=0), marker=marker(order), markersize=3, label=f"{name} (n = {len(rows)})"
+            )
             axes[0, 0].fill_between(order, rows.min(axis=0), rows.max(axis=0), alpha=0.2, color=line.get_color())
         axes[0, 0].set(xlabel="index of the singular value", ylabel="spectral signature")
-        axes[0, 0].legend(fontsize="small")
-        axes[0, 0].grid(alpha=0.3)
+        legend(axes[0, 0])
 
 
 @spared_picture
@@ -44,11 +46,15 @@ def draw_scores(groups: Mapping[str, Sequence[float]], threshold: float, path: s
     lowest = max(values[values > 0].min(initial=threshold), 1e-6)
     edges = np.geomspace(lowest, max(values.max(), threshold) * 1.05, 40)
     with open_sheet(path) as axes:
-        for name, scores in groups.items():
-            axes[0, 0].hist(np.maximum(scores, lowest), bins=edges, alpha=0.5, label=f"{name} (n = {len(scores)})")
+        for number, (name, scores) in enumerate(groups.items()):
+            color = SERIES[number % len(SERIES)]
+            # Edges stay visible where areas overlap.
+            look = {"histtype": "stepfilled", "facecolor": (color, 0.35), "edgecolor": color, "linewidth": 1.3}
+            axes[0, 0].hist(np.maximum(scores, lowest), bins=edges, label=f"{name} (n = {len(scores)})", **look)
         axes[0, 0].axvline(threshold, color="black", linestyle="--", label=f"threshold {threshold:.3g}")
-        axes[0, 0].set(xscale="log", xlabel="OODM (higher: more abnormal)", ylabel="scans")
-        axes[0, 0].legend(fontsize="small")
+        axes[0, 0].set(xlabel="OODM (higher: more abnormal)", ylabel="scans")
+        logarithmic(axes[0, 0], edges[0], edges[-1])
+        legend(axes[0, 0])
 
 
 @spared_picture
@@ -63,9 +69,9 @@ def draw_roc(curves: Mapping[str, tuple[Sequence[float], Sequence[float], float]
     with open_sheet(path) as axes:
         for name, (false_positive, true_positive, auc) in curves.items():
             axes[0, 0].plot(false_positive, true_positive, label=f"{name}: AUC {auc:.3f}")
-        axes[0, 0].plot([0, 1], [0, 1], color="gray", linewidth=0.8)
+        axes[0, 0].plot([0, 1], [0, 1], color=GRAY, linewidth=0.8)
         axes[0, 0].set(xlabel="false positive rate", ylabel="true positive rate")
-        axes[0, 0].legend(fontsize="small", loc="lower right")
+        legend(axes[0, 0], loc="lower right")
 
 
 @spared_picture
@@ -87,8 +93,8 @@ def draw_reliability(bins: NDArray[np.float64], path: str | Path) -> None:
         axes[0, 0].plot(
             probability[used] / number[used], foreground[used] / number[used], "o-", label="against mean probability"
         )
-        axes[0, 0].plot([0, 1], [0, 1], color="gray", linewidth=0.8, label="perfect")
+        axes[0, 0].plot([0, 1], [0, 1], color=GRAY, linewidth=0.8, label="perfect")
         axes[0, 0].set(
             xlabel="predicted foreground probability", ylabel="share of foreground", xlim=(0, 1), ylim=(0, 1)
         )
-        axes[0, 0].legend(fontsize="small")
+        legend(axes[0, 0])

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from cycler import cycler
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator, NullLocator
 
 from ..runtime.files import write_atomically
+from .style import BESIDE, DASHES, DPI, SERIES, SMALL, TINY, area_color, log_ticks
 
 
 @contextmanager
@@ -20,6 +24,41 @@ def open_sheet(
     """Gives the axes of a figure and writes it as PNG at the end; no display, no global state."""
     figure = Figure(figsize=size or (5.6 * columns, 4.0 * rows), layout="constrained")
     FigureCanvasAgg(figure)
-    yield figure.subplots(rows, columns, squeeze=False)
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for axis in axes.flat:
+        axis.set_prop_cycle(cycler(linestyle=DASHES) * cycler(color=SERIES))
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.grid(alpha=0.3)
+        axis.set_axisbelow(True)
+    yield axes
     with write_atomically(path) as temporary:
-        figure.savefig(temporary, dpi=120)
+        figure.savefig(temporary, dpi=DPI)
+
+
+def whole_numbers(axis: Any) -> None:
+    """Writes whole numbers alone below an axis, as epochs are."""
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+
+
+def logarithmic(axis: Any, low: float, high: float) -> None:
+    """Makes the horizontal axis logarithmic between two values above 0, with a few round numbers."""
+    axis.set(xscale="log", xlim=(low, high))
+    places = log_ticks(low, high)
+    axis.set_xticks(places, [f"{place:g}" for place in places])
+    axis.xaxis.set_minor_locator(NullLocator())
+
+
+def legend(axis: Any, **further: Any) -> None:
+    """Names lines, bars and points of an axis, where there are any; many of them beside it, where they hide nothing."""
+    number = len(axis.get_legend_handles_labels()[0])
+    if number > BESIDE:
+        axis.legend(fontsize=TINY, **{**further, "loc": "center left", "bbox_to_anchor": (1, 0.5)})
+    elif number:
+        axis.legend(fontsize=SMALL, **further)
+
+
+def class_legend(axis: Any, names: Mapping[int, str]) -> None:
+    """Names the areas of classes, by their numbers, below all pictures of the sheet."""
+    areas = [Patch(color=area_color(number), label=name) for number, name in names.items()]
+    if areas:
+        axis.figure.legend(handles=areas, loc="outside lower center", ncols=min(4, len(areas)), fontsize=TINY)

@@ -7,13 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib import colormaps
-from matplotlib.patches import Patch
+from matplotlib.colors import ListedColormap
 from numpy.typing import NDArray
 from torch import Tensor
 
 from ..runtime.sparing import spared_picture
-from .sheet import open_sheet
+from .sheet import class_legend, open_sheet
+from .style import AREAS, OUTLINES, SCORES, SMALL, TINY, VERMILION, wrap
+
+CHARACTERS = 15
+"""Characters of the smallest size that fit on an inch."""
 
 
 @spared_picture
@@ -38,8 +41,8 @@ def draw_gallery(
         for axis, (image, segmentation, text) in zip(axes.flat, pictures, strict=False):
             draw_slice(axis, image)
             if 0 < (segmentation > 0).mean() < 1:
-                axis.contour(segmentation.T > 0, levels=[0.5], colors="tab:red", linewidths=1.2)
-            axis.set_title(text, fontsize="small")
+                axis.contour(segmentation.T > 0, levels=[0.5], colors=VERMILION, linewidths=1.2)
+            axis.set_title(wrap(text, int(3.1 * CHARACTERS)), fontsize=SMALL)
 
 
 def draw_slice(axis: Any, image: NDArray[np.float32]) -> None:
@@ -56,28 +59,51 @@ def draw_slice(axis: Any, image: NDArray[np.float32]) -> None:
 def draw_side_by_side(
     rows: Sequence[tuple[str, NDArray[np.float32], Sequence[NDArray[np.float32]]]],
     titles: Sequence[str],
-    classes: int,
+    classes: Sequence[str],
     path: str | Path,
 ) -> None:
-    """Draws, for every case, its image and maps of classes beside it.
+    """Draws, for every case, its image and maps of classes beside it, in the colors of a legend.
 
     Args:
         rows: Cases of three parts each: name, slice ``(H, W)`` or ``(H, W, 3)``, and maps of class indices ``(H, W)``.
         titles: Titles above the maps, one for each.
-        classes: Number of the foreground classes, so that each has one color everywhere.
+        classes: Names of the foreground classes, from class 1 on.
         path: Path of the PNG file that is written.
     """
     columns = len(titles) + 1
-    with open_sheet(path, columns=columns, rows=len(rows), size=(2.6 * columns, 2.7 * len(rows))) as axes:
+    with open_sheet(path, columns=columns, rows=len(rows), size=(2.6 * columns, 2.7 * len(rows) + 0.5)) as axes:
         for axis in axes.flat:
             axis.set_axis_off()
         for line, (name, picture, maps) in zip(axes, rows, strict=True):
             draw_slice(line[0], picture)
-            line[0].set_title(name, fontsize="x-small")
+            line[0].set_title(wrap(name, int(2.5 * CHARACTERS)), fontsize=TINY)
             for axis, indices, title in zip(line[1:], maps, titles, strict=True):
-                origin = "upper" if picture.ndim == 3 else "lower"
-                axis.imshow(indices.T, cmap="turbo", vmin=0, vmax=max(classes, 1), origin=origin, interpolation="none")
-                axis.set_title(title, fontsize="x-small")
+                draw_slice(axis, np.zeros_like(picture))
+                _draw_classes(axis, indices, picture)
+                axis.set_title(title, fontsize=TINY)
+        class_legend(axes[0, 0], _names(classes, [item for _, _, maps in rows for item in maps]))
+
+
+def _names(classes: Sequence[str], maps: Sequence[NDArray[np.float32]]) -> dict[int, str]:
+    """Number -> name of the classes that the maps show."""
+    found = {int(number) for item in maps for number in np.unique(item)}
+    return {number: name for number, name in enumerate(classes, start=1) if number in found}
+
+
+def _draw_classes(axis: Any, indices: NDArray[np.float32], picture: NDArray[np.float32], alpha: float = 1.0) -> None:
+    """Draws the areas of classes as the picture beside or below them is drawn; nothing where there is background."""
+    shown = np.ma.masked_less(indices.T, 1) - 1
+    origin = "upper" if picture.ndim == 3 else "lower"
+    colors = ListedColormap(AREAS)
+    axis.imshow(
+        shown % len(AREAS),
+        cmap=colors,
+        vmin=-0.5,
+        vmax=len(AREAS) - 0.5,
+        alpha=alpha,
+        origin=origin,
+        interpolation="none",
+    )
 
 
 @spared_picture
@@ -98,15 +124,13 @@ def draw_overlays(
         for axis in axes.flat:
             axis.set_axis_off()
         for line, (name, picture, truth, predicted) in zip(axes, rows, strict=True):
-            for axis, indices, title in zip(line, (None, truth, predicted), (name, "truth", "prediction"), strict=True):
+            titles = (wrap(name, int(2.7 * CHARACTERS)), "truth", "prediction")
+            for axis, indices, title in zip(line, (None, truth, predicted), titles, strict=True):
                 draw_slice(axis, picture)
-                axis.set_title(title, fontsize="x-small")
+                axis.set_title(title, fontsize=TINY)
                 if indices is not None:
-                    origin = "upper" if picture.ndim == 3 else "lower"
-                    shown = np.ma.masked_equal(indices.T, 0)
-                    axis.imshow(shown, cmap="tab20", vmin=1, vmax=20, alpha=0.55, origin=origin, interpolation="none")
-        colors = [Patch(color=colormaps["tab20"](number / 19), label=name) for number, name in enumerate(classes)]
-        axes[0, 0].figure.legend(handles=colors, loc="outside lower center", ncols=4, fontsize="x-small")
+                    _draw_classes(axis, indices, picture, alpha=0.55)
+        class_legend(axes[0, 0], _names(classes, [item for row in rows for item in row[2:]]))
 
 
 @spared_picture
@@ -122,19 +146,23 @@ def draw_maps(
         path: Path of the PNG file that is written.
     """
     highest = max(float(np.percentile(row[4], 99.9)) for row in rows) or 1.0
-    with open_sheet(path, columns=3, rows=len(rows), size=(7.8, 2.7 * len(rows))) as axes:
+    with open_sheet(path, columns=3, rows=len(rows), size=(8.6, 2.7 * len(rows))) as axes:
         for axis in axes.flat:
             axis.set_axis_off()
         for line, (name, picture, truth, rebuilt, score) in zip(axes, rows, strict=True):
             origin = "upper" if picture.ndim == 3 else "lower"
-            for axis, shown in ((line[0], picture), (line[1], rebuilt)):
-                draw_slice(axis, shown)
-            line[2].imshow(score.T, cmap="inferno", vmin=0, vmax=highest, origin=origin)
+            draw_slice(line[0], picture)
+            draw_slice(line[1], rebuilt)
+            shown = line[2].imshow(score.T, cmap=SCORES, vmin=0, vmax=highest, origin=origin)
             for axis in (line[0], line[2]):
                 if 0 < (truth > 0).mean() < 1:
-                    axis.contour(truth.T > 0, levels=[0.5], colors="tab:cyan", linewidths=0.8)
-            for axis, title in zip(line, (name, "reconstruction", "anomaly score"), strict=True):
-                axis.set_title(title, fontsize="x-small")
+                    axis.contour(truth.T > 0, levels=[0.5], colors=OUTLINES[1], linewidths=0.8)
+            titles = (wrap(name, int(2.4 * CHARACTERS)), "reconstruction", "anomaly score")
+            for axis, title in zip(line, titles, strict=True):
+                axis.set_title(title, fontsize=TINY)
+        bar = line[2].figure.colorbar(shown, ax=axes[:, 2], shrink=min(1.0, 1.5 / len(rows) + 0.2), extend="max")
+        bar.set_label("anomaly score (higher: more abnormal)", fontsize=TINY)
+        bar.ax.tick_params(labelsize=TINY)
 
 
 def telling_slice(image: Tensor, segmentation: Tensor) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -54,25 +54,32 @@ class EvaluationGallery:
         self.thumbnails.append("")
         if "error" in output:
             return
-        classes = self._classes(output["pred"])
+        classes = class_map(output["pred"], rivals=self.softmax)
         with sparing(f"the picture of {batch.get('case', 'a case')} in report.html"):
             limit = thumbnail_limit(engine.state.epoch_length or 1)
             self.thumbnails[-1] = thumbnail(batch["image"], classes, limit=limit)
         if len(shown) < self.pictures:
             shown.append((*telling_slice(batch["image"], classes > 0), gallery_title(batch, output)))
 
-    def _classes(self, pred: Tensor) -> Tensor:
-        """Class indices ``(1, H, W[, D])``; of channels that overlap, the last one counts."""
-        if self.softmax:
-            return pred.argmax(dim=0, keepdim=True)
-        numbers = torch.arange(1, len(pred) + 1, device=pred.device).reshape(-1, *[1] * (pred.ndim - 1))
-        return ((pred > 0.5) * numbers).amax(dim=0, keepdim=True)
-
     def draw(self) -> None:
         """Draws the picture, one group after the other; nothing without a case."""
         pictures = [picture for group in self.groups.values() for picture in group]
         if pictures:
             draw_gallery(pictures, self.output_dir / "gallery.png", columns=3 if len(pictures) % 4 else 4)
+
+
+def class_map(pred: Tensor, *, rivals: bool, threshold: float = 0.5) -> Tensor:
+    """Returns class indices ``(1, H, W[, D])``; of channels that overlap, the last one counts.
+
+    Args:
+        pred: Probabilities or logits, ``(K, H, W[, D])``.
+        rivals: Whether the largest channel counts, the first of which is background; else each is a class by itself.
+        threshold: Value above which a class by itself is foreground: 0.5, the default, for probabilities, 0 for logits.
+    """
+    if rivals:
+        return pred.argmax(dim=0, keepdim=True)
+    numbers = torch.arange(1, len(pred) + 1, device=pred.device).reshape(-1, *[1] * (pred.ndim - 1))
+    return ((pred > threshold) * numbers).amax(dim=0, keepdim=True)
 
 
 def gallery_title(batch: dict[str, Any], output: dict[str, Any]) -> str:

@@ -13,7 +13,7 @@ from monai.transforms import Orientation
 from ..errors import ImageError
 from ..figures import draw_gallery
 from ..figures.slices import telling_slice
-from ..page import PAGE, thumbnail, thumbnail_limit, write_page
+from ..page import PAGE, read_origin, thumbnail, thumbnail_limit, write_page
 from ..runtime.files import fingerprint
 from ..runtime.interrupts import Interrupted, undisturbed
 from ..runtime.listing import skipped_note
@@ -47,6 +47,8 @@ class OODReport(CaseRecorder):
             12.
         metadata_file: File ``configs/metadata.json`` of the bundle, after which ``report.html`` names bundle and
             classes. Default none.
+        saves: Whether segmentations are saved. With false, predictions that reach the report are class indices, whose
+            outlines are shown all the same. Default true.
     """
 
     def __init__(
@@ -60,15 +62,17 @@ class OODReport(CaseRecorder):
         files: Sequence[str] = (),
         pictures: int = 12,
         metadata_file: str | None = None,
+        saves: bool = True,
     ) -> None:
         super().__init__()
         self.output_dir, self.bank_file, self.load = Path(output_dir), bank_file, load
         self.resume, self.settings, self.files = resume, dict(settings or {}), tuple(files)
-        self.pictures, self.metadata_file = pictures, metadata_file
+        self.pictures, self.metadata_file, self.saves = pictures, metadata_file, saves
         self.cases: dict[str, Mapping[str, Any]] = {}
         self.kept: dict[str, Row] = {}
         self.announced: set[str] = set()
         self.thumbnails: dict[str, str] = {}
+        self.origins: dict[str, Mapping[str, str]] = {}
         self.verdicts: VerdictFiles | None = None
 
     def attach(self, engine: Engine) -> None:
@@ -95,6 +99,7 @@ class OODReport(CaseRecorder):
         self.journal = Journal(self.output_dir, head | self.settings | further)
         self.kept = self._done() if self.resume else {}
         self.thumbnails = {name: line.get("thumbnail", "") for name, line in self.kept.items()}
+        self.origins = {name: line.get("origin", {}) for name, line in self.kept.items()}
         if self.resume:
             logger.info("%d of %d scan(s) are done already and passed over", len(self.kept), len(self.cases))
         with undisturbed():
@@ -150,11 +155,13 @@ class OODReport(CaseRecorder):
         super().__call__(engine)
         row = report_row(self.rows[-1])
         picture = self.thumbnails[row["image"]] = self._thumbnail(batch, output)
+        origin = self.origins[row["image"]] = read_origin(self.cases[str(batch["case"])]["image"])
         assert self.verdicts is not None
         with undisturbed():
             self.verdicts.put(row)
             if row["error"] is None:
-                self.journal.add({"input": batch.get("fingerprint", ""), "row": row, "thumbnail": picture})
+                line = {"input": batch.get("fingerprint", ""), "row": row}
+                self.journal.add(line | {"origin": origin, "thumbnail": picture})
             else:
                 self._remove_earlier(self.cases[str(batch["case"])])
 
@@ -170,7 +177,7 @@ class OODReport(CaseRecorder):
         with sparing(f"the picture of {batch['case']} in {PAGE}"):
             if "image" in batch:
                 # What was not saved are no classes, but what a network gives.
-                segmented = "volume" in batch or batch["case"] in self.announced
+                segmented = not self.saves or "volume" in batch or batch["case"] in self.announced
                 classes = output.get("pred") if segmented else None
                 return thumbnail(batch["image"], classes, limit=thumbnail_limit(len(self.cases)))
         return ""
@@ -178,7 +185,10 @@ class OODReport(CaseRecorder):
     def _write_page(self) -> None:
         """Writes the page on all scans that have a row."""
         if self.verdicts is not None:
-            rows = [row | {"thumbnail": self.thumbnails.get(name)} for name, row in self.verdicts.rows.items()]
+            rows = [
+                {**row, "thumbnail": self.thumbnails.get(name), **self.origins.get(name, {})}
+                for name, row in self.verdicts.rows.items()
+            ]
             path, total = self.output_dir / PAGE, len(self.cases)
             write_page(rows, self.bank, path, total=total, metadata_file=self.metadata_file)
 

@@ -6,9 +6,9 @@ from .loss import CombinedDiceLoss, prepare_patches
 from .mine import CandidateMiner
 from .patches import PatchDataset
 from .proportion import estimate_ood_fraction, exact_ood_fraction, positive_negative_ratio
-from .removal import remove_foreground
+from .removal import removal_weights, remove_foreground
 from .scoring import confusion_score, rank_candidates, removed_share, score_batches
-from .selection import draw_selection
+from .selection import draw_selection, select_candidates
 from .training import StagedTraining
 
 __all__ = [
@@ -25,7 +25,9 @@ __all__ = [
     "positive_negative_ratio",
     "prepare_patches",
     "rank_candidates",
+    "removal_weights",
     "remove_foreground",
     "removed_share",
     "score_batches",
+    "select_candidates",
 ]

@@ -148,14 +148,14 @@ class BaselineComparison:
         write_json(report, self.output_dir / "comparison.json")
         bars = {name: [report[name]["per_class"][label]["iou"] for label in names] for name in self.files}
         draw_bars(names, bars, self.output_dir / "per_class.png", xlabel="class", ylabel="IoU over the test set")
-        self._draw(shown, count)
+        self._draw(shown, names)
         for name in self.files:
             figures = [report[name][key] for key in ("iou_pooled", "miou_foreground", "dsc_foreground")]
             logger.info("%s: iou_pooled %.4f, miou_foreground %.4f, dsc_foreground %.4f", name, *figures)
         return report
 
     @sparing("side_by_side.png")
-    def _draw(self, shown: Mapping[str, Sequence[SegmentedCase]], count: int) -> None:
+    def _draw(self, shown: Mapping[str, Sequence[SegmentedCase]], names: Sequence[str]) -> None:
         """The first cases in rows: image, truth and both predictions, of a volume the slice with most truth."""
         rows = []
         for base, med in zip(shown["baseline"], shown["Med-OoD"], strict=True):
@@ -165,4 +165,4 @@ class BaselineComparison:
                 # The prediction in place of the picture: cut where the truth is largest.
                 maps.append(telling_slice(predicted, base.truth)[0])
             rows.append((base.name, picture, maps))
-        draw_side_by_side(rows, ("truth", *self.files), count, self.output_dir / "side_by_side.png")
+        draw_side_by_side(rows, ("truth", *self.files), names, self.output_dir / "side_by_side.png")

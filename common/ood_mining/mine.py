@@ -5,9 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import nn
 
+from ..errors import ConfigError
 from ..figures import draw_gallery
 from ..figures.slices import telling_slice
 from ..runtime.distributed import is_main_process, process_rank, wait_for_all, world_size
@@ -32,13 +33,18 @@ from .proportion import (
     positive_negative_ratio,
 )
 from .scoring import rank_candidates, score_batches
-from .selection import draw_selection
+from .selection import Selection, check_selection, draw_selection, num_available, select_candidates
 
 logger = logging.getLogger(__name__)
 
+RatioUnit = Literal["patches", "pixels"]
+
 CANDIDATES, GALLERY = "ood_candidates.csv", "ood_candidates.png"
 PROPORTION, SELECTED = "proportion.json", "ood_selected.json"
-SETTINGS = ("target_ratio", "fraction_step", "exact_fraction", "ood_fraction", "seed", "save_patches")
+SETTINGS = (
+    "target_ratio", "fraction_step", "exact_fraction", "ood_fraction", "ratio_unit", "selection", "candidate_kinds",
+    "seed", "save_patches",
+)  # fmt: skip
 COLUMNS = ("index", "kind", "case", "start", "foreground", "score", "in_removed", "kept")
 
 
@@ -58,6 +64,14 @@ class CandidateMiner:
             false.
         ood_fraction: Fraction of the candidates that confuse, in [0, 1]; it takes the place of either. With ``None``,
             the default, it is searched.
+        ratio_unit: Unit of the ratio: ``patches``, the default, as in the paper, or ``pixels``, which tells data sets
+            apart where every patch holds foreground and background.
+        selection: Way in which candidates are chosen, see :func:`select_candidates`. Default ``pruned``, as in the
+            paper.
+        candidate_kinds: Kinds of candidates that are chosen from, a list of ``emptied`` or ``candidate``, see
+            :class:`Patch`. With ``None``, the default, from all.
+        ignore_removed: Whether pixels whose foreground was removed do not count for scores. Default false, as in the
+            paper.
         seed: Seed of the draw, a whole number from 0. Default 0.
         save_patches: Whether the selected patches are written as files as well, to ``ood_patches``. Default false.
         pictures: Largest number of candidates shown in the gallery. Default 12.
@@ -74,6 +88,10 @@ class CandidateMiner:
         fraction_step: float = 0.1,
         exact_fraction: bool = False,
         ood_fraction: float | None = None,
+        ratio_unit: RatioUnit = "patches",
+        selection: Selection = "pruned",
+        candidate_kinds: Sequence[str] | None = None,
+        ignore_removed: bool = False,
         seed: int = 0,
         save_patches: bool = False,
         pictures: int = 12,
@@ -81,9 +99,14 @@ class CandidateMiner:
         # Wrong settings shall be named now, not after the baseline has been trained.
         estimate_ood_fraction(0, 0, 0, target=target_ratio, step=fraction_step)
         draw_selection(0, 0.0 if ood_fraction is None else ood_fraction, seed=seed)
+        check_selection(selection, candidate_kinds)
+        if ratio_unit not in get_args(RatioUnit):
+            raise ConfigError(f"ratio_unit is {ratio_unit!r}; accepted are {', '.join(get_args(RatioUnit))}")
         self.dataset, self.network, self.device, self.batch_size = dataset, network, torch.device(device), batch_size
         self.target_ratio, self.fraction_step = target_ratio, fraction_step
-        self.exact_fraction, self.ood_fraction = exact_fraction, ood_fraction
+        self.exact_fraction, self.ood_fraction, self.ratio_unit = exact_fraction, ood_fraction, ratio_unit
+        self.selection, self.ignore_removed = selection, ignore_removed
+        self.candidate_kinds = None if candidate_kinds is None else list(candidate_kinds)
         self.seed, self.save_patches, self.pictures = seed, save_patches, pictures
 
     @property
@@ -120,7 +143,7 @@ class CandidateMiner:
             )
 
     def select(self, candidates: Path, folder: Path) -> None:
-        """Draws from the candidates that confuse; writes ``proportion.json`` and ``ood_selected.json``.
+        """Chooses from the candidates; writes ``proportion.json`` and ``ood_selected.json``.
 
         Args:
             candidates: Path of ``ood_candidates.csv``.
@@ -131,24 +154,16 @@ class CandidateMiner:
         """
         with open(candidates, newline="", encoding="utf-8") as file:
             # In the order of the data set, so that the draw does not depend on the last bits of scores.
-            kept = sorted(
-                (row for row in csv.DictReader(file) if row["kept"] == "True"), key=lambda row: int(row["index"])
-            )
-        report = self.proportion(len(kept))
-        drawn = [kept[number] for number in draw_selection(len(kept), report["fraction"], seed=self.seed)]
+            rows = sorted(csv.DictReader(file), key=lambda row: int(row["index"]))
+        if self.candidate_kinds is not None:
+            rows = [row for row in rows if row["kind"] in self.candidate_kinds]
+        scores = [float(row["score"]) for row in rows]
+        report = self.proportion(num_available(scores, self.selection))
+        chosen = select_candidates(scores, report["fraction"], selection=self.selection, seed=self.seed)
+        drawn = [rows[number] for number in chosen]
         if is_main_process():
-            emptied = [float(row["foreground"]) for row in kept if row["kind"] == "emptied"]
-            scores = np.array([float(row["score"]) for row in kept])
-            in_removed = np.array([float(row["in_removed"]) for row in kept])
-            report["kept"] = {
-                "candidates": len(self.dataset) - self.dataset.num_original,
-                "confusing": len(kept),
-                "of_candidate_dir": len(kept) - len(emptied),
-                "without_removed_foreground": sum(share == 0 for share in emptied),
-                "mean_removed_foreground": float(np.mean(emptied)) if emptied else None,
-                "mean_score": float(scores.mean()) if kept else None,
-                "confusion_in_removed_foreground": float(np.average(in_removed, weights=scores)) if kept else None,
-            }
+            kept = [row for row in rows if float(row["score"]) > 0]
+            report["kept"] = _describe_kept(kept) | {"candidates": len(rows)}
             counts = {"pnr": report["pnr_selected"], "selected": len(drawn), "candidates": len(kept)}
             report["measures"] = {name: {"": value} for name, value in counts.items()}
             write_json(report, folder / PROPORTION)
@@ -162,8 +177,8 @@ class CandidateMiner:
                 name = "_".join(str(value) for value in (patch["index"], patch["case"], *patch["start"]))
                 write_patch(self.dataset.image_at(patch["index"]), folder / "ood_patches" / name)
             logger.info(
-                "ratio of positive to negative patches: %.3f without, %.3f with %d out-of-distribution patches (%g %%)",
-                report["pnr"], report["pnr_selected"], len(drawn), 100 * report["fraction"],
+                "ratio of positive to negative %s: %.3f without, %.3f with %d out-of-distribution patches (%g %%)",
+                self.ratio_unit, report["pnr"], report["pnr_selected"], len(drawn), 100 * report["fraction"],
             )  # fmt: skip
         wait_for_all()
 
@@ -171,17 +186,24 @@ class CandidateMiner:
         """Returns the counts, the ratio at every fraction of the grid, and the fraction that is chosen.
 
         Args:
-            num_ood: Number of candidates that confuse, at least 0.
+            num_ood: Number of candidates that may be drawn, at least 0.
         """
-        counts = (self.dataset.counts.positive, self.dataset.counts.negative, num_ood)
-        estimated = estimate_ood_fraction(*counts, target=self.target_ratio, step=self.fraction_step)
-        exact = exact_ood_fraction(*counts, target=self.target_ratio)
+        found, size = self.dataset.counts, 1.0
+        counts = (found.positive, found.negative)
+        if self.ratio_unit == "pixels":
+            counts = (found.positive_pixels, found.negative_pixels)
+            # A candidate adds as many pixels as a patch has on average.
+            size = sum(counts) / max(self.dataset.num_original, 1)
+        estimated = estimate_ood_fraction(*counts, num_ood * size, target=self.target_ratio, step=self.fraction_step)
+        exact = exact_ood_fraction(*counts, num_ood * size, target=self.target_ratio)
         fraction = self.ood_fraction if self.ood_fraction is not None else exact if self.exact_fraction else estimated
 
         def ratio(share: float) -> float:
-            return positive_negative_ratio(*counts[:2], round(share * num_ood))
+            return positive_negative_ratio(*counts, round(share * num_ood) * size)
 
         return {
+            "unit": self.ratio_unit,
+            "selection": self.selection,
             "num_positive": counts[0],
             "num_negative": counts[1],
             "num_ood": num_ood,
@@ -211,7 +233,7 @@ class CandidateMiner:
         mine = list(indices)[process_rank() :: world_size()]
         with Progress("candidates", len(mine), "patches") as progress:
             batches = progress.over(self.dataset.batches(mine, self.batch_size), lambda batch: len(batch["image"]))
-            scores = score_batches(self.network, batches, self.device).numpy()
+            scores = score_batches(self.network, batches, self.device, ignore_removed=self.ignore_removed).numpy()
         if world_size() == 1:
             return scores
         gathered: list[Any] = [None] * world_size()
@@ -243,6 +265,21 @@ class CandidateMiner:
             pictures.append((*telling_slice(image, found.float()), text))
         if pictures:
             draw_gallery(pictures, path, columns=6)
+
+
+def _describe_kept(kept: Sequence[Mapping[str, str]]) -> dict[str, Any]:
+    """What is told of the candidates that confuse, from their rows in the table."""
+    emptied = [float(row["foreground"]) for row in kept if row["kind"] == "emptied"]
+    scores = np.array([float(row["score"]) for row in kept])
+    in_removed = np.array([float(row["in_removed"]) for row in kept])
+    return {
+        "confusing": len(kept),
+        "of_images_without_foreground": len(kept) - len(emptied),
+        "without_removed_foreground": sum(share == 0 for share in emptied),
+        "mean_removed_foreground": float(np.mean(emptied)) if emptied else None,
+        "mean_score": float(scores.mean()) if kept else None,
+        "confusion_in_removed_foreground": float(np.average(in_removed, weights=scores)) if kept else None,
+    }
 
 
 def read_selection(path: str | Path) -> list[int]:

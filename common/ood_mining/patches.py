@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import logging
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import product
 from typing import Any, Literal
 
 import torch
 from monai.data import Dataset
 from monai.transforms import Compose
 from torch import Tensor
-from torch.nn.functional import pad
 
 from ..data.cases import Case, Folders
-from ..data.folders import find_scans
+from ..data.split import CaseSplit
 from ..errors import ConfigError, LabelError
+from .candidates import LoadedCase, Removal, find_candidates, load_candidate, load_case
 from .counting import patch_signs
-from .removal import Fill, remove_foreground
+from .cutting import cut_patch, padding_mask, patch_starts
+from .removal import Fill
 
 logger = logging.getLogger(__name__)
 
@@ -50,53 +49,24 @@ class PatchCounts:
         positive: Number of patches with any foreground.
         negative: Number of patches with any background.
         foreground: Share of foreground pixels of each patch, in [0, 1]; padding does not count.
+        positive_pixels: Number of pixels of foreground.
+        negative_pixels: Number of pixels of background.
     """
 
     positive: int
     negative: int
     foreground: tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class _LoadedCase:
-    """A case in memory: prepared image, the same without foreground, label."""
-
-    name: str
-    image: Tensor
-    emptied: Tensor
-    label: Tensor
-
-
-def patch_starts(size: Sequence[int], roi_size: Sequence[int]) -> list[tuple[int, ...]]:
-    """Returns the first voxels of the patches that cover an image side by side; the last ones need padding.
-
-    Args:
-        size: Voxels of the image along each axis.
-        roi_size: Voxels of a patch along each axis.
-
-    Example:
-        >>> patch_starts((5, 4), (4, 4))
-        [(0, 0), (4, 0)]
-    """
-    return list(product(*(range(0, extent, step) for extent, step in zip(size, roi_size, strict=True))))
-
-
-def cut_patch(image: Tensor, start: Sequence[int], roi_size: Sequence[int]) -> Tensor:
-    """Returns a patch of an image ``(C, H, W[, D])``, with zeros where it reaches beyond the image."""
-    inside = image[_place(start, roi_size)]
-    missing = [n - size for n, size in zip(roi_size, inside.shape[1:], strict=True)]
-    if not any(missing):
-        return inside
-    return pad(inside, [edge for gap in reversed(missing) for edge in (0, gap)])
+    positive_pixels: int
+    negative_pixels: int
 
 
 class PatchDataset(Dataset):
     """Patches of ``roi_size``, cut with zero padding: those of the cases, then the candidates for negative samples.
 
     Gao and Xu, section 4.1 and 3.1. Numbers ``0`` to ``num_original - 1`` are those of the cases; the same number of
-    patches follows with their foreground removed in raw intensities, then those of ``candidate_dir``. Which of them are
-    trained on, a sampler says. Images are loaded once and kept in memory, prepared, with and without foreground: about
-    8 bytes for each voxel and channel. No patch is written to disk.
+    patches follows with their foreground removed in raw intensities, then those of images without foreground. Which of
+    them are trained on, a sampler says. Images are loaded once and kept in memory, prepared, with and without
+    foreground: about 8 bytes for each voxel and channel. No patch is written to disk.
 
     Args:
         data: Cases with ``image`` and ``label``.
@@ -104,15 +74,21 @@ class PatchDataset(Dataset):
             ``(1, H, W[, D])``.
         image_transforms: Transforms that prepare an image after loading; the foreground is removed before.
         transform: Random changes of a patch. Default none.
-        roi_size: Voxels of a patch along each axis; 128 x 128 in the paper.
+        roi_size: Voxels of a patch along each axis; 128 x 128 in the paper. Where it is as large as the slices, these
+            are the patches.
         fill: What replaces the foreground, see :func:`remove_foreground`. Default ``zero``.
+        dilation: Pixels by which foreground grows before it is removed, see :func:`remove_foreground`. Default none.
+        feather: Pixels over which the fill fades into the image, see :func:`remove_foreground`. Default none.
+        empty_candidates: Whether cases whose whole label is empty are images without foreground, candidates as those of
+            ``candidate_dir``. Default false: their patches are trained on as all others.
         candidate_dir: Folders of images without foreground, the paper's other source. Default none.
         load_candidate: Transform or transforms that load and check an image of ``candidate_dir``. Default none.
+        split: Split of the training; images of ``candidate_dir`` of held-out patients are no candidates. Default none.
         count_padding: Whether padding counts as background, as in the paper. Default false.
         seed: Seed of the fill ``noise``, a whole number. Default 0.
 
     Raises:
-        ConfigError: When ``candidate_dir`` is given without ``load_candidate``.
+        ConfigError: When ``candidate_dir`` is given without ``load_candidate``, or a setting is not accepted.
     """
 
     def __init__(
@@ -124,8 +100,12 @@ class PatchDataset(Dataset):
         roi_size: Sequence[int],
         transform: Callable[..., Any] | None = None,
         fill: Fill = "zero",
+        dilation: int | None = None,
+        feather: int | None = None,
+        empty_candidates: bool = False,
         candidate_dir: Folders | None = None,
         load_candidate: Callable[[Case], dict[str, Any]] | Sequence[Any] | None = None,
+        split: CaseSplit | None = None,
         count_padding: bool = False,
         seed: int = 0,
     ) -> None:
@@ -135,31 +115,45 @@ class PatchDataset(Dataset):
         self.load = Compose(load)
         self.load_candidate = None if load_candidate is None else Compose(load_candidate)
         self.prepare = Compose(image_transforms)
-        self.roi_size, self.fill, self.count_padding, self.seed = tuple(roi_size), fill, count_padding, seed
-        self.candidate_dir = candidate_dir or []
+        self.removal = Removal(fill, dilation, feather, seed)
+        self.roi_size, self.count_padding, self.empty_candidates = tuple(roi_size), count_padding, empty_candidates
+        self.candidate_dir, self.split = candidate_dir or [], split
 
     @cached_property
     def candidates(self) -> list[Case]:
         """The images of ``candidate_dir``."""
-        folders = [self.candidate_dir] if isinstance(self.candidate_dir, str) else list(self.candidate_dir)
-        dims = len(self.roi_size)
-        found = [case for folder in folders for case in find_scans(folder, spatial_dims=dims, name="candidate_dir")]
-        return [{key: value for key, value in case.items() if key != "label"} for case in found]
+        return find_candidates(self.candidate_dir, len(self.roi_size), self.split)
 
     @cached_property
-    def cases(self) -> list[_LoadedCase]:
-        """All cases and candidate images, in memory."""
-        original = [self._load(case) for case in self.data]
-        return original + [self._load_candidate(case) for case in self.candidates]
+    def _labeled(self) -> list[LoadedCase]:
+        """All cases, in memory, in their order."""
+        return [load_case(case, self.load, self.prepare, self.removal, self.roi_size) for case in self.data]
+
+    @cached_property
+    def _trained(self) -> list[int]:
+        """Numbers of the cases whose patches are trained on as they are."""
+        cases = enumerate(self._labeled)
+        return [number for number, case in cases if not self.empty_candidates or bool(case.label.any())]
+
+    @property
+    def trained(self) -> list[Case]:
+        """The cases whose patches are trained on as they are."""
+        return [self.data[number] for number in self._trained]
+
+    @cached_property
+    def cases(self) -> list[LoadedCase]:
+        """Cases that are trained on, then images without foreground, in memory."""
+        trained = set(self._trained)
+        original = [self._labeled[number] for number in self._trained]
+        rest = [case for number, case in enumerate(self._labeled) if number not in trained]
+        if self.load_candidate is not None:
+            rest += [load_candidate(case, self.load_candidate, self.prepare) for case in self.candidates]
+        return original + rest
 
     @cached_property
     def _places(self) -> list[tuple[int, Patch]]:
         """The number of its case, and the patch, for every patch."""
-        places = {
-            index: [(index, start) for start in patch_starts(case.label.shape[1:], self.roi_size)]
-            for index, case in enumerate(self.cases)
-        }
-        number = len(self.data)
+        number = len(self._trained)
         parts: dict[Kind, Sequence[int]] = {
             "original": range(number),
             "emptied": range(number),
@@ -168,8 +162,8 @@ class PatchDataset(Dataset):
         return [
             (index, Patch(kind, self.cases[index].name, start))
             for kind, indices in parts.items()
-            for case in indices
-            for index, start in places[case]
+            for index in indices
+            for start in patch_starts(self.cases[index].label.shape[1:], self.roi_size)
         ]
 
     @property
@@ -184,21 +178,21 @@ class PatchDataset(Dataset):
         Raises:
             LabelError: When there is no foreground at all, or no background.
         """
-        labels = [
-            (self.label_at(n), self.padding_at(n))
-            for n, (_, patch) in enumerate(self._places)
-            if patch.kind == "original"
-        ]
+        numbers = [number for number, (_, patch) in enumerate(self._places) if patch.kind == "original"]
+        labels = [(self.label_at(number), self.padding_at(number)) for number in numbers]
         signs = [patch_signs(label, padding=padding, count_padding=self.count_padding) for label, padding in labels]
-        shares = tuple(float((label != 0).sum() / (~padding).sum()) for label, padding in labels)
         positive, negative = (sum(column) for column in zip(*signs, strict=True)) if signs else (0, 0)
-        if signs and not (positive and negative):
+        if len(self.data) and not (positive and negative):
             absent = "background" if positive else "foreground"
             raise LabelError(
                 f"the labels of all {len(self.data)} training cases hold no {absent}: there is nothing to tell apart; "
                 "check labels and foreground_labels"
             )
-        return PatchCounts(positive, negative, shares)
+        pixels = [(int((label != 0).sum()), int((~padding).sum())) for label, padding in labels]
+        shares = tuple(found / inside for found, inside in pixels)
+        foreground = sum(found for found, _ in pixels)
+        counted = sum(label.numel() for label, _ in labels) if self.count_padding else sum(n for _, n in pixels)
+        return PatchCounts(positive, negative, shares, foreground, counted - foreground)
 
     def __len__(self) -> int:
         return len(self._places)
@@ -215,16 +209,13 @@ class PatchDataset(Dataset):
     def padding_at(self, index: int) -> Tensor:
         """Returns the mask ``(1, *roi_size)`` of the pixels of a patch that lie outside its image."""
         case, patch = self._places[index]
-        size = self.cases[case].label.shape[1:]
-        padding = torch.ones(1, *self.roi_size, dtype=torch.bool)
-        inside = [slice(0, max(extent - first, 0)) for first, extent in zip(patch.start, size, strict=True)]
-        padding[(slice(None), *inside)] = False
-        return padding
+        return padding_mask(self.cases[case].label.shape[1:], patch.start, self.roi_size)
 
     def removed_at(self, index: int) -> Tensor:
-        """Returns the mask ``(1, *roi_size)`` of the pixels of a patch whose foreground was removed."""
-        label = self.label_at(index) != 0
-        return label if self.patch(index).kind == "emptied" else torch.zeros_like(label)
+        """Returns the mask ``(1, *roi_size)`` of the pixels of a patch whose foreground, or rim of it, was removed."""
+        case, patch = self._places[index]
+        removed = cut_patch(self.cases[case].removed, patch.start, self.roi_size)
+        return removed if patch.kind == "emptied" else torch.zeros_like(removed)
 
     def image_at(self, index: int) -> Tensor:
         """Returns the image ``(C, *roi_size)`` of a patch, prepared, without random changes."""
@@ -249,32 +240,3 @@ class PatchDataset(Dataset):
         if self.transform is not None:
             item = self.transform(item)
         return {key: item[key] for key in ("image", "label")} | {"ood": torch.tensor(ood)}
-
-    def _load(self, case: Case) -> _LoadedCase:
-        """Loads a labeled case; its foreground is removed patch by patch, before the image is prepared."""
-        loaded = self.load(dict(case))
-        raw, label = loaded["image"], _plain(loaded["label"])
-        emptied = raw.clone()
-        for start in patch_starts(label.shape[1:], self.roi_size):
-            place = _place(start, self.roi_size)
-            number = zlib.crc32(f"{case.get('case')}|{start}".encode()) + self.seed
-            generator = torch.Generator().manual_seed(number)
-            emptied[place] = remove_foreground(_plain(raw[place]), label[place], fill=self.fill, generator=generator)
-        images = [_plain(self.prepare(loaded | {"image": image})["image"]) for image in (raw, emptied)]
-        return _LoadedCase(str(case.get("case", "")), images[0], images[1], label)
-
-    def _load_candidate(self, case: Case) -> _LoadedCase:
-        """Loads an image without foreground."""
-        loaded = self.load_candidate(dict(case))  # type: ignore[misc]
-        image = _plain(self.prepare(loaded)["image"])
-        return _LoadedCase(str(case["case"]), image, image, torch.zeros(1, *image.shape[1:], dtype=torch.uint8))
-
-
-def _place(start: Sequence[int], roi_size: Sequence[int]) -> tuple[slice, ...]:
-    """Where a patch lies in an image with channels, as far as the image reaches."""
-    return (slice(None), *(slice(first, first + extent) for first, extent in zip(start, roi_size, strict=True)))
-
-
-def _plain(image: Any) -> Tensor:
-    """The tensor without metadata, in rows as memory holds it."""
-    return torch.as_tensor(image).as_subclass(Tensor).contiguous()

@@ -13,6 +13,8 @@ TARGET = 0.65
 def positive_negative_ratio(num_positive: int, num_negative: int, num_ood: float = 0) -> float:
     """Returns ``|positive| / |negative|`` of a training set, equation 1.
 
+    All numbers may be pixels in place of patches, see ``CandidateMiner``.
+
     Args:
         num_positive: Number of patches that hold any foreground pixel, at least 0.
         num_negative: Number of patches that hold any background pixel, at least 0; a patch may be both.
@@ -50,7 +52,7 @@ def fraction_grid(step: float = 0.1) -> list[float]:
 
 
 def estimate_ood_fraction(
-    num_positive: int, num_negative: int, num_ood: int, *, target: float = TARGET, step: float = 0.1
+    num_positive: int, num_negative: int, num_ood: float, *, target: float = TARGET, step: float = 0.1
 ) -> float:
     """Returns the fraction of out-of-distribution patches that brings the ratio closest to ``target``.
 
@@ -83,7 +85,7 @@ def estimate_ood_fraction(
     return min(fraction_grid(step), key=distance)
 
 
-def exact_ood_fraction(num_positive: int, num_negative: int, num_ood: int, *, target: float = TARGET) -> float:
+def exact_ood_fraction(num_positive: int, num_negative: int, num_ood: float, *, target: float = TARGET) -> float:
     """Returns ``clip((|positive| / target - |negative|) / |OoD|, 0, 1)``, where the ratio is the target.
 
     The paper searches a grid instead, see :func:`estimate_ood_fraction`.

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
 from monai.utils import convert_to_dst_type, convert_to_numpy, optional_import
+from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
 from ..errors import ConfigError, LabelError
@@ -14,12 +16,21 @@ from ..errors import ConfigError, LabelError
 Fill = Literal["zero", "mean", "noise", "inpaint"]
 
 
-def remove_foreground(image: Any, label: Any, *, fill: Fill = "zero", generator: torch.Generator | None = None) -> Any:
+def remove_foreground(
+    image: Any,
+    label: Any,
+    *,
+    fill: Fill = "zero",
+    dilation: int | None = None,
+    feather: int | None = None,
+    generator: torch.Generator | None = None,
+) -> Any:
     """Returns a copy of an image in which nothing of the foreground is left.
 
     Gao and Xu, *Out-of-distribution data supervision towards biomedical semantic segmentation*, section 3.1
-    (https://github.com/StudioYG/Med-OoD), which sets the foreground to zero; the other fills are options beyond it. To
-    be used on raw intensities, before any normalization: after a z-score, zero would be the mean.
+    (https://github.com/StudioYG/Med-OoD), which sets the foreground to zero; the other fills, the dilation and the soft
+    rim are options beyond it. To be used on raw intensities, before any normalization: after a z-score, zero would be
+    the mean.
 
     Args:
         image: Image ``(C, H, W[, D])``, or without the channel axis like ``label``; tensor or array of any number type.
@@ -28,13 +39,16 @@ def remove_foreground(image: Any, label: Any, *, fill: Fill = "zero", generator:
             drawn with replacement from the background, all channels of a pixel together, so that colors stay colors;
             ``inpaint``, biharmonic from the border inwards (needs scikit-image). Where there is no background, all fill
             with zero.
+        dilation: Pixels by which the foreground grows first, at least 1, see :func:`removal_weights`. Default none.
+        feather: Pixels over which the fill fades into the image around, at least 1, see :func:`removal_weights`.
+            Default none.
         generator: Generator of ``noise``; torch's own with ``None``, the default.
 
     Returns:
-        An image of the type, shape and number type of ``image``; background pixels are unchanged bit for bit.
+        An image of the type, shape and number type of ``image``; pixels of weight 0 are unchanged bit for bit.
 
     Raises:
-        ConfigError: When ``fill`` is not accepted, or scikit-image is needed and not installed.
+        ConfigError: When an argument is not accepted, or scikit-image is needed and not installed.
         LabelError: When the shapes of image and label do not fit.
 
     Example:
@@ -43,16 +57,71 @@ def remove_foreground(image: Any, label: Any, *, fill: Fill = "zero", generator:
         >>> remove_foreground(torch.tensor([[[5, 7, 9]]]), torch.tensor([[0, 2, 0]]))
         tensor([[[5, 0, 9]]])
     """
-    if fill not in get_args(Fill):
-        raise ConfigError(f"fill is {fill!r}; accepted are {', '.join(get_args(Fill))}")
-    source, mask = torch.as_tensor(image), _foreground(torch.as_tensor(image), torch.as_tensor(label))
-    channels = source if source.ndim > mask.ndim else source[None]
+    check_removal(fill, dilation, feather)
+    source, foreground = torch.as_tensor(image), _foreground(torch.as_tensor(image), torch.as_tensor(label))
+    channels = source if source.ndim > foreground.ndim else source[None]
     filled = channels.detach().clone()
+    weights = removal_weights(foreground, dilation=dilation, feather=feather).to(channels.device)
+    mask = weights > 0
     if bool(mask.all()):
         filled.zero_()
     elif bool(mask.any()):
-        filled[:, mask] = _FILLS[fill](channels.detach(), mask, generator).to(filled.dtype)
+        values = _FILLS[fill](channels.detach(), mask, generator).to(filled.dtype)
+        filled[:, mask] = _fade(values, filled[:, mask], weights[mask])
     return convert_to_dst_type(filled.reshape(source.shape), image)[0]
+
+
+def check_removal(fill: str, dilation: int | None = None, feather: int | None = None) -> None:
+    """Makes sure that a way of removing foreground is one that there is.
+
+    Args:
+        fill: Name of the fill, see :func:`remove_foreground`.
+        dilation: Pixels by which the foreground grows first. Default none.
+        feather: Pixels over which the fill fades. Default none.
+
+    Raises:
+        ConfigError: When an argument is not accepted.
+    """
+    if fill not in get_args(Fill):
+        raise ConfigError(f"fill is {fill!r}; accepted are {', '.join(get_args(Fill))}")
+    for name, width in (("dilation", dilation), ("feather", feather)):
+        if width is not None and width < 1:
+            raise ConfigError(f"{name} is {width}; accepted are whole numbers from 1, or null for none")
+
+
+def removal_weights(foreground: Tensor, *, dilation: int | None = None, feather: int | None = None) -> Tensor:
+    """Returns how much of every pixel the removal of the foreground replaces.
+
+    A mask that is drawn tightly leaves a rim of the foreground behind, and a sharp edge tells where something was.
+
+    Args:
+        foreground: Mask of the foreground, ``(H, W[, D])`` bool.
+        dilation: Euclidean distance from the foreground, in pixels, up to which all is replaced, at least 1. Default
+            none: the foreground alone.
+        feather: Width of the rim beyond, in pixels, at least 1, in which the weight falls to 0 as half a cosine does.
+            Default none: a sharp edge.
+
+    Returns:
+        Of the shape of ``foreground``, float64 on the CPU, in [0, 1].
+
+    Example:
+        >>> removal_weights(torch.tensor([[True, False, False, False]]), dilation=1, feather=1)
+        tensor([[1.0000, 1.0000, 0.5000, 0.0000]], dtype=torch.float64)
+    """
+    mask = foreground.cpu()
+    if (dilation is None and feather is None) or not bool(mask.any()):
+        return mask.double()
+    beyond = torch.from_numpy(np.asarray(distance_transform_edt(~mask.numpy()))) - (dilation or 0)
+    if feather is None:
+        return (beyond <= 0).double()
+    return (1 + (beyond.clamp(min=0) / (feather + 1)).clamp(max=1).mul(torch.pi).cos()) / 2
+
+
+def _fade(values: Tensor, image: Tensor, weights: Tensor) -> Tensor:
+    """New values and those of the image, ``(C, N)`` each, mixed by weights ``(N,)``; exact where a weight is 1."""
+    mixed = weights * values + (1 - weights) * image
+    mixed = (mixed if image.is_floating_point() else mixed.round()).to(image.dtype)
+    return torch.where(weights == 1, values, mixed)
 
 
 def _foreground(image: Tensor, label: Tensor) -> Tensor:

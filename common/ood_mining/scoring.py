@@ -60,7 +60,9 @@ def _share(part: Tensor, whole: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def score_batches(network: nn.Module, batches: Iterable[Mapping[str, Tensor]], device: torch.device) -> Tensor:
+def score_batches(
+    network: nn.Module, batches: Iterable[Mapping[str, Tensor]], device: torch.device, *, ignore_removed: bool = False
+) -> Tensor:
     """Returns :func:`confusion_score` and :func:`removed_share` of every patch of all batches, in their order.
 
     Args:
@@ -68,6 +70,8 @@ def score_batches(network: nn.Module, batches: Iterable[Mapping[str, Tensor]], d
         batches: Batches with ``image``, ``(B, C, H, W[, D])``, and the mask ``removed`` of the pixels that were
             foreground, ``(B, 1, H, W[, D])``. Where padding shall not count, also its mask ``padding``.
         device: Device that the network runs on.
+        ignore_removed: Whether pixels of ``removed`` do not count for the score either, so that what confuses is never
+            the hole that the removal left. Default false, as in the paper.
 
     Returns:
         ``(N, 2)`` float64 on the CPU.
@@ -79,8 +83,9 @@ def score_batches(network: nn.Module, batches: Iterable[Mapping[str, Tensor]], d
         logits = network(torch.as_tensor(batch["image"]).to(device))
         # Both scores from one look at the logits.
         foreground, counted = _predicted_foreground(logits, batch.get("padding"))
-        holes = foreground & batch["removed"][:, 0].to(foreground.device)
-        scores.append(torch.stack([_share(foreground, counted), _share(holes, foreground)], dim=1))
+        removed = batch["removed"][:, 0].to(foreground.device)
+        outside = (foreground & ~removed, counted & ~removed) if ignore_removed else (foreground, counted)
+        scores.append(torch.stack([_share(*outside), _share(foreground & removed, foreground)], dim=1))
     return torch.cat(scores).cpu() if scores else torch.zeros(0, 2, dtype=torch.float64)
 
 

@@ -45,6 +45,9 @@ class StagedTraining:
         candidates_dir: Folder of the scores, ``baseline_dir`` by default; trainings on different selections may share
             one.
         only_ood: Whether to train on the selected patches alone, as in the paper's Table 4. Default false.
+        equal_epochs: Whether the combined training is longer than the baseline's by the factor by which its patches are
+            more, as in the published runs, where epochs have a number of steps of their own. Default false: equally
+            many steps.
     """
 
     def __init__(
@@ -56,9 +59,10 @@ class StagedTraining:
         baseline_dir: str | None = None,
         candidates_dir: str | None = None,
         only_ood: bool = False,
+        equal_epochs: bool = False,
     ) -> None:
         self.course, self.miner, self.dataset = course, miner, miner.dataset
-        self.val_cases, self.only_ood = val_cases, only_ood
+        self.val_cases, self.only_ood, self.equal_epochs = val_cases, only_ood, equal_epochs
         self.output_dir, self.baseline_dir = course.history.output_dir, Path(baseline_dir or course.history.output_dir)
         self.candidates_dir = Path(candidates_dir or self.baseline_dir)
         self.weights_file, self.resume = Path(course.best.path), course.checkpoint.resume
@@ -86,7 +90,7 @@ class StagedTraining:
         self._initial = self.course.states()
         dataset = self.dataset
         self._inputs = {
-            "training data": cases_digest(dataset.data),
+            "training data": cases_digest(dataset.trained),
             "validation data": cases_digest(self.val_cases),
             **self.course.inputs(self._initial, patches=[dataset.load, dataset.prepare, dataset.roi_size]),
         }
@@ -107,7 +111,8 @@ class StagedTraining:
             yield Step("select", own, self._select, drawing, [selected, self.output_dir / PROPORTION])
         if stage == "combine":
             inputs = self._inputs | self._scoring_inputs() | {"selection": file_digest(selected)}
-            inputs |= {"only_ood": str(self.only_ood)}
+            inputs |= {"only_ood": str(self.only_ood), "equal_epochs": str(self.equal_epochs)}
+            inputs |= {"augment_ood": str(self.course.trainer.augment_ood)}
             check, work = partial(self._check_resumed, self.output_dir), partial(self._train_combined, inputs)
             yield Step("combine", own, work, inputs, [self.weights_file], check)
 
@@ -117,8 +122,9 @@ class StagedTraining:
         cut = [dataset.load, dataset.load_candidate, dataset.prepare, dataset.roi_size, dataset.count_padding]
         return {
             "training data": self._inputs["training data"],
-            "candidates": cases_digest(dataset.candidates),
-            "patches": settings_digest([*cut, dataset.fill, dataset.seed]),
+            "candidates": cases_digest([*dataset.data, *dataset.candidates]),
+            "patches": settings_digest([*cut, dataset.removal, dataset.empty_candidates]),
+            "score": str(self.miner.ignore_removed),
             "baseline": file_digest(self.baseline_file),
         }
 
@@ -154,8 +160,13 @@ class StagedTraining:
         if self.only_ood:
             # Who sees empty masks alone learns to predict nothing: a metric of 0 is what to expect, and is kept.
             self.course.best.best = -1.0
+        sampler = self.course.trainer.data_loader.sampler  # type: ignore[attr-defined]
+        total = sampler.total
+        if self.equal_epochs and total is not None:
+            sampler.total = round(total * (len(original) + len(selected)) / self.dataset.num_original)
         # A run that was stopped before its last stage has no checkpoint of that.
         self.course.run(inputs, [*original, *selected], resume=self.resume and self.course.begun)
+        sampler.total = total
 
     def _keep_baseline(self) -> None:
         """Copies the results of the baseline, which the same training on the same patches would repeat."""

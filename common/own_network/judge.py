@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from ignite.engine import Engine, Events
-from monai.data import DataLoader
+from monai.data import DataLoader, MetaTensor
 from monai.transforms import Compose
 
 from ..data import scans_to_segment
-from ..data.cases import Case, case_name
 from ..engine.cases import CaseDataset, CaseEvaluator
 from ..errors import MissingDataError
 from ..handlers import OODReport
+from ..handlers.gallery import class_map
 from ..runtime.files import check_writable
-from ..runtime.listing import write_skipped
 from ..spectral import ScanJudge, SignatureBank, SpectralVerdictd
 from ..spectral.judging import FIT_COMMAND
 from ..transforms import LoadScand
 from .fit import BANK_FILE
-from .source import Source, read_network
+from .source import GivenNetwork, Source, read_network
 
 logger = logging.getLogger(__name__)
 
@@ -100,24 +99,30 @@ def judge_scans(
     judge = ScanJudge(
         given.network, SignatureBank.load(bank_file), image_transforms=transforms, sw_batch_size=sw_batch_size
     )
-    report = OODReport(output_dir, bank_file, load=LoadScand("image"), pictures=0)
+    report = OODReport(output_dir, bank_file, load=LoadScand("image"), pictures=0, saves=False)
     transform = Compose([*given.load_transforms, *transforms])
-    cases = _scans(dataset_dir, output_dir, given.spatial_dims, list_paths)
+    cases = scans_to_segment(str(dataset_dir), output_dir, spatial_dims=given.spatial_dims, list_paths=list_paths)
     evaluator = CaseEvaluator(
         device=next(iter(given.network.state_dict().values())).device,
         val_data_loader=DataLoader(CaseDataset(cases, transform, report=report), batch_size=1),
         network=given.network,
         inferer=judge.inferer,
-        postprocessing=SpectralVerdictd("pred", bank_file, judge.inferer, transforms),
+        postprocessing=Compose([SpectralVerdictd("pred", bank_file, judge.inferer, transforms), _classes(given)]),
         val_handlers=[report, VerdictLines()],
     )
     evaluator.run()
     report.finish()
 
 
-def _scans(dataset_dir: str, output_dir: str, spatial_dims: int, list_paths: bool) -> list[Case]:
-    """One scan, or those of a folder, as inference lists them."""
-    if Path(dataset_dir).is_file():
-        write_skipped([], output_dir)
-        return [{"image": str(dataset_dir), "case": case_name(dataset_dir)}]
-    return scans_to_segment(str(dataset_dir), output_dir, spatial_dims=spatial_dims, list_paths=list_paths)
+def _classes(given: GivenNetwork) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """Makes class indices of logits, for the outlines on the page; what has another grid is no segmentation."""
+
+    def convert(data: dict[str, Any]) -> dict[str, Any]:
+        logits, image = data.pop("pred"), data["image"]
+        if logits.shape[1:] == image.shape[1:]:
+            alone = len(logits) == 1 if given.sigmoid is None else given.sigmoid
+            found = class_map(logits, rivals=not alone, threshold=0.0)
+            data["pred"] = MetaTensor(found, affine=image.affine) if isinstance(image, MetaTensor) else found
+        return data
+
+    return convert

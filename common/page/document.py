@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from ..dicom.describe import NOTICE, BundleDescription, describe_bundle
+from ..figures.style import OUTLINES
 from ..runtime.files import write_atomically
 from ..runtime.growing import encode
 from ..runtime.sparing import spared_picture
 from ..spectral import SignatureBank
-from .colors import OUTLINES
 from .histogram import draw_histogram
 from .look import SCRIPT, STYLE
 from .table import FigureTable, figure_table, scan_table
+from .timeline import draw_timeline
 from .words import kinds, number, text
 
 PAGE = "report.html"
@@ -53,7 +54,8 @@ def write_page(
 
     Args:
         rows: Rows of the report: ``image``, ``oodm``, ``threshold``, ``is_ood``, ``error``, ``p_value``,
-            ``expected_dice``, ``expected_dice_low``, ``reasons``; and ``thumbnail``, an address that holds a picture.
+            ``expected_dice``, ``expected_dice_low``, ``reasons``; ``thumbnail``, an address that holds a picture; and
+            ``day``, ``dated_by`` and ``scanner``, see :func:`~.origin.read_origin`.
             Those of an evaluation also have ``group`` and ``dsc``, the Dice. What is missing stays empty.
         bank: Bank that judged the scans.
         path: Path of the file.
@@ -68,6 +70,7 @@ def write_page(
         _settings(bank, bundle),
         f'<section id="histogram"><h2>OODM of {len(bank.leave_one_out)} training cases (each against the others), and '
         f"of these scans below</h2>{draw_histogram(bank.leave_one_out, bank.threshold, rows)}</section>",
+        _timeline(rows, bank),
         f'<section id="scans"><h2>Scans</h2>{_legend(bundle)}{_controls()}{scan_table(rows)}</section>',
         *map(figure_table, tables),
         _pictures([figure for figure in figures if Path(figure).is_file()]),
@@ -117,6 +120,14 @@ def _settings(bank: SignatureBank, bundle: BundleDescription | None) -> str:
     }
     items = "".join(f"<dt>{name}</dt><dd>{text(value)}</dd>" for name, value in facts.items() if value)
     return f"<dl>{items}</dl>"
+
+
+def _timeline(rows: Sequence[Mapping[str, Any]], bank: SignatureBank) -> str:
+    """The chart by day and scanner, of scans of several days."""
+    chart = draw_timeline(bank.leave_one_out, bank.threshold, rows)
+    dated = {row.get("dated_by") for row in rows}
+    source = "days of acquisition" if dated <= {"header", "", None} else "days on which files were last changed"
+    return chart and f'<section id="timeline"><h2>OODM over time ({source})</h2>{chart}</section>'
 
 
 def _legend(bundle: BundleDescription | None) -> str:

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .colors import BLUE, GRAY, VERMILION
+from ..figures.style import BLUE, GRAY, VERMILION, log_ticks
+from .axis import LogAxis, mark
 from .words import is_number, number, text
 
 WIDTH, LEFT, RIGHT, TOP, FLOOR, STRIP = 720, 44, 16, 22, 190, 208
@@ -33,7 +34,7 @@ def draw_histogram(training: NDArray[np.float64], threshold: float, rows: Sequen
     # A copy of a training case has an OODM of nearly 0, which would push all others to the right end.
     lowest = float(values[values > 0].min(initial=1.0)) / 2
     edges = np.geomspace(lowest, max(*values.tolist(), *marked, lowest) * 1.1, BINS + 1)
-    axis = _Axis(edges[0], edges[-1])
+    axis = LogAxis(float(edges[0]), float(edges[-1]), LEFT, WIDTH - RIGHT)
     counts = np.histogram(np.maximum(training, lowest), bins=edges)[0]
     parts = [_bars(counts, edges, axis), _ticks(axis, int(counts.max())), _threshold(axis.at(threshold), threshold)]
     parts += [_mark(index, row, axis) for index, row in enumerate(rows) if is_number(row.get("oodm"))]
@@ -41,26 +42,7 @@ def draw_histogram(training: NDArray[np.float64], threshold: float, rows: Sequen
     return f'<svg viewBox="0 0 {WIDTH} 262" role="img" aria-label="{label}">{"".join(parts)}</svg>'
 
 
-class _Axis:
-    """A logarithmic axis between two values."""
-
-    def __init__(self, first: float, last: float) -> None:
-        self.first, self.last = float(first), float(last)
-
-    def at(self, value: float) -> float:
-        """Place of a value in the drawing."""
-        share = np.log(max(value, self.first) / self.first) / np.log(self.last / self.first)
-        return round(float(LEFT + share * (WIDTH - LEFT - RIGHT)), 1)
-
-    def ticks(self) -> list[float]:
-        """Round values along the axis: powers of ten, and twice and five times these where there are few."""
-        powers = range(int(np.floor(np.log10(self.first))), int(np.ceil(np.log10(self.last))) + 1)
-        steps = (1, 2, 5) if len(powers) <= 4 else (1,)
-        found = [float(f"{step}e{power}") for power in powers for step in steps]
-        return [value for value in found if self.first <= value <= self.last]
-
-
-def _bars(counts: NDArray[np.int64], edges: NDArray[np.float64], axis: _Axis) -> str:
+def _bars(counts: NDArray[np.int64], edges: NDArray[np.float64], axis: LogAxis) -> str:
     """One bar for each bin that is not empty."""
     tallest, bars = max(int(counts.max()), 1), []
     for count, first, last in zip(counts.tolist(), edges[:-1], edges[1:], strict=True):
@@ -71,10 +53,10 @@ def _bars(counts: NDArray[np.int64], edges: NDArray[np.float64], axis: _Axis) ->
     return "".join(bars)
 
 
-def _ticks(axis: _Axis, tallest: int) -> str:
+def _ticks(axis: LogAxis, tallest: int) -> str:
     """Both axes with their words."""
     parts = [f'<path d="M{LEFT} {FLOOR}H{WIDTH - RIGHT}" stroke="#000"/>']
-    for value in axis.ticks():
+    for value in log_ticks(axis.first, axis.last):
         place = axis.at(value)
         parts.append(f'<path d="M{place} {FLOOR}v5" stroke="#000"/>')
         parts.append(f'<text x="{place}" y="236" text-anchor="middle">{number(value, "g")}</text>')
@@ -93,11 +75,9 @@ def _threshold(place: float, threshold: float) -> str:
     return line + words
 
 
-def _mark(index: int, row: Mapping[str, Any], axis: _Axis) -> str:
-    """A scan: a circle in distribution, a diamond out of it, so that not color alone tells."""
-    place, outside = axis.at(row["oodm"]), bool(row.get("is_ood"))
-    circle = f"M{place - 4:.1f} {STRIP}a4 4 0 1 0 8 0a4 4 0 1 0 -8 0"
-    diamond = f"M{place} {STRIP - 6}l6 6l-6 6l-6 -6z"
-    title = f"<title>{text(row['image'])}: OODM {number(row['oodm'])}</title>"
+def _mark(index: int, row: Mapping[str, Any], axis: LogAxis) -> str:
+    """The mark of a scan."""
+    outside = bool(row.get("is_ood"))
+    title = f"{text(row['image'])}: OODM {number(row['oodm'])}"
     color = VERMILION if outside else BLUE
-    return f'<path class="mark" data-row="{index}" d="{diamond if outside else circle}" fill="{color}">{title}</path>'
+    return mark(index, axis.at(row["oodm"]), STRIP, outside=outside, color=color, title=title)

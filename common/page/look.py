@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from .colors import BLUE, GRAY, VERMILION
+from ..figures.style import BLUE, GRAY, VERMILION
 
 STYLE = f"""
 * {{ box-sizing: border-box }}
 body {{ margin: 0 auto; max-width: 90rem; padding: 1rem; font: 1rem/1.45 system-ui, sans-serif; color: #111 }}
 h1 {{ font-size: 1.5rem; margin: 0 }}
 h2 {{ font-size: 1.15rem; margin: 1.8rem 0 .6rem }}
+h3 {{ font-size: 1rem; font-weight: normal; margin: .8rem 0 0 }}
+h3 b {{ color: {VERMILION} }}
 .notice, small {{ color: {GRAY} }}
 .counts {{ display: flex; flex-wrap: wrap; gap: .6rem; padding: 0; list-style: none }}
 .counts li {{ border-left: .4rem solid {GRAY}; background: #f3f3f3; padding: .3rem .8rem }}
@@ -20,6 +22,7 @@ dl {{ display: grid; grid-template-columns: fit-content(14rem) 1fr; gap: .15rem 
 dt {{ color: {GRAY} }}
 dd {{ margin: 0; overflow-wrap: anywhere }}
 svg {{ width: 100%; max-width: 52rem; height: auto; display: block; font-size: 13px }}
+.above {{ paint-order: stroke; stroke: #fff; stroke-width: 4px }}
 .mark.chosen {{ stroke: #000; stroke-width: 3 }}
 .controls {{ display: none; flex-wrap: wrap; gap: .6rem; align-items: center; margin: .6rem 0 }}
 .scripted .controls {{ display: flex }}
@@ -119,7 +122,7 @@ heads.forEach((head, column) => {
   button.addEventListener("click", () => sort(column));
 });
 rows.forEach(row => row.querySelector(".look")?.addEventListener("click", () => look(row)));
-document.querySelectorAll("#histogram .mark").forEach(mark =>
+document.querySelectorAll("section .mark").forEach(mark =>
   mark.addEventListener("click", () => look(rows.find(row => row.dataset.row === mark.dataset.row))));
 find("#words").addEventListener("input", filter);
 find("#kind").addEventListener("change", filter);

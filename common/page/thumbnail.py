@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from .colors import OUTLINES, rgb
+from ..figures.style import OUTLINES, rgb
 from .planes import Plane, cut_planes
 
 LARGEST, PAGE_BUDGET = 30_000, 18_000_000

@@ -12,7 +12,8 @@ import torch
 from monai.bundle import ConfigParser
 
 from ..data.cases import decathlon_cases, name_folders
-from ..errors import ConfigError, MissingDataError
+from ..errors import ConfigError
+from ..runtime.bundle_folders import find_bundle
 from ..runtime.files import write_atomically
 from ..runtime.json_format import format_json
 from ..runtime.model_settings import PLAN
@@ -43,23 +44,23 @@ SHORT = 300
 
 def plan_training(
     dataset: str | Sequence[str],
-    bundle: str = "spectral_ood",
+    bundle: str | None = None,
     output: str = "plan.json",
     minutes: float = 20.0,
-    bundles: str = "bundles",
+    bundles: str | None = None,
     **given: Any,
 ) -> None:
     """Reads a data set, chooses the settings of a training, prints them with their reasons and writes them.
 
     ``--config_file "['<bundle>/configs/train.json','plan.json']" --dataset_dir <dataset>`` trains by the plan. Options
-    of that command rule over the plan.
+    of that command rule over the plan. The command ``train`` makes a plan and trains by it.
 
     Args:
         dataset: Folder in the layout of the Medical Segmentation Decathlon, or a list of them.
-        bundle: Name of the bundle, or its folder. Default ``spectral_ood``.
+        bundle: Name of the bundle, or its folder. Default ``spectral_ood``; from an archive, the archive's own.
         output: File that the plan is written to, ``-o`` for short. Default ``plan.json``.
         minutes: Time of the training on this machine, in minutes, above 0. Default 20.
-        bundles: Folder of the bundles. Default ``bundles``.
+        bundles: Folder of the bundles. By default those that came with this software.
         **given: Settings of ``train.json`` that are already decided, which the plan keeps.
 
     Raises:
@@ -70,27 +71,45 @@ def plan_training(
     """
     # The short form; Fire takes it for a setting.
     output = str(given.pop("o", output))
+    root = find_bundle(bundle, bundles)
+    write_plan(dataset, root, output, minutes, given)
+    folders = [folder for folder, _ in name_folders(dataset)]
+    logger.info("%s written; train by it with:", output)
+    logger.info(
+        "python -m monai.bundle run --config_file \"['%s/configs/train.json','%s']\" --dataset_dir %s", root, output,
+        folders[0] if len(folders) == 1 else f'"{folders}"',
+    )  # fmt: skip
+
+
+def write_plan(
+    dataset: str | Sequence[str], root: Path, output: str | Path, minutes: float, given: Mapping[str, Any]
+) -> None:
+    """Plans a training of a bundle, logs the choices as a table, and writes the file to lay over ``train.json``.
+
+    Args:
+        dataset: Folder in the layout of the Medical Segmentation Decathlon, or a list of them.
+        root: Folder of the bundle.
+        output: File that the plan is written to.
+        minutes: Time of the training on this machine, in minutes, above 0.
+        given: Settings that are already decided.
+
+    Raises:
+        MissingDataError: When there is no such data set.
+        ConfigError: When the plan does not fit the bundle, or a setting does not exist.
+        ImageError: When an image cannot be read.
+        OutputError: When the plan cannot be written.
+    """
     if not isinstance(minutes, int | float) or not minutes > 0:
         raise ConfigError(f"minutes is {minutes!r}; accepted are numbers above 0")
-    root = next((path for path in (Path(bundles, bundle), Path(bundle)) if (path / "configs").is_dir()), None)
-    if root is None:
-        raise MissingDataError(f"there is no bundle {bundle!r} in {bundles}; give the name of one, or its folder")
     folders = name_folders(dataset)
     cases = [case | {"task": task} for folder, task in folders for case in decathlon_cases(folder)]
-    data = measure_cases(cases)
-    content, choices = choose_settings(root, data, folders[0][1], minutes, given)
+    content, choices = choose_settings(root, measure_cases(cases), folders[0][1], minutes, given)
     for line in table_lines(choices):
         logger.info("%s", line)
     with write_atomically(output) as temporary:
         temporary.write_text(format_json(content) + "\n", encoding="utf-8")
     if content.get("iterations", SHORT) < SHORT:
         logger.warning("%d steps are few: raise minutes, or train on a faster machine", content["iterations"])
-    config = f"{root}/configs/train.json"
-    logger.info("%s written; train by it with:", output)
-    logger.info(
-        "python -m monai.bundle run --config_file \"['%s','%s']\" --dataset_dir %s", config, output,
-        folders[0][0] if len(folders) == 1 else f'"{[folder for folder, _ in folders]}"',
-    )  # fmt: skip
 
 
 def choose_settings(

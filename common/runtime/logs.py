@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from typing import Any
 
 from ..errors import escaped
+
+CHATTY = {"ignite": logging.WARNING, "monai.data.nvimgcodec_pydicom_plugin": logging.ERROR}
+"""Logger -> least level of what it may tell: a line for every run of an engine, and for every reader that is made."""
 
 
 class PrintableRecord(logging.LogRecord):
@@ -25,6 +29,13 @@ class PrintableRecord(logging.LogRecord):
 def escape_logs() -> None:
     """Makes every record of this process printable, whichever library logs it and whichever handler writes it."""
     logging.setLogRecordFactory(PrintableRecord)
+
+
+def quiet_libraries() -> None:
+    """Keeps libraries from hiding our lines behind theirs: on engines, and on a decoder of DICOM that nobody needs."""
+    for name, level in CHATTY.items():
+        logging.getLogger(name).setLevel(level)
+    warnings.filterwarnings("ignore", "NvImgCodecPydicomReader", UserWarning)
 
 
 def escaped_lines(text: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 from monai.bundle import ConfigParser
@@ -77,15 +77,29 @@ def check_options(arguments: Sequence[str]) -> None:
         return
     config = _read_configs(arguments, options["config_file"])
     for option, index in options.items():
-        text = _value(arguments, index)
-        wrong = isinstance(config.get(option), bool) and text.lower() in ("false", "no", "off") and text != "False"
-        if wrong and option not in READ_AS_TEXT:
-            raise ConfigError(f"--{option} {text} is a text, which would count as true; write --{option} False")
-        if option in RUNNER_OPTIONS or has_option(config, option):
-            continue
-        near = difflib.get_close_matches(option, [str(key) for key in config if key != WORDS], n=1)
-        hint = f"; did you mean --{near[0]}?" if near else ""
-        raise ConfigError(f"unknown option --{option}: no such key in the config files{hint}")
+        check_option(config, option, _value(arguments, index), accepted=RUNNER_OPTIONS)
+
+
+def check_option(config: Mapping[str, Any], option: str, value: Any, *, accepted: Container[str] = ()) -> None:
+    """Makes sure that a config has an option, and that the value of a flag is one.
+
+    Args:
+        config: Config that the option is for, all its files laid over one another.
+        option: Name of the option, without dashes.
+        value: Value that it is given.
+        accepted: Names of further options that are accepted. Default none.
+
+    Raises:
+        ConfigError: Naming the unknown option and the most similar one that exists, or the flag.
+    """
+    wrong = isinstance(config.get(option), bool) and str(value).lower() in ("false", "no", "off")
+    if wrong and str(value) != "False" and option not in READ_AS_TEXT:
+        raise ConfigError(f"--{option} {value} is a text, which would count as true; write --{option} False")
+    if option in accepted or has_option(config, option):
+        return
+    near = difflib.get_close_matches(option, [str(key) for key in config if key != WORDS], n=1)
+    hint = f"; did you mean --{near[0]}?" if near else ""
+    raise ConfigError(f"unknown option --{option}: no such key in the config files{hint}")
 
 
 def _value(arguments: Sequence[str], index: int) -> str:
@@ -96,7 +110,15 @@ def _value(arguments: Sequence[str], index: int) -> str:
 def _read_configs(arguments: Sequence[str], index: int) -> dict[str, Any]:
     """All config files of the command line, laid over one another."""
     text = _value(arguments, index)
-    files = [part.strip(" '\"") for part in text.strip("[]").split(",")]
+    return read_laid([part.strip(" '\"") for part in text.strip("[]").split(",")])
+
+
+def read_laid(files: Sequence[str]) -> dict[str, Any]:
+    """Returns the content of config files, laid over one another, with the values of weights without settings.
+
+    Args:
+        files: Paths of the files, the last one above the others.
+    """
     config: dict[str, Any] = {}
     for file in files:
         # Keys of nested overlays, such as train#x, exist in the file they are laid over.

@@ -15,7 +15,7 @@ from monai.utils import set_determinism
 from ..errors import one_line
 from .distributed import is_cuda, is_main_process
 from .interrupts import watch_signals
-from .logs import escape_logs, escaped_lines
+from .logs import escape_logs, escaped_lines, quiet_libraries
 from .options import check_options
 from .reasons import find_bundle_error, find_interruption
 
@@ -34,8 +34,7 @@ def start_session(seed: int, *, distributed: bool = False, device: str | torch.d
     sys.excepthook = report_error
     watch_signals()
     escape_logs()
-    # Lines of ignite on every run of an engine would hide ours, one for every epoch.
-    logging.getLogger("ignite").setLevel(logging.WARNING)
+    quiet_libraries()
     check_options(sys.argv[1:])
     if distributed and not dist.is_initialized():
         if is_cuda(device):

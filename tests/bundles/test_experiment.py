@@ -28,8 +28,8 @@ def grid(configs, read_grid):
 def test_overlays_of_an_experiment_change_options_that_exist(configs, read_grid):
     for name in [name for name in configs if name.startswith("experiment_")]:
         plain, laid = read_grid(), read_grid(name)
-        assert plain.plan.arms == laid.plan.arms
-        assert plain.plan.settings != laid.plan.settings
+        assert (plain.plan.settings, plain.plan.sweep) != (laid.plan.settings, laid.plan.sweep)
+        assert laid.reference in laid.plan.arms
         for run in laid.plan.runs():
             laid.bundle.require_options(run)
 

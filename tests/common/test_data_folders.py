@@ -207,11 +207,20 @@ def test_folder_that_cannot_be_read_is_one_line(folder, monkeypatch):
         find_scans(folder)
 
 
-@pytest.mark.parametrize("name", ["absent", "a\0b", "a" * 5000, "good.nii.gz", "pipe"])
+@pytest.mark.parametrize("name", ["absent", "a\0b", "a" * 5000, "pipe"])
 def test_what_is_no_folder_is_one_line(folder, name):
     os.mkfifo(folder / "pipe")
     with pytest.raises(MissingDataError, match="does not exist; give a folder of scans"):
         search_folder(folder / name, 3)
+
+
+def test_file_of_one_scan_is_that_scan_alone(folder):
+    (folder / "notes.txt").write_text("not a scan")
+    assert find_scans(folder / "good.nii.gz") == [
+        {"image": str(folder / "good.nii.gz"), "case": "good", "task": folder.name}
+    ]
+    with pytest.raises(MissingDataError, match=r"notes.txt is no image of a kind that is read \(.*\); of a DICOM"):
+        find_scans(folder / "notes.txt")
 
 
 def test_digest_of_a_path_depends_on_the_path_alone(tmp_path):

@@ -11,6 +11,7 @@ from common.figures import (
     draw_gallery,
     draw_history,
     draw_learning_curves,
+    draw_maps,
     draw_reliability,
     draw_roc,
     draw_scores,
@@ -18,6 +19,7 @@ from common.figures import (
     draw_signatures,
     draw_table,
 )
+from common.figures.style import SERIES, area_color, log_ticks, rgb
 
 RNG = np.random.default_rng(0)
 DISK = (np.hypot(*np.mgrid[-8:8, -6:6]) < 4).astype(float)
@@ -30,6 +32,7 @@ LINES = [["mean DSC", 0.5, None, ""], ["a detector", 0.1, 0.99, float("nan")]]
 
 PANELS = {"network A": {"class 1": [(1, 0.2), (2, 0.4)], "class 2": [(2, 0.9)]}, "network B": {"class 1": [(1, 1.0)]}}
 DOSES = {"dsc": {"a": [(0, 0.2, 0.1), (2, 0.4, 0.0)], "b": [(2, 0.9, 0.1)]}, "ap": {"a": [(1, 0.3, 0.0)]}}
+NAMES = ["1 (liver)", "2 (spleen)", "3"]
 BARS = {"this run": [0.5, 0.8], "CPS": [float("nan"), 0.7]}
 
 FIGURES = {
@@ -146,14 +149,58 @@ def test_every_figure_is_spared(tmp_path, caplog, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def pixels_of(picture, color):
+    """The number of pixels in a color."""
+    return int((picture[..., :3] == rgb(color)).all(axis=-1).sum())
+
+
+def test_one_epoch_is_drawn(tmp_path, read_picture):
+    draw_history([{"epoch": 1, "train_loss": 1.0, "dice": 0.4}], "dice", tmp_path / "one.png")
+    draw_history([{"epoch": 1}], "dice", tmp_path / "none.png")
+    assert pixels_of(read_picture(tmp_path / "one.png"), SERIES[0]) > 10
+    assert pixels_of(read_picture(tmp_path / "none.png"), SERIES[0]) == 0
+
+
+@pytest.mark.parametrize("low", [1e-6, 0.0021, 0.7, 3.0])
+@pytest.mark.parametrize("span", [1.3, 2.0, 7.0, 300.0, 1e9])
+def test_numbers_of_a_logarithmic_axis_are_round_and_do_not_touch(low, span):
+    places = log_ticks(low, low * span)
+    assert places == sorted(set(places))
+    assert len(places) <= 7
+    assert all(low <= place <= low * span for place in places)
+    assert len(places) >= (2 if span >= 2 else 0)
+    assert all(len(f"{place:e}".split("e")[0].rstrip("0")) <= 3 for place in places), "at most 1.5"
+
+
+def test_classes_have_their_colors_and_names_wherever_they_are_shown(tmp_path, read_picture):
+    picture, truth = SLICE[0].astype(np.float32), DISK.astype(np.float32)
+    sizes = {}
+    for name, classes in {"named": NAMES, "unnamed": []}.items():
+        draw_side_by_side([("a", picture, [truth, 0 * truth])], ("truth", "one"), classes, tmp_path / f"{name}.png")
+        found = read_picture(tmp_path / f"{name}.png")
+        sizes[name] = pixels_of(found, area_color(1))
+        assert pixels_of(found, area_color(2)) == 0, "a class that no map shows is not in the legend"
+    assert sizes["named"] > 100
+    assert sizes["unnamed"] > 100
+
+
+def test_maps_of_scores_have_a_bar(tmp_path, read_picture):
+    picture = SLICE[0].astype(np.float32)
+    row = ("patient_" * 20, picture, DISK.astype(np.float32), picture, np.ones_like(picture))
+    draw_maps([row], tmp_path / "maps.png")
+    brightest = rgb("#fcffa4")
+    area = (read_picture(tmp_path / "maps.png")[..., :3] == brightest).all(axis=-1)
+    assert area[:, -area.shape[1] // 8 :].any(), "the end of the bar, right of the map"
+
+
 @pytest.mark.parametrize("colors", [False, True])
 def test_pictures_stand_side_by_side(tmp_path, read_picture, colors):
     rng = np.random.default_rng(0)
     picture = rng.random((20, 30, 3) if colors else (20, 30), dtype=np.float32)
     maps = [rng.integers(0, 4, (20, 30)).astype(np.float32) for _ in range(3)]
-    draw_side_by_side([("a", picture, maps), ("b", picture, maps)], ("truth", "one", "two"), 3, tmp_path / "x.png")
+    draw_side_by_side([("a", picture, maps), ("b", picture, maps)], ("truth", "one", "two"), NAMES, tmp_path / "x.png")
     wide = read_picture(tmp_path / "x.png")
-    draw_side_by_side([("a", picture, maps[:1])], ("truth",), 3, tmp_path / "y.png")
+    draw_side_by_side([("a", picture, maps[:1])], ("truth",), NAMES, tmp_path / "y.png")
     narrow = read_picture(tmp_path / "y.png")
     assert wide.shape[0] > 1.5 * narrow.shape[0]
     assert wide.shape[1] > 1.5 * narrow.shape[1]

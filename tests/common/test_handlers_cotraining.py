@@ -68,14 +68,15 @@ def run_with(*handlers):
     return engine
 
 
-class TestNames:
-    @pytest.fixture
-    def case(self, tmp_path):
-        (tmp_path / "labelsTr").mkdir()
-        listing = {"labels": {"0": "background", "1": "liver", "7": "spleen"}}
-        (tmp_path / "dataset.json").write_text(json.dumps(listing))
-        return {"label": str(tmp_path / "labelsTr" / "a.nii.gz"), "task": "belly"}
+@pytest.fixture
+def case(tmp_path):
+    (tmp_path / "labelsTr").mkdir()
+    listing = {"labels": {"0": "background", "1": "liver", "7": "spleen"}}
+    (tmp_path / "dataset.json").write_text(json.dumps(listing))
+    return {"label": str(tmp_path / "labelsTr" / "a.nii.gz"), "task": "belly"}
 
+
+class TestNames:
     def test_names_are_those_of_the_listing(self, case):
         assert class_name([case], 1) == "1 (liver)"
         assert class_name([case], 2) == "2"
@@ -104,6 +105,15 @@ class TestWeightHistory:
         assert history.epochs[0] == {"epoch": 1, "loss_supervised": 3.0} | weights
         assert len(history.epochs) == 2
         read_picture(tmp_path / "class_weights.png")
+
+    def test_classes_of_the_picture_have_their_names(self, case, tmp_path, monkeypatch):
+        drawn = []
+        monkeypatch.setattr("common.double_mix.history.draw_curves", lambda groups, *_, **__: drawn.append(groups))
+        history = SimpleNamespace(epochs=[{"epoch": 1, "weight_a/0": 0.5, "weight_a/1": 1.0}])
+        step = SimpleNamespace(class_weights=["weight"])
+        ClassWeightHistory(step, ["DisW"], history, str(tmp_path), cases=[case]).write(None)
+        names = {"class 0 (background)": [(1, 0.5)], "class 1 (liver)": [(1, 1.0)]}
+        assert drawn == [{"network A: DisW": names}]
 
     def test_method_without_class_weights_has_no_picture_of_them(self, tmp_path):
         step = SimpleNamespace(terms=("supervised",), class_weights=[], device="cpu")

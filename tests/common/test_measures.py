@@ -28,6 +28,10 @@ def test_slices_of_a_patient_are_added_up():
     assert measures["false_positives"] == {"": 4, "p1": 4, "p2": 0}
     assert measures["false_alarm"] == {"": 1.0, "p1": 1.0}, "only the first patient has an empty slice"
     assert measures["assd"] == pytest.approx({"": (4 / 3 + 2) / 2, "p1": 4 / 3, "p2": 2.0})
+    ious = [95 / 105, 96 / 104, 1.0]
+    assert measures["iou_pooled"] == pytest.approx({"": sum(ious) / 3, "p1": sum(ious[:2]) / 2, "p2": 1.0})
+    constant = [90 / 110, 1.0, 90 / 110]
+    assert measures["iou_pooled_constant"][""] == pytest.approx(sum(constant) / 3)
 
 
 def test_absent_class_counts_in_no_mean():

@@ -55,3 +55,13 @@ def test_batches_without_labels_and_with_channels(label):
     seen = augmented(batch)
     assert set(seen) == set(batch)
     assert nn.functional.mse_loss(seen["image"], batch["image"]) > 0
+
+
+def test_negatives_stay_as_they_are_where_asked_for():
+    """All others get what they would get anyway, and all labels move."""
+    given = make_batch(ood=torch.tensor([True, False, True]), label=torch.rand(3, 1, 8, 8))
+    spared, plain = (augmented(given, augment_ood=augment) for augment in (False, True))
+    assert torch.equal(spared["image"][[0, 2]], given["image"][[0, 2]])
+    assert torch.equal(spared["image"][1], plain["image"][1])
+    assert torch.equal(spared["label"], plain["label"])
+    assert not torch.equal(plain["image"][0], given["image"][0])

@@ -5,10 +5,11 @@ import json
 import nibabel as nib
 import numpy as np
 import pytest
+from PIL import Image
 
 from common.contrast import cut_volumes
 from common.data.cases import decathlon_cases
-from common.errors import ImageError
+from common.errors import ConfigError, ImageError
 
 
 def write_volumes(folder, shape=(6, 5, 4)):
@@ -47,3 +48,34 @@ def test_pictures_are_not_cut(tmp_path):
     cut_volumes(str(tmp_path / "scans"), str(tmp_path / "slices"))
     with pytest.raises(ImageError, match="case 'image_s000': an image of 2 axes; only volumes are cut"):
         cut_volumes(str(tmp_path / "slices"), str(tmp_path / "again"))
+
+
+def test_slices_may_be_resized(tmp_path):
+    _, label = write_volumes(tmp_path / "scans")
+    cut_volumes(str(tmp_path / "scans"), str(tmp_path / "slices"), longest=12)
+    case = decathlon_cases(tmp_path / "slices")[2]
+    image, mask = (nib.load(case[key]) for key in ("image", "label"))
+    assert (image.shape, image.header.get_zooms()) == ((12, 10), (0.75, 1.0))
+    np.testing.assert_array_equal(mask.get_fdata(), np.repeat(np.repeat(label[::-1, :, 2], 2, 0), 2, 1))
+
+
+def test_pictures_may_be_resized(tmp_path):
+    """At half the size, every pixel is that of the four below it; labels stay class numbers; persons are kept."""
+    (tmp_path / "pictures").mkdir()
+    rng = np.random.default_rng(0)
+    pixels = np.repeat(np.repeat(rng.integers(0, 256, (4, 6, 3)), 2, 0), 2, 1).astype(np.uint8)
+    label = np.repeat(np.repeat(rng.integers(0, 3, (4, 6)), 2, 0), 2, 1).astype(np.uint8)
+    for name, array in (("image.png", pixels), ("label.png", label)):
+        Image.fromarray(array).save(tmp_path / "pictures" / name)
+    item = {"image": "image.png", "label": "label.png", "patient": "p", "slice": 4}
+    listing = {"modality": {"0": "MRI"}, "labels": {"0": "a", "1": "b", "2": "c"}, "training": [item]}
+    (tmp_path / "pictures" / "dataset.json").write_text(json.dumps(listing))
+    cut_volumes(str(tmp_path / "pictures"), str(tmp_path / "small"), longest=6)
+    (case,) = decathlon_cases(tmp_path / "small")
+    assert (case["patient"], case["slice"], case["modality"]) == ("p", 4, "MR")
+    np.testing.assert_array_equal(np.asarray(Image.open(case["label"])), label[::2, ::2])
+    assert np.asarray(Image.open(case["image"])).shape == (4, 6, 3)
+    mean = np.asarray(Image.open(case["image"])).mean()
+    assert mean == pytest.approx(pixels.mean(), abs=6)
+    with pytest.raises(ConfigError, match="longest is 0; accepted are numbers of pixels from 1"):
+        cut_volumes(str(tmp_path / "pictures"), str(tmp_path / "none"), longest=0)

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from monai.networks.nets import BasicUNet
 from torch import nn
 from torch.testing import assert_close
 
@@ -19,7 +20,8 @@ from common.detectors import (
 )
 from common.detectors.outputs import class_logits, softmax_uncertainty
 from common.errors import ConfigError, MissingDataError, WeightsError
-from common.networks import DenseSkipUNet
+from common.networks import DenseSkipUNet, SliceWise
+from common.networks.slicewise import fold_slices
 from common.runtime.weights import save_atomically
 from common.spectral import SpectralInferer, spectral_signature
 
@@ -100,6 +102,26 @@ def test_half_of_the_blocks_lie_on_the_foreground():
     foreground = pooling.blocks(20, torch.Generator().manual_seed(0))[:, 0, 1]
     assert len(foreground) == 20
     assert foreground.sum() >= 10
+
+
+def test_layers_within_a_slice_wise_network_are_pooled_as_volumes():
+    torch.manual_seed(3)
+    network = SliceWise(BasicUNet, in_channels=1, out_channels=1, features=(2, 3, 3, 3, 3, 2), norm="batch").eval()
+    image = torch.randn(1, 1, 32, 16, 3, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        network.head.bias -= network(image).median()  # half of the voxels are foreground
+    layers = ["body.conv_0", "body.down_1", "features"]
+    inferer = SpectralInferer((32, 16, 3), layers, divisor=(16, 16, 1))
+    scan = Scan(image, network, inferer, layers=layers, pooled_layers=layers)
+    pooling = scan.outcome.pooling
+    with torch.no_grad():
+        first = network.body.conv_0(fold_slices(image))
+        deeper = network.body.down_1(first)
+        foreground = fold_slices(network(image)).sigmoid()[:, 0] > 0.5
+    assert_close(pooling.mean("body.down_1"), deeper.mean(dim=(0, 2, 3)).double().numpy(), rtol=1e-5, atol=1e-6)
+    expected = torch.stack([first.movedim(1, -1)[chosen].mean(dim=0) for chosen in (~foreground, foreground)])
+    assert_close(pooling.class_means("body.conv_0"), expected.double().numpy(), rtol=1e-2, atol=1e-3)
+    assert pooling.blocks(5, torch.Generator().manual_seed(0)).shape == (5, 4, 3)
 
 
 def test_hooks_are_gone_and_the_pass_is_made_once():
@@ -220,11 +242,11 @@ class TestCatalog:
         with pytest.raises(WeightsError, match="belongs to another network"):
             DetectorCatalog(LAYERS, "encoders.1", lee_file=files[0]).make(make_network(classes=3))
 
-    def test_settings_know_files_by_their_content(self, files):
-        catalog = DetectorCatalog(LAYERS, "encoders.1", lee_file=files[0])
-        before = catalog.settings
+    def test_measures_know_files_by_their_content(self, files):
+        catalog, network = DetectorCatalog(LAYERS, "encoders.1", lee_file=files[0]), make_network()
+        before = catalog.make(network).measures["lee_2017"].settings
         save_atomically(make_network(5).state_dict(), files[0])
-        assert catalog.settings != before
+        assert catalog.make(network).measures["lee_2017"].settings != before
 
 
 def test_cost_counts_time_and_what_is_held():

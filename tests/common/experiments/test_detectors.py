@@ -217,6 +217,32 @@ def test_finished_groups_are_not_measured_again(compared, monkeypatch):
     pd.testing.assert_frame_equal(again[scored], rows[scored])
 
 
+def test_a_further_detector_measures_what_is_missing_alone(compared, tmp_path, monkeypatch):
+    """Same values as a comparison that has it from the start; nothing else is measured again."""
+    _, before, folder = compared
+    later = Comparison(folder, TRAIN, DATA, name="later", seed=3, cost_scans=1)
+    later.catalog.dropout_passes = 3
+    taken = []
+    describe = DetectorComparison._describe
+    monkeypatch.setattr(
+        DetectorComparison,
+        "_describe",
+        lambda self, case, measures: taken.append(set(measures)) or describe(self, case, measures),
+    )
+    later.run()
+    assert len(taken) == len(TRAIN) + len(DATA)
+    assert all(len(names) == 1 and next(iter(names)).startswith("unc_dropout@") for names in taken)
+    rows = pd.read_csv(folder / "later.csv", keep_default_na=False)
+    for arm in before["arm"].unique():
+        found, first = values(rows, arm, "score"), values(before, arm, "score")
+        assert found.equals(first) == (arm != "unc_dropout") or arm == "segmentation"
+    fresh = Comparison(tmp_path, TRAIN, DATA, name="fresh", seed=3)
+    fresh.catalog.dropout_passes = 3
+    fresh.run()
+    whole = pd.read_csv(tmp_path / "fresh.csv", keep_default_na=False)
+    assert values(whole, "unc_dropout", "score").equals(values(rows, "unc_dropout", "score"))
+
+
 def test_several_comparisons_make_one_report(compared, tmp_path):
     _, rows, folder = compared
     rows.assign(dataset="other").to_csv(tmp_path / "other.csv", index=False)

@@ -34,7 +34,9 @@ def make_grid(tmp_path, thresholds, **arms):
     image = torch.arange(24.0).reshape(1, 4, 3, 2)
     cases = [{"case": f"case_{n}", "image": image + n, "label": (image > 4).float()} for n in range(3)]
     contents = {"inferer": Inferer(), "device": "cpu", "validate#dataset": cases, "network": Threshold()}
-    parser = SimpleNamespace(get_parsed_content=contents.__getitem__)
+    contents["validate#dataset#data"] = [{"label": str(tmp_path / "labelsTr" / "case_0.nii.gz"), "task": "d"}]
+    (tmp_path / "dataset.json").write_text('{"labels": {"0": "background", "7": "spleen"}}')
+    parser = SimpleNamespace(get_parsed_content=contents.__getitem__, get={"foreground_labels": {"d": [7]}}.get)
     seen = []
 
     def parse(name, run, options):
@@ -61,7 +63,7 @@ def test_segmentations_of_each_arm_are_drawn_beside_the_truth(tmp_path, monkeypa
     assert seen == [("evaluate", arm, f"{tmp_path}/{arm}/split.json") for arm in ("supervised", "full")]
     rows, titles, classes, path = drawn[0]
     assert titles == ["truth", "supervised", "full"]
-    assert (classes, path) == (1, tmp_path / "report" / "segmentations.png")
+    assert (classes, path) == (["1 (spleen)"], tmp_path / "report" / "segmentations.png")
     assert [name for name, *_ in rows] == ["case_0", "case_1"]
     for number, (_, picture, maps) in enumerate(rows):
         # The second of the two slices holds one voxel more above 4.

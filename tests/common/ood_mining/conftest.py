@@ -70,7 +70,9 @@ def make(cases, blank_pictures, tmp_path, caplog):
             prepare_batch=prepare_patches, train_handlers=every, progress=progress,
         )  # fmt: skip
         chosen = {
-            key: settings.pop(key) for key in ("ood_fraction", "target_ratio", "exact_fraction") if key in settings
+            key: settings.pop(key)
+            for key in ("ood_fraction", "target_ratio", "exact_fraction", "ratio_unit", "selection", "candidate_kinds")
+            if key in settings
         }
         miner = CandidateMiner(dataset, network, "cpu", seed=seed, **chosen)
         training = StagedTraining(

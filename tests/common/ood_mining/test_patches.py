@@ -1,12 +1,16 @@
+import json
+
 import nibabel as nib
 import numpy as np
 import pytest
 import torch
 from torch.testing import assert_close
 
+from common.data import CaseSplit
 from common.errors import ConfigError, LabelError, NotEnoughCasesError
 from common.ood_mining import PatchDataset, patch_signs, remove_foreground
-from common.ood_mining.patches import Patch, cut_patch, patch_starts
+from common.ood_mining.cutting import cut_patch, patch_starts
+from common.ood_mining.patches import Patch
 from common.sampling import PatchSampler
 
 SIZES = {2: [(10, 7), (4, 4), (8, 5)], 3: [(6, 5, 4), (4, 4, 4), (7, 4, 9)]}
@@ -204,6 +208,67 @@ def test_images_without_foreground_are_candidates(tmp_path):
     assert item["image"][:, 0].eq(1).all()
     assert item["image"][:, 1:].eq(0).all()
     assert data.num_original == dataset(2).num_original
+
+
+def without_foreground(numbers):
+    """Loads cases, some of which have an empty label."""
+    return lambda case: load(case) | ({"label": load(case)["label"] * 0} if case["number"] in numbers else {})
+
+
+def test_cases_without_foreground_are_candidates_where_asked_for():
+    cases = [{"number": number, "dims": 2, "case": f"case_{number}"} for number in range(3)]
+    plain, chosen = (
+        PatchDataset(cases, without_foreground([1]), [halve], roi_size=[PATCH] * 2, empty_candidates=empty)
+        for empty in (False, True)
+    )
+    kinds = [[(data.patch(n).kind, data.patch(n).case) for n in range(len(data))] for data in (plain, chosen)]
+    assert ("original", "case_1") in kinds[0]
+    assert ("candidate", "case_1") not in kinds[0]
+    assert {case for kind, case in kinds[1] if kind != "candidate"} == {"case_0", "case_2"}
+    assert kinds[1][-1] == ("candidate", "case_1")
+    assert [case["number"] for case in chosen.trained] == [0, 2]
+    assert_close(
+        chosen[len(chosen) - 1]["image"],
+        plain[kinds[0].index(("original", "case_1"))]["image"],
+    )
+    assert chosen.counts.positive_pixels == plain.counts.positive_pixels == 8
+    assert chosen.counts.negative_pixels == plain.counts.negative_pixels - 16
+
+
+def test_all_cases_without_foreground_are_refused():
+    data = PatchDataset(
+        [{"number": 0, "dims": 2}], without_foreground([0]), [], roi_size=[PATCH] * 2, empty_candidates=True
+    )
+    with pytest.raises(LabelError, match="hold no foreground"):
+        _ = data.counts
+
+
+@pytest.mark.parametrize("key", ["patient", "region"])
+def test_candidates_of_held_out_patients_are_left_out(tmp_path, key):
+    """One of the fold that is tested, one of the training patients, and one whom the data set does not have."""
+    affine, persons = np.eye(4), ["a", "b", "c", "d"]
+    for name in ("data", "free"):
+        (tmp_path / name).mkdir()
+        numbers = range(len(persons)) if name == "data" else range(6)
+        items = []
+        for number in numbers:
+            for part in ("image", "label"):
+                nib.save(
+                    nib.Nifti1Image(np.ones((4, 4), np.float32), affine), tmp_path / name / f"{part}_{number}.nii.gz"
+                )
+            item = {part: f"{part}_{number}.nii.gz" for part in ("image", "label")}
+            items.append(item | ({key: [*persons, "e"][number]} if number < 5 else {}))
+        listing = {"training": items, "modality": {"0": "MR"}, "labels": {"0": "b", "1": "f"}}
+        (tmp_path / name / "dataset.json").write_text(json.dumps(listing))
+    split = CaseSplit(str(tmp_path / "data"), str(tmp_path), val_fraction=0.25, num_folds=4, fold=1)
+    named = [str(case[key]) for case in split.part("train")]
+    assert len(named) == 2
+    folders = [str(tmp_path / "free"), str(tmp_path / "data")]
+    data = dataset(2, candidate_dir=folders, load_candidate=lambda case: case, split=split)
+    found = [str(case.get(key)) for case in data.candidates]
+    assert sorted(found) == sorted([*named, "e", "None", *named])
+    undrawn = CaseSplit(str(tmp_path / "data"), str(tmp_path), val_fraction=0.25)
+    assert len(dataset(2, candidate_dir=folders, load_candidate=lambda case: case, split=undrawn).candidates) == 10
 
 
 def test_candidates_need_something_that_loads_them():

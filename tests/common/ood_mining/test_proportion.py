@@ -5,8 +5,15 @@ from itertools import pairwise
 import pytest
 
 from common.errors import ConfigError
-from common.ood_mining import draw_selection, estimate_ood_fraction, exact_ood_fraction, positive_negative_ratio
+from common.ood_mining import (
+    draw_selection,
+    estimate_ood_fraction,
+    exact_ood_fraction,
+    positive_negative_ratio,
+    select_candidates,
+)
 from common.ood_mining.proportion import fraction_grid
+from common.ood_mining.selection import check_selection, num_available
 
 PAPER = (11216, 11599, 9684)
 COUNTS = pytest.mark.parametrize(
@@ -119,3 +126,41 @@ def test_selection_draws_every_patch_alike():
             counts[number] += 1
     # 600 each; five standard deviations of a binomial are 103.
     assert all(abs(count - 600) < 103 for count in counts)
+
+
+SCORES = [0.0, 0.3, 0.0, 0.1, 0.9, 0.0, 0.3, 0.0, 0.0, 0.0]
+
+
+class TestSelection:
+    def test_paper_draws_among_those_that_confuse(self):
+        assert select_candidates(SCORES, 1.0) == [1, 3, 4, 6]
+        drawn = [select_candidates(SCORES, 0.5, seed=seed) for seed in range(20)]
+        assert all(len(found) == 2 and set(found) < {1, 3, 4, 6} for found in drawn)
+        assert len({tuple(found) for found in drawn}) > 2
+        assert drawn[3] == [[1, 3, 4, 6][number] for number in draw_selection(4, 0.5, seed=3)]
+
+    def test_top_are_the_most_confusing(self):
+        assert select_candidates(SCORES, 0.5, selection="top") == [1, 4]
+        assert select_candidates(SCORES, 0.75, selection="top") == [1, 4, 6]
+
+    def test_as_many_are_drawn_among_all(self):
+        drawn = [select_candidates(SCORES, 0.5, selection="as_many", seed=seed) for seed in range(40)]
+        assert {len(found) for found in drawn} == {2}
+        assert set().union(*drawn) == set(range(10))
+
+    def test_all_take_their_share_of_everything(self):
+        assert select_candidates(SCORES, 1.0, selection="all") == list(range(10))
+        assert len(select_candidates(SCORES, 0.5, selection="all")) == 5
+        assert (num_available(SCORES), num_available(SCORES, "all")) == (4, 10)
+
+    @pytest.mark.parametrize("selection", ["pruned", "top", "as_many", "all"])
+    def test_nothing_is_chosen_from_nothing(self, selection):
+        assert select_candidates([], 1.0, selection=selection) == []
+        assert select_candidates(SCORES, 0.0, selection=selection) == []
+
+    def test_wrong_names_are_refused(self):
+        with pytest.raises(ConfigError, match="selection is 'best'; accepted are pruned, top, as_many, all"):
+            select_candidates(SCORES, 0.5, selection="best")
+        for kinds in ([], ["original"]):
+            with pytest.raises(ConfigError, match=r"candidate_kinds is .*; accepted are lists of emptied and candid"):
+                check_selection("top", kinds)

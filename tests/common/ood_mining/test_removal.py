@@ -5,7 +5,7 @@ from numpy.testing import assert_array_equal
 from torch.testing import assert_close
 
 from common.errors import BundleError, ConfigError, LabelError
-from common.ood_mining import remove_foreground
+from common.ood_mining import removal_weights, remove_foreground
 
 FILLS = pytest.mark.parametrize("fill", ["zero", "mean", "noise", "inpaint"])
 SHAPES = pytest.mark.parametrize("shape", [(3, 12, 10), (1, 12, 10), (2, 7, 6, 8)], ids=str)
@@ -126,3 +126,51 @@ def test_missing_package_is_named_with_its_command(monkeypatch):
     monkeypatch.setattr("common.ood_mining.removal.optional_import", lambda *_, **__: (None, False))
     with pytest.raises(ConfigError, match="install it with 'pip install scikit-image'"):
         remove_foreground(*sample((1, 8, 8)), fill="inpaint")
+
+
+def slow_weights(mask, dilation, feather):
+    """The distance to the nearest pixel of the foreground decides, pixel by pixel."""
+    found = [np.array(place) for place in np.argwhere(mask)]
+    weights = np.zeros(mask.shape)
+    for place in np.ndindex(*mask.shape):
+        beyond = max(min(np.linalg.norm(np.array(place) - other) for other in found) - (dilation or 0), 0)
+        if feather is None:
+            weights[place] = beyond == 0
+        else:
+            weights[place] = 0.5 + 0.5 * np.cos(np.pi * min(beyond / (feather + 1), 1))
+    return torch.from_numpy(weights)
+
+
+@pytest.mark.parametrize(("dilation", "feather"), [(None, None), (2, None), (None, 2), (1, 3)], ids=str)
+@SHAPES
+def test_weights_agree_with_distances_pixel_by_pixel(shape, dilation, feather):
+    mask = sample(shape)[1][0] != 0
+    found = removal_weights(mask, dilation=dilation, feather=feather)
+    assert_close(found, slow_weights(mask.numpy(), dilation, feather), rtol=0, atol=1e-12)
+    assert removal_weights(mask * False, dilation=dilation, feather=feather).sum() == 0
+
+
+@FILLS
+@pytest.mark.parametrize("kind", [torch.uint8, torch.float32], ids=str)
+def test_fill_fades_into_the_image(fill, kind):
+    image, label = sample((2, 14, 14), kind)
+    weights = removal_weights(label[0] != 0, dilation=1, feather=2)
+    sharp, soft = (
+        remove_foreground(image, label, fill=fill, dilation=1, feather=feather, generator=torch.Generator())
+        for feather in (None, 2)
+    )
+    assert torch.equal(soft[:, weights == 0], image[:, weights == 0])
+    assert float(soft[:, label[0] > 0].double().max()) <= 150
+    rim = (weights > 0) & (weights < 1)
+    assert rim.any()
+    assert not torch.equal(soft[:, rim], image[:, rim])
+    assert torch.equal(sharp[:, rim], image[:, rim]), "only the dilated foreground is replaced"
+    if fill == "zero":
+        expected = (1 - weights[rim]) * image[:, rim].double()
+        assert_close(soft[:, rim].double(), expected, rtol=1e-6, atol=0.51 if kind is torch.uint8 else 1e-6)
+
+
+@pytest.mark.parametrize("name", ["dilation", "feather"])
+def test_widths_below_one_pixel_are_refused(name):
+    with pytest.raises(ConfigError, match=f"{name} is 0; accepted are whole numbers from 1, or null for none"):
+        remove_foreground(*sample((1, 6, 6)), **{name: 0})

@@ -99,3 +99,18 @@ def test_signs_of_patches(spatial):
     assert patch_signs(label, padding=padding, count_padding=True) == (True, True), "the paper's way"
     assert patch_signs(label + 1, padding=padding * False) == (True, False)
     assert patch_signs(label * 0, padding=padding | True) == (False, False)
+
+
+@SHAPES
+def test_score_may_pass_over_what_was_removed(spatial):
+    """The same as if what was removed were padding; the share that lies there stays what it is."""
+    torch.manual_seed(0)
+    network = (nn.Conv2d if len(spatial) == 2 else nn.Conv3d)(2, 3, 1)
+    images, removed = torch.randn(5, 2, *spatial), torch.rand(5, 1, *spatial) > 0.5
+    padding = torch.rand(5, 1, *spatial) > 0.8
+    batch = {"image": images, "removed": removed, "padding": padding}
+    device = torch.device("cpu")
+    plain, outside = (score_batches(network, [batch], device, ignore_removed=ignore) for ignore in (False, True))
+    assert_close(outside[:, 0], confusion_score(network(images), padding | removed), rtol=0, atol=0)
+    assert not torch.equal(outside[:, 0], plain[:, 0])
+    assert torch.equal(outside[:, 1], plain[:, 1])

@@ -77,6 +77,38 @@ class TestMethod:
         assert seen == [known, known + selected]
         assert selected
 
+    def test_equal_epochs_make_the_combined_training_longer(self, make):
+        """In proportion to its patches, where the steps of an epoch are given."""
+        lengths = []
+        for equal_epochs in (False, True):
+            training = make(f"out_{equal_epochs}", ood_fraction=1.0, equal_epochs=equal_epochs)
+            sampler = training.course.trainer.data_loader.sampler
+            sampler.total = 6
+            training.run()
+            assert sampler.total == 6
+            known, mined = training.dataset.num_original, len(read_selection(training.folder / "ood_selected.json"))
+            histories = [training.folder / "baseline" / "metrics.json", training.folder / "metrics.json"]
+            lengths.append([json.loads(file.read_text())["epochs"][-1]["iteration"] for file in histories])
+        assert mined
+        assert lengths == [[6, 6], [6, 2 * -(-round(6 * (known + mined) / known) // 2)]]
+
+    def test_ratio_of_pixels_counts_pixels(self, make):
+        training = make(ratio_unit="pixels", ood_fraction=0.5)
+        training.run()
+        report = json.loads((training.folder / "proportion.json").read_text())
+        labels = [training.dataset.label_at(number) for number in range(training.dataset.num_original)]
+        positive = sum(int((label != 0).sum()) for label in labels)
+        total = sum(label.numel() for label in labels)
+        assert (report["num_positive"], report["num_negative"]) == (positive, total - positive)
+        added = report["num_selected"] * total / training.dataset.num_original
+        assert report["num_selected"] > 0
+        assert report["pnr_selected"] == pytest.approx(positive / (total - positive + added)), "whole patches are added"
+
+    def test_kinds_that_are_not_asked_for_are_not_drawn(self, make):
+        training = make(candidate_kinds=["candidate"], ood_fraction=1.0)
+        training.run()
+        assert read_selection(training.folder / "ood_selected.json") == []
+
     def test_only_ood_sees_the_selected_alone_and_keeps_its_weights(self, make):
         training = make(ood_fraction=1.0, only_ood=True)
         training.run()

@@ -92,6 +92,17 @@ def test_one_scan_is_judged_as_in_a_folder(zoo, fitted, tmp_path):
     assert rows[0] == rows[1]
 
 
+def test_page_outlines_what_the_network_segments(zoo, fitted, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr("common.handlers.report.thumbnail", lambda _, classes, limit: seen.append(classes) or "")
+    file = zoo.root / "other" / "tube_ct_0.nii.gz"
+    judge_scans(str(zoo.bundle), str(file), bank_file=str(fitted), output_dir=str(tmp_path))
+    image = PREPARE({"image": file})["image"]
+    expected = sliding_window_inference(image[None], (16, 16, 16), 4, zoo.network, overlap=0.5).argmax(1)
+    assert_close(seen[0].as_tensor(), expected.as_tensor())
+    assert_close(seen[0].affine, image.affine)
+
+
 def test_scan_of_two_channels_fails_in_one_line_and_the_others_go_on(zoo, fitted, tmp_path, caplog):
     scans = tmp_path / "scans"
     scans.mkdir()

@@ -35,7 +35,7 @@ class Page(HTMLParser):
     def handle_starttag(self, tag, attributes):
         found = dict(attributes)
         self.elements.append((tag, found))
-        if tag not in ("meta", "img", "br", "input", "rect", "path"):
+        if tag not in ("meta", "img", "br", "input", "rect", "path", "polyline", "polyline"):
             self.stack.append(tag)
         if tag == "tr" and "data-row" in found:
             self.lines.append({"class": found["class"]})
@@ -48,7 +48,7 @@ class Page(HTMLParser):
         self.elements.append((tag, dict(attributes)))
 
     def handle_endtag(self, tag):
-        if tag not in ("rect", "path"):
+        if tag not in ("rect", "path", "polyline"):
             assert self.stack.pop() == tag
         elif self.stack[-1] == tag:
             self.stack.pop()

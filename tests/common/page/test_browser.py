@@ -33,12 +33,39 @@ document.title = JSON.stringify(seen);
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed: apt-get install chromium")
 
 
-def browse(path, folder):
+PHONE = """
+document.title = JSON.stringify({
+  window: window.innerWidth, page: document.documentElement.scrollWidth,
+  lines: rows.map(row => Math.round(row.getBoundingClientRect().width)),
+  picture: find(".look img").getBoundingClientRect().width,
+});
+"""
+
+
+def browse(path, folder, *further):
     """What the browser made of a page, and the lines of its console."""
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--enable-logging=stderr"]
+    options += ["--no-first-run", "--disable-background-networking", "--disable-component-update", *further]
     command = [BROWSER, *options, f"--user-data-dir={folder / 'profile'}", "--virtual-time-budget=2000", "--dump-dom"]
     done = subprocess.run([*command, path.as_uri()], capture_output=True, text=True, timeout=120, check=True)
     return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+
+
+def try_page(path, folder, script, *further):
+    """What a script that is added to a page finds."""
+    text = path.read_text(encoding="utf-8").replace("</script>", script + "</script>")
+    path.write_text(re.sub(r"script-src 'sha256-[^']+'", "script-src 'unsafe-inline'", text), encoding="utf-8")
+    tried, errors = browse(path, folder, *further)
+    assert errors == []
+    return json.loads(html.unescape(re.search(r"<title>(.*?)</title>", tried).group(1)))
+
+
+def test_page_fits_on_a_phone(tmp_path):
+    seen = try_page(make_page(tmp_path, total=9), tmp_path, PHONE, "--window-size=500,900")
+    assert seen["window"] == 500, "as narrow as a window of Chromium can be"
+    assert seen["page"] <= 500, "nothing is cut off at the right"
+    assert max(seen["lines"]) <= 500
+    assert seen["picture"] > 400, "pictures take the whole width"
 
 
 def test_script_sorts_filters_and_enlarges(tmp_path):
@@ -46,11 +73,7 @@ def test_script_sorts_filters_and_enlarges(tmp_path):
     untouched, errors = browse(path, tmp_path)
     assert errors == []
     assert '<html lang="en" class="scripted">' in untouched, "the policy lets the page's own script run"
-    text = path.read_text(encoding="utf-8").replace("</script>", TRIAL + "</script>")
-    path.write_text(re.sub(r"script-src 'sha256-[^']+'", "script-src 'unsafe-inline'", text), encoding="utf-8")
-    tried, errors = browse(path, tmp_path)
-    assert errors == []
-    seen = json.loads(html.unescape(re.search(r"<title>(.*?)</title>", tried).group(1)))
+    seen = try_page(path, tmp_path, TRIAL)
     nasty = next(name for name in seen["up"] if "onerror" in name)
     assert seen == {
         "up": [nasty, "broken", "scan9", "scan10"],

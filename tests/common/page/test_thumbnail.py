@@ -9,8 +9,8 @@ import torch
 from monai.data import MetaTensor
 from PIL import Image
 
+from common.figures.style import OUTLINES, rgb
 from common.page import thumbnail, thumbnail_limit
-from common.page.colors import OUTLINES, rgb
 from common.page.planes import cut_planes
 from common.page.thumbnail import HEAD
 

@@ -1,5 +1,7 @@
 """The page of the report: there after every run, also of one that was stopped, failed, or went on."""
 
+import os
+
 import pytest
 
 from common.errors import CasesFailedError
@@ -39,10 +41,22 @@ def test_stopped_run_has_its_page_and_the_finished_one_is_that_of_a_whole_run(tm
     assert len(page_of(tmp_path / "out").all("img")) == 5
 
 
+def test_page_of_scans_of_several_days_has_a_chart_also_after_a_stop(tmp_path, bank_file, scans):
+    for number, scan in enumerate(scans[:3]):
+        os.utime(scan["image"], (0, 1.7e9 + 86400 * number))
+    stopped = Inference(tmp_path / "out", bank_file, scans[:3], fails={"c": KeyboardInterrupt()})
+    with pytest.raises(KeyboardInterrupt):
+        stopped.run()
+    assert Inference(tmp_path / "out", bank_file, scans[:3], resume=True).run().seen == ["c"]
+    words = page_of(tmp_path / "out").words
+    assert "OODM over time (days on which files were last changed)" in words
+    assert "3 scan(s) on 3 day(s), 0 out of distribution" in words
+
+
 def test_journal_without_pictures_is_read(tmp_path, bank_file, scans):
     Inference(tmp_path / "out", bank_file, scans[:1]).run()
     journal = tmp_path / "out" / JOURNAL
-    journal.write_text(journal.read_text().split(', "thumbnail"')[0] + "}\n")
+    journal.write_text(journal.read_text().split(', "origin"')[0] + "}\n")
     assert Inference(tmp_path / "out", bank_file, scans[:1], resume=True).run().seen == []
     assert page_of(tmp_path / "out").all("img") == []
 

@@ -1,0 +1,56 @@
+"""Runs the configs of a bundle in this process, as ``python -m monai.bundle run`` does in one of its own."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from monai.bundle import run
+
+from ..errors import ConfigError
+from ..runtime.options import check_option, read_laid
+
+logger = logging.getLogger(__name__)
+
+
+def run_bundle(root: Path, files: Sequence[str], settings: Mapping[str, Any]) -> None:
+    """Runs configs of a bundle, laid over one another.
+
+    Args:
+        root: Folder of the bundle.
+        files: Paths of the configs, the last one above the others.
+        settings: Options of the run; those that are ``None`` in a config that has ``None`` change nothing.
+
+    Raises:
+        ConfigError: When there is no such option.
+    """
+    config = read_laid(files)
+    for option, value in settings.items():
+        check_option(config, option, value)
+    if str(root) not in sys.path:
+        # Code of a bundle lies beside its configs.
+        sys.path.insert(0, str(root))
+    with warnings.catch_warnings():
+        # A config is code: whoever names a bundle runs it.
+        warnings.filterwarnings("ignore", "parsing config_file", UserWarning)
+        run(run_id="run", config_file=list(files), logging_file=False, **settings)
+
+
+def take_output(output: str | None, given: dict[str, Any]) -> str:
+    """Returns the folder of the results, which may have been given by its short form.
+
+    Args:
+        output: Folder as the long form gives it; ``None`` for none.
+        given: Further options, of which ``o`` is taken out: Fire takes the short form for one of these.
+
+    Raises:
+        ConfigError: When there is none.
+    """
+    folder = given.pop("o", output)
+    if not isinstance(folder, str | int | float) or isinstance(folder, bool):
+        raise ConfigError("no folder is given for the results; name one with -o FOLDER")
+    return str(folder)

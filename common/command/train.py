@@ -1,0 +1,60 @@
+"""Trains a bundle by a plan made from the data: ``trustseg train DATASET -o FOLDER``."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..planning import write_plan
+from ..runtime.bundle_folders import find_bundle
+from ..runtime.model_settings import PLAN
+from .running import run_bundle, take_output
+
+logger = logging.getLogger(__name__)
+
+UNPLANNED = ("device", "model_dir", "resume")
+"""Options of a run that tell nothing of its training."""
+
+
+def train_on(
+    dataset: str | Sequence[str],
+    output_dir: str | None = None,
+    bundle: str | None = None,
+    minutes: float = 20.0,
+    planned: bool = True,
+    **settings: Any,
+) -> None:
+    """Chooses the settings of a training from its data, and trains by them.
+
+    Weights, signature bank and what they need to be used lie in ``models`` below the folder of the results, the plan in
+    ``plan.json``. A training that goes on, with ``--resume``, keeps the plan that lies there.
+
+    Args:
+        dataset: Folder in the layout of the Medical Segmentation Decathlon, or a list of them.
+        output_dir: Folder of the results, ``-o`` for short.
+        bundle: Name of the bundle, or its folder. Default ``spectral_ood``; from an archive, the archive's own.
+        minutes: Time of the training on this machine, in minutes, above 0. Default 20.
+        planned: Whether settings are chosen from the data; with false, those of ``train.json`` hold. Default true.
+        **settings: Further options of the bundle's ``train.json``, which rule over the plan.
+
+    Raises:
+        MissingDataError: When there is no such data set or bundle.
+        ConfigError: When the plan does not fit the bundle, or an option is missing or does not exist.
+        ImageError: When an image cannot be read.
+        OutputError: When a file cannot be written.
+    """
+    folder = take_output(output_dir, settings)
+    root = find_bundle(bundle)
+    data = dataset if isinstance(dataset, str) else list(map(str, dataset))
+    files = [str(root / "configs" / "train.json")]
+    if planned:
+        plan = Path(folder, f"{PLAN}.json")
+        if not (settings.get("resume") and plan.is_file()):
+            write_plan(data, root, plan, minutes, {k: v for k, v in settings.items() if k not in UNPLANNED})
+        files.append(str(plan))
+    models = str(Path(folder, "models"))
+    run_bundle(root, files, {"dataset_dir": data, "output_dir": folder, "model_dir": models} | settings)
+    kept = settings.get("model_dir", models)
+    logger.info("trained; segment scans with: trustseg segment SCANS -o RESULTS --bundle %s --model_dir %s", root, kept)

@@ -1,0 +1,84 @@
+"""Short commands say the same to the runner as long ones do."""
+
+import json
+import sys
+
+import pytest
+
+import common.command.running as running
+from common.__main__ import COMMANDS, USER_COMMANDS
+from common.command import segment_scans, train_on
+from common.errors import ConfigError, MissingDataError
+from common.runtime.bundle_folders import find_bundle
+
+ROOT = find_bundle()
+TRAIN, INFERENCE = (str(ROOT / "configs" / f"{name}.json") for name in ("train", "inference"))
+SMALL = {"batch_size": 1, "max_epochs": 1, "iterations": 2, "network_def#features": [2, 2, 2]}
+
+
+@pytest.fixture
+def started(tmp_path, monkeypatch):
+    """Settings of the runs that were started, none of which ran; the current folder is an empty one."""
+    runs = []
+    monkeypatch.setattr(running, "run", lambda **settings: runs.append(settings))
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.chdir(tmp_path)
+    return runs
+
+
+def settings_of(run):
+    assert (run.pop("run_id"), run.pop("logging_file")) == ("run", False)
+    return run
+
+
+@pytest.mark.parametrize("short", [{"o": "out"}, {"output_dir": "out"}])
+def test_segmentation_runs_inference_with_its_options(started, short):
+    segment_scans("scan.nii.gz", num_workers=2, **short)
+    places = {"dataset_dir": "scan.nii.gz", "output_dir": "out"}
+    assert settings_of(started[0]) == {"config_file": [INFERENCE], "num_workers": 2} | places
+    assert str(ROOT) in sys.path, "code of the bundle is found"
+
+
+def test_training_is_planned_and_keeps_what_is_given(started, make_dataset, tmp_path):
+    data = str(make_dataset(tmp_path / "organ"))
+    train_on(data, o="out", minutes=0.001, device="cpu", **SMALL)
+    plan = json.loads((tmp_path / "out" / "plan.json").read_text(encoding="utf-8"))
+    assert plan["roi_size"] == [24, 24, 16]
+    assert (plan["iterations"], "device" in plan) == (2, False)
+    places = {"dataset_dir": data, "output_dir": "out", "model_dir": "out/models", "device": "cpu"}
+    assert settings_of(started[0]) == {"config_file": [TRAIN, "out/plan.json"]} | places | SMALL
+
+
+def test_training_goes_on_by_the_plan_that_is_there(started, make_dataset, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "plan.json").write_text('{"roi_size": [8, 8, 8]}')
+    train_on(str(make_dataset(tmp_path / "organ")), o="out", resume=True)
+    assert json.loads((tmp_path / "out" / "plan.json").read_text()) == {"roi_size": [8, 8, 8]}
+    assert settings_of(started[0])["config_file"] == [TRAIN, "out/plan.json"]
+
+
+def test_training_without_a_plan_is_that_of_the_config(started):
+    train_on(["a", "b"], output_dir="out", planned=False)
+    places = {"dataset_dir": ["a", "b"], "output_dir": "out", "model_dir": "out/models"}
+    assert settings_of(started[0]) == {"config_file": [TRAIN]} | places
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({}, ConfigError, "^no folder is given for the results; name one with -o FOLDER$"),
+        ({"o": True}, ConfigError, "^no folder is given for the results; name one with -o FOLDER$"),
+        ({"o": "x", "bundle": "nobody"}, MissingDataError, "^there is no bundle 'nobody' in "),
+        ({"o": "x", "model_dri": "y"}, ConfigError, "^unknown option --model_dri: .*; did you mean --model_dir"),
+        ({"o": "x", "resume": "false"}, ConfigError, "^--resume false is a text, .*; write --resume False$"),
+    ],
+)
+def test_wrong_options_are_one_line_before_anything_runs(started, options, error, message):
+    with pytest.raises(error, match=message):
+        segment_scans("scan.nii.gz", **options)
+    assert started == []
+
+
+def test_commands_of_users_are_among_all():
+    assert {"segment", "judge", "train", "plan", "zips", "verify", "sign", "install"} <= USER_COMMANDS.keys()
+    assert USER_COMMANDS.items() <= COMMANDS.items()
