@@ -35,9 +35,9 @@ def test_overlays_of_an_experiment_change_options_that_exist(configs, read_grid)
 
 
 def test_several_data_sets_are_trained_on_alone_together_and_in_chains(configs, read_grid, tmp_path):
-    if "tasks" not in configs:
+    if "experiment_tasks" not in configs:
         pytest.skip("this bundle trains on one data set at a time")
-    grid = read_grid("tasks", data_dir=str(tmp_path))
+    grid = read_grid("experiment_tasks", data_dir=str(tmp_path))
     names = list(grid.plan.datasets)
     for name in names:
         (tmp_path / name).mkdir()
