@@ -46,6 +46,8 @@ class Bundle:
         evaluate_id: Id of ``evaluate.json`` that is run. Default ``run``.
         measured: Files below the folder of a run whose ``measures`` become its rows. Default
             ``evaluation/metrics.json``.
+        split_part: Part of the split that runs are measured on: ``val`` where settings are chosen. Default that of
+            ``evaluate.json``, the test part.
     """
 
     root: str
@@ -53,6 +55,7 @@ class Bundle:
     train_id: str = "run"
     evaluate_id: str = "run"
     measured: Sequence[str] = (f"{EVALUATION}/metrics.json",)
+    split_part: str | None = None
 
     def files(self, name: str, overlays: Sequence[str]) -> list[str]:
         """Returns the paths of a config and of what is laid over it.
@@ -104,7 +107,8 @@ class Bundle:
         files = [self.files(name, run.overlays) for name in ("evaluate", "train")]
         configs = [_read(names[:1]) for names in files]
         plain = {key: config[key] for config in configs for key in plain_keys(config)}
-        decisive = plain | _read(files[1][1:]) | dict(run.settings)
+        part = {} if self.split_part is None else {"split_part": self.split_part}
+        decisive = plain | _read(files[1][1:]) | dict(run.settings) | part
         left_out = {WORDS, *PLACES, *self.shared}
         off = (None, False)
         return {k: v for k, v in decisive.items() if k not in left_out and not any(v is value for value in off)}
@@ -174,6 +178,7 @@ class BundleJob:
         # Seeds differ in what is trained, not in the cases that it is tested on; phantoms for tests are made apart.
         test = {key: value for key, value in train.items() if key != "seed"} | {"output_dir": self._evaluation}
         test |= {"split_file": f"{self.folder}/split.json"} if self.run.settings.get("dataset_dir") else {}
+        test |= {} if self.bundle.split_part is None else {"split_part": self.bundle.split_part}
         self._run("evaluate", self.bundle.evaluate_id, test)
         write_json({"seconds": round(before + time.perf_counter() - start, 1)}, Path(self.folder) / RECORD)
 

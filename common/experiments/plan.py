@@ -81,7 +81,8 @@ class Plan:
         num_folds: Number of folds of a cross-validation by patient; 0, the default, for none.
         one_fold_per_seed: Whether the k-th seed is tested on the k-th fold alone, in place of on every fold. Default
             false.
-        sweep: One option of ``train.json`` with its values, which every arm is run with; empty, the default, for none.
+        sweep: One option of ``train.json`` with its values, which every arm is run with in place of that of
+            ``settings``; empty, the default, for none.
 
     Raises:
         ConfigError: When there is nothing to run, a name is not an axis, an option is set that is not the arm's, or
@@ -114,7 +115,9 @@ class Plan:
         own += [(f"arm {name!r}", settings_of(arm)) for name, arm in self.arms.items()]
         own += [(f"arm {name!r}", words_of(arm).get("fine_tuned", {})) for name, arm in self.arms.items()]
         for where, settings in own:
-            taken = sorted(settings.keys() & {*OWN, *self.labeled, *self.sweep})
+            # What all runs share may be swept; what makes an arm or a data set may not.
+            swept = set() if where == "settings" else set(self.sweep)
+            taken = sorted(settings.keys() & {*OWN, *self.labeled, *swept})
             if taken:
                 raise ConfigError(f"{where} sets {taken[0]!r}, which the experiment sets itself; leave it out")
 

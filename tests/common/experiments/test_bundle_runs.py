@@ -202,6 +202,18 @@ class TestJob:
             ("a", "dsc", "", 0.5), ("a", "dsc", "p1", 0.25), ("b", "dsc", "", 0.5), ("b", "dsc", "p1", 0.25),
         ]  # fmt: skip
 
+    def test_validation_part_may_be_measured(self, job, tmp_path):
+        """It is another run than that of the test part."""
+        evaluate = Path(job.bundle.root) / "configs" / "evaluate.json"
+        content = json.loads(evaluate.read_text())
+        content["work"]["split_part"] = "@split_part"
+        evaluate.write_text(json.dumps(content | {"split_part": "test"}))
+        chosen = replace(job.bundle, split_part="val")
+        assert chosen.digests(job.run)["settings"] != job.bundle.digests(job.run)["settings"]
+        replace(job, bundle=chosen)()
+        tested = json.loads((tmp_path / "run" / "evaluation" / "metrics.json").read_text())["options"]
+        assert tested["split_part"] == "val"
+
     def test_killed_run_goes_on_and_its_time_counts_up_to_the_checkpoint(self, job, tmp_path):
         folder = tmp_path / "run"
         folder.mkdir()

@@ -126,6 +126,13 @@ def test_plans_that_say_nothing_or_two_things_are_refused(changes, words):
         Plan(**({"datasets": ONE, "arms": {"x": []}} | changes))
 
 
+def test_sweep_takes_the_place_of_what_all_runs_share():
+    runs = Plan(ONE, {"x": []}, settings={"rate": 1.0, "width": 2}, sweep={"rate": [0.1, 0.2]}).runs()
+    assert [(run.settings["rate"], run.settings["width"]) for run in runs] == [(0.1, 2), (0.2, 2)]
+    with pytest.raises(ConfigError, match="arm 'x' sets 'rate', which the experiment sets itself"):
+        Plan(ONE, {"x": [{"rate": 1.0}]}, sweep={"rate": [0.1]})
+
+
 def test_part_of_the_grid_is_a_list():
     with pytest.raises(ConfigError, match=r"arm 'x' has seeds 0; accepted is a list of those it is run with"):
         Plan(ONE, {"x": [{"seeds": 0}]})
