@@ -35,6 +35,8 @@ test-gpu: setup ## the tests that need a CUDA device
 .venv-label/ready: requirements-label.txt
 	$(PYTHON) -m venv .venv-label
 	.venv-label/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-label.txt
+	.venv-label/bin/python -c "import torchvision" 2> /dev/null \
+		|| .venv-label/bin/python -m pip install --quiet --disable-pip-version-check --no-deps torchvision==0.16.2
 	touch $@
 
 test-label: export MONAILABEL_PYTHON := $(CURDIR)/.venv-label/bin/python
@@ -51,7 +53,7 @@ PACKAGES := python -c "import sysconfig; print(sysconfig.get_path('purelib'))"
 	touch $@
 
 test-encoders: export NEEDS_ENCODERS := yes
-test-encoders: export PYTHONPATH := $(CURDIR)/tests/label/site
+test-encoders: export PYTHONPATH := $(CURDIR)/tests/encoders/site
 test-encoders: .venv-encoders/ready ## the tests of the networks of segmentation-models-pytorch
 	OMP_NUM_THREADS=1 .venv-encoders/bin/python -m pytest tests/encoders
 

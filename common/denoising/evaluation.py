@@ -131,7 +131,8 @@ def _rows(report: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _measures(figures: dict[str, Any]) -> dict[str, dict[str, float]]:
     """Metric -> patient -> value, with ``""`` for the whole set: what experiments compare."""
-    patients = figures.get("segmentation", figures)["dice_per_patient"]["values"]
+    found = figures.get("segmentation", figures)
+    patients = found["dice_per_patient"]["values"] | {"": found.get("dice_pooled", math.nan)}
     whole = {"ap": figures["average_precision"], "dsc_best": figures["best_dice"]}
-    found = {"dsc": patients} | {name: {"": value} for name, value in whole.items()}
-    return {name: {k: v for k, v in values.items() if not math.isnan(v)} for name, values in found.items()}
+    named = {"dsc": patients} | {name: {"": value} for name, value in whole.items()}
+    return {name: {k: v for k, v in values.items() if not math.isnan(v)} for name, values in named.items()}

@@ -21,14 +21,12 @@ from ..runtime.progress import Progress
 from .components import remove_small_components
 from .curve import PixelCurve
 from .foreground import THRESHOLD
+from .rivals import Scorer, intensity_scorer, learned_rivals
 from .score import anomaly_score
 from .slice_datasets import PreparedSlice, SliceDataset
 from .slices import person_of
 
 logger = logging.getLogger(__name__)
-
-Scorer = Callable[[Tensor], tuple[Tensor, Tensor | None]]
-"""Takes images ``(B, C, H, W[, D])``; gives scores, higher for more abnormal, and class indices or none."""
 
 ORACLE = "the threshold is the best one for these very cases, chosen by their labels: an upper limit, not a prediction"
 
@@ -116,19 +114,6 @@ def denoiser_scorer(denoiser: nn.Module, foreground_threshold: float = THRESHOLD
     return score
 
 
-def intensity_scorer(channel: int | None, foreground_threshold: float = THRESHOLD) -> Scorer:
-    """Returns a scorer that takes what is bright for abnormal: a channel, or the mean of all; smoothed alike."""
-
-    def score(images: Tensor) -> tuple[Tensor, None]:
-        kept = torch.ones_like(images)
-        if channel is not None:
-            kept[:, channel] = 0
-        rest = torch.zeros_like(images) if channel is None else images * kept
-        return anomaly_score(images, rest, foreground_threshold=foreground_threshold), None
-
-    return score
-
-
 def network_scorer(network: nn.Module) -> Scorer:
     """Returns a scorer by the probability of foreground of a softmax network."""
 
@@ -154,7 +139,8 @@ def measure_scores(scored: Callable[[], Iterator[PatientScores]], *, min_size: i
         ``average_precision``, ``best_dice`` and its ``threshold`` (an oracle), ``prevalence``; ``filtered``, the first
         two with all voxels of small components (at that threshold) scored zero; ``dice_per_patient`` at that threshold
         (mean, std, n, values); and, where classes are predicted, ``segmentation``: Dice per patient of these, mean over
-        the classes that the patient has, and per class, each also ``filtered``.
+        the classes that the patient has, per class, and over the voxels of all patients (``dice_pooled``), each also
+        ``filtered``.
     """
     curve = PixelCurve()
     for patient in scored():
@@ -218,7 +204,11 @@ def _describe_classes(matrices: Mapping[str, Matrix]) -> dict[str, Any]:
         for number in range(count)
     }
     means = {name: mean_of_present(row) for name, row in dices.items()}
-    return {"dice_per_patient": _describe(means), "per_class": per_class}
+    whole: Matrix = np.zeros((count + 1, count + 1), dtype=np.int64)
+    for matrix in matrices.values():
+        whole[: len(matrix), : len(matrix)] += matrix
+    pooled = mean_of_present(class_dices(whole))
+    return {"dice_per_patient": _describe(means), "dice_pooled": pooled, "per_class": per_class}
 
 
 def measure_patients(
@@ -238,19 +228,16 @@ def measure_patients(
         return measure_scores(lambda: progress.over(score_patients(patients, scorer, device)), min_size=min_size)
 
 
-def _measure_intensities(
-    patients: Mapping[str, Sequence[PreparedSlice]], device: torch.device, foreground_threshold: float
+def _measure_rivals(
+    patients: Mapping[str, Sequence[PreparedSlice]], scorers: Mapping[str, Scorer], device: torch.device
 ) -> dict[str, dict[str, float]]:
-    """Average precision and best Dice of what is bright: in the mean of all channels, and in each."""
-    channels = len(next(iter(patients.values()))[0].image)
+    """Average precision and best Dice of every scorer."""
     report = {}
-    with Progress("intensities of patients", (1 + channels) * len(patients), "scores") as progress:
-        for channel in (None, *range(channels)):
+    with Progress("rivals, by patients", len(scorers) * len(patients), "scores") as progress:
+        for name, scorer in scorers.items():
             curve = PixelCurve()
-            scorer = intensity_scorer(channel, foreground_threshold)
             for patient in progress.over(score_patients(patients, scorer, device)):
                 curve.update(patient.score, patient.truth)
-            name = "mean of channels" if channel is None else f"channel {channel}"
             report[name] = {"average_precision": curve.average_precision(), "best_dice": curve.best_dice().dice}
     return report
 
@@ -263,8 +250,9 @@ def localize_anomalies(
     foreground_threshold: float,
     min_size: int,
     baselines: bool = True,
+    healthy: Sequence[Tensor] = (),
 ) -> dict[str, Any]:
-    """Returns :func:`measure_scores` of a denoiser, beside those of bright intensities, which need no learning.
+    """Returns :func:`measure_scores` of a denoiser, beside those of plain rivals.
 
     Args:
         dataset: Labeled slices.
@@ -272,13 +260,20 @@ def localize_anomalies(
         device: Device that the denoiser runs on.
         foreground_threshold: Threshold of the foreground, see :func:`foreground_mask`.
         min_size: Size of the smallest component that stays, in voxels.
-        baselines: Whether bright intensities are measured as well. True by default.
+        baselines: Whether bright intensities are measured as well, which need no learning. True by default.
+        healthy: Healthy images that further rivals learn from, see :func:`learned_rivals`. None by default.
     """
     denoiser.to(device).eval()
     patients = by_patient(dataset)
     found = denoiser_scorer(denoiser, foreground_threshold)
     report = measure_patients("anomaly score", patients, found, device, min_size=min_size)
     if baselines:
-        report["intensity"] = _measure_intensities(patients, device, foreground_threshold)
+        channels = {f"channel {n}": n for n in range(len(next(iter(patients.values()))[0].image))}
+        bright = {"mean of channels": None} | channels
+        scorers = {name: intensity_scorer(channel, foreground_threshold) for name, channel in bright.items()}
+        report["intensity"] = _measure_rivals(patients, scorers, device)
+    learned = learned_rivals(healthy, foreground_threshold)
+    if learned:
+        report["rivals"] = _measure_rivals(patients, learned, device)
     report["patients"], report["slices"] = len(patients), sum(map(len, patients.values()))
     return report

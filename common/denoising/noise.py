@@ -93,6 +93,8 @@ class CoarseNoise(Transform):
     Args:
         noise_sd: Standard deviation at the points of the grid, at least 0, one for all channels or one for each. 0.2,
             the paper's, by default.
+        more_resolutions: Numbers of points of further grids, at least 1 each. The noise of all grids is added up, and
+            divided by the root of their number. None by default, as in the paper.
         noise_resolution: Number of points of the grid, at least 1, one for all axes or one for each. 16, the paper's,
             by default.
         noise_per_channel: Whether every channel has noise of its own, as in the paper. True by default.
@@ -107,26 +109,31 @@ class CoarseNoise(Transform):
         *,
         noise_sd: float | Sequence[float] = NOISE_SD,
         noise_resolution: int | Sequence[int] = NOISE_RESOLUTION,
+        more_resolutions: Sequence[int] | None = None,
         noise_per_channel: bool = True,
         foreground_threshold: float = THRESHOLD,
     ) -> None:
-        if np.min(noise_sd) < 0 or np.min(noise_resolution) < 1:
+        if np.min(noise_sd) < 0 or np.min([np.min(noise_resolution), *(more_resolutions or [1])]) < 1:
             raise ConfigError(
-                f"noise_sd is {noise_sd} and noise_resolution {noise_resolution}; accepted are a standard deviation "
-                "from 0 and at least one point along each axis"
+                f"noise_sd is {noise_sd}, noise_resolution {noise_resolution} and more_resolutions {more_resolutions}; "
+                "accepted are a standard deviation from 0 and at least one point along each axis"
             )
         self.noise_sd, self.noise_resolution, self.noise_per_channel = noise_sd, noise_resolution, noise_per_channel
         self.foreground_threshold = foreground_threshold
+        self.more_resolutions = list(more_resolutions or [])
 
-    def draw(self, shape: Sequence[int], generator: torch.Generator) -> NoiseParameters:
+    def draw(
+        self, shape: Sequence[int], generator: torch.Generator, noise_resolution: int | Sequence[int] | None = None
+    ) -> NoiseParameters:
         """Returns random noise on the points of the grids, and random shifts.
 
         Args:
             shape: Shape of the batch, ``(B, C, H, W[, D])``.
             generator: Generator on the CPU, so that the same seed gives the same noise on every device.
+            noise_resolution: Number of points of the grid in place of its own. None by default.
         """
         batch, channels, *size = shape
-        points = ensure_tuple_rep(self.noise_resolution, len(size))
+        points = ensure_tuple_rep(noise_resolution or self.noise_resolution, len(size))
         sd = torch.tensor(ensure_tuple_rep(self.noise_sd, channels), dtype=torch.float32)
         drawn = torch.randn(batch, channels if self.noise_per_channel else 1, *points, generator=generator)
         shifts = [torch.randint(extent, (batch,), generator=generator) for extent in size]
@@ -140,8 +147,11 @@ class CoarseNoise(Transform):
             generator: Generator of the draw, see :meth:`draw`.
         """
         clean = batch["image"]
-        drawn = self.draw(clean.shape, generator)
-        grid, shift = (part.to(clean.device, non_blocking=True) for part in (drawn.grid, drawn.shift))
-        noise = coarse_noise(NoiseParameters(grid, shift), clean.shape[2:])
+        noises = []
+        for resolution in (self.noise_resolution, *self.more_resolutions):
+            drawn = self.draw(clean.shape, generator, resolution)
+            grid, shift = (part.to(clean.device, non_blocking=True) for part in (drawn.grid, drawn.shift))
+            noises.append(coarse_noise(NoiseParameters(grid, shift), clean.shape[2:]))
+        noise = noises[0] if len(noises) == 1 else torch.stack(noises).sum(dim=0) / len(noises) ** 0.5
         noisy = add_in_foreground(clean, noise, foreground_threshold=self.foreground_threshold)
         return {**batch, "image": noisy, "label": clean}

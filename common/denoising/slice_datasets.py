@@ -23,6 +23,7 @@ from ..runtime.seeds import step_generator
 from ..runtime.stages import cases_digest
 from ..runtime.weights import read_checkpoint, save_atomically
 from .loading import PERCENTILE
+from .masking import HideBlocks
 from .noise import CoarseNoise
 from .slices import slice_cases
 
@@ -177,7 +178,7 @@ class HealthySlices(Dataset):
         healthy: str | Sequence[str] = "labels",
         healthy_dir: Folders | None = None,
         load: Callable[[Case], dict[str, Any]] | None = None,
-        noise: CoarseNoise | None = None,
+        noise: CoarseNoise | HideBlocks | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__([])

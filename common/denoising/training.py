@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,6 +19,7 @@ from ..runtime.options import read_flag
 from ..runtime.stages import Stages, Step, cases_digest, file_digest, run_stages
 from ..runtime.weights import load_weights, read_checkpoint, save_atomically
 from .curve import figures_text
+from .finetuning import denoiser_name
 from .foreground import THRESHOLD
 from .gallery import draw_anomaly_maps
 from .head import load_body_from
@@ -28,7 +31,9 @@ logger = logging.getLogger(__name__)
 
 Stage = Literal["pretrain", "localize", "finetune"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
-DENOISER, REPORT, MAPS = "denoiser.pt", "localization.json", "anomaly_maps.png"
+DENOISER, REPORT, MAPS = denoiser_name(None), "localization.json", "anomaly_maps.png"
+ANOMALIES = "anomalies.json"
+"""File of what the denoiser alone localizes, as measures that experiments compare; empty without a denoiser."""
 
 
 class StagedPretraining:
@@ -64,6 +69,10 @@ class StagedPretraining:
             default.
         num_labeled_patients: Number of training patients whose labels are used, at least 0. With ``None``, the default,
             all.
+        pretrain_checkpoints: Iterations of pre-training whose weights are kept, see :class:`KeepDenoisers`. None by
+            default.
+        denoiser_iteration: Iteration whose weights fine-tuning starts from, one of ``pretrain_checkpoints``. With
+            ``None``, the default, those that validate best.
         head: Name of the network's head; ``head`` by default.
         foreground_threshold: Threshold of the foreground, see :func:`foreground_mask`. 0.01 by default.
         min_component_size: Size of the smallest component that stays in the localization report, in voxels. 20 by
@@ -86,6 +95,8 @@ class StagedPretraining:
         pretrain_dir: str | None = None,
         pretrained: bool | str = True,
         num_labeled_patients: int | None = None,
+        pretrain_checkpoints: Sequence[int] | None = None,
+        denoiser_iteration: int | None = None,
         head: str = "head",
         foreground_threshold: float = THRESHOLD,
         min_component_size: int = 20,
@@ -98,7 +109,13 @@ class StagedPretraining:
         self.pretrained = read_flag(pretrained, "pretrained")
         self.number, self.seed = num_labeled_patients, seed
         self.head, self.foreground_threshold, self.min_size = head, foreground_threshold, min_component_size
-        self.denoiser_file = Path(pretrain.best.path)
+        self.kept, self.iteration = list(pretrain_checkpoints or []), denoiser_iteration
+        if denoiser_iteration is not None and denoiser_iteration not in self.kept:
+            raise ConfigError(
+                f"denoiser_iteration is {denoiser_iteration}; accepted are those of pretrain_checkpoints, {self.kept}"
+            )
+        self.best_file = Path(pretrain.best.path)
+        self.denoiser_file = self.best_file.with_name(denoiser_name(denoiser_iteration))
         self.weights_file = Path(finetune.best.path)
         self.resume = finetune.checkpoint.resume
 
@@ -164,7 +181,8 @@ class StagedPretraining:
             self.pretrain.run(inputs, range(len(self.healthy)), resume=self.resume)
 
         stages = Stages(self.pretrain_dir / "stages")
-        yield Step("pretrain", stages, work, inputs, [self.denoiser_file], self.pretrain.check_resumed)
+        files = [self.best_file, *(self.best_file.with_name(denoiser_name(number)) for number in self.kept)]
+        yield Step("pretrain", stages, work, inputs, files, self.pretrain.check_resumed)
 
     def _localize(self) -> Iterator[Step]:
         dataset = self.test_dataset if len(self.test_dataset) else self.val_dataset
@@ -174,7 +192,8 @@ class StagedPretraining:
             "cases": cases_digest(dataset.data),
             "settings": settings_digest([*self._preparation(), self.min_size]),
         }
-        report_file = self.pretrain_dir / REPORT
+        dose = "" if self.iteration is None else f"_{self.iteration}"
+        report_file, maps = (self.pretrain_dir / name.replace(".", f"{dose}.") for name in (REPORT, MAPS))
 
         def work() -> None:
             if not is_main_process():
@@ -182,18 +201,27 @@ class StagedPretraining:
             network, device = unwrap(self.pretrain.best.network), self.pretrain.device
             load_weights(network, self.denoiser_file, device=device)
             settings: dict[str, Any] = {"foreground_threshold": self.foreground_threshold, "min_size": self.min_size}
+            settings["healthy"] = self.healthy.images
             report = {"part": part} | localize_anomalies(dataset, network, device, **settings)
-            write_json(report, report_file)
-            maps = self.pretrain_dir / MAPS
+            write_json(report | {"measures": anomaly_measures(report)}, report_file)
             draw_anomaly_maps(dataset, network, device, maps, foreground_threshold=self.foreground_threshold)
             logger.info("denoiser alone, %s part: %s", part, figures_text(report))
 
         # A picture that cannot be drawn is no reason to measure again.
-        yield Step("localize", Stages(self.pretrain_dir / "stages"), work, inputs, [report_file])
+        yield Step(f"localize{dose}", Stages(self.pretrain_dir / "stages"), work, inputs, [report_file])
+        self._tell_measures(report_file)
+
+    def _tell_measures(self, report_file: Path | None) -> None:
+        """Writes the measures of the denoiser alone where those of the run lie; several runs may share a denoiser."""
+        if is_main_process():
+            report = {} if report_file is None else json.loads(report_file.read_text(encoding="utf-8"))
+            write_json({"measures": report.get("measures", {})}, self.output_dir / ANOMALIES)
 
     def _finetune(self, labeled: Sequence[int], data: Mapping[str, str], origin: str) -> Iterator[Step]:
         """Trains on labels, from the ``denoiser``, ``given`` weights or ``random`` ones."""
         kept, pretrained = self.weights_file.with_name(DENOISER), origin == "denoiser"
+        if not pretrained:
+            self._tell_measures(None)
         if pretrained and is_main_process():
             # Labels bring weights, which the scale of the images comes with.
             announce = None if labeled else self.finetune.best.keep_companions
@@ -226,3 +254,16 @@ class StagedPretraining:
 
         stages = Stages(self.output_dir / "stages")
         yield Step("finetune", stages, work, inputs, [self.weights_file], self.finetune.check_resumed)
+
+
+def anomaly_measures(report: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """Returns metric -> value over the whole set, under ``""``, of a denoiser and of its rivals.
+
+    Args:
+        report: What :func:`localize_anomalies` returned.
+    """
+    rivals = {**report.get("intensity", {}), **report.get("rivals", {})}
+    figures = {"denoiser": report} | {name.replace(" ", "_"): found for name, found in rivals.items()}
+    kinds = {"ap": "average_precision", "dsc_best": "best_dice"}
+    values = {f"{kind}_{name}": found[key] for name, found in figures.items() for kind, key in kinds.items()}
+    return {name: {"": value} for name, value in values.items() if not math.isnan(value)}

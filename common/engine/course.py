@@ -158,7 +158,8 @@ def training_settings(trainer: Engine, handlers: Sequence[Any]) -> dict[str, Any
             describe(vars(handler), where="batches") for handler in handlers if isinstance(handler, ChangeBatch)
         ],
         "schedule": [
-            describe(getattr(parts.progress.schedule, name, None), where=name) for name in ("decline", "warm_up")
+            describe(getattr(parts.progress.schedule, name, None), where=name)
+            for name in ("decline", "warm_up", "head_share")
         ],
         "gradient clip": parts.gradient_clip,
         "average": _average(parts.progress.average),

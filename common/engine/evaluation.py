@@ -26,7 +26,7 @@ from ..runtime.sparing import sparing
 from ..spectral import SignatureBank
 from .evaluation_table import result_lines
 from .inference_checks import InferencePreflight
-from .measures import measure_persons
+from .measures import measure_groups, measure_persons
 from .report_page import write_evaluation_page
 
 logger = logging.getLogger(__name__)
@@ -187,6 +187,7 @@ class Evaluation:
             "segmentation_out_of_distribution": segmentation_report(outside),
             "test_set": test_set_report(inside),
             "measures": measure_persons(inside),
+            "measures_by_group": measure_groups(inside),
             "detection": self._detect(inside, outside, bank.threshold),
             "false_alarms": self._false_alarms(inside),
             "rank_correlation_oodm_dsc": rank_correlation(rows),

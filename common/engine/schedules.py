@@ -17,6 +17,9 @@ from ..runtime.run_settings import ComparedOnResume
 
 PLATEAU = "plateau"
 
+BODY = "body"
+"""Mark of a group of parameters that may rest at first."""
+
 
 def polynomial_decline(share: float, *, schedule_power: float = 0.9) -> float:
     """Returns ``(1 - share) ** schedule_power``, the factor of the learning rate after a share of the training.
@@ -70,15 +73,26 @@ class IterationSchedule(ComparedOnResume):
         optimizer: Optimizer whose rates are set, each as a factor of its own first rate.
         decline: Factor of the rate as a function of the share of the training that is done after the rise.
         warm_up: Share of the training in which the rate rises, in [0, 1). 0 by default.
+        head_share: Share of the training, in (0, 1), in which groups of the optimizer that are marked as ``body`` have
+            a rate of 0, so that a fresh head does not spoil them. None by default: they never rest.
 
     Raises:
-        ConfigError: When the share is out of range.
+        ConfigError: When a share is out of range.
     """
 
-    def __init__(self, optimizer: Optimizer, decline: Callable[[float], float], *, warm_up: float = 0.0) -> None:
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        decline: Callable[[float], float],
+        *,
+        warm_up: float = 0.0,
+        head_share: float | None = None,
+    ) -> None:
         if not 0 <= warm_up < 1:
             raise ConfigError(f"warm_up is {warm_up}; accepted are shares of the training from 0 and below 1")
-        self.optimizer, self.decline, self.warm_up = optimizer, decline, warm_up
+        if head_share is not None and not 0 < head_share < 1:
+            raise ConfigError(f"head_share is {head_share}; accepted are shares of the training in (0, 1), or null")
+        self.optimizer, self.decline, self.warm_up, self.head_share = optimizer, decline, warm_up, head_share
         self.base = [group["lr"] for group in optimizer.param_groups]
 
     def attach(self, engine: Engine) -> None:
@@ -87,9 +101,10 @@ class IterationSchedule(ComparedOnResume):
 
     def __call__(self, engine: Engine) -> None:
         """Sets the rates of the iteration that starts."""
-        factor = self.factor(engine.state.iteration - 1, total_iterations(engine))
+        done, total = engine.state.iteration - 1, total_iterations(engine)
+        factor, rests = self.factor(done, total), done < (self.head_share or 0.0) * total
         for group, rate in zip(self.optimizer.param_groups, self.base, strict=True):
-            group["lr"] = rate * factor
+            group["lr"] = 0.0 if rests and group.get(BODY) else rate * factor
 
     def factor(self, done: int, total: int) -> float:
         """Returns the factor of the rates of an iteration.
@@ -113,7 +128,13 @@ class IterationSchedule(ComparedOnResume):
 
 
 def make_schedule(
-    optimizer: Optimizer, decline: str = "polynomial", *, warm_up: float = 0.0, val_interval: int = 1, **settings: Any
+    optimizer: Optimizer,
+    decline: str = "polynomial",
+    *,
+    warm_up: float = 0.0,
+    head_share: float | None = None,
+    val_interval: int = 1,
+    **settings: Any,
 ) -> IterationSchedule | PlateauSchedule:
     """Returns a schedule of the learning rate by the name of its decline.
 
@@ -123,6 +144,8 @@ def make_schedule(
             or ``plateau`` (``schedule_interval``, ``schedule_factor``, ``schedule_patience``), where rates fall when
             the loss does not. ``polynomial`` by default.
         warm_up: Share of the training in which the rate rises, in [0, 1). 0 by default; not for ``plateau``.
+        head_share: Share of the training in which the body rests, see :class:`IterationSchedule`. None by default; not
+            for ``plateau``.
         val_interval: Number of epochs between validations, at least 1, for ``plateau``. 1 by default.
         **settings: Settings of the declines; those of others than the chosen one do not count.
 
@@ -133,14 +156,17 @@ def make_schedule(
         raise ConfigError(f"decline is {decline!r}; accepted are {', '.join([*DECLINES, PLATEAU])}")
     _check(settings)
     if decline == PLATEAU:
-        if warm_up:
-            raise ConfigError(f"warm_up is {warm_up} with decline 'plateau', which has no length; set it to 0")
+        if warm_up or head_share:
+            raise ConfigError(
+                f"warm_up is {warm_up} and head_share {head_share} with decline 'plateau', which has no length; set "
+                "them to 0 and null"
+            )
         names = ("schedule_interval", "schedule_factor", "schedule_patience")
         own = {name: settings[name] for name in names if name in settings}
         return PlateauSchedule(optimizer, val_interval=val_interval, **own)
     accepted = {"polynomial": ("schedule_power",), "step": ("schedule_share", "schedule_factor")}.get(decline, ())
     own = {name: settings[name] for name in accepted if name in settings}
-    return IterationSchedule(optimizer, partial(DECLINES[decline], **own), warm_up=warm_up)
+    return IterationSchedule(optimizer, partial(DECLINES[decline], **own), warm_up=warm_up, head_share=head_share)
 
 
 def _check(settings: Mapping[str, Any]) -> None:

@@ -67,10 +67,11 @@ class Trainer(SupervisedTrainer):
             change = AugmentBatch(augmentation, second_view=second_view, augment_ood=augment_ood)
             first = [ChangeBatch(change, seed=augmentation.seed, stream=AUGMENTATION)]
         network = settings["network"]
-        last = [GradientClipping(network, gradient_clip), *self.train_handlers, ChannelsLast(network, device), progress]
-        super().__init__(device=device, train_handlers=[*first, *last], **(own | settings))
         # With MONAI's own ``amp`` losses are scaled, and gradients clipped while they are; and on a GPU alone.
         self.autocasts = is_cuda(device) if amp is None else amp
+        layout = ChannelsLast(network, device, amp=self.autocasts)
+        last = [GradientClipping(network, gradient_clip), *self.train_handlers, layout, progress]
+        super().__init__(device=device, train_handlers=[*first, *last], **(own | settings))
 
     def run(self) -> None:
         """Trains.

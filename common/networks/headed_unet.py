@@ -11,6 +11,7 @@ from monai.networks.nets.basic_unet import Down, TwoConv, UpCat
 from torch import Tensor, nn
 
 from .levels import check_levels
+from .standardized import standardize_convolutions
 
 GROUPS = 8
 """Largest number of groups of group normalization."""
@@ -32,6 +33,10 @@ class HeadedUNet(nn.Module):
         out_channels: Number of channels of the output: classes with background, or those of a reconstruction.
         features: Channels of each level, from fine to coarse, at least two levels; 16, 32, 64 and 128 by default. The
             stride between levels is 2.
+        skips: Whether maps of the way down go into the way up, true by default. Without them all passes through the
+            coarsest level, as in an autoencoder.
+        weight_standardization: Whether the kernels of all convolutions but the head are standardized, see
+            :class:`StandardizedConv2d`. False by default.
         norm: Normalization, a name that MONAI accepts, or ``None`` for none; ``instance`` by default. ``group`` has 8
             groups, or 4, 2 or 1 where 8 does not divide all features.
 
@@ -53,6 +58,8 @@ class HeadedUNet(nn.Module):
         *,
         features: Sequence[int] = (16, 32, 64, 128),
         norm: str | None = "instance",
+        skips: bool = True,
+        weight_standardization: bool = False,
     ) -> None:
         super().__init__()
         check_levels(spatial_dims, features)
@@ -66,6 +73,9 @@ class HeadedUNet(nn.Module):
         self.ups = nn.ModuleList(
             UpCat(spatial_dims, coarse, fine, fine, halves=False, **block) for fine, coarse in reversed(levels)
         )
+        self.skips = skips
+        if weight_standardization:
+            standardize_convolutions(self)
         self.head = Conv["conv", spatial_dims](features[0], out_channels, kernel_size=1)
 
     def decode(self, image: Tensor) -> Tensor:
@@ -75,7 +85,8 @@ class HeadedUNet(nn.Module):
             maps.append(down(maps[-1]))
         features = maps.pop()
         for up in self.ups:
-            features = up(features, maps.pop())
+            skipped = maps.pop()
+            features = up(features, skipped if self.skips else skipped * 0)
         return features
 
     def forward(self, image: Tensor) -> Tensor:

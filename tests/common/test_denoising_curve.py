@@ -120,6 +120,9 @@ def test_dice_is_per_patient_and_left_out_where_there_is_nothing():
     assert found["n"] == 1
     assert found["mean"] == pytest.approx(2 * 24 / (25 + 32))
     assert math.isnan(found["values"]["p1"])
+    assert report["segmentation"]["dice_pooled"] == pytest.approx(2 * 24 / (26 + 32)), (
+        "the other's voxel counts as well"
+    )
     assert report["segmentation"]["filtered"]["dice_per_patient"]["mean"] == pytest.approx(2 * 24 / (24 + 32))
     assert report["segmentation"]["per_class"]["1"]["mean"] == pytest.approx(2 * 24 / (25 + 32))
     assert "segmentation" not in measure_scores(lambda: patients(False), min_size=4)

@@ -160,5 +160,16 @@ def test_foreground_is_the_sum_of_channels():
 
 @pytest.mark.parametrize("settings", [{"noise_sd": -0.1}, {"noise_sd": [0.1, -0.1]}, {"noise_resolution": 0}])
 def test_impossible_settings_are_named(settings):
-    with pytest.raises(ConfigError, match=r"noise_sd is .* and noise_resolution .*; accepted are"):
+    with pytest.raises(ConfigError, match=r"noise_sd is .*, noise_resolution .*; accepted are"):
         CoarseNoise(**settings)
+
+
+def test_noise_of_several_grids_is_added_up():
+    """Each grid is drawn in turn; the sum has the deviation of one."""
+    images = torch.ones(2, 1, 33, 33)
+    noise, generator = CoarseNoise(noise_resolution=9, more_resolutions=[3, 17]), step_generator(4)
+    parts = [coarse_noise(noise.draw(images.shape, generator, points), (33, 33)) for points in (9, 3, 17)]
+    noisy, _ = batch_noise(images, 4, noise_resolution=9, more_resolutions=[3, 17])
+    assert_close(noisy - images, sum(parts) / 3**0.5, rtol=0, atol=1e-6)
+    with pytest.raises(ConfigError, match=r"more_resolutions \[0\]; accepted are"):
+        CoarseNoise(more_resolutions=[0])

@@ -14,11 +14,11 @@ from common.networks import DenseSkipUNet, HeadedUNet
 LAST = torch.channels_last
 
 
-def laid_out(network, batch, device="cpu"):
+def laid_out(network, batch, device="cpu", *, amp=False):
     """The batch that a step sees."""
     seen = []
     engine = Engine(lambda _engine, batch: seen.append(batch))
-    ChannelsLast(network, device).attach(engine)
+    ChannelsLast(network, device, amp=amp).attach(engine)
     engine.run([batch])
     return seen[0]
 
@@ -53,6 +53,12 @@ def test_feature_maps_have_their_channels_last(norm, channels):
 )
 def test_batches_stay_where_nothing_is_gained(network, batch, device):
     assert laid_out(network, batch, device)["image"] is batch["image"]
+
+
+@pytest.mark.parametrize(("norm", "stays"), [("group", True), ("batch", False)])
+def test_groups_are_left_as_they_are_in_bfloat16(norm, stays):
+    network, batch = HeadedUNet(2, 3, 2, features=(8, 16), norm=norm), batch_of()
+    assert (laid_out(network, batch, amp=True)["image"] is batch["image"]) == stays
 
 
 def test_layout_changes_neither_loss_nor_gradients_nor_the_layout_of_weights():

@@ -136,7 +136,8 @@ class TestExperiment:
         settings = SHORT | {"network_def#features": [4, 8, 8, 8], "val_fraction": 0.2, "stages#bank": None}
         run_config(
             bundle_folder, "experiment.json", pictures=True, dataset_dir=slices, output_dir=tmp_path,
-            seeds=[0, 1], num_folds=2, labeled={"num_labeled_patients": [0, 1]}, arms=arms, settings=settings,
+            seeds=[0, 1], num_folds=2, one_fold_per_seed=True, labeled={"num_labeled_patients": [0, 1]}, arms=arms,
+            settings=settings,
         )  # fmt: skip
         rows = read_table(tmp_path / "patients.csv")
         for labeled in "01":
@@ -149,8 +150,14 @@ class TestExperiment:
         assert {(row["arm"], row["labeled"]) for row in rows} == {
             ("pretrained", "0"), ("pretrained", "1"), ("scratch", "1"),
         }  # fmt: skip
-        patients = {row["case"] for row in rows if row["arm"] == "pretrained" and row["metric"] == "dsc"}
-        assert len(patients) == PATIENTS
+        found = {row["case"] for row in rows if row["arm"] == "pretrained" and row["metric"] == "dsc"}
+        assert len(found - {""}) == PATIENTS
+        assert "" in found, "Dice over all patients together"
+        alone = {row["metric"] for row in rows if row["arm"] == "pretrained" and row["metric"].startswith("ap_")}
+        assert alone == {"ap_denoiser", "ap_mean_of_channels", "ap_pca", "ap_atlas"} | {
+            f"ap_channel_{n}" for n in "012"
+        }
+        assert not any(row["metric"] == "ap_denoiser" for row in rows if row["arm"] == "scratch")
         logs = "".join(file.read_text() for file in tmp_path.rglob("log.txt"))
         assert logs.count("stage pretrain: starts") == 2, "one denoiser for each seed"
         assert (tmp_path / "report" / "curve_labeled_spots.png").read_bytes().startswith(b"\x89PNG")

@@ -69,6 +69,23 @@ class TestStages:
             > report["intensity"]["channel 0"]["average_precision"]
         )
 
+    def test_fine_tuning_may_start_from_a_shorter_pre_training(self, train, read_json, caplog):
+        """One pre-training for all doses; each is measured, and is what fine-tuning starts from."""
+        caplog.set_level("INFO")
+        dose = {"pretrain_checkpoints": [1, 2], "head_share": 0.5, "body_rate": 0.3, "more_resolutions": [4]}
+        for iteration in (1, 2):
+            folder = train(denoiser_iteration=iteration, **dose)
+            assert_same_weights(folder / "m" / "denoiser.pt", folder / "pretrain" / f"denoiser_{iteration}.pt")
+            measured = read_json(folder / f"localization_{iteration}.json")["measures"]
+            assert read_json(folder / "anomalies.json")["measures"] == measured
+            assert {"ap_denoiser", "ap_channel_1", "ap_pca", "ap_atlas"} <= measured.keys()
+        assert caplog.text.count("stage pretrain: starts") == 1
+        assert caplog.text.count("stage finetune: starts") == 2
+
+    def test_other_starts_are_named(self, fail, slices):
+        error = fail(slices, denoiser_iteration=3, pretrain_checkpoints=[1, 2])
+        assert "denoiser_iteration is 3; accepted are those of pretrain_checkpoints, [1, 2]" in str(error)
+
     def test_stages_alone_give_the_same_as_the_whole(self, train, trained):
         for stage in STAGES:
             folder = train(stage)
