@@ -3,6 +3,7 @@
 from .batch import AugmentationParameters, BatchAugmentation, apply_augmentation
 from .geometry import normalized_matrix, resample, rotation_matrix
 from .intensity import change_gamma, change_scale
+from .mixup import draw_pairs, mix_pairs
 from .views import AugmentBatch
 
 __all__ = [
@@ -12,6 +13,8 @@ __all__ = [
     "apply_augmentation",
     "change_gamma",
     "change_scale",
+    "draw_pairs",
+    "mix_pairs",
     "normalized_matrix",
     "resample",
     "rotation_matrix",

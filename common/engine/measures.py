@@ -22,7 +22,8 @@ Measures = dict[str, dict[str, float]]
 """Metric -> person -> value, which is finite; the person ``""`` stands for the whole test set."""
 
 WHOLE = ""
-DISTANCES = ("assd", "hd95")
+MEANS = ("assd", "hd95", "ece", "mce")
+"""Metrics of a person that are means over cases and classes; overlaps are added up."""
 
 
 def measure_persons(rows: Sequence[Mapping[str, Any]]) -> Measures:
@@ -36,10 +37,11 @@ def measure_persons(rows: Sequence[Mapping[str, Any]]) -> Measures:
             failed) are left out.
 
     Returns:
-        ``dsc`` (mean over classes), ``dsc_<class>``, ``assd`` and ``hd95`` in mm (means over cases and classes); with
-        matrices also ``false_positives``, pixels of background called foreground, ``false_alarm``, the share of cases
-        without foreground in which some is called, and ``iou_pooled``, see :func:`~..metrics.confusion.pooled_iou`, as
-        mean over cases, beside ``iou_pooled_constant``, that of a prediction of nothing but background.
+        ``dsc`` (mean over classes), ``dsc_<class>``; means over cases and classes of ``assd`` and ``hd95`` in mm, and
+        of ``ece`` and ``mce`` in the band around the surface. With matrices also ``false_positives``, pixels of
+        background called foreground, ``false_alarm``, the share of cases without foreground in which some is called,
+        and ``iou_pooled``, see :func:`~..metrics.confusion.pooled_iou`, as mean over cases, beside
+        ``iou_pooled_constant``, that of a prediction of nothing but background.
     """
     measured = [row for row in rows if "metrics" in row]
     several = len({str(row.get("group", "")) for row in measured}) > 1
@@ -54,6 +56,21 @@ def measure_persons(rows: Sequence[Mapping[str, Any]]) -> Measures:
             if not math.isnan(value):
                 measures.setdefault(metric, {})[person] = value
     return measures
+
+
+def measure_groups(rows: Sequence[Mapping[str, Any]]) -> dict[str, Measures]:
+    """Returns the measures of every group of labeled cases, such as those of one data set, see :func:`measure_persons`.
+
+    Args:
+        rows: Rows of the recorder, one for each case, see ``CaseRecorder``.
+
+    Returns:
+        Group -> measures, in the order of the rows.
+    """
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(str(row.get("group", "")), []).append(row)
+    return {name: measure_persons(members) for name, members in groups.items()}
 
 
 def _measure(cases: Sequence[Mapping[str, Any]]) -> dict[str, float]:
@@ -71,11 +88,11 @@ def _measure(cases: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         names = sorted({name for case in cases for name in case["metrics"]})
         dices = {name: pooled_overlap_dice(_overlaps(cases, name)) for name in names}
         counts = {}
-    distances = {metric: mean_of_present(_values(cases, metric)) for metric in DISTANCES}
+    means = {metric: mean_of_present(_values(cases, metric)) for metric in MEANS}
     return (
         {"dsc": mean_of_present(list(dices.values()))}
         | {f"dsc_{name}": dice for name, dice in dices.items()}
-        | distances
+        | means
         | counts
     )
 

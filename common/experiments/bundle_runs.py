@@ -6,7 +6,7 @@ import difflib
 import json
 import sys
 import time
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -26,6 +26,9 @@ from ..runtime.stages import file_digest
 from .plan import Run
 
 RECORD, ATTEMPT, EVALUATION, CHECKPOINT = "run.json", "attempt.json", "evaluation", "checkpoint.pt"
+
+STARTING = "initial_weights"
+"""Option of ``train.json`` that names the weights that a run starts from."""
 
 DATA = ("_dir", "_file", "_weights")
 """Ends of the names of options whose value is a file or folder; its content counts, not its place."""
@@ -86,7 +89,8 @@ class Bundle:
         """Returns what tells a run from others on any machine: digests of its ``settings`` and of its ``data``.
 
         Settings are the plain values of both configs, what overlays say, and what the run sets. An option that is off,
-        ``null`` or false, counts as absent, so that rows outlive new options that are off. Code does not count.
+        ``null`` or false, counts as absent, so that rows outlive new options that are off. Code does not count. Weights
+        of a run before it are told by the digests of that run.
 
         Raises:
             MissingDataError: When there are no such data.
@@ -94,7 +98,8 @@ class Bundle:
         settings = self.decisive_settings(run)
         data = {key: value for key, value in settings.items() if key.endswith(DATA)}
         rest = {key: _uniform(value) for key, value in settings.items() if key not in data}
-        contents = {key: _contents(value, key) for key, value in data.items()}
+        contents: dict[str, Any] = {key: _contents(value, key) for key, value in data.items()}
+        contents |= {} if run.after is None else {STARTING: self.digests(run.after)}
         return {"settings": settings_digest(rest)[:12], "data": settings_digest(contents)[:12]}
 
     def decisive_settings(self, run: Run) -> dict[str, Any]:
@@ -207,6 +212,8 @@ class BundleJob:
     def rows(self) -> list[dict[str, Any]]:
         """Returns the rows of the finished work: ``iterations``, ``seconds``, ``case``, ``metric`` and ``value``.
 
+        Rows of a run on several data sets have ``dataset`` as well, and none is of all of them together.
+
         Raises:
             MissingDataError: When a file of results is missing or holds no measures.
         """
@@ -214,12 +221,31 @@ class BundleJob:
         epochs = _load(history)["epochs"] if history.is_file() else [{"iteration": 0}]
         described = {"iterations": epochs[-1]["iteration"], "seconds": record["seconds"]}
         rows = []
-        for file in self.bundle.measured:
-            for metric, values in _load(Path(self.folder) / file).get("measures", {}).items():
-                rows += [described | {"case": case, "metric": metric, "value": v} for case, v in values.items()]
+        for dataset, measures in self._measures():
+            for metric, values in measures.items():
+                row = described | dataset | {"metric": metric}
+                rows += [row | {"case": case, "value": value} for case, value in values.items()]
         if not rows:
             raise MissingDataError(f"no measures in {self.folder}, {', '.join(self.bundle.measured)}; label test cases")
         return rows
+
+    def _measures(self) -> Iterator[tuple[dict[str, str], Mapping[str, Mapping[str, float]]]]:
+        """What the files of results tell: metric -> case -> value, with the data set of a run on several."""
+        for file in self.bundle.measured:
+            content = _load(Path(self.folder) / file)
+            if self.run.together:
+                yield from (({"dataset": name}, found) for name, found in content.get("measures_by_group", {}).items())
+            else:
+                yield {}, content.get("measures", {})
+
+
+def weights_in(folder: str | Path) -> Path:
+    """Returns the file of the weights that a run keeps.
+
+    Args:
+        folder: Folder of the run's results.
+    """
+    return Path(folder, "models", "model.pt")
 
 
 def _load(path: Path) -> dict[str, Any]:

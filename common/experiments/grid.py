@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import ConfigError, RunsFailedError
 from ..runtime.interrupts import Interrupted
-from .bundle_runs import Bundle, BundleJob
+from .bundle_runs import STARTING, Bundle, BundleJob, weights_in
 from .jobs import Job, run_jobs
 from .plan import Plan, Run
 from .report import write_report
@@ -79,27 +79,28 @@ class Grid:
         planned: dict[Key, list[Run]] = {}
         for run in self.plan.runs():
             self.bundle.require_options(run)
-            digests = self.bundle.digests(run)
             # Arms that say the same are one run.
-            planned.setdefault((digests["settings"], digests["data"]), []).append(run)
+            planned.setdefault(self._key(run), []).append(run)
         kept = read_rows(self.file)
         found: dict[Key, Sequence[Mapping[str, Any]]] = {}
         for key, rows in (read_rows(self.committed) | kept).items():
             if key in planned:
-                found[key] = [row for row in rows if same_place(row) == same_place(rows[0])]
-        work = {self._job_name(key, runs[0]): (key, self._work(key, runs[0])) for key, runs in planned.items()}
+                found[key] = _of_one_place(rows, planned[key][0])
+        work = self._work(planned)
         # Runs that ended while nobody was left to write their rows.
-        found |= {key: job.rows() for key, job in work.values() if key not in found and job.finished}
-        jobs = [self._job(name, job) for name, (key, job) in work.items() if key not in found]
-        logger.info("%d run(s), %d of them with rows already", len(planned), len(planned) - len(jobs))
+        found |= {key: job.rows() for key, job in work.items() if key not in found and job.finished}
+        jobs = self._jobs(work, found)
+        keys = {job.name: key for key, job in jobs.items()}
+        logger.info("%d run(s), %d of them with rows already", len(planned), len(found))
 
         def finish(job: Job) -> None:
-            key, made = work[job.name]
-            found[key] = made.rows()
+            key = keys[job.name]
+            # A run whose weights alone were gone has its rows.
+            found.setdefault(key, work[key].rows())
             self._write(planned, found, kept)
 
         try:
-            failed = run_jobs(jobs, processes=self.processes, finished=finish)
+            failed = run_jobs(list(jobs.values()), processes=self.processes, finished=finish)
         except Interrupted as interrupted:
             interrupted.advice = "start it again to go on"
             raise
@@ -119,22 +120,48 @@ class Grid:
 
     def folder_of(self, run: Run) -> Path:
         """Returns the folder of a run's results."""
+        return self.folder / self._job_name(self._key(run), run)
+
+    def _key(self, run: Run) -> Key:
+        """What a run is known by."""
         digests = self.bundle.digests(run)
-        return self.folder / self._job_name((digests["settings"], digests["data"]), run)
+        return digests["settings"], digests["data"]
 
     @staticmethod
     def _job_name(key: Key, run: Run) -> str:
         """The name of a run and of its folder: other settings or data never meet its files."""
         return f"{run.name}_{key[0]}_{key[1][:4]}"
 
-    def _work(self, key: Key, run: Run) -> BundleJob:
-        """What a process does for a run."""
-        shared = self.bundle.shared_folders(run, self.folder / "shared")
-        return BundleJob(self.bundle, run, str(self.folder / self._job_name(key, run)), {**self.places, **shared})
+    def _work(self, planned: Mapping[Key, Sequence[Run]]) -> dict[Key, BundleJob]:
+        """What a process does for each run."""
+        folders = {key: str(self.folder / self._job_name(key, runs[0])) for key, runs in planned.items()}
+        work = {}
+        for key, (run, *_) in planned.items():
+            places = {**self.places, **self.bundle.shared_folders(run, self.folder / "shared")}
+            if run.after is not None:
+                places[STARTING] = str(weights_in(folders[self._key(run.after)]))
+            work[key] = BundleJob(self.bundle, run, folders[key], places)
+        return work
 
-    def _job(self, name: str, work: BundleJob) -> Job:
-        shared = frozenset(work.places[option] for option in self.bundle.shared)
-        return Job(name, Path(work.folder), work, shared)
+    def _jobs(self, work: Mapping[Key, BundleJob], found: Found) -> dict[Key, Job]:
+        """Runs without rows, and those whose weights they start from where these are gone."""
+        needed = [key for key in work if key not in found]
+        before = {key: self._key(job.run.after) for key, job in work.items() if job.run.after is not None}
+        for key in needed:
+            if key in before and before[key] not in needed and not weights_in(work[before[key]].folder).is_file():
+                needed.append(before[key])
+        names = {key: Path(work[key].folder).name for key in needed}
+        return {
+            key: Job(
+                names[key],
+                Path(work[key].folder),
+                work[key],
+                frozenset(work[key].places[option] for option in self.bundle.shared),
+                names.get(before[key]) if key in before else None,
+            )
+            for key in work
+            if key in names
+        }
 
     def _write(
         self, planned: Mapping[Key, Sequence[Run]], found: Found, kept: Mapping[Key, Sequence[Row]]
@@ -152,6 +179,13 @@ class Grid:
         others = [row for key in kept if key not in planned for row in kept[key] if same_place(row) not in places]
         write_rows([rows, others], self.file)
         return rows
+
+
+def _of_one_place(rows: Sequence[Row], run: Run) -> list[Row]:
+    """The rows of a run as one of the arms that say the same has them."""
+    unsaid = {"dataset": ""} if run.together else {}
+    places = [same_place({**row, **unsaid}) for row in rows]
+    return [row for row, place in zip(rows, places, strict=True) if place == places[0]]
 
 
 def data_sets(

@@ -42,12 +42,15 @@ class Job:
         work: Function that does the work; it must be picklable.
         shared: Folders that it has in common with other jobs. While none of these has finished, it runs alone among
             them, so that what they share is made once. Default none.
+        after: Name of the job whose results it needs, where that is one of these jobs; it waits for its end, and fails
+            with it. Default none.
     """
 
     name: str
     folder: Path
     work: Callable[[], None]
     shared: frozenset[str] = field(default_factory=frozenset)
+    after: str | None = None
 
 
 def run_jobs(jobs: Sequence[Job], *, processes: int, finished: Callable[[Job], None]) -> dict[str, str]:
@@ -89,6 +92,10 @@ def run_jobs(jobs: Sequence[Job], *, processes: int, finished: Callable[[Job], N
                     else:
                         made |= job.shared
                     logger.info("%s", progress.count(job.name, time.monotonic() - start, failed=bool(reason)))
+                while stranded := next((job for job in waiting if job.after in failed), None):
+                    waiting.remove(stranded)
+                    failed[stranded.name] = f"{stranded.after}, whose results it needs, failed"
+                    logger.info("%s", progress.count(stranded.name, 0.0, failed=True))
         finally:
             for _, process, _ in running.values():
                 process.terminate()
@@ -145,9 +152,10 @@ class Progress:
 def _startable(waiting: Sequence[Job], running: Sequence[Job], made: set[str]) -> list[Job]:
     """Jobs that may start now, in their order: of those that share what is not made yet, one at a time."""
     taken = {folder for job in running for folder in job.shared - made}
+    unfinished = {job.name for job in [*waiting, *running]}
     found = []
     for job in waiting:
-        if not job.shared & taken:
+        if not job.shared & taken and job.after not in unfinished:
             found.append(job)
             taken |= job.shared - made
     return found

@@ -17,6 +17,7 @@ from ..errors import ConfigError, MissingDataError
 from ..figures import draw_side_by_side
 from ..figures.slices import telling_slice
 from ..runtime.weights import load_weights
+from .bundle_runs import weights_in
 from .grid import Grid
 from .plan import Run
 
@@ -92,7 +93,7 @@ class ArmPictures:
 
     def _segment(self, run: Run, parser: Any) -> Mapping[str, tuple[Tensor, Tensor, Tensor]]:
         """Name of a case -> image, truth and segmentation, class indices, on the CPU."""
-        weights = self.grid.folder_of(run) / "models" / "model.pt"
+        weights = weights_in(self.grid.folder_of(run))
         if not weights.is_file():
             raise MissingDataError(f"{weights} does not exist; run the experiment first, in the same output_dir")
         network, inferer = parser.get_parsed_content("network"), parser.get_parsed_content("inferer")

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
 
 from ..errors import ConfigError
+from .arms import TOGETHER, Arm, check_words, datasets_of, join_datasets, overlays_of, settings_of, takes_part, words_of
 
-Arm = Sequence[str | Mapping[str, Any]]
-"""What is laid over ``train.json``: names of overlay files, and settings, of which :data:`AXES` restrict the grid."""
-
-AXES = ("datasets", "labeled", "seeds", "folds")
 OWN = ("bundle_root", "output_dir", "model_dir", "device", "resume", "seed", "num_folds", "fold")
 """Options of ``train.json`` that the experiment sets itself."""
 
@@ -23,7 +20,7 @@ class Run:
     """One training and its evaluation.
 
     Args:
-        dataset: Name of the data set.
+        dataset: Name of the data set; ``together`` for several that one network is trained on.
         arm: Name of the arm.
         seed: Seed of everything that the training draws.
         labeled: Share or number of labeled cases; ``None``, the default, where the experiment does not vary it.
@@ -32,6 +29,7 @@ class Run:
         dose: Value of that setting; ``None``, the default, without one.
         overlays: Names of files laid over the configs, in this order. Default none.
         settings: Options of ``train.json``, the seed among them. Default none.
+        after: Run whose weights this one starts from; ``None``, the default, for random ones.
     """
 
     dataset: str
@@ -43,11 +41,17 @@ class Run:
     dose: float | None = None
     overlays: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
+    after: Run | None = None
+
+    @property
+    def together(self) -> bool:
+        """Returns whether it trains on several data sets; each of its rows tells that of its case."""
+        return self.dataset == TOGETHER
 
     @property
     def columns(self) -> dict[str, Any]:
-        """Returns what the rows of the run say of it."""
-        names = ("dataset", "arm", "labeled", "seed", "fold", "swept", "dose")
+        """Returns what all rows of the run say of it."""
+        names = (*(() if self.together else ("dataset",)), "arm", "labeled", "seed", "fold", "swept", "dose")
         return {name: _cell(getattr(self, name)) for name in names}
 
     @property
@@ -61,6 +65,10 @@ class Run:
 @dataclass(frozen=True)
 class Plan:
     """A grid of runs.
+
+    An arm with ``together`` trains one network on all data sets at once, or on those of its ``datasets``. An arm with
+    ``chain``, names of data sets in order, trains on one after the other: from the second on, runs start from the
+    weights of the one before and take the settings ``fine_tuned``.
 
     Args:
         datasets: Settings of every data set by its name: ``dataset_dir`` and what goes with it.
@@ -77,7 +85,8 @@ class Plan:
             ``settings``; empty, the default, for none.
 
     Raises:
-        ConfigError: When there is nothing to run, a name is not an axis, or an option is set that is not the arm's.
+        ConfigError: When there is nothing to run, a name is not an axis, an option is set that is not the arm's, or
+            data sets cannot be trained on together or in a chain.
     """
 
     datasets: Mapping[str, Mapping[str, Any]]
@@ -98,8 +107,14 @@ class Plan:
             axis = getattr(self, name)
             if len(axis) > 1 or not all(axis.values()):
                 raise ConfigError(f"{name} is {dict(axis)}; accepted is one option of train.json with its values")
+        if TOGETHER in self.datasets:
+            raise ConfigError(f"datasets has {TOGETHER!r}, which stands for several of them; give it another name")
+        for name, arm in self.arms.items():
+            check_words(name, arm, list(self.datasets))
         own = [("settings", self.settings), *((f"data set {name!r}", found) for name, found in self.datasets.items())]
-        for where, settings in [*own, *((f"arm {name!r}", _settings(arm)) for name, arm in self.arms.items())]:
+        own += [(f"arm {name!r}", settings_of(arm)) for name, arm in self.arms.items()]
+        own += [(f"arm {name!r}", words_of(arm).get("fine_tuned", {})) for name, arm in self.arms.items()]
+        for where, settings in own:
             # What all runs share may be swept; what makes an arm or a data set may not.
             swept = set() if where == "settings" else set(self.sweep)
             taken = sorted(settings.keys() & {*OWN, *self.labeled, *swept})
@@ -112,18 +127,36 @@ class Plan:
 
     def _runs(self) -> Iterator[Run]:
         (option, shares), (swept, doses) = _axis(self.labeled), _axis(self.sweep)
-        for dataset, labeled, dose, arm in product(self.datasets, shares, doses, self.arms):
+        for dataset, labeled, dose, name in product([*self.datasets, TOGETHER], shares, doses, self.arms):
+            arm = self.arms[name]
+            if dataset not in datasets_of(arm, list(self.datasets)):
+                continue
             for number, seed in enumerate(self.seeds):
                 for fold in self._folds(number):
-                    if not _takes_part(arm, self.arms[arm], (dataset, labeled, seed, fold)):
+                    if not takes_part(arm, {"labeled": labeled, "seeds": seed, "folds": fold}):
                         continue
                     own = {key: value for key, value in ((option, labeled), (swept, dose)) if key} | {"seed": seed}
                     own |= {} if fold is None else {"num_folds": self.num_folds, "fold": fold}
-                    settings = {**self.settings, **self.datasets[dataset], **own, **_settings(self.arms[arm])}
-                    # MONAI's command line would look for what a "#" nests in the experiment itself.
-                    settings = {key.replace(".", "#"): value for key, value in settings.items()}
-                    overlays = (*self.overlays, *(item for item in self.arms[arm] if isinstance(item, str)))
-                    yield Run(dataset, arm, seed, labeled, fold, swept, dose, overlays, settings)
+                    yield self._run(Run(dataset, name, seed, labeled, fold, swept, dose, settings=own))
+
+    def _run(self, place: Run) -> Run:
+        """The run at a place of the grid, which has the settings of the place alone."""
+        arm = self.arms[place.arm]
+        settings = {**self.settings, **self._data(place, arm), **place.settings, **settings_of(arm)}
+        chain, after = list(words_of(arm).get("chain", [place.dataset])), None
+        position = chain.index(place.dataset)
+        if position:
+            after = self._run(replace(place, dataset=chain[position - 1]))
+            settings |= words_of(arm).get("fine_tuned", {})
+        # MONAI's command line would look for what a "#" nests in the experiment itself.
+        settings = {key.replace(".", "#"): value for key, value in settings.items()}
+        return replace(place, overlays=(*self.overlays, *overlays_of(arm)), settings=settings, after=after)
+
+    def _data(self, place: Run, arm: Arm) -> Mapping[str, Any]:
+        """What the data sets of a run set."""
+        if not place.together:
+            return self.datasets[place.dataset]
+        return join_datasets({name: self.datasets[name] for name in words_of(arm).get("datasets", self.datasets)})
 
     def _folds(self, number: int) -> Sequence[int | None]:
         """The folds of the seed of this number."""
@@ -135,21 +168,6 @@ class Plan:
 def _axis(axis: Mapping[str, Sequence[float]]) -> tuple[str, Sequence[float | None]]:
     """Name and values of an axis that may be empty."""
     return next(iter(axis.items()), ("", [None]))
-
-
-def _settings(arm: Arm) -> dict[str, Any]:
-    """The options of ``train.json`` that an arm sets."""
-    pairs = [pair for item in arm if not isinstance(item, str) for pair in item.items()]
-    return {key: value for key, value in pairs if key not in AXES}
-
-
-def _takes_part(name: str, arm: Arm, place: Sequence[Any]) -> bool:
-    """Whether an arm is run at a place of the grid, which has a coordinate for each axis."""
-    limits = {key: value for item in arm if not isinstance(item, str) for key, value in item.items() if key in AXES}
-    for axis, accepted in limits.items():
-        if isinstance(accepted, str) or not isinstance(accepted, Sequence):
-            raise ConfigError(f"arm {name!r} has {axis} {accepted!r}; accepted is a list of those it is run with")
-    return all(place[AXES.index(axis)] in accepted for axis, accepted in limits.items())
 
 
 def _cell(value: Any) -> str:

@@ -19,7 +19,7 @@ from .summary import SUMMARY, summarize_rows
 
 logger = logging.getLogger(__name__)
 
-HEADER = ("labeled", "dose", "arm", "mean", "whole", "n", "runs", "difference", "p")
+HEADER = ("labeled", "dose", "arm", "mean", "whole", "n", "runs", "difference", "p", "p_t")
 
 
 def write_report(
@@ -90,7 +90,8 @@ def _tables(table: pd.DataFrame, metrics: Sequence[str], reference: str) -> str:
     for (dataset, metric), cells in table[table["metric"].isin(metrics)].groupby(["dataset", "metric"], sort=False):
         shown = [name for name in HEADER if name not in ("labeled", "dose") or cells[name].any()]
         lines = [[_cell(line, name) for name in shown] for line in cells.to_dict("records")]
-        titles = {"difference": f"median difference to {reference} [95 %]", "p": "p (Holm)", "dose": _swept(cells)}
+        titles = {"difference": f"median difference to {reference} [95 %]", "p": "p (Holm)", "p_t": "p (t-test)"}
+        titles |= {"dose": _swept(cells)}
         titles |= {"mean": "mean of patients (sd of seeds)", "whole": "whole test set", "n": "patients"}
         head = [[titles.get(name, name) for name in shown], ["---"] * len(shown)]
         parts.append(

@@ -18,7 +18,7 @@ COLUMNS = (
 and evaluation; ``swept`` names the setting whose value is ``dose``; ``settings`` and ``data`` are digests."""
 
 MEASURED = ("iterations", "seconds", "case", "metric", "value")
-"""Columns that a run fills in; the others say which run it was."""
+"""Columns that a run fills in; the others say which run it was, but for ``dataset`` of a run on several."""
 
 Row = dict[str, str]
 Key = tuple[str, str]
@@ -58,10 +58,11 @@ def name_rows(rows: Iterable[Mapping[str, Any]], columns: Mapping[str, Any]) -> 
 
     Args:
         rows: Measured rows, each with the columns :data:`MEASURED`.
-        columns: Values that the rows of the run have in the other columns, by column.
+        columns: Values that the rows of the run have in the other columns, by column. A run on several data sets does
+            not say ``dataset``: that of each row stays.
     """
-    measured = ({name: str(row[name]) for name in MEASURED} for row in rows)
-    return [{name: str({**row, **columns}[name]) for name in COLUMNS} for row in measured]
+    said = {name: value for name, value in columns.items() if name not in MEASURED}
+    return [{name: str({**row, **said}[name]) for name in COLUMNS} for row in rows]
 
 
 def same_place(row: Mapping[str, Any]) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from ..metrics.statistics import compare_pairs, holm
 CELL = ["dataset", "labeled", "swept", "dose", "arm"]
 """What runs are summed up over seeds and folds by."""
 
-TESTED = ("n_pairs", "median_difference", "low", "high", "p", "p_holm")
+TESTED = ("n_pairs", "median_difference", "low", "high", "p", "p_holm", "p_t")
 SUMMARY = (*CELL, "metric", "mean", "sd_of_seeds", "n", "runs", "whole", *TESTED)
 """Columns of a summary, see :func:`summarize_rows`."""
 
@@ -24,7 +24,8 @@ def summarize_rows(rows: pd.DataFrame, reference: str) -> pd.DataFrame:
     A patient counts once, with the mean over seeds. ``mean`` is over patients, ``n`` of them; ``sd_of_seeds`` is the
     standard deviation (population) of the means of the seeds; ``runs`` counts seeds and folds; ``whole`` is the measure
     of the whole test set, as mean over runs. Then Wilcoxon's signed-rank test over patients against the reference, with
-    Holm's correction over the arms of one data set, number of labels and metric.
+    Holm's correction over the arms of one data set, number of labels and metric; ``p_t`` is that of the paired t-test,
+    without correction.
 
     Args:
         rows: Rows with the columns of ``experiments.rows.COLUMNS``; all are texts but ``value``, a number.

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.stats import spearmanr, wilcoxon
+from scipy.stats import spearmanr, ttest_1samp, wilcoxon
 
 
 def summarize(values: Sequence[float]) -> dict[str, float | int | None]:
@@ -51,6 +51,25 @@ def signed_rank(first: ArrayLike, second: ArrayLike) -> dict[str, float | int | 
     means = pairs.mean(axis=1)
     figures = {"first": float(means[0]), "second": float(means[1]), "difference": float(changes.mean()), "p": p}
     return {"n": pairs.shape[1]} | figures
+
+
+def paired_t(changes: ArrayLike) -> float | None:
+    """Returns the p value of the paired t-test, two-sided.
+
+    Args:
+        changes: Differences ``(N,)`` of the pairs, without NaN.
+
+    Returns:
+        1 where no pair differs; ``None`` with less than two pairs, or where all differ by the same.
+
+    Example:
+        >>> round(paired_t([0.1, 0.2, 0.3, 0.2]), 4)
+        0.0163
+    """
+    found = np.asarray(changes, dtype=float)
+    if not found.any():
+        return 1.0
+    return None if np.allclose(found, found[0]) else float(ttest_1samp(found, 0.0).pvalue)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -106,13 +125,14 @@ def compare_pairs(first: ArrayLike, second: ArrayLike, *, seed: int = 0) -> dict
         seed: Seed of the bootstrap, see :func:`bootstrap_interval`. Default 0.
 
     Returns:
-        ``n``, the pairs without NaN; ``median_difference``, its 95 % bootstrap interval from ``low`` to ``high``, and
-        ``p`` of :func:`signed_rank`. All but ``n`` are ``None`` without a pair.
+        ``n``, the pairs without NaN; ``median_difference``, its 95 % bootstrap interval from ``low`` to ``high``,
+        ``p`` of :func:`signed_rank`, and ``p_t`` of :func:`paired_t`. All but ``n`` are ``None`` without a pair.
     """
     test = signed_rank(first, second)
     changes = np.asarray(first, dtype=float) - np.asarray(second, dtype=float)
     changes = changes[~np.isnan(changes)]
     if not changes.size:
-        return {"n": 0, "median_difference": None, "low": None, "high": None, "p": None}
+        return {"n": 0, "median_difference": None, "low": None, "high": None, "p": None, "p_t": None}
     low, high = bootstrap_interval(changes, seed=seed)
-    return {"n": test["n"], "median_difference": float(np.median(changes)), "low": low, "high": high, "p": test["p"]}
+    tests = {"p": test["p"], "p_t": paired_t(changes)}
+    return {"n": test["n"], "median_difference": float(np.median(changes)), "low": low, "high": high} | tests

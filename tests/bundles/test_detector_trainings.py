@@ -12,8 +12,8 @@ def spectral(all_bundles):
     return next(bundle for bundle in all_bundles if bundle.name == "spectral_ood")
 
 
-@pytest.mark.parametrize(("overlay", "members"), [("exposure.json", 0), ("lee.json", 4)])
-def test_networks_of_detectors_are_trained_by_an_overlay(spectral, run_config, tmp_path, overlay, members):
+@pytest.mark.parametrize(("overlay", "members"), [("exposure.json", 0), ("lee.json", 4), ("mixup.json", 0)])
+def test_networks_are_trained_by_an_overlay(spectral, run_config, tmp_path, overlay, members):
     run_config(spectral, ["train.json", overlay], output_dir=tmp_path, samples_per_epoch=1, roi_size=[16, 16, 16])
     assert (tmp_path / "models" / "model.pt").is_file()
     assert len(torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"]) == members

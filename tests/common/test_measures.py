@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from common.engine.measures import measure_persons
+from common.engine.measures import measure_groups, measure_persons
 from common.transforms import MeasureSegmentationd
 
 
@@ -83,6 +83,26 @@ def test_voxels_of_overlapping_channels_are_added_up_as_in_a_slow_reference():
 def test_patients_of_two_data_sets_are_told_apart():
     measures = measure_persons([row("c", group="a", patient="1", x=0.2), row("d", group="b", patient="1", x=0.4)])
     assert measures["dsc"] == pytest.approx({"": 0.3, "a/1": 0.2, "b/1": 0.4})
+
+
+def test_groups_are_measured_apart_under_the_names_of_their_patients():
+    rows = [
+        row("c", group="a", patient="1", x=0.2),
+        row("d", group="b", patient="1", x=0.4),
+        row("e", group="a", x=0.6),
+    ]
+    measures = measure_groups(rows)
+    assert measures["a"]["dsc"] == pytest.approx({"": 0.4, "1": 0.2, "e": 0.6})
+    assert measures["b"]["dsc"] == pytest.approx({"": 0.4, "1": 0.4})
+
+
+def test_calibration_is_averaged_over_the_cases_of_a_patient():
+    rows = [row("v1", patient=7, a=0.5), row("v2", patient=7, a=0.5)]
+    for number, case in enumerate(rows):
+        case["metrics"]["a"] |= {"ece": 0.1 + 0.2 * number, "mce": float("nan") if number else 0.5}
+    measures = measure_persons(rows)
+    assert measures["ece"] == pytest.approx({"": 0.2, "7": 0.2})
+    assert measures["mce"] == pytest.approx({"": 0.5, "7": 0.5})
 
 
 def test_cases_without_labels_have_no_measures():

@@ -4,9 +4,9 @@ import math
 
 import numpy as np
 import pytest
-from scipy.stats import bootstrap, wilcoxon
+from scipy.stats import bootstrap, ttest_rel, wilcoxon
 
-from common.metrics.statistics import bootstrap_interval, compare_pairs, holm
+from common.metrics.statistics import bootstrap_interval, compare_pairs, holm, paired_t
 
 
 def holm_step_by_step(p_values):
@@ -56,8 +56,15 @@ def test_pairs_are_compared_where_both_are():
     assert found["median_difference"] == pytest.approx(0.2)
     assert found["p"] == pytest.approx(wilcoxon([0.4, 0.1, 0.2]).pvalue)
     assert (found["low"], found["high"]) == pytest.approx((0.1, 0.4))
+    assert found["p_t"] == pytest.approx(ttest_rel([0.9, 0.8, 0.7], [0.5, 0.7, 0.5]).pvalue)
 
 
 def test_nothing_is_said_of_no_pair():
-    nothing = dict.fromkeys(["median_difference", "low", "high", "p"])
+    nothing = dict.fromkeys(["median_difference", "low", "high", "p", "p_t"])
     assert compare_pairs([math.nan], [0.5]) == {"n": 0} | nothing
+
+
+def test_t_test_says_nothing_where_all_pairs_differ_by_the_same():
+    assert paired_t([0.0, 0.0]) == 1.0
+    assert paired_t([0.3 - 0.1, 0.2, 0.9 - 0.7]) is None
+    assert paired_t([0.5]) is None

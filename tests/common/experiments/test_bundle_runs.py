@@ -1,9 +1,9 @@
 """What tells one run of a bundle from another, and how it is done: with a bundle whose work is writing small files."""
 
-import dataclasses
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,8 @@ TRAIN = {
     "bundle_root": "somewhere",
     "output_dir": "$@bundle_root + '/output'", "model_dir": "x", "pretrain_dir": "@output_dir",
     "dataset_dir": None, "max_epochs": 3, "seed": 0, "resume": False, "device": "cpu", "num_workers": 0, "rate": 0.1,
-    "off": None, "network_def": {"_target_": "BasicUNet", "features": [1, 2]}, "inferer": {"_target_": "x"},
+    "off": None, "initial_weights": None, "network_def": {"_target_": "BasicUNet", "features": [1, 2]},
+    "inferer": {"_target_": "x"},
 }  # fmt: skip
 EVALUATE = {"output_dir": "x", "model_dir": "x", "dataset_dir": None, "split_file": None, "seed": 0, "overlap": 0.25}
 OVERLAY = {"pair": "a", "network_def": {"_target_": "Other", "pair": "@pair"}}
@@ -32,20 +33,26 @@ def train(output_dir, **options):
     (folder / "checkpoint.pt").touch()
     (folder / "metrics.json").write_text(json.dumps({"epochs": [{"iteration": 7}, {"iteration": 14}]}))
     (folder / "split.json").write_text("{}")
+    (folder / "models").mkdir(exist_ok=True)
+    (folder / "models" / "model.pt").touch()
     if options["rate"] < 0:
         raise ValueError("rate below 0")
 
 def evaluate(output_dir, **options):
     Path(output_dir).mkdir(exist_ok=True)
     measures = {"dsc": {"": 0.5, "p1": 0.25}, "ap": {"": 0.75}}
-    (Path(output_dir) / "metrics.json").write_text(json.dumps({"measures": measures, "options": options}))
+    groups = {name: {"dsc": {"": 0.5, "p1": 0.25}} for name in ("a", "b")}
+    content = {"measures": measures, "measures_by_group": groups, "options": options}
+    (Path(output_dir) / "metrics.json").write_text(json.dumps(content))
 """
 
 
 def write_bundle(folder):
     """A bundle in a folder, whose module ``work`` stands in for training and evaluation."""
     taken = ("output_dir", "model_dir", "dataset_dir", "seed")
-    train = {"_target_": "work.train"} | {key: f"@{key}" for key in (*taken, "resume", "rate", "max_epochs")}
+    train = {"_target_": "work.train"} | {
+        key: f"@{key}" for key in (*taken, "resume", "rate", "max_epochs", "initial_weights")
+    }
     evaluate = {"_target_": "work.evaluate"} | {key: f"@{key}" for key in (*taken, "split_file", "overlap")}
     configs = {"train": TRAIN | {"work": train, "run": ["@work"]}, "other": OVERLAY}
     configs["evaluate"] = EVALUATE | {"work": evaluate, "run": ["@work"]}
@@ -137,6 +144,13 @@ class TestDigests:
         file.write_text(json.dumps(content))
         assert bundle.digests(run()) == before, "new options that are off keep what was done"
 
+    def test_run_that_starts_from_another_is_told_by_that_one(self, bundle):
+        first, other = run(), run(rate=0.2)
+        found = [bundle.digests(replace(run(), after=after)) for after in (None, first, other, run(rate=0.1))]
+        assert len({digests["settings"] for digests in found}) == 1
+        assert found[0]["data"] != found[1]["data"] != found[2]["data"]
+        assert found[3] == found[1]
+
     def test_data_that_do_not_exist_are_named(self, bundle):
         with pytest.raises(MissingDataError, match="dataset_dir names nowhere, which does not exist"):
             bundle.digests(run(dataset_dir="nowhere"))
@@ -166,7 +180,7 @@ class TestJob:
         (trained,) = self.calls(tmp_path / "run")
         assert trained == {
             "model_dir": str(tmp_path / "run" / "models"), "dataset_dir": str(tmp_path / "data"), "seed": 0,
-            "resume": False, "rate": 0.3, "max_epochs": 3,
+            "resume": False, "rate": 0.3, "max_epochs": 3, "initial_weights": None,
         }  # fmt: skip
         tested = json.loads((tmp_path / "run" / "evaluation" / "metrics.json").read_text())["options"]
         assert tested == {
@@ -181,15 +195,22 @@ class TestJob:
         assert {row["iterations"] for row in rows} == {14}
         assert all(0 <= row["seconds"] < 60 for row in rows)
 
+    def test_run_on_several_data_sets_tells_that_of_each_case(self, bundle, tmp_path):
+        job = BundleJob(bundle, replace(run(), dataset="together"), str(tmp_path / "run"), {})
+        job()
+        assert [(row["dataset"], row["metric"], row["case"], row["value"]) for row in job.rows()] == [
+            ("a", "dsc", "", 0.5), ("a", "dsc", "p1", 0.25), ("b", "dsc", "", 0.5), ("b", "dsc", "p1", 0.25),
+        ]  # fmt: skip
+
     def test_validation_part_may_be_measured(self, job, tmp_path):
         """It is another run than that of the test part."""
         evaluate = Path(job.bundle.root) / "configs" / "evaluate.json"
         content = json.loads(evaluate.read_text())
         content["work"]["split_part"] = "@split_part"
         evaluate.write_text(json.dumps(content | {"split_part": "test"}))
-        chosen = dataclasses.replace(job.bundle, split_part="val")
+        chosen = replace(job.bundle, split_part="val")
         assert chosen.digests(job.run)["settings"] != job.bundle.digests(job.run)["settings"]
-        dataclasses.replace(job, bundle=chosen)()
+        replace(job, bundle=chosen)()
         tested = json.loads((tmp_path / "run" / "evaluation" / "metrics.json").read_text())["options"]
         assert tested["split_part"] == "val"
 

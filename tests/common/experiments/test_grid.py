@@ -149,6 +149,56 @@ def test_runs_are_named_and_share_folders(experiment, tmp_path):
     assert names == {f"data_{arm}_seed_{seed}" for arm in ("slow", "fast") for seed in (0, 1)}
 
 
+@pytest.fixture
+def two(tmp_path):
+    """Two data sets, and arms that train on each, on both together, and on one after the other."""
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.nii").write_text(name)
+    arms = {"slow": [], "shared": [{"together": True}], "same": [{"together": True, "rate": 0.1}]}
+    arms |= {"chained": [{"chain": ["b", "a"], "fine_tuned": {"rate": 0.05}}]}
+    return {"datasets": {name: {"dataset_dir": str(tmp_path / name)} for name in "ab"}, "arms": arms, "seeds": [0]}
+
+
+def test_rows_of_a_run_on_several_data_sets_are_paired_with_those_of_others(experiment, calls, two, tmp_path):
+    rows = experiment(**two).run()
+    assert [(row["dataset"], row["arm"]) for row in rows if (row["case"], row["metric"]) == ("p1", "dsc")] == [
+        ("a", "slow"), ("a", "chained"), ("b", "slow"), ("b", "chained"),
+        ("a", "shared"), ("b", "shared"), ("a", "same"), ("b", "same"),
+    ]  # fmt: skip
+    assert calls() == 4, "the first of a chain is a run alone"
+    assert experiment(**two).run() == rows
+    (tmp_path / "committed").mkdir()
+    (tmp_path / "out" / "trial.csv").rename(tmp_path / "committed" / "trial.csv")
+    assert experiment("other", **two).run() == rows
+    assert calls("other") == 0
+
+
+def test_chain_starts_from_the_weights_of_the_run_before(experiment, calls, two, tmp_path):
+    rows = experiment(**two).run()
+    (first,), (second,) = ((tmp_path / "out").glob(f"{name}_seed_0_*") for name in ("b_slow", "a_chained"))
+    trained = json.loads((second / "calls.jsonl").read_text())
+    assert (trained["initial_weights"], trained["rate"]) == (str(first / "models" / "model.pt"), 0.05)
+    # Rows alone are no weights: what the missing run starts from is trained again, and nothing else.
+    (tmp_path / "committed").mkdir()
+    kept = [row for row in rows if not (row["dataset"] == "a" and row["arm"] == "chained")]
+    with open(tmp_path / "committed" / "trial.csv", "w", newline="") as file:
+        table = csv.DictWriter(file, COLUMNS)
+        table.writeheader()
+        table.writerows(kept)
+    again = experiment("other", **two).run()
+    assert {folder.name[:7] for folder in (tmp_path / "other").iterdir() if folder.is_dir()} == {
+        "b_slow_", "a_chain", "report"
+    }  # fmt: skip
+    assert [{**row, "seconds": ""} for row in again] == [{**row, "seconds": ""} for row in rows]
+
+
+def test_runs_after_one_that_failed_are_not_begun(experiment, two):
+    two["arms"] = {"slow": [], "chained": [{"rate": -1.0, "chain": ["b", "a"]}]}
+    with pytest.raises(RunsFailedError, match=r"2 of 4 run\(s\) failed, .*below 0"):
+        experiment(**two).run()
+
+
 def test_options_are_checked_before_anything_is_trained(experiment, calls):
     with pytest.raises(
         ConfigError, match=r"arm 'typo' sets 'rat', which is not an option of train.json; did you mean 'rate'"

@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import signal
 import time
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -58,6 +59,18 @@ def test_what_is_shared_is_made_by_one_and_then_used_by_many(job, times):
     assert times("b")[0] >= times("a")[1]
     assert times("c")[0] >= times("a")[1]
     assert overlap(times("b"), times("c"))
+
+
+def test_job_waits_for_the_one_it_needs_and_fails_with_it(job, times, tmp_path):
+    first, second = job("first", STAMP), replace(job("second", STAMP), after="first")
+    broken, lost = job("broken", "1 / 0"), replace(job("lost", STAMP), after="broken")
+    last, free = replace(job("last", STAMP), after="lost"), replace(job("free", STAMP), after="done before")
+    failed = run_jobs([last, lost, second, first, broken, free], processes=3, finished=lambda done: None)
+    assert times("second")[0] >= times("first")[1]
+    assert times("free")
+    assert set(failed) == {"broken", "lost", "last"}
+    assert failed["last"] == "lost, whose results it needs, failed"
+    assert not (tmp_path / "lost.json").exists()
 
 
 def test_failures_are_told_and_the_others_go_on(job, times, tmp_path, caplog):

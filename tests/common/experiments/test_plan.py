@@ -63,6 +63,38 @@ def test_arms_may_take_part_in_some_of_the_grid():
     assert "labeled" not in runs[-1].settings
 
 
+TWO = {
+    "a": {"dataset_dir": "data/a", "foreground_labels": {"a": [1]}},
+    "b": {"dataset_dir": "data/b", "foreground_labels": {"b": [3]}},
+}
+
+
+def test_arm_trains_on_several_data_sets_together():
+    plan = Plan(
+        TWO | {"c": {"dataset_dir": "c"}}, {"alone": [], "shared": [{"together": True, "datasets": ["a", "b"]}]}
+    )
+    runs = plan.runs()
+    assert [(run.arm, run.dataset) for run in runs] == [
+        ("alone", "a"), ("alone", "b"), ("alone", "c"), ("shared", "together"),
+    ]  # fmt: skip
+    assert runs[-1].settings == {
+        "dataset_dir": ["data/a", "data/b"], "foreground_labels": {"a": [1], "b": [3]}, "seed": 0,
+    }  # fmt: skip
+    assert (runs[-1].together, runs[0].together) == (True, False)
+    assert "dataset" not in runs[-1].columns, "its rows tell it case by case"
+    assert runs[-1].name == "together_shared_seed_0"
+
+
+def test_chain_trains_on_one_data_set_after_the_other():
+    arms = {"chain": [{"chain": ["b", "a"], "rate": 0.2, "fine_tuned": {"rate": 0.1}}]}
+    runs = {run.dataset: run for run in Plan(TWO | {"c": {"dataset_dir": "c"}}, arms, seeds=[7], num_folds=1).runs()}
+    assert set(runs) == {"a", "b"}
+    assert (runs["b"].after, runs["a"].after) == (None, runs["b"])
+    assert (runs["b"].settings["rate"], runs["a"].settings["rate"]) == (0.2, 0.1)
+    assert runs["a"].settings["dataset_dir"] == "data/a"
+    assert (runs["b"].settings["seed"], runs["b"].settings["fold"]) == (7, 0)
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -72,6 +104,19 @@ def test_arms_may_take_part_in_some_of_the_grid():
         ({"sweep": {"a": []}}, "sweep is .*; accepted is one option of train.json with its values"),
         ({"arms": {"x": [{"fold": 1}]}}, "arm 'x' sets 'fold', which the experiment sets itself; leave it out"),
         ({"settings": {"seed": 1}}, "settings sets 'seed', which the experiment sets itself"),
+        (
+            {"arms": {"x": [{"chain": ["a", "z"]}]}},
+            r"arm 'x' has chain \['a', 'z'\]; accepted are data sets in order, each once: a$",
+        ),
+        ({"arms": {"x": [{"chain": ["a", "a"]}]}}, "arm 'x' has chain"),
+        ({"arms": {"x": [{"chain": "a"}]}}, "arm 'x' has chain 'a'; accepted is a list"),
+        ({"arms": {"x": [{"chain": ["a"], "together": True}]}}, "arm 'x' has a chain beside together or datasets"),
+        ({"arms": {"x": [{"chain": ["a"], "fine_tuned": {"seed": 1}}]}}, "arm 'x' sets 'seed'"),
+        (
+            {"arms": {"x": [{"together": True, "datasets": ["a", "z"]}]}},
+            "arm 'x' trains together on 'z'; accepted are a$",
+        ),
+        ({"datasets": {"together": {}}}, "datasets has 'together', which stands for several of them"),
         ({"labeled": {"share": [1]}, "settings": {"share": 1}}, "settings sets 'share', which the experiment"),
     ],
     ids=str,
@@ -90,4 +135,25 @@ def test_sweep_takes_the_place_of_what_all_runs_share():
 
 def test_part_of_the_grid_is_a_list():
     with pytest.raises(ConfigError, match=r"arm 'x' has seeds 0; accepted is a list of those it is run with"):
-        Plan(ONE, {"x": [{"seeds": 0}]}).runs()
+        Plan(ONE, {"x": [{"seeds": 0}]})
+
+
+@pytest.mark.parametrize(
+    ("datasets", "words"),
+    [
+        (
+            {"a": {"dataset_dir": "data/x"}},
+            "data set 'a' has dataset_dir 'data/x'; where several .* folder of the data",
+        ),
+        ({"a": {"dataset_dir": ["data/a"]}}, "data set 'a' has dataset_dir"),
+        ({"a": {}}, "data set 'a' has dataset_dir None"),
+        (
+            {"a": {"dataset_dir": "a", "out_channels": 1}, "b": {"dataset_dir": "b", "out_channels": 2}},
+            "data sets have out_channels 1 and 2; where they are trained on together, give one",
+        ),
+    ],
+    ids=str,
+)
+def test_data_sets_that_cannot_be_trained_on_together_are_named(datasets, words):
+    with pytest.raises(ConfigError, match=words):
+        Plan(datasets, {"x": [{"together": True}]}).runs()

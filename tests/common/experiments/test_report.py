@@ -126,12 +126,12 @@ def test_report_is_made_by_one_call(write, tmp_path, read_picture):
         "**heads**, `dsc`:",
         "",
         "| labeled | arm | mean of patients (sd of seeds) | whole test set | patients | runs "
-        "| median difference to base [95 %] | p (Holm) |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
-        "| 1 | base | 0.550 (0.000) | 0.49 | 6 | 1 |  |  |",
-        "| 1 | better | 0.640 (0.000) | 0.6 | 6 | 1 | +0.095 [+0.055, +0.120] | 0.0312 |",
-        "| 2 | base | 0.550 (0.000) | 0.49 | 6 | 1 |  |  |",
-        "| 2 | better | 0.640 (0.000) | 0.6 | 6 | 1 | +0.095 [+0.055, +0.120] | 0.0312 |",
+        "| median difference to base [95 %] | p (Holm) | p (t-test) |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| 1 | base | 0.550 (0.000) | 0.49 | 6 | 1 |  |  |  |",
+        "| 1 | better | 0.640 (0.000) | 0.6 | 6 | 1 | +0.095 [+0.055, +0.120] | 0.0312 | 0.00085 |",
+        "| 2 | base | 0.550 (0.000) | 0.49 | 6 | 1 |  |  |  |",
+        "| 2 | better | 0.640 (0.000) | 0.6 | 6 | 1 | +0.095 [+0.055, +0.120] | 0.0312 | 0.00085 |",
     ]
     with open(folder / "summary.csv", newline="") as table:
         assert [row["metric"] for row in csv.DictReader(table)] == ["dsc", "dsc_1"] * 4
