@@ -21,7 +21,8 @@ demo: setup ## train on phantom scans, fit the signature bank, judge in- and out
 		--batch_size 2 --learning_rate 0.002 --phantom_cases 40 --quality_cases 0
 	$(RUN) bundles/spectral_ood/configs/inference.json --model_dir $(DEMO)/models --output_dir $(DEMO)/inference
 	$(RUN) bundles/spectral_ood/configs/evaluate.json --model_dir $(DEMO)/models --output_dir $(DEMO)/evaluation
-	@cut -d, -f1-4,6 $(DEMO)/inference/ood_report.csv | column -s, -t
+	@awk -F, 'NR > 1 { $$2 = sprintf("%#.4g", $$2); $$3 = sprintf("%#.4g", $$3); $$6 = sprintf("%#.4g", $$6) } \
+		{ print $$1, $$2, $$3, $$4, $$6 }' $(DEMO)/inference/ood_report.csv | column -t
 	@echo "figures: $(DEMO)/evaluation/*.png"
 
 # What one process compiles, the others load, whatever the shell says of bytecode.
@@ -34,6 +35,8 @@ test-gpu: setup ## the tests that need a CUDA device
 .venv-label/ready: requirements-label.txt
 	$(PYTHON) -m venv .venv-label
 	.venv-label/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-label.txt
+	.venv-label/bin/python -c "import torchvision" 2> /dev/null \
+		|| .venv-label/bin/python -m pip install --quiet --disable-pip-version-check --no-deps torchvision==0.16.2
 	touch $@
 
 test-label: export MONAILABEL_PYTHON := $(CURDIR)/.venv-label/bin/python
@@ -50,7 +53,7 @@ PACKAGES := python -c "import sysconfig; print(sysconfig.get_path('purelib'))"
 	touch $@
 
 test-encoders: export NEEDS_ENCODERS := yes
-test-encoders: export PYTHONPATH := $(CURDIR)/tests/label/site
+test-encoders: export PYTHONPATH := $(CURDIR)/tests/encoders/site
 test-encoders: .venv-encoders/ready ## the tests of the networks of segmentation-models-pytorch
 	OMP_NUM_THREADS=1 .venv-encoders/bin/python -m pytest tests/encoders
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from monai.data import DataLoader, pad_list_data_collate
 from torch import Tensor
-from torch.utils.data import Sampler
+from torch.utils.data import Sampler, Subset
 
 from .errors import ConfigError, NotEnoughCasesError
 from .runtime.distributed import process_rank, world_size
@@ -234,12 +234,41 @@ def patch_loader(
     return DataLoader(dataset, batch_size=batch_size, sampler=sampler, num_workers=num_workers)
 
 
-def validation_loader(dataset: Any, *, batch_size: int = 1, num_workers: int = 0) -> DataLoader:
+def spread_evenly(number: int, most: int | None) -> list[int]:
+    """Returns places evenly spread over a list.
+
+    Args:
+        number: Length of the list, at least 0.
+        most: Largest number of places, at least 1; ``None`` for all.
+
+    Raises:
+        ConfigError: When ``most`` is below 1.
+
+    Example:
+        >>> spread_evenly(10, 3), spread_evenly(2, 3)
+        ([0, 3, 6], [0, 1])
+    """
+    if most is None:
+        return list(range(number))
+    if most < 1:
+        raise ConfigError(f"val_cases is {most}; accepted are numbers from 1, or none for all")
+    taken = min(most, number)
+    return [place * number // taken for place in range(taken)]
+
+
+def validation_loader(
+    dataset: Any, *, batch_size: int = 1, val_cases: int | None = None, num_workers: int = 0
+) -> DataLoader:
     """Returns the loader of a validation set, in order, shared out over the ranks by :class:`ShardSampler`.
 
     Args:
         dataset: The set.
         batch_size: Number of cases that are loaded together, at least 1. Default 1.
+        val_cases: Largest number of cases that are loaded, evenly spread over the set, at least 1. Default all.
         num_workers: Number of processes that load data; 0 loads in the main process. Default 0.
+
+    Raises:
+        ConfigError: When ``val_cases`` is below 1.
     """
-    return DataLoader(dataset, batch_size=batch_size, sampler=ShardSampler(dataset), num_workers=num_workers)
+    chosen: Any = dataset if val_cases is None else Subset(dataset, spread_evenly(len(dataset), val_cases))
+    return DataLoader(chosen, batch_size=batch_size, sampler=ShardSampler(chosen), num_workers=num_workers)

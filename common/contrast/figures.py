@@ -23,6 +23,7 @@ from ..metrics.confusion import Matrix, channel_indices, class_dices, class_ious
 from ..runtime.files import write_json
 from ..runtime.progress import Progress
 from ..runtime.sparing import sparing
+from ..runtime.tables import number_text
 from ..runtime.weights import load_weights
 from .heads import captured
 from .retrieval import nearest_agreement
@@ -128,7 +129,8 @@ class FrameFigures:
         write_json(whole, self.output_dir / "embeddings.json")
         for layer, found in scales.items():
             shares = {name: found[name]["nearest"] for name in seen} | {"chance": found["after"]["chance"]}
-            logger.info("%s: nearest frame of another patient shows the same classes: %s", layer, shares)
+            text = ", ".join(f"{name} {number_text(share)}" for name, share in shares.items())
+            logger.info("%s: nearest frame of another patient shows the same classes: %s", layer, text)
         self._draw(seen["before"], seen["after"])
         return whole
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from ..runtime.tables import number_text
 
 EXPONENTS = (103, 135)
 """Biased exponents of a float32 that have bins: scores from 2**-24 to 2**8; smaller ones are one bin, as zero is."""
@@ -95,6 +99,24 @@ class PixelCurve:
         """True and false positives when everything down to each used bin is called positive."""
         used = self._used()
         return self.positives[used].cumsum(), self.negatives[used].cumsum()
+
+
+def figures_text(figures: Mapping[str, Any]) -> str:
+    """Returns in words how well a score finds what is abnormal, or that there was nothing to find.
+
+    Args:
+        figures: ``average_precision``, ``prevalence`` and ``best_dice`` over the same slices.
+
+    Example:
+        >>> figures_text({"average_precision": 0.51234, "prevalence": 0.02, "best_dice": 0.6})
+        'average precision 0.5123 (prevalence 0.02000), best Dice 0.6000 (oracle threshold)'
+        >>> figures_text({"average_precision": math.nan, "prevalence": 0.0, "best_dice": math.nan})
+        'no label shows a lesion: average precision and Dice are undefined'
+    """
+    if math.isnan(figures["average_precision"]):
+        return "no label shows a lesion: average precision and Dice are undefined"
+    precision, share, dice = (number_text(figures[key]) for key in ("average_precision", "prevalence", "best_dice"))
+    return f"average precision {precision} (prevalence {share}), best Dice {dice} (oracle threshold)"
 
 
 def _bins(score: Tensor) -> NDArray[np.int64]:

@@ -13,6 +13,7 @@ from torch import nn
 from ..errors import MissingDataError
 from ..runtime.files import write_csv, write_json
 from ..runtime.weights import load_weights
+from .curve import figures_text
 from .foreground import THRESHOLD
 from .gallery import draw_anomaly_maps
 from .localization import by_patient, localize_anomalies, measure_patients, network_scorer
@@ -83,10 +84,7 @@ class PatientEvaluation:
         columns = ["patient", "dice", "dice_filtered", "dice_denoiser"]
         write_csv(_rows(report), columns, self.output_dir / "patients.csv")
         for name, figures in report.items():
-            logger.info(
-                "%s: average precision %.4f (prevalence %.4f), best Dice %.4f (oracle threshold)",
-                name, figures["average_precision"], figures["prevalence"], figures["best_dice"],
-            )  # fmt: skip
+            logger.info("%s: %s", name, figures_text(figures))
         return report
 
     def measure_network(self) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from ..runtime.files import write_json
 from ..runtime.options import read_flag
 from ..runtime.stages import Stages, Step, cases_digest, file_digest, run_stages
 from ..runtime.weights import load_weights, read_checkpoint, save_atomically
+from .curve import figures_text
 from .finetuning import denoiser_name
 from .foreground import THRESHOLD
 from .gallery import draw_anomaly_maps
@@ -204,10 +205,7 @@ class StagedPretraining:
             report = {"part": part} | localize_anomalies(dataset, network, device, **settings)
             write_json(report | {"measures": anomaly_measures(report)}, report_file)
             draw_anomaly_maps(dataset, network, device, maps, foreground_threshold=self.foreground_threshold)
-            logger.info(
-                "denoiser alone, %s part: average precision %.4f (prevalence %.4f), best Dice %.4f (oracle threshold)",
-                part, report["average_precision"], report["prevalence"], report["best_dice"],
-            )  # fmt: skip
+            logger.info("denoiser alone, %s part: %s", part, figures_text(report))
 
         # A picture that cannot be drawn is no reason to measure again.
         yield Step(f"localize{dose}", Stages(self.pretrain_dir / "stages"), work, inputs, [report_file])

@@ -79,14 +79,30 @@ def verdict_sentence(result: Mapping[str, Any]) -> str:
     return f"{word}, OODM {result['oodm']:.4g} (limit {result['threshold']:.4g})"
 
 
-def series_description(bundle: BundleDescription, text: str) -> str:
-    """Returns ``<name> <version>: <text>`` in at most 64 characters.
+def segment_label(label: str, result: Mapping[str, Any], *, mark_segments: bool = True) -> str:
+    """Returns the label of a segment in at most 64 characters; of a scan out of distribution, it says so.
 
-    The text stays whole: where it is too long, the version is left out (other attributes hold it), then the name cut.
+    >>> segment_label("hippocampus", {"is_ood": True})
+    'hippocampus (OUT OF DISTRIBUTION)'
+
+    Args:
+        label: Name of the class.
+        result: Verdict, as for :func:`verdict_word`.
+        mark_segments: Whether labels say so. Default true.
+    """
+    end = f" ({verdict_word(result)})" if mark_segments and result.get("is_ood") else ""
+    return plain_text(label, LONG_STRING - len(end)) + end
+
+
+def series_description(bundle: BundleDescription, text: str) -> str:
+    """Returns ``<text>: <name> <version>`` in at most 64 characters.
+
+    The text comes first, since viewers cut descriptions off. It stays whole: where it is too long, the version is left
+    out (other attributes hold it), then the name cut.
     """
     name = plain_text(bundle.name)
     heads = (plain_text(f"{name} {bundle.version}"), name, plain_text(name, LONG_STRING - len(f": {text}")))
-    return next(line for head in heads if len(line := f"{head}: {text}") <= LONG_STRING)
+    return next(line for head in heads if len(line := f"{text}: {head}") <= LONG_STRING)
 
 
 def describe_bundle(metadata_file: str | Path) -> BundleDescription:

@@ -59,7 +59,7 @@ def build_report(segmentation: Any, source: SourceSeries, bundle: BundleDescript
         sop_instance_uid=UID(),
         instance_number=1,
         is_complete=True,
-        series_description=series_description(bundle, f"report, {verdict_word(result)}"),
+        series_description=series_description(bundle, f"{verdict_word(result)}, report"),
         coding_schemes=[CodingSchemeIdentificationItem(SCHEME, name="Codes of out-of-distribution bundles")],
         specific_character_set=None,
         **equipment(bundle),

@@ -8,7 +8,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .describe import NOTICE, BundleDescription, Segment, plain_text, series_description, verdict_sentence
+from .describe import (
+    NOTICE,
+    BundleDescription,
+    Segment,
+    plain_text,
+    segment_label,
+    series_description,
+    verdict_sentence,
+)
 from .source import SourceSeries
 
 SEGMENTATION_SERIES = 9001
@@ -26,9 +34,14 @@ def equipment(bundle: BundleDescription) -> dict[str, Any]:
 
 
 def build_segmentation(
-    labels: NDArray[np.uint8], source: SourceSeries, bundle: BundleDescription, result: Mapping[str, Any]
+    labels: NDArray[np.uint8],
+    source: SourceSeries,
+    bundle: BundleDescription,
+    result: Mapping[str, Any],
+    *,
+    mark_segments: bool = True,
 ) -> Any:
-    """Returns a DICOM SEG of a label map; the verdict is its series description.
+    """Returns a DICOM SEG of a label map; the verdict is its series description, and that of every segment.
 
     Every class is a segment of the same number, also a class that was not found. Frames without foreground are left
     out, unless a class is absent: then all are kept, since viewers stumble over a segment that has no frame.
@@ -38,6 +51,7 @@ def build_segmentation(
         source: Series that was segmented.
         bundle: Description of the bundle that segmented it.
         result: Verdict with ``oodm``, ``threshold`` and ``is_ood``, as ``SpectralVerdictd`` gives it.
+        mark_segments: Whether the labels of segments say so where the scan is out of distribution. Default true.
     """
     from highdicom import UID
     from highdicom.seg import Segmentation, SegmentationTypeValues
@@ -47,7 +61,7 @@ def build_segmentation(
         source_images=source.headers,
         pixel_array=labels,
         segmentation_type=SegmentationTypeValues.BINARY,
-        segment_descriptions=[_describe(segment, bundle) for segment in bundle.segments],
+        segment_descriptions=[_describe(segment, bundle, result, mark_segments) for segment in bundle.segments],
         series_instance_uid=UID(),
         series_number=SEGMENTATION_SERIES,
         sop_instance_uid=UID(),
@@ -64,16 +78,16 @@ def build_segmentation(
     return segmentation
 
 
-def _describe(segment: Segment, bundle: BundleDescription) -> Any:
-    """The highdicom description of a segment."""
+def _describe(segment: Segment, bundle: BundleDescription, result: Mapping[str, Any], mark_segments: bool) -> Any:
+    """The highdicom description of a segment, with the verdict in words."""
     from highdicom import AlgorithmIdentificationSequence
     from highdicom.seg import SegmentAlgorithmTypeValues, SegmentDescription
     from pydicom.sr.codedict import codes
     from pydicom.sr.coding import Code
 
-    return SegmentDescription(
+    described = SegmentDescription(
         segment_number=segment.number,
-        segment_label=plain_text(segment.label),
+        segment_label=segment_label(segment.label, result, mark_segments=mark_segments),
         segmented_property_category=Code(*segment.category),
         segmented_property_type=Code(*segment.kind),
         algorithm_type=SegmentAlgorithmTypeValues.AUTOMATIC,
@@ -81,3 +95,5 @@ def _describe(segment: Segment, bundle: BundleDescription) -> Any:
             name=plain_text(bundle.title), family=codes.cid7162.ArtificialIntelligence, version=bundle.version
         ),
     )
+    described.SegmentDescription = f"{verdict_sentence(result)}. {NOTICE}"
+    return described

@@ -61,6 +61,8 @@ def write_dicom(
     bundle: BundleDescription,
     stem: Path,
     where: str,
+    *,
+    mark_segments: bool = True,
 ) -> None:
     """Writes ``<stem>_seg.dcm``, a DICOM SEG that refers to the source series, and ``<stem>_report.dcm``.
 
@@ -71,6 +73,7 @@ def write_dicom(
         bundle: Description of the bundle that segmented it.
         stem: Path of the files without the end of their names.
         where: Name of the case in messages.
+        mark_segments: Whether the labels of segments say so where the scan is out of distribution. Default true.
 
     Raises:
         ImageError: When the input was no DICOM series, or its headers are not accepted; nothing is written then.
@@ -96,7 +99,8 @@ def write_dicom(
         with disable_value_validation():
             source = read_source(files, where)
             source.check_geometry(labels.shape, affine, where)
-            made = build_segmentation(np.ascontiguousarray(labels.T), source, bundle, result)
+            slices = np.ascontiguousarray(labels.T)
+            made = build_segmentation(slices, source, bundle, result, mark_segments=mark_segments)
             contents = [_as_bytes(made), _as_bytes(build_report(made, source, bundle, result))]
     except BundleError:
         raise

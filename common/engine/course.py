@@ -10,6 +10,7 @@ from typing import Any
 
 from ignite.engine import Engine
 from monai.handlers import ValidationHandler
+from torch.utils.data import Subset
 
 from ..handlers import (
     AveragedWeights,
@@ -179,4 +180,6 @@ def _validation(handler: ValidationHandler) -> list[Any]:
     """How often a training is validated, and how."""
     inferer = describe(vars(handler.validator.inferer), where="inferer")
     kept = {name: value for name, value in inferer.items() if name not in NOT_OF_LOGITS and not name.startswith("_")}
-    return [handler.interval, kept]
+    measured = getattr(handler.validator, "data_loader", None)
+    chosen = getattr(measured, "dataset", None)
+    return [handler.interval, kept, *([list(chosen.indices)] if isinstance(chosen, Subset) else [])]

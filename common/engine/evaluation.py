@@ -24,6 +24,7 @@ from ..runtime.files import write_csv, write_json
 from ..runtime.listing import skipped_note
 from ..runtime.sparing import sparing
 from ..spectral import SignatureBank
+from .evaluation_table import result_lines
 from .inference_checks import InferencePreflight
 from .measures import measure_groups, measure_persons
 from .report_page import write_evaluation_page
@@ -118,6 +119,8 @@ def _share(row: Row, channel: str) -> float | None:
 class CaseMean(Metric):
     """Mean over cases of a metric that ``MeasureSegmentationd`` computed; the key metric of evaluation engines.
 
+    Out-of-distribution cases do not count: a network that fails on them is no worse for it.
+
     Args:
         name: Name of the metric, one of :data:`~..metrics.segmentation.METRICS`. Default ``dsc``.
     """
@@ -132,7 +135,7 @@ class CaseMean(Metric):
 
     def update(self, output: Sequence[Mapping[str, Any]]) -> None:
         """Adds the cases of one iteration; those without a label or without a value are left out."""
-        values = [case_mean(dict(case), self.name) for case in output]
+        values = [case_mean(dict(case), self.name) for case in output if case.get("in_distribution", True)]
         self._values += [value for value in values if not math.isnan(value)]
 
     def compute(self) -> float:
@@ -265,14 +268,6 @@ class Evaluation:
 
     def _log(self, report: Mapping[str, Any]) -> None:
         """The figures a user looks for first."""
-        for metric, figures in report["segmentation"].items():
-            if figures["mean"] is not None:
-                logger.info("%s: %.4f +- %.4f (n = %d)", metric, figures["mean"], figures["std"], figures["n"])
-        for name in ("iou_pooled", "miou_foreground", "dsc_foreground") if report["test_set"] else ():
-            constant = report["test_set"]["all_background"][name]
-            logger.info("%s: %.4f, all background %.4f", name, report["test_set"][name], constant)
-        for folder, figures in report["detection"].items():
-            numbers = {name: f"{value:.3f}" for name, value in figures.items() if isinstance(value, float)}
-            logger.info("detection, %s: %s", folder, numbers)
-        logger.info("false alarms: %s", report["false_alarms"])
+        for line in result_lines(report):
+            logger.info("%s", line)
         logger.info("results written to %s%s", self.output_dir, skipped_note(self.output_dir))

@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 from monai.engines import SupervisedTrainer
-from monai.handlers import CheckpointLoader
+from monai.handlers import CheckpointLoader, MLFlowHandler
 
 from ..augmentation import AugmentBatch, BatchAugmentation
 from ..handlers import ChangeBatch, ChannelsLast, TrainingProgress
+from ..handlers.schedule import iteration_loss
 from ..runtime.distributed import is_cuda
 from ..runtime.reasons import plain_training_errors
 from .optimizers import GradientClipping
@@ -53,6 +54,10 @@ class Trainer(SupervisedTrainer):
         **settings: Any,
     ) -> None:
         self.progress, self.train_handlers = progress, list(train_handlers)
+        for handler in self.train_handlers:
+            if isinstance(handler, MLFlowHandler):
+                # What --tracking mlflow adds reads the loss of decollated outputs.
+                handler.output_transform = iteration_loss
         own: dict[str, Any] = {"decollate": False, "optim_set_to_none": True}
         self.augmentation, self.gradient_clip, self.augment_ood = augmentation, gradient_clip, augment_ood
         # Federated clients train round by round, each with a number of epochs of its own.

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from fastapi import HTTPException
 from monai.transforms import LoadImage
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.exception import MONAILabelError, MONAILabelException
@@ -25,7 +26,9 @@ from monailabel.tasks.activelearning.random import Random
 from monailabel.tasks.infer.bundle import BundleInferTask
 from monailabel.tasks.train.bundle import BundleTrainTask
 from monailabel.transform.writer import write_itk
+from monailabel.utils.others.generic import strtobool
 from ranking import is_fresh, judge_settled, rank_images, score_record, verdict_stamp
+from withholding import OVERRIDE, SWITCH, withholding_text
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +41,36 @@ class JudgingTask(BundleInferTask):
 
     To build transforms and inferer, MONAI Label changes ``sys.path`` and forgets the modules named ``scripts``. Two
     threads that do so at once fail, or end up, for good, with the code of the other's bundle.
+
+    Args:
+        path: Folder of the bundle.
+        conf: Settings of the command line; with ``withhold_ood``, segmentations of scans out of distribution are kept
+            back.
     """
+
+    def __init__(self, path: str, conf: dict[str, str]) -> None:
+        super().__init__(path, conf)
+        self.withholds = bool(strtobool(conf.get(SWITCH, "false")))
+        if self.withholds and self.is_valid():
+            # What clients offer as a box to tick.
+            self._config[OVERRIDE] = False
+
+    def __call__(self, request: dict[str, Any], callbacks: Any = None) -> tuple[Any, Any]:
+        """Returns the file of a segmentation and the params of the answer.
+
+        Args:
+            request: Request of the client.
+            callbacks: Functions of MONAI Label that see what is between two stages. Default none.
+
+        Raises:
+            HTTPException: When the segmentation is kept back; clients show its text.
+        """
+        file, params = super().__call__(request, callbacks)
+        text = withholding_text(params, request) if self.withholds and isinstance(file, str) else ""
+        if text:
+            Path(file).unlink(missing_ok=True)
+            raise HTTPException(status_code=422, detail=text)
+        return file, params
 
     def pre_transforms(self, data: dict[str, Any] | None = None) -> Sequence[Callable[..., Any]]:
         """Returns the bundle's preprocessing."""

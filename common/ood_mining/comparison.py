@@ -20,6 +20,7 @@ from ..metrics.statistics import signed_rank
 from ..runtime.files import write_json
 from ..runtime.progress import Progress
 from ..runtime.sparing import sparing
+from ..runtime.tables import number_text
 from ..runtime.weights import load_weights
 
 logger = logging.getLogger(__name__)
@@ -150,8 +151,8 @@ class BaselineComparison:
         draw_bars(names, bars, self.output_dir / "per_class.png", xlabel="class", ylabel="IoU over the test set")
         self._draw(shown, names)
         for name in self.files:
-            figures = [report[name][key] for key in ("iou_pooled", "miou_foreground", "dsc_foreground")]
-            logger.info("%s: iou_pooled %.4f, miou_foreground %.4f, dsc_foreground %.4f", name, *figures)
+            figures = [number_text(report[name][key]) for key in ("iou_pooled", "miou_foreground", "dsc_foreground")]
+            logger.info("%s: iou_pooled %s, miou_foreground %s, dsc_foreground %s", name, *figures)
         return report
 
     @sparing("side_by_side.png")

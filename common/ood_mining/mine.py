@@ -47,6 +47,9 @@ SETTINGS = (
 )  # fmt: skip
 COLUMNS = ("index", "kind", "case", "start", "foreground", "score", "in_removed", "kept")
 
+EVERYWHERE = 0.95
+"""Share of a candidate from which a baseline is said to find foreground everywhere."""
+
 
 class CandidateMiner:
     """Scores the candidates of a data set and draws as many as bring the ratio of its patches near a target.
@@ -135,6 +138,12 @@ class CandidateMiner:
             write_csv(rows, COLUMNS, folder / CANDIDATES)
             self._draw([first + number for number in ranked], scores[ranked], folder / GALLERY)
             logger.info("%d of %d candidates confuse the baseline", len(ranked), len(scores))
+        if len(scores) and scores.min() >= EVERYWHERE:
+            logger.warning(
+                "the baseline finds foreground in at least %.0f %% of every one of %d candidates: it has learned "
+                "nothing, and so its candidates tell nothing; train it longer, or look at its labels",
+                100 * EVERYWHERE, len(scores),
+            )  # fmt: skip
         if not ranked:
             logger.warning(
                 "the baseline confuses nothing: it finds no foreground in any of %d candidates, so there is no "

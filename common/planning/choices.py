@@ -204,6 +204,35 @@ def choose_length(minutes: float, seconds_per_step: float) -> list[Choice]:
     return chosen + [Choice(name, value, "converged on the data of docs/gates.md") for name, value in REGIME.items()]
 
 
+def choose_validation(data: Fingerprint, settled: Mapping[str, Any], *, resized: bool) -> list[Choice]:
+    """Returns how many cases a validation measures, where all of them would take longer than an epoch of training.
+
+    A window costs less than half of a training step's, since nothing flows back.
+
+    Args:
+        data: Measures of the data.
+        settled: Settings that are chosen so far, over those of ``train.json``.
+        resized: Whether whole pictures are resized to one window.
+    """
+    window, steps = settled["roi_size"], settled["iterations"] // settled["max_epochs"]
+    spacing = [target if target and target > 0 else own for target, own in _pairs(settled.get("spacing"), data.spacing)]
+    sizes = [extent * own / step for extent, own, step in zip(data.size, data.spacing, spacing, strict=True)]
+    # Windows overlap by a quarter.
+    each = [max(1, math.ceil((extent - side) / (0.75 * side)) + 1) for extent, side in zip(sizes, window, strict=True)]
+    windows = 1 if resized else math.prod(each)
+    cases = max(1, round(settled["val_fraction"] * data.num_cases))
+    seen = 2 * steps * settled["batch_size"]
+    if cases * windows <= seen:
+        return []
+    why = f"{cases} cases of {windows} windows would take longer than the {steps} steps of an epoch"
+    return [Choice("val_cases", min(cases, max(2, seen // windows)), why)]
+
+
+def _pairs(targets: Sequence[float] | None, own: Sequence[float]) -> list[tuple[float | None, float]]:
+    """Every spacing with the one that it is brought to."""
+    return list(zip([None] * len(own) if targets is None else targets, own, strict=True))
+
+
 def apply_given(choices: Sequence[Choice], given: Mapping[str, Any]) -> list[Choice]:
     """Returns the choices with those that the user has made in place of the plan's.
 

@@ -18,6 +18,7 @@ from ..runtime.files import write_atomically
 from ..runtime.json_format import format_json
 from ..runtime.model_settings import PLAN
 from ..runtime.options import has_option
+from ..runtime.tables import table_lines
 from .choices import (
     Choice,
     Room,
@@ -28,6 +29,7 @@ from .choices import (
     choose_intensities,
     choose_length,
     choose_picture_window,
+    choose_validation,
     is_sliced,
     room_of,
 )
@@ -104,7 +106,7 @@ def write_plan(
     folders = name_folders(dataset)
     cases = [case | {"task": task} for folder, task in folders for case in decathlon_cases(folder)]
     content, choices = choose_settings(root, measure_cases(cases), folders[0][1], minutes, given)
-    for line in table_lines(choices):
+    for line in choice_lines(choices):
         logger.info("%s", line)
     with write_atomically(output) as temporary:
         temporary.write_text(format_json(content) + "\n", encoding="utf-8")
@@ -148,6 +150,8 @@ def choose_settings(
     choices += [choose_batch(settled["roi_size"], pictures=dims == 2, room=room)]
     settled |= _values(apply_given(choices, given))
     choices += choose_length(minutes, _measure(root, settled, device))
+    settled |= _values(apply_given(choices, given))
+    choices += choose_validation(data, settled, resized=_resizes(config))
     choices = apply_given(
         [choice for choice in choices if choice.setting in config or choice.setting == "network_def"], given
     )
@@ -170,8 +174,7 @@ def _network_choices(
     sigmoid = bool(config["loss"].get("sigmoid"))
     choices = choose_classes(data, sigmoid=sigmoid, task=task) + choose_intensities(data)
     if dims == 2:
-        resized = "Resized" in str(config["image_transforms"])
-        return choices + choose_picture_window(data, divisors, room, resized=resized)
+        return choices + choose_picture_window(data, divisors, room, resized=_resizes(config))
     if overlay:
         step, plane = data.spacing[2], max(data.spacing[:2])
         why = (
@@ -181,6 +184,11 @@ def _network_choices(
         why = "slices lie close enough: 3-D kernels"
     network = overlay.get("network_def", config["network_def"])["_target_"].rsplit(".", 1)[-1]
     return [*choices, Choice("network_def", network, why), *choose_grid(data, divisors, room)]
+
+
+def _resizes(config: Mapping[str, Any]) -> bool:
+    """Whether the bundle resizes whole pictures to its window."""
+    return "Resized" in str(config["image_transforms"])
 
 
 def _measure(root: Path, config: Mapping[str, Any], device: torch.device) -> float:
@@ -196,12 +204,10 @@ def _measure(root: Path, config: Mapping[str, Any], device: torch.device) -> flo
     return seconds * (2.0 if "unlabeled_dir" in config else 1.0)
 
 
-def table_lines(choices: Sequence[Choice]) -> list[str]:
+def choice_lines(choices: Sequence[Choice]) -> list[str]:
     """Returns the lines of a table of choices.
 
     Args:
         choices: Choices of a plan.
     """
-    rows = [("setting", "value", "why"), *((c.setting, str(c.value), c.why) for c in choices)]
-    widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
-    return [f"{name:<{widths[0]}}  {value:<{widths[1]}}  {why}" for name, value, why in rows]
+    return table_lines([("setting", "value", "why"), *((c.setting, str(c.value), c.why) for c in choices)])

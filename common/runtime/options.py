@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Container, Mapping, Sequence
+from importlib.util import find_spec
 from typing import Any
 
 from monai.bundle import ConfigParser
@@ -75,6 +76,8 @@ def check_options(arguments: Sequence[str]) -> None:
     options = {argument[2:].split("=", 1)[0]: index for index, argument in enumerate(arguments) if argument[:2] == "--"}
     if "run" not in arguments[:1] or "config_file" not in options:
         return
+    if "tracking" in options and _value(arguments, options["tracking"]) == "mlflow" and find_spec("mlflow") is None:
+        raise ConfigError("--tracking mlflow needs the package mlflow, which is not installed: pip install mlflow")
     config = _read_configs(arguments, options["config_file"])
     for option, index in options.items():
         check_option(config, option, _value(arguments, index), accepted=RUNNER_OPTIONS)

@@ -199,6 +199,8 @@ class Progress:
         what: Name of the work.
         total: Number of all that is to be done, at least 0.
         unit: Name of what is counted, in the plural.
+        part: Whether it is part of other work, which has the bar and the last line: only lines in between are written.
+            Default false.
         clock: Function that returns the time in seconds. Default the monotonic one.
 
     Example:
@@ -206,21 +208,24 @@ class Progress:
         ...     squares = [number**2 for number in progress.over([1, 2, 3])]
     """
 
-    def __init__(self, what: str, total: int, unit: str, *, clock: Clock = time.monotonic) -> None:
-        self.what, self.unit, self.clock = what, unit, clock
+    def __init__(self, what: str, total: int, unit: str, *, part: bool = False, clock: Clock = time.monotonic) -> None:
+        self.what, self.unit, self.part, self.clock = what, unit, part, clock
         self.pace = Pace(total, clock=clock)
         self._bar: Bar | None = None
         self._note, self._told = "", clock()
 
     def __enter__(self) -> Self:
         self.pace = Pace(self.pace.total, clock=self.clock)
-        self._bar, self._told = Bar(self.pace.total, self.what, clock=self.clock), self.clock()
+        self._told = self.clock()
+        if not self.part:
+            self._bar = Bar(self.pace.total, self.what, clock=self.clock)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        assert self._bar is not None
+        if self._bar is None:
+            return
         self._bar.close(keep=kind is not None)
         if kind is None:
             logger.info("%s", listed(f"{self._counted()} in {time_text(self.pace.seconds)}", self._note))
@@ -237,11 +242,10 @@ class Progress:
         self.pace.before += number if passed_over else 0
         self._note = note
         bar = self._bar
-        if bar is None:
-            return
-        if bar.is_due:
-            bar.draw(self.pace.done, self._text())
-        elif not bar.visible and self.clock() - self._told >= LINE_SECONDS and self.pace.done < self.pace.total:
+        if bar is not None and bar.visible:
+            if bar.is_due:
+                bar.draw(self.pace.done, self._text())
+        elif self.clock() - self._told >= LINE_SECONDS and self.pace.done < self.pace.total:
             self._told = self.clock()
             logger.info("%s", listed(self._counted(), self._text()))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from math import prod
 from typing import Any, Literal, cast, get_args
 
 import torch
@@ -12,9 +13,10 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError, FeatureError
 from ..runtime.distributed import unwrap
+from ..runtime.progress import Progress
 from ..transforms.padding import divisor_per_axis
 from .collector import TOO_SMALL, SpectrumCollector
-from .cores import fit_window
+from .cores import fit_window, plan_cores
 from .digest import WeightsDigest
 from .pseudo_layers import OUTPUT
 from .settings import BankSettings
@@ -202,6 +204,14 @@ class SpectralInferer(Inferer):
     def _segment(self, inputs: Tensor, predictor: Any, *, with_coord: bool = False) -> Any:
         """MONAI's sliding window; border voxels of a window weigh as much as inner ones, as in the paper."""
         window = fit_window(inputs.shape[2:], self.roi_size, self.divisor)
-        return sliding_window_inference(
-            inputs, window, self.sw_batch_size, predictor, self.overlap, with_coord=with_coord
-        )
+        cores = plan_cores(inputs.shape[2:], window, self.overlap)
+        with Progress("an image", len(inputs) * prod(map(len, cores)), "windows", part=True) as progress:
+
+            def counted(windows: Tensor, *args: Any) -> Any:
+                found = predictor(windows, *args)
+                progress.advance(len(windows))
+                return found
+
+            return sliding_window_inference(
+                inputs, window, self.sw_batch_size, counted, self.overlap, with_coord=with_coord
+            )

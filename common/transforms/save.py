@@ -48,6 +48,8 @@ class SaveSegmentationd(SaveImaged):
             highdicom.
         metadata_file: File ``configs/metadata.json`` of the bundle, after which DICOM files name segments and bundle.
             Default none.
+        mark_segments: Whether the labels of the segments in DICOM say so where the scan is out of distribution. Default
+            true.
         report: Report whose ``announce`` is called with the case's name and verdict when a segmentation is complete,
             before it appears. Where that fails, the segmentation does not appear. Default none.
 
@@ -63,12 +65,14 @@ class SaveSegmentationd(SaveImaged):
         output_format: OutputFormat = "nifti",
         metadata_file: str | None = None,
         report: Any = None,
+        *,
+        mark_segments: bool = True,
     ) -> None:
         super().__init__(keys, output_dir=output_dir, print_log=False)
         if output_format not in get_args(OutputFormat):
             raise ConfigError(f"output_format is {output_format!r}; accepted are {', '.join(get_args(OutputFormat))}")
         self.output_dir = Path(output_dir)
-        self.spatial_dims, self.report = spatial_dims, report
+        self.spatial_dims, self.report, self.mark_segments = spatial_dims, report, mark_segments
         self.bundle = check_dicom_output(spatial_dims, metadata_file) if output_format == "dicom_seg" else None
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -88,7 +92,8 @@ class SaveSegmentationd(SaveImaged):
             if self.bundle is None:
                 continue
             try:
-                write_dicom(data[key], data.get("image"), data.get("result") or {}, self.bundle, stem, name)
+                given = (data[key], data.get("image"), data.get("result") or {}, self.bundle, stem, name)
+                write_dicom(*given, mark_segments=self.mark_segments)
             except BundleError as error:
                 reason = str(error)
                 saved["error"] = reason if name in reason else f"{name}: {reason}"

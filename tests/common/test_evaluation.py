@@ -17,6 +17,7 @@ from common.engine.evaluation import (
     rank_correlation,
     segmentation_report,
 )
+from common.engine.evaluation_table import result_lines
 from common.errors import CasesFailedError
 from common.handlers import CaseRecorder
 from common.metrics.detection import detection_report
@@ -136,7 +137,8 @@ def test_case_mean_metric_is_the_mean_of_the_cases_with_a_value():
     assert math.isnan(metric.compute())
     metric.update([{"metrics": measured(0, 2.0, 0, 0, 0)}, {"pred": 1}])
     metric.update([{"metrics": measured(0, NAN, 0, 0, 0)}])
-    metric.update([{"metrics": measured(0, 5.0, 0, 0, 0, channels=3)}])
+    metric.update([{"metrics": measured(0, 5.0, 0, 0, 0, channels=3), "in_distribution": True}])
+    metric.update([{"metrics": measured(0, 50.0, 0, 0, 0), "in_distribution": False}])
     assert metric.compute() == pytest.approx((2.0 + 5.1) / 2)
     metric.reset()
     assert math.isnan(metric.compute())
@@ -301,3 +303,46 @@ def test_share_of_voxels_is_a_column_where_it_was_measured(evaluate, tmp_path):
     assert list(lines[0])[-5:-3] == ["share", "p_value"]
     assert {line["share"] for line in lines} == {"0.125", ""}
     assert all(bool(line["share"]) == bool(line["channel"]) for line in lines)
+
+
+def figures(mean, std, n):
+    return {"mean": mean, "std": std, "n": n}
+
+
+def test_lines_of_an_evaluation_are_aligned_with_four_digits():
+    report = {
+        "segmentation": {"dsc": figures(0.92361, 0.0274, 12), "hd95": figures(10.0, 1.5, 12)},
+        "test_set": {},
+        "detection": {
+            "ring": {"auc": 1.0, "fpr": 0.0},
+            "worst": {"folder": "ring", "auc": np.float64(0.98612), "fpr": 0.5},
+        },
+        "false_alarms": {"share": 1 / 6, "n": 12},
+    }
+    assert result_lines(report) == [
+        "in-distribution    mean      std   n",
+        "dsc              0.9236  0.02740  12",
+        "hd95              10.00    1.500  12",
+        "out-of-distribution     auc     fpr",
+        "ring                  1.000   0.000",
+        "worst                0.9861  0.5000",
+        "false alarms: 0.1667 of 12 in-distribution case(s)",
+    ]
+
+
+def test_lines_of_an_evaluation_say_why_there_are_no_figures():
+    whole = dict.fromkeys(("iou_pooled", "miou_foreground", "dsc_foreground"), NAN)
+    report = {
+        "segmentation": {"dsc": figures(None, None, 0)},
+        "test_set": whole | {"iou_pooled": 1.0, "all_background": whole | {"iou_pooled": 1.0}},
+        "detection": {},
+        "false_alarms": {"share": None, "n": 0},
+    }
+    assert result_lines(report) == [
+        "dsc: undefined, since no labeled case has foreground or a prediction of it",
+        "all cases together      found  all background",
+        "iou_pooled              1.000           1.000",
+        "miou_foreground     undefined       undefined",
+        "dsc_foreground      undefined       undefined",
+        "the labels of the test set hold no foreground",
+    ]

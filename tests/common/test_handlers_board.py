@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from ignite.engine import Engine
@@ -7,6 +8,7 @@ from torch import nn
 import common.handlers.buffers
 from common.handlers import BroadcastBuffers, EpochBoardHandler, MovableWriter
 from common.handlers import board as board_module
+from common.handlers.board import IterationBoardHandler, PictureBoardHandler, side_by_side
 
 
 def scalars(folder):
@@ -27,6 +29,42 @@ def test_events_go_where_the_writer_was_moved(tmp_path):
     board.close()
     assert scalars(tmp_path / "first") == {"loss": [(1, 0.5)]}
     assert scalars(tmp_path / "second") == {"loss": [(1, 0.25), (2, 0.125)]}
+
+
+def test_losses_and_rates_are_written_by_iteration_once_an_epoch(tmp_path):
+    board = MovableWriter(str(tmp_path))
+    engine = Engine(lambda engine, batch: {"loss": torch.tensor(batch)})
+    engine.optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.5)
+    read = []
+    IterationBoardHandler(board, most=2).attach(engine)
+    board.add_scalar = lambda tag, value, step: read.append((tag, value, step, engine.state.iteration))
+    engine.run([0.5, 1.5, 2.5, 3.5], max_epochs=2)
+    losses = [(value, step, now) for tag, value, step, now in read if tag == "iteration/loss"]
+    assert losses == [(1.5, 2, 4), (3.5, 4, 4), (1.5, 6, 8), (3.5, 8, 8)], "no loss is read before the epoch's end"
+    assert [(value, step) for tag, value, step, _ in read if tag != "iteration/loss"] == [
+        (0.5, step) for step in (2, 4, 6, 8)
+    ]
+
+
+def test_picture_of_a_validation_shows_image_label_and_prediction_where_there_is_most_label():
+    image = torch.arange(8.0).reshape(1, 2, 2, 2)
+    label, background = torch.zeros(1, 2, 2, 2), torch.ones(1, 2, 2, 2)
+    label[0, 0, 1, 1] = 1
+    background[0, 0, 1, 1] = 0
+    expected = np.array([[0, 1 / 3, 0, 1, 0, 0], [2 / 3, 1, 0, 0, 0, 0]])
+    nothing = torch.zeros(1, 2, 2, 2)
+    np.testing.assert_allclose(side_by_side({"image": image, "label": label, "pred": nothing})[0], expected, atol=1e-6)
+    case = {"image": image, "label": torch.cat([background, label]), "pred": torch.cat([background + label, nothing])}
+    np.testing.assert_allclose(side_by_side(case)[0], expected, atol=1e-6)
+    written = []
+    board = MovableWriter("unused")
+    board.add_image = lambda tag, picture, step: written.append((tag, picture.shape, step))
+    trainer, evaluator = Engine(lambda engine, batch: None), Engine(lambda engine, batch: batch)
+    trainer.state.epoch = 3
+    PictureBoardHandler(board, trainer).attach(evaluator)
+    evaluator.run([[case]])
+    evaluator.run([torch.zeros(1)])
+    assert written == [("validation", (1, 2, 6), 3)]
 
 
 def test_buffers_are_sent_only_between_processes(monkeypatch):

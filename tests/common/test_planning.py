@@ -19,6 +19,7 @@ from common.planning.choices import (
     choose_intensities,
     choose_length,
     choose_picture_window,
+    choose_validation,
     is_sliced,
     room_of,
 )
@@ -128,6 +129,32 @@ def test_what_is_given_rules_and_the_table_says_so():
     chosen = apply_given(choose_classes(DATA, sigmoid=True), {"out_channels": 1, "seed": 3})
     assert values(chosen) == {"in_channels": 1, "out_channels": 1, "seed": 3}
     assert [choice.why for choice in chosen[1:]] == ["given; planned was 2", "given"]
+
+
+@pytest.mark.parametrize(
+    ("steps", "spacing", "expected"),
+    [
+        # 2 of 10 cases, of 4 x 4 x 1 windows each, beside twice the 8 windows of an epoch.
+        (4, None, {"val_cases": 2}),
+        # Beside twice the 32 of an epoch.
+        (16, None, {}),
+        (4, [12.8, 12.8, -1.0], {}),
+    ],
+)
+def test_validation_takes_no_longer_than_an_epoch(steps, spacing, expected):
+    data = replace(DATA, sizes=[[100, 100, 32]], spacings=[[1.0, 1.0, 1.0]])
+    settled = {"roi_size": [32, 32, 32], "iterations": 10 * steps, "max_epochs": 10, "batch_size": 2}
+    settled |= {"val_fraction": 0.2, "spacing": spacing}
+    assert values(choose_validation(data, settled, resized=False)) == expected
+    assert choose_validation(data, settled, resized=True) == []
+
+
+def test_most_cases_of_a_validation_are_left_out_where_there_are_many():
+    data = replace(DATA, num_cases=200, sizes=[[100, 100, 32]], spacings=[[1.0, 1.0, 1.0]])
+    settled = {"roi_size": [32, 32, 32], "iterations": 400, "max_epochs": 4, "batch_size": 2, "val_fraction": 0.2}
+    (choice,) = choose_validation(data, settled, resized=False)
+    assert choice.value == 400 // 16
+    assert choice.why == "40 cases of 16 windows would take longer than the 100 steps of an epoch"
 
 
 def test_steps_of_any_output_are_timed():

@@ -7,7 +7,7 @@ from torch.testing import assert_close
 
 from common import sampling
 from common.errors import ConfigError
-from common.sampling import ShardSampler, TaskSampler, samples_of_epoch, task_probabilities
+from common.sampling import ShardSampler, TaskSampler, samples_of_epoch, task_probabilities, validation_loader
 
 CASES = [{"task": "small"}] * 4 + [{"task": "large"}] * 16 + [{}]
 
@@ -111,3 +111,13 @@ def test_errors_name_the_options_of_the_part_of_a_training():
     names = ("pretrain_iterations", "pretrain_epochs")
     with pytest.raises(ConfigError, match=r"^pretrain_iterations is 5, samples_per_epoch 7 and pretrain_epochs 3;"):
         samples_of_epoch(7, 5, max_epochs=3, batch_size=4, names=names)
+
+
+@pytest.mark.parametrize(("most", "expected"), [(None, list(range(7))), (3, [0, 2, 4]), (9, list(range(7)))])
+def test_validation_takes_cases_evenly(most, expected):
+    assert [int(case) for case in validation_loader(range(7), val_cases=most)] == expected
+
+
+def test_validation_needs_a_case():
+    with pytest.raises(ConfigError, match="val_cases is 0; accepted"):
+        validation_loader(range(7), val_cases=0)

@@ -67,7 +67,8 @@ YAML = ["--config_file", "['train.yaml', 'multi_gpu.json']"]
         [*ONE, "--tracking", "mlflow", "--tracking_uri", "x", "--experiment_name=y", "--run_name", "z"],
     ],
 )
-def test_options_that_exist_pass(configs, arguments):
+def test_options_that_exist_pass(configs, arguments, monkeypatch):
+    monkeypatch.setattr("common.runtime.options.find_spec", lambda name: name == "mlflow")
     check_options(["run", *arguments])
     check_options(["run", "training", *arguments])
 
@@ -101,6 +102,12 @@ def test_option_that_no_config_has_is_named_with_the_nearest(configs, arguments,
 def test_false_that_would_count_as_true_is_refused(configs, option):
     with pytest.raises(ConfigError, match=r"^--resume \w+ is a text, which would count as true; write --resume False$"):
         check_options(["run", *ONE, *option])
+
+
+def test_tracking_names_the_package_that_it_needs(configs, monkeypatch):
+    monkeypatch.setattr("common.runtime.options.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"^--tracking mlflow needs the package mlflow, .*: pip install mlflow$"):
+        check_options(["run", *ONE, "--tracking=mlflow"])
 
 
 def test_configs_are_read_as_monai_reads_them(configs, monkeypatch):

@@ -103,6 +103,15 @@ def test_logits_are_those_of_monai_with_the_same_window(shape, roi, window, with
     assert_close(result["logits"] if with_signature else result, expected, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("with_signature", [True, False])
+def test_long_segmentations_tell_how_many_windows_are_done(with_signature, monkeypatch, caplog):
+    monkeypatch.setattr("common.runtime.progress.LINE_SECONDS", 0.0)
+    caplog.set_level("INFO", "common.runtime.progress")
+    inferer = SpectralInferer((8, 8, 8), ("0",), divisor=4, overlap=0.5, sw_batch_size=4, with_signature=with_signature)
+    inferer(torch.randn(1, 1, 12, 8, 16), nn.Sequential(nn.Conv3d(1, 2, 1)))
+    assert [line.split(",")[0] for line in caplog.messages] == ["an image: 4 of 6 windows"]
+
+
 def test_result_carries_the_digest_of_the_weights_for_every_image():
     network = CellwiseNetwork(2)
     result = SpectralInferer((8, 8), ["fine"])(image(2, 1, 8, 8), network)

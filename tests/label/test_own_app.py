@@ -53,6 +53,14 @@ def threaded_server(serve, make_app):
         yield server
 
 
+@pytest.fixture(scope="module")
+def withholding_server(serve, make_app):
+    """Keeps back segmentations of scans out of distribution."""
+    settings = ["--conf", "withhold_ood", "true"]
+    with serve(make_app(), "apps/ood", *settings, MONAI_LABEL_AUTO_UPDATE_SCORING="false") as server:
+        yield server
+
+
 @pytest.fixture
 def model(bundle, judging):
     if f"{bundle}_copy" not in judging:
@@ -84,6 +92,18 @@ def test_app_serves_all_bundles_in_its_folder(server, judging):
     assert set(info["strategies"]) == {"most_ood_first", "random", "first"}
     assert info["strategies"]["most_ood_first"]["config"] == {"model": judging}, "what a client lets its user choose"
     assert set(info["scoring"]) == {"oodm"}
+
+
+def test_segmentations_out_of_distribution_are_kept_back_unless_asked_for(withholding_server, model):
+    ask = {"method": "POST", "path": f"infer/{model}", "image": "noise"}
+    status, _, content = withholding_server.ask(**ask, fields={"params": "{}"})
+    assert status == 422
+    assert json.loads(content)["detail"].startswith("OUT OF DISTRIBUTION: OODM ")
+    params, mask = withholding_server.segment(model, "noise", despite_verdict=True)
+    assert params["is_ood"] is True
+    assert mask.shape == (24, 28, 32)
+    assert withholding_server.segment(model, "known_0")[0]["is_ood"] is False
+    assert withholding_server.json("GET", "info/")["models"][model]["config"]["despite_verdict"] is False
 
 
 def test_without_scores_images_come_by_name(server, model):

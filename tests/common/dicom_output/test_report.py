@@ -12,17 +12,17 @@ UNKNOWN = {"oodm": None, "threshold": None, "is_ood": None, "reason": "no signat
 @pytest.mark.parametrize(
     ("result", "text", "word"),
     [
-        (INSIDE, "toy_ood 0.1.0: in distribution, OODM 0.01235 (limit 0.0456)", "in distribution"),
-        (OUTSIDE, "toy_ood 0.1.0: OUT OF DISTRIBUTION, OODM 1.5 (limit 0.0456)", "OUT OF DISTRIBUTION"),
-        (UNKNOWN, "toy_ood 0.1.0: NO VERDICT", "NO VERDICT"),
-        (None, "toy_ood 0.1.0: NO VERDICT", "NO VERDICT"),
+        (INSIDE, "in distribution, OODM 0.01235 (limit 0.0456): toy_ood 0.1.0", "in distribution"),
+        (OUTSIDE, "OUT OF DISTRIBUTION, OODM 1.5 (limit 0.0456): toy_ood 0.1.0", "OUT OF DISTRIBUTION"),
+        (UNKNOWN, "NO VERDICT: toy_ood 0.1.0", "NO VERDICT"),
+        (None, "NO VERDICT: toy_ood 0.1.0", "NO VERDICT"),
     ],
 )
 def test_series_descriptions_carry_the_verdict(load_series, save, random_labels, result, text, word):
     image = load_series()
     saved = save(image, random_labels(image), result)
     assert saved.seg.SeriesDescription == text
-    assert saved.report.SeriesDescription == f"toy_ood 0.1.0: report, {word}"
+    assert saved.report.SeriesDescription == f"{word}, report: toy_ood 0.1.0"
 
 
 @pytest.mark.parametrize(("result", "answer"), [(INSIDE, "No"), (OUTSIDE, "Yes")])
@@ -82,10 +82,10 @@ def bundle_called(name, version="0.1.0"):
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("spectral_ood", "spectral_ood: OUT OF DISTRIBUTION, OODM 1.234 (limit 0.0456)"),
-        ("a" * 9, "a" * 9 + " 0.1.0: OUT OF DISTRIBUTION, OODM 1.234 (limit 0.0456)"),
-        ("b" * 16, "b" * 16 + ": OUT OF DISTRIBUTION, OODM 1.234 (limit 0.0456)"),
-        ("c" * 17, "c" * 14 + "..: OUT OF DISTRIBUTION, OODM 1.234 (limit 0.0456)"),
+        ("spectral_ood", "OUT OF DISTRIBUTION, OODM 1.234 (limit 0.0456): spectral_ood"),
+        ("a" * 9, f"OUT OF DISTRIBUTION, OODM 1.234 (limit 0.0456): {'a' * 9} 0.1.0"),
+        ("b" * 16, f"OUT OF DISTRIBUTION, OODM 1.234 (limit 0.0456): {'b' * 16}"),
+        ("c" * 17, f"OUT OF DISTRIBUTION, OODM 1.234 (limit 0.0456): {'c' * 14}.."),
     ],
 )
 def test_long_names_give_way_to_the_verdict(name, text):
@@ -100,7 +100,7 @@ def test_series_description_never_cuts_the_verdict(number, is_ood):
         verdict = verdict_sentence({"oodm": number, "threshold": number, "is_ood": is_ood})
         for version in ("0.1.0", "1.22.333-beta+build.7777"):
             text = series_description(bundle_called(("n\u00e4me\\" * length)[:length], version), verdict)
-            assert text.endswith(f": {verdict}")
+            assert text.startswith(f"{verdict}: ")
             assert len(text) <= 64
             assert text.isascii()
             assert "\\" not in text

@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
+from common.dicom.describe import segment_label
+
 AXIAL = [{"ImagePositionPatient": [10.0, 20.0, z]} for z in (5.0, 8.0, 11.0, 14.0)]
 
 
@@ -71,6 +73,23 @@ def test_absent_class_keeps_its_number_and_its_frames(load_series, save):
     groups = saved.seg.PerFrameFunctionalGroupsSequence
     numbers = [group.SegmentIdentificationSequence[0].ReferencedSegmentNumber for group in groups]
     assert sorted(numbers) == [1] * 4 + [2] * 4 + [3] * 4
+
+
+@pytest.mark.parametrize(("mark_segments", "end"), [(True, " (OUT OF DISTRIBUTION)"), (False, "")])
+def test_segments_say_that_a_scan_is_out_of_distribution(mark_segments, end):
+    verdict = {"is_ood": True, "oodm": 0.5, "threshold": 0.25}
+    assert segment_label("organ", verdict, mark_segments=mark_segments) == f"organ{end}"
+    label = segment_label("hippocampus " * 9, verdict, mark_segments=mark_segments)
+    assert label.endswith(end or "..")
+    assert len(label) <= 64
+    for result in ({"is_ood": False}, {"is_ood": None}, {}):
+        assert segment_label("organ", result, mark_segments=mark_segments) == "organ"
+
+
+def test_segments_are_described_by_the_verdict(load_series, save, random_labels):
+    image = load_series()
+    (segment,) = save(image, random_labels(image, 1)).seg.SegmentSequence
+    assert segment.SegmentDescription.startswith("in distribution, OODM ")
 
 
 def test_segments_carry_codes_and_algorithm(load_series, save, random_labels):

@@ -149,6 +149,12 @@ class TestMethod:
         assert json.loads((training.folder / "proportion.json").read_text())["fraction"] == 0
         assert_close(weights(training.weights_file), weights(training.baseline_file), rtol=0, atol=0)
 
+    def test_baseline_that_finds_foreground_everywhere_has_learned_nothing(self, make, caplog):
+        network = bright_finder()
+        nn.init.constant_(network.bias[1:], 100.0)
+        make(rate=0.0, network=network).run()
+        assert "it has learned nothing, and so its candidates tell nothing" in caplog.text
+
     def test_only_ood_without_any_is_an_error(self, make):
         with pytest.raises(NotEnoughCasesError, match="only_ood is set, but no out-of-distribution patch is selected"):
             make(rate=0.0, network=bright_finder(), only_ood=True).run()

@@ -51,6 +51,29 @@ def test_one_line_an_epoch_tells_loss_metrics_rate_and_time_left(clock, caplog, 
     assert capsys.readouterr() == ("", "")
 
 
+def test_long_epochs_and_validations_tell_how_far_they_are(clock, caplog):
+    caplog.set_level("INFO", NAME)
+    training = Training(clock, seconds=20.0)
+    training.trainer.run(BATCHES * 2, max_epochs=1)
+    assert caplog.messages == [
+        "epoch 1/1: iteration 2 of 4, loss 2.0000, 0.20 images/s, 0:00:40 left",
+        "epoch 1/1: loss 2.5000, loss_of_a_term 0.2500, 0.20 images/s, done in 0:01:20",
+    ]
+    caplog.clear()
+    validation = Engine(lambda engine, batch: setattr(clock, "now", clock.now + 20))
+    log = EpochLog(validation, clock=clock)
+    log.attach(training.trainer)
+    training.trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda: validation.run([0, 1, 2, 3, 4, 5]))
+    training.trainer.state.epoch = training.trainer.state.iteration = 0
+    training.trainer.run(BATCHES, max_epochs=1)
+    assert [line for line in caplog.messages if "validation" in line] == [
+        "validation 2/6, 0:01:20 left",
+        "validation 4/6, 0:00:40 left",
+        "a validation of 6 image(s) took 0:02:00, the training before it 0:01:20: raise val_interval, or let val_cases "
+        "choose some of them",
+    ]
+
+
 def test_resumed_training_counts_only_what_this_process_did(clock, caplog):
     caplog.set_level("INFO", NAME)
     training = Training(clock)

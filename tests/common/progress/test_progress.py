@@ -50,6 +50,14 @@ class TestWithoutTerminal:
         ]
         assert capsys.readouterr() == ("", "")
 
+    def test_part_of_other_work_has_no_last_line(self, clock, caplog):
+        caplog.set_level("INFO", NAME)
+        with Progress("an image", 6, "windows", part=True, clock=clock) as progress:
+            for _ in range(3):
+                clock.now += 20
+                progress.advance(2)
+        assert caplog.messages == ["an image: 4 of 6 windows, 0.10 windows/s, 0:00:20 left"]
+
     def test_short_work_is_one_line(self, clock, caplog):
         caplog.set_level("INFO", NAME)
         work(clock, 3)

@@ -1,11 +1,10 @@
-"""Lets torchvision be imported beside a CPU build of torch, in the server of these tests and its child processes.
+"""Lets torchvision be imported beside a CPU build of torch, in these tests.
 
 PyPI's torchvision is built for CUDA. Beside a torch without CUDA its compiled part does not load, its operators are
-not registered, and its import fails where it describes two of them to torch. MONAI Label imports torchvision but the
-bundles use none of its operators, so it is enough that the two are declared. Only the tests do this: a user of a
-machine without a GPU installs torchvision from PyTorch's own index.
+not registered, and its import fails where it describes two of them to torch. The encoders use none of its operators, so
+it is enough that the two are declared. Only the tests do this.
 
-Python runs a module of this name at its start, so it reaches the processes that MONAI Label starts for training.
+Python runs a module of this name at its start.
 """
 
 import sys

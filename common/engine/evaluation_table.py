@@ -1,0 +1,57 @@
+"""Says in a few lines what an evaluation found."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from ..runtime.tables import number_text, table_lines
+
+OF_THE_WHOLE = ("iou_pooled", "miou_foreground", "dsc_foreground")
+
+
+def result_lines(report: Mapping[str, Any]) -> list[str]:
+    """Returns the lines of the figures that a user looks for first, with four significant digits.
+
+    Args:
+        report: Content of ``metrics.json``.
+    """
+    return [*_segmentation(report["segmentation"]), *_whole(report["test_set"]), *_detection(report)]
+
+
+def _segmentation(report: Mapping[str, Any]) -> list[str]:
+    """Mean, standard deviation and number of cases of every metric."""
+    rows = [
+        (metric, number_text(found["mean"]), number_text(found["std"]), number_text(found["n"]))
+        for metric, found in report.items()
+        if found["mean"] is not None
+    ]
+    lines = table_lines([("in-distribution", "mean", "std", "n"), *rows], numbers=True) if rows else []
+    absent = [metric for metric, found in report.items() if found["mean"] is None]
+    if absent:
+        lines.append(f"{', '.join(absent)}: undefined, since no labeled case has foreground or a prediction of it")
+    return lines
+
+
+def _whole(report: Mapping[str, Any]) -> list[str]:
+    """Measures of all labeled cases together, beside those of a prediction of background alone."""
+    if not report:
+        return []
+    rows = [(name, number_text(report[name]), number_text(report["all_background"][name])) for name in OF_THE_WHOLE]
+    lines = table_lines([("all cases together", "found", "all background"), *rows], numbers=True)
+    absent = math.isnan(report["dsc_foreground"])
+    return [*lines, "the labels of the test set hold no foreground"] if absent else lines
+
+
+def _detection(report: Mapping[str, Any]) -> list[str]:
+    """Detection for every folder, and the share of false alarms."""
+    found: Mapping[str, Mapping[str, Any]] = report["detection"]
+    names = [name for name, value in next(iter(found.values()), {}).items() if isinstance(value, float)]
+    rows = [(folder, *(number_text(figures.get(name)) for name in names)) for folder, figures in found.items()]
+    lines = table_lines([("out-of-distribution", *names), *rows], numbers=True) if rows else []
+    alarms = report["false_alarms"]
+    if alarms["n"]:
+        share = number_text(alarms["share"])
+        lines.append(f"false alarms: {share} of {alarms['n']} in-distribution case(s)")
+    return lines
