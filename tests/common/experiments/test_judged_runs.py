@@ -101,7 +101,9 @@ def test_networks_that_runs_have_left_are_judged(judged, tmp_path):
     judged.run()
     with open(tmp_path / "out" / "tasks_detectors.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert {(row["experiment"], row["arm"], row["seed"]) for row in rows} == {("tasks_detectors", "shared: signature", "3")}
+    assert {(row["experiment"], row["arm"], row["seed"]) for row in rows} == {
+        ("tasks_detectors", "shared: signature", "3")
+    }
     assert {row["dataset"] for row in rows} == {"hearts", "livers"}
     assert {(row["swept"], row["dose"]) for row in rows} == {("", ""), ("threshold_c", "2.5")}
     assert {row["settings"] for row in rows} == {judged.grid.bundle.digests(run)["settings"]}
