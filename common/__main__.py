@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 import fire
 
 from .archive import build_archives, install, sign, verify
-from .command import segment_scans, train_on
+from .command import export_network, segment_scans, train_on
 from .contrast.slices import cut_volumes
 from .experiments.detection_report import write_detection_report
 from .experiments.gates import run_gates
@@ -28,6 +28,7 @@ from .runtime.shipped_settings import write_shipped_settings
 Commands = Mapping[str, Callable[..., None]]
 
 USER_COMMANDS: Commands = {
+    "export": export_network,
     "fit-bank": fit_own_bank,
     "install": install,
     "judge": judge_scans,

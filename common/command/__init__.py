@@ -1,6 +1,7 @@
-"""Commands for users: a training from data, and a segmentation of scans, without paths of configs."""
+"""Commands for users: train on data, segment scans, export a network, all without paths of configs."""
 
+from .export import export_network
 from .segment import segment_scans
 from .train import train_on
 
-__all__ = ["segment_scans", "train_on"]
+__all__ = ["export_network", "segment_scans", "train_on"]

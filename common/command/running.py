@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,20 +32,30 @@ def run_bundle(root: Path, files: Sequence[str], settings: Mapping[str, Any]) ->
     config = read_laid(files)
     for option, value in settings.items():
         check_option(config, option, value)
+    with bundle_code(root):
+        run(run_id="run", config_file=list(files), logging_file=False, **settings)
+
+
+@contextmanager
+def bundle_code(root: Path) -> Iterator[None]:
+    """Lets configs of a bundle name its code, which lies beside them; it stays importable afterwards.
+
+    Args:
+        root: Folder of the bundle.
+    """
     if str(root) not in sys.path:
-        # Code of a bundle lies beside its configs.
         sys.path.insert(0, str(root))
     with warnings.catch_warnings():
         # A config is code: whoever names a bundle runs it.
         warnings.filterwarnings("ignore", "parsing config_file", UserWarning)
-        run(run_id="run", config_file=list(files), logging_file=False, **settings)
+        yield
 
 
 def take_output(output: str | None, given: dict[str, Any]) -> str:
-    """Returns the folder of the results, which may have been given by its short form.
+    """Returns the folder or file of the results, which may have been given by its short form.
 
     Args:
-        output: Folder as the long form gives it; ``None`` for none.
+        output: Folder or file as the long form gives it; ``None`` for none.
         given: Further options, of which ``o`` is taken out: Fire takes the short form for one of these.
 
     Raises:
@@ -52,5 +63,5 @@ def take_output(output: str | None, given: dict[str, Any]) -> str:
     """
     folder = given.pop("o", output)
     if not isinstance(folder, str | int | float) or isinstance(folder, bool):
-        raise ConfigError("no folder is given for the results; name one with -o FOLDER")
+        raise ConfigError("no place is given for the results; name one with -o")
     return str(folder)

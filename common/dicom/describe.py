@@ -105,13 +105,15 @@ def series_description(bundle: BundleDescription, text: str) -> str:
     return next(line for head in heads if len(line := f"{text}: {head}") <= LONG_STRING)
 
 
-def describe_bundle(metadata_file: str | Path) -> BundleDescription:
+def describe_bundle(metadata_file: str | Path, class_names: Mapping[str, str] | None = None) -> BundleDescription:
     """Returns what a bundle's metadata say of it.
 
     Args:
         metadata_file: Path of the bundle's ``configs/metadata.json``. Segments are the entries of ``channel_def`` of
             the output ``pred`` but the background, 0. ``dicom_codes`` may give the codes of each, as
             ``{"1": {"category": [value, scheme, meaning], "type": [value, scheme, meaning]}}``.
+        class_names: Index of a class, as a text -> its name, of weights that were trained on other classes. Codes stay
+            with the names that the metadata give them to. Default none.
 
     Raises:
         MissingDataError: When there is no such file.
@@ -124,7 +126,9 @@ def describe_bundle(metadata_file: str | Path) -> BundleDescription:
         metadata = json.loads(path.read_text(encoding="utf-8"))
         classes = metadata["network_data_format"]["outputs"]["pred"]["channel_def"]
         codes = metadata.get("dicom_codes", {})
-        names = {int(index): str(name) for index, name in classes.items() if int(index) > 0}
+        given = class_names or classes
+        codes = {index: code for index, code in codes.items() if given.get(index) == classes.get(index)}
+        names = {int(index): str(name) for index, name in given.items() if int(index) > 0}
         segments = tuple(_describe_segment(number, names[number], codes) for number in sorted(names))
         title, version, authors = [str(metadata[key]) for key in ("name", "version", "authors")]
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -25,12 +25,15 @@ HIGHDICOM = "highdicom==0.28.2"
 """What DICOM output needs beside the packages that every bundle needs; it is imported only where it is used."""
 
 
-def check_dicom_output(spatial_dims: int, metadata_file: str | None) -> BundleDescription:
+def check_dicom_output(
+    spatial_dims: int, metadata_file: str | None, class_names: Mapping[str, str] | None = None
+) -> BundleDescription:
     """Returns the description of the bundle, after making sure that DICOM output is possible.
 
     Args:
         spatial_dims: Number of spatial axes; accepted is 3.
         metadata_file: Path of the bundle's ``configs/metadata.json``.
+        class_names: Index of a class, as a text -> its name, in place of those of the metadata. Default none.
 
     Raises:
         ConfigError: When the bundle is 2-D, highdicom is not installed, or the metadata are missing or incomplete.
@@ -51,7 +54,7 @@ def check_dicom_output(spatial_dims: int, metadata_file: str | None) -> BundleDe
         ) from error
     # Its information names the instances of the study.
     logging.getLogger("highdicom").setLevel(logging.WARNING)
-    return describe_bundle(metadata_file)
+    return describe_bundle(metadata_file, class_names)
 
 
 def write_dicom(

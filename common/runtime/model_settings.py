@@ -100,6 +100,11 @@ class ModelSettings:
         """
         return self.stored.get(name, default)
 
+    @property
+    def class_names(self) -> dict[str, str]:
+        """Index of a class, as a text -> its name in the data of the training; empty where that is not known."""
+        return dict(self.stored.get(NAMES, {}))
+
     def network(self, target: str) -> str | TrainedNetwork:
         """Returns what builds the network of the weights, for ``_target_`` of a network's block.
 

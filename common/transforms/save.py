@@ -64,6 +64,7 @@ class SaveSegmentationd(SaveImaged):
         spatial_dims: int = 3,
         output_format: OutputFormat = "nifti",
         metadata_file: str | None = None,
+        class_names: Mapping[str, str] | None = None,
         report: Any = None,
         *,
         mark_segments: bool = True,
@@ -73,7 +74,9 @@ class SaveSegmentationd(SaveImaged):
             raise ConfigError(f"output_format is {output_format!r}; accepted are {', '.join(get_args(OutputFormat))}")
         self.output_dir = Path(output_dir)
         self.spatial_dims, self.report, self.mark_segments = spatial_dims, report, mark_segments
-        self.bundle = check_dicom_output(spatial_dims, metadata_file) if output_format == "dicom_seg" else None
+        self.bundle = (
+            check_dicom_output(spatial_dims, metadata_file, class_names) if output_format == "dicom_seg" else None
+        )
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Returns ``data`` after writing, with one line in ``error`` where it could not become DICOM.

@@ -89,6 +89,8 @@ def evaluation(folder, **overrides):
 
 def test_writer_keeps_the_settings_and_the_network_as_named(written):
     assert json.loads((written / SETTINGS_FILE).read_text()) == KEPT | {"class_names": {"1": "lung"}}
+    assert ModelSettings(written).class_names == {"1": "lung"}
+    assert ModelSettings(written / "nowhere").class_names == {}
 
 
 def test_settings_of_the_weights_are_the_defaults(written):

@@ -4,11 +4,14 @@ import json
 import sys
 
 import pytest
+import torch
+from torch.testing import assert_close
 
 import common.command.running as running
 from common.__main__ import COMMANDS, USER_COMMANDS
-from common.command import segment_scans, train_on
+from common.command import export_network, segment_scans, train_on
 from common.errors import ConfigError, MissingDataError
+from common.own_network.source import read_torchscript
 from common.runtime.bundle_folders import find_bundle
 
 ROOT = find_bundle()
@@ -63,11 +66,28 @@ def test_training_without_a_plan_is_that_of_the_config(started):
     assert settings_of(started[0]) == {"config_file": [TRAIN]} | places
 
 
+def test_network_is_exported_with_its_weights_from_any_folder(tmp_path, monkeypatch, bundle_importable):
+    monkeypatch.chdir(tmp_path)
+    with bundle_importable(ROOT):
+        export_network(o="network.ts")
+    network, extra = read_torchscript(tmp_path / "network.ts")
+    state = torch.load(ROOT / "models" / "model.pt", weights_only=True)
+    assert_close(dict(network.state_dict()), dict(state))
+    assert "network_def" in json.loads(extra["inference.json"])
+
+
+def test_network_without_weights_is_one_line(tmp_path):
+    with pytest.raises(
+        MissingDataError, match=r"^there are no weights at .*/model.pt; give their folder as model_dir$"
+    ):
+        export_network(o="network.ts", model_dir=str(tmp_path))
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({}, ConfigError, "^no folder is given for the results; name one with -o FOLDER$"),
-        ({"o": True}, ConfigError, "^no folder is given for the results; name one with -o FOLDER$"),
+        ({}, ConfigError, "^no place is given for the results; name one with -o$"),
+        ({"o": True}, ConfigError, "^no place is given for the results; name one with -o$"),
         ({"o": "x", "bundle": "nobody"}, MissingDataError, "^there is no bundle 'nobody' in "),
         ({"o": "x", "model_dri": "y"}, ConfigError, "^unknown option --model_dri: .*; did you mean --model_dir"),
         ({"o": "x", "resume": "false"}, ConfigError, "^--resume false is a text, .*; write --resume False$"),

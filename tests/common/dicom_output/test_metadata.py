@@ -14,6 +14,13 @@ def test_metadata_tell_bundle_and_segments(metadata_file):
     assert [segment.kind[2] for segment in described.segments] == ["Hippocampus", "Tissue"]
 
 
+def test_weights_of_other_classes_have_their_own_names_and_no_code_of_another(metadata_file):
+    codes = {"1": {"type": ["5366008", "SCT", "Hippocampus"]}, "2": {"type": ["1", "SCT", "Other"]}}
+    described = describe_bundle(metadata_file(("a", "b"), dicom_codes=codes), {"1": "a", "2": "x", "3": "y"})
+    assert [segment.label for segment in described.segments] == ["a", "x", "y"]
+    assert [segment.kind[2] for segment in described.segments] == ["Hippocampus", "Tissue", "Tissue"]
+
+
 @pytest.mark.parametrize(
     ("more", "text"),
     [

@@ -1,0 +1,55 @@
+"""Names of the classes that a training learns."""
+
+import json
+
+import pytest
+
+from common.data import named_classes
+
+
+@pytest.fixture
+def case_of(tmp_path):
+    """Makes a case of a data set with these labels."""
+
+    def make(task, labels, **more):
+        (tmp_path / task / "labelsTr").mkdir(parents=True)
+        (tmp_path / task / "dataset.json").write_text(json.dumps({"labels": labels}))
+        return {"label": str(tmp_path / task / "labelsTr" / "a.nii.gz"), "task": task} | more
+
+    return make
+
+
+LABELS = {"0": "background", "1": "anterior", "2": "posterior"}
+
+
+@pytest.mark.parametrize(
+    ("out_channels", "sigmoid", "kept", "expected"),
+    [
+        (2, True, None, {"1": "anterior", "2": "posterior"}),
+        (3, False, None, {"1": "anterior", "2": "posterior"}),
+        (1, True, {"a": [2]}, {"1": "posterior"}),
+        (1, True, {"b": [2]}, {}),
+        (1, True, None, {}),
+        (2, True, {"a": [1, 7]}, {}),
+    ],
+)
+def test_names_are_those_of_the_data_set_in_the_order_of_the_channels(case_of, out_channels, sigmoid, kept, expected):
+    cases = [case_of("a", LABELS), {"image": "unlabeled", "task": "b"}]
+    assert named_classes(cases, out_channels, sigmoid=sigmoid, foreground_labels=kept) == expected
+
+
+def test_data_sets_must_agree_on_names(case_of):
+    same, other = case_of("b", LABELS), case_of("c", LABELS | {"2": "tail"})
+    given = {"sigmoid": True, "foreground_labels": None}
+    assert named_classes([case_of("a", LABELS), same], 2, **given) == {"1": "anterior", "2": "posterior"}
+    assert named_classes([same, other], 2, **given) == {}
+
+
+def test_classes_that_are_learned_as_one_are_told(case_of, caplog):
+    caplog.set_level("INFO")
+    named_classes([case_of("a", LABELS)], 1, sigmoid=True, foreground_labels=None)
+    named_classes([case_of("p", LABELS, phantom=True)], 1, sigmoid=True, foreground_labels=None)
+    assert caplog.messages == [
+        "data set 'a' has 2 class(es), the network learns 1: results name none; the command plan chooses such settings "
+        "from the data"
+    ]
