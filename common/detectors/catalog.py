@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..errors import ConfigError
 from ..runtime.digests import settings_digest
 from ..runtime.stages import file_digest
 from ..spectral.distance import Distance
@@ -101,6 +102,8 @@ class DetectorCatalog:
         blocks: Number of blocks of a scan that DkNN keeps, at least 1. Default 100, the paper's.
         threshold_c: Standard deviations above the mean score of the training cases at which thresholds lie, the paper's
             C. Default 2.5.
+        detector_names: Names of the detectors that are made; none, the default, for all. ``signature_<layer>``, the
+            paper's signature of another feature layer, is made where it is named.
     """
 
     def __init__(
@@ -120,6 +123,7 @@ class DetectorCatalog:
         neighbors: int = 10,
         blocks: int = 100,
         threshold_c: float = 2.5,
+        detector_names: Sequence[str] = (),
     ) -> None:
         self.layers, self.bottleneck_layer, self.softmax = tuple(feature_layers), bottleneck_layer, softmax
         self.device, self.c = torch.device(device), threshold_c
@@ -128,6 +132,7 @@ class DetectorCatalog:
         self.dropout_passes = dropout_passes
         self.odin_temperature, self.odin_epsilon = odin_temperature, odin_epsilon
         self.neighbors, self.blocks = neighbors, blocks
+        self.detector_names = tuple(detector_names)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -138,6 +143,7 @@ class DetectorCatalog:
         """Returns the detectors for a network, whose weights are loaded.
 
         Raises:
+            ConfigError: When a detector is named that does not exist, or lacks what it needs.
             MissingDataError: When a file of weights is missing.
             WeightsError: When weights belong to another network.
         """
@@ -151,7 +157,18 @@ class DetectorCatalog:
             measures[name] = measure
             own = isinstance(measure.take, OwnNetworkPass)
             detectors.append(Detector(name, name, OwnValue(), c=self.c, own_network=own))
-        return Catalog(tuple(detectors), measures)
+        return self._chosen(detectors, measures)
+
+    def _chosen(self, detectors: Sequence[Detector], measures: Mapping[str, Measure]) -> Catalog:
+        """The detectors that are named, or all but those of single layers, with their measures."""
+        single = {f"signature_{layer}" for layer in self.layers}
+        names = self.detector_names or [detector.name for detector in detectors if detector.name not in single]
+        made = {detector.name: detector for detector in detectors}
+        unknown = [name for name in names if name not in made]
+        if unknown:
+            raise ConfigError(f"detector_names has {unknown[0]!r}; accepted are {', '.join(made)}")
+        found = tuple(made[name] for name in names)
+        return Catalog(found, {detector.measure: measures[detector.measure] for detector in found})
 
     def _detector(self, name: str, measure: str, rule: Rule) -> Detector:
         return Detector(name, measure, rule, c=self.c)
@@ -170,6 +187,10 @@ class DetectorCatalog:
             measure = f"spectrum{'_layers' * form.every_layer}{'_per_voxel' * form.per_voxel}"
             measures[measure] = Measure(partial(_signature, layers=layers, per_voxel=form.per_voxel), layers)
             detectors.append(self._detector(name, measure, SignatureDistance(form.distance)))
+        for layer in self.layers:
+            measure = f"spectrum_{layer}"
+            measures[measure] = Measure(partial(_signature, layers=[layer], per_voxel=False), (layer,))
+            detectors.append(self._detector(f"signature_{layer}", measure, SignatureDistance("nearest")))
         return detectors, measures
 
     @staticmethod

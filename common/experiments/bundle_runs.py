@@ -129,6 +129,26 @@ class Bundle:
                 parser[key] = value
         return parser
 
+    def run_config(self, name: str, run_id: str, run: Run, options: Mapping[str, Any]) -> None:
+        """Runs a config with those of the options that it has; :meth:`require_options` has checked the rest.
+
+        Args:
+            name: Name of the config, ``train`` or ``evaluate``.
+            run_id: Id of the config that is run.
+            run: Run whose overlays are laid over it.
+            options: Options, of which the config may lack some.
+
+        Raises:
+            BundleError: What the run raises.
+        """
+        if self.root not in sys.path:
+            # A process that was started for a job has never run a config of the bundle.
+            sys.path.insert(0, self.root)
+        files = self.files(name, run.overlays)
+        config, laid = _read(files), _read(files[1:])
+        taken = {key: value for key, value in options.items() if _takes(config, laid, key)}
+        monai.bundle.run(run_id=run_id, config_file=files, logging_file=False, **taken)
+
     def shared_folders(self, run: Run, root: Path) -> dict[str, str]:
         """Returns option -> folder below a root; runs that agree in all that decides over its content have the same."""
         settings = {key: _uniform(value) for key, value in self.decisive_settings(run).items()}
@@ -167,31 +187,21 @@ class BundleJob:
         Raises:
             BundleError: What training and evaluation raise.
         """
-        if self.bundle.root not in sys.path:
-            # A process that was started for a job has never run a config of the bundle.
-            sys.path.insert(0, self.bundle.root)
         before, start = self._earlier_attempts(), time.perf_counter()
         own = {"output_dir": self.folder, "model_dir": f"{self.folder}/models", "resume": self._begun()}
         write_json({"before": before}, Path(self.folder) / ATTEMPT)
         train = {**self.run.settings, **self.places, **own}
-        self._run("train", self.bundle.train_id, train)
+        self.bundle.run_config("train", self.bundle.train_id, self.run, train)
         # Seeds differ in what is trained, not in the cases that it is tested on; phantoms for tests are made apart.
         test = {key: value for key, value in train.items() if key != "seed"} | {"output_dir": self._evaluation}
         test |= {"split_file": f"{self.folder}/split.json"} if self.run.settings.get("dataset_dir") else {}
         test |= {} if self.bundle.split_part is None else {"split_part": self.bundle.split_part}
-        self._run("evaluate", self.bundle.evaluate_id, test)
+        self.bundle.run_config("evaluate", self.bundle.evaluate_id, self.run, test)
         write_json({"seconds": round(before + time.perf_counter() - start, 1)}, Path(self.folder) / RECORD)
 
     @property
     def _evaluation(self) -> str:
         return f"{self.folder}/{EVALUATION}"
-
-    def _run(self, name: str, run_id: str, options: Mapping[str, Any]) -> None:
-        """Runs a config with those of the options that it has; :meth:`Bundle.require_options` has checked the rest."""
-        files = self.bundle.files(name, self.run.overlays)
-        config, laid = _read(files), _read(files[1:])
-        taken = {key: value for key, value in options.items() if _takes(config, laid, key)}
-        monai.bundle.run(run_id=run_id, config_file=files, logging_file=False, **taken)
 
     def _begun(self) -> bool:
         """Whether an earlier attempt left a checkpoint, of the run itself or of a stage that it shares."""

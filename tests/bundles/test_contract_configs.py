@@ -116,11 +116,11 @@ def test_overridable_keys_exist(configs, overridable, name):
 
 
 def test_references_resolve(written_configs):
-    """Overlays are laid over ``train`` when they train, else over ``evaluate``."""
+    """Overlays are laid over ``train`` when they train, over the experiment when they are its, else ``evaluate``."""
     broken = []
     for name in workflows(written_configs):
-        base = {} if name in STANDALONE else written_configs["train" if name.endswith("train") else "evaluate"]
-        content = base | written_configs[name]
+        under = "experiment" if name.startswith("experiment_") else "train" if name.endswith("train") else "evaluate"
+        content = ({} if name in STANDALONE else written_configs[under]) | written_configs[name]
         parser = ConfigParser(content)
         for path, value in leaves(content):
             references = ReferenceResolver.match_refs_pattern(value) if isinstance(value, str) else {}

@@ -211,6 +211,21 @@ class TestCatalog:
             save_atomically(make_network(seed).state_dict(), path)
         return [str(path) for path in paths]
 
+    def test_detectors_may_be_chosen_also_of_single_layers(self):
+        network = make_network()
+        chosen = [f"signature_{LAYERS[0]}", "signature"]
+        made = DetectorCatalog(LAYERS, "encoders.1", detector_names=chosen).make(network)
+        assert [detector.name for detector in made.detectors] == chosen
+        assert set(made.measures) == {f"spectrum_{LAYERS[0]}", "spectrum"}
+        scan = make_scan(network, layers=LAYERS)
+        own = made.measures[f"spectrum_{LAYERS[0]}"].take(scan)
+        last = DetectorCatalog(LAYERS[:1], "encoders.1").make(network).measures["spectrum"].take(scan)
+        assert own == pytest.approx(last)
+        everything = DetectorCatalog(LAYERS, "encoders.1").make(network)
+        assert chosen[0] not in {detector.name for detector in everything.detectors}
+        with pytest.raises(ConfigError, match=r"detector_names has 'signatures'; accepted are signature, .*knn"):
+            DetectorCatalog(LAYERS, "encoders.1", detector_names=["signatures"]).make(network)
+
     def test_what_is_missing_is_left_out(self):
         made = DetectorCatalog(LAYERS, "encoders.1").make(make_network())
         names = {detector.name for detector in made.detectors}
