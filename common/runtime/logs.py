@@ -32,7 +32,7 @@ def escape_logs() -> None:
 
 
 def quiet_libraries() -> None:
-    """Keeps libraries from hiding our lines behind theirs on engines, on a decoder of DICOM, and on arguments."""
+    """Keeps libraries from hiding our lines behind theirs: on engines, decoders of DICOM and old arguments."""
     for name, level in CHATTY.items():
         logging.getLogger(name).setLevel(level)
     warnings.filterwarnings("ignore", "NvImgCodecPydicomReader", UserWarning)
