@@ -32,10 +32,12 @@ def escape_logs() -> None:
 
 
 def quiet_libraries() -> None:
-    """Keeps libraries from hiding our lines behind theirs: on engines, and on a decoder of DICOM that nobody needs."""
+    """Keeps libraries from hiding our lines behind theirs: on engines, decoders of DICOM and old arguments."""
     for name, level in CHATTY.items():
         logging.getLogger(name).setLevel(level)
     warnings.filterwarnings("ignore", "NvImgCodecPydicomReader", UserWarning)
+    # MONAI's surface metrics pass an argument that MONAI deprecated.
+    warnings.filterwarnings("ignore", ".*always_return_as_numpy", FutureWarning)
 
 
 def escaped_lines(text: str) -> str:
