@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,12 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..data.cases import class_name
-from ..errors import ConfigError, MissingDataError
+from ..errors import ConfigError
 from ..figures import draw_side_by_side
 from ..figures.slices import telling_slice
-from ..runtime.weights import load_weights
-from .bundle_runs import weights_in
 from .grid import Grid
+from .left_networks import LeftNetwork
 from .plan import Run
 
 Map = NDArray[np.float32]
@@ -55,9 +53,10 @@ class ArmPictures:
             ConfigError: When the arms have no run in common.
             MissingDataError: When a run has left no weights.
         """
-        runs = self.matching_runs()
-        configs = [self._config(run) for run in runs]
-        found = {run.arm: self._segment(run, config) for run, config in zip(runs, configs, strict=True)}
+        found = {}
+        for run in self.matching_runs():
+            network = LeftNetwork(self.grid, run)
+            found[run.arm] = self._segment(network)
         cases = list(next(iter(found.values())).items())
         rows, classes = [], 1
         for name, (image, truth, _) in cases:
@@ -67,7 +66,7 @@ class ArmPictures:
             rows.append((name, picture, [_slice(item, index) for item in maps]))
             classes = max(classes, *(int(item.max()) for item in maps))
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        draw_side_by_side(rows, ["truth", *self.shown_arms], _names(configs[0], classes), self.path)
+        draw_side_by_side(rows, ["truth", *self.shown_arms], _names(network.config, classes), self.path)
         return self.path
 
     def matching_runs(self) -> list[Run]:
@@ -84,32 +83,14 @@ class ArmPictures:
                 return [runs[arm] for arm in self.shown_arms]
         raise ConfigError(f"shown_arms names {self.shown_arms}, which no data set, seed and fold have in common")
 
-    def _config(self, run: Run) -> Any:
-        """The evaluation of a run."""
-        if self.grid.bundle.root not in sys.path:
-            sys.path.insert(0, self.grid.bundle.root)
-        options = {**run.settings, **self.grid.places, "split_file": f"{self.grid.folder_of(run)}/split.json"}
-        return self.grid.bundle.parse("evaluate", run, options)
-
-    def _segment(self, run: Run, parser: Any) -> Mapping[str, tuple[Tensor, Tensor, Tensor]]:
+    def _segment(self, network: LeftNetwork) -> Mapping[str, tuple[Tensor, Tensor, Tensor]]:
         """Name of a case -> image, truth and segmentation, class indices, on the CPU."""
-        weights = weights_in(self.grid.folder_of(run))
-        if not weights.is_file():
-            raise MissingDataError(f"{weights} does not exist; run the experiment first, in the same output_dir")
-        network, inferer = parser.get_parsed_content("network"), parser.get_parsed_content("inferer")
-        device = torch.device(parser.get_parsed_content("device"))
-        load_weights(network, str(weights), device=device)
-        network.eval()
         segmented = {}
-        dataset = parser.get_parsed_content("validate#dataset")
-        for index in range(min(self.shown_cases, len(dataset))):
-            item = dataset[index]
-            image = torch.as_tensor(item["image"])
-            with torch.no_grad():
-                logits = inferer.without_signature()(image[None].to(device), network)
+        for index in range(min(self.shown_cases, len(network.cases))):
+            item, logits = network.segment(index)
             channels = torch.as_tensor(item["label"])
             truth = (channels.argmax(dim=0) + 1) * channels.any(dim=0)
-            segmented[str(item["case"])] = (image, truth, logits[0].argmax(dim=0).cpu())
+            segmented[str(item["case"])] = (torch.as_tensor(item["image"]), truth, logits.argmax(dim=0))
         return segmented
 
 

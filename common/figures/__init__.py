@@ -3,7 +3,7 @@
 from .comparisons import draw_bars, draw_named_points, draw_scatter, draw_table
 from .curves import draw_curves, draw_gates, draw_history, draw_learning_curves
 from .judgments import draw_reliability, draw_roc, draw_scores, draw_signatures
-from .slices import draw_gallery, draw_maps, draw_overlays, draw_side_by_side
+from .slices import draw_gallery, draw_maps, draw_overlays, draw_side_by_side, draw_uncertainty
 
 __all__ = [
     "draw_bars",
@@ -22,4 +22,5 @@ __all__ = [
     "draw_side_by_side",
     "draw_signatures",
     "draw_table",
+    "draw_uncertainty",
 ]

@@ -155,14 +155,47 @@ def draw_maps(
             draw_slice(line[1], rebuilt)
             shown = line[2].imshow(score.T, cmap=SCORES, vmin=0, vmax=highest, origin=origin)
             for axis in (line[0], line[2]):
-                if 0 < (truth > 0).mean() < 1:
-                    axis.contour(truth.T > 0, levels=[0.5], colors=OUTLINES[1], linewidths=0.8)
+                _outline(axis, truth, OUTLINES[1])
             titles = (wrap(name, int(2.4 * CHARACTERS)), "reconstruction", "anomaly score")
             for axis, title in zip(line, titles, strict=True):
                 axis.set_title(title, fontsize=TINY)
         bar = line[2].figure.colorbar(shown, ax=axes[:, 2], shrink=min(1.0, 1.5 / len(rows) + 0.2), extend="max")
         bar.set_label("anomaly score (higher: more abnormal)", fontsize=TINY)
         bar.ax.tick_params(labelsize=TINY)
+
+
+@spared_picture
+def draw_uncertainty(
+    rows: Sequence[tuple[str, NDArray[np.float32], NDArray[np.float32], Sequence[Any]]], path: str | Path
+) -> None:
+    """Draws, for every case, its image with the outline of the truth, and where networks are unsure and wrong.
+
+    Args:
+        rows: Cases of four parts each: name, slice ``(H, W)``, truth ``(H, W)``, and for each network its title, its
+            uncertainty ``(H, W)`` in [0, 1], and its errors ``(H, W)``, above 0 where it is wrong.
+        path: Path of the PNG file that is written.
+    """
+    columns = len(rows[0][3]) + 1
+    with open_sheet(path, columns=columns, rows=len(rows), size=(2.6 * columns + 0.8, 2.7 * len(rows))) as axes:
+        for axis in axes.flat:
+            axis.set_axis_off()
+        for line, (name, picture, truth, networks) in zip(axes, rows, strict=True):
+            draw_slice(line[0], picture)
+            _outline(line[0], truth, OUTLINES[1])
+            line[0].set_title(wrap(name, int(2.5 * CHARACTERS)), fontsize=TINY)
+            for axis, (title, uncertainty, wrong) in zip(line[1:], networks, strict=True):
+                shown = axis.imshow(uncertainty.T, cmap=SCORES, vmin=0, vmax=1, origin="lower")
+                _outline(axis, wrong, OUTLINES[2])
+                axis.set_title(title, fontsize=TINY)
+        bar = axes[0, -1].figure.colorbar(shown, ax=axes[:, -1], shrink=min(1.0, 1.5 / len(rows) + 0.2))
+        bar.set_label("entropy in bits; outlined: errors", fontsize=TINY)
+        bar.ax.tick_params(labelsize=TINY)
+
+
+def _outline(axis: Any, area: NDArray[np.float32], color: Any) -> None:
+    """Draws the outline of an area above 0, where it has one."""
+    if 0 < (area > 0).mean() < 1:
+        axis.contour(area.T > 0, levels=[0.5], colors=color, linewidths=0.8)
 
 
 def telling_slice(image: Tensor, segmentation: Tensor) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -18,8 +18,9 @@ from common.figures import (
     draw_side_by_side,
     draw_signatures,
     draw_table,
+    draw_uncertainty,
 )
-from common.figures.style import SERIES, area_color, log_ticks, rgb
+from common.figures.style import OUTLINES, SERIES, area_color, log_ticks, rgb
 
 RNG = np.random.default_rng(0)
 DISK = (np.hypot(*np.mgrid[-8:8, -6:6]) < 4).astype(float)
@@ -191,6 +192,19 @@ def test_maps_of_scores_have_a_bar(tmp_path, read_picture):
     brightest = rgb("#fcffa4")
     area = (read_picture(tmp_path / "maps.png")[..., :3] == brightest).all(axis=-1)
     assert area[:, -area.shape[1] // 8 :].any(), "the end of the bar, right of the map"
+
+
+def test_errors_are_outlined_where_networks_are_unsure(tmp_path, read_picture):
+    picture, truth = SLICE[0].astype(np.float32), DISK.astype(np.float32)
+    networks = {"wrong": truth, "right": 0 * truth}
+    for name, wrong in networks.items():
+        row = ("a", picture, 0 * truth, [("one", 0 * truth, wrong), ("two", truth, wrong)])
+        draw_uncertainty([row], tmp_path / f"{name}.png")
+    found = {name: read_picture(tmp_path / f"{name}.png") for name in networks}
+    bright = (found["right"][..., :2] > 240).all(axis=-1) & (found["right"][..., 2] < 180)
+    assert bright[:, : -bright.shape[1] // 8].sum() > 100, "as unsure as can be"
+    assert pixels_of(found["wrong"], OUTLINES[2]) > 20
+    assert pixels_of(found["right"], OUTLINES[2]) == 0
 
 
 @pytest.mark.parametrize("colors", [False, True])

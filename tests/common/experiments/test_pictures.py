@@ -1,5 +1,6 @@
 """Pictures of what arms make of the same test cases."""
 
+import json
 from types import SimpleNamespace
 
 import pytest
@@ -9,6 +10,7 @@ from torch import nn
 from common.errors import ConfigError, MissingDataError
 from common.experiments.pictures import ArmPictures, most_classes
 from common.experiments.plan import Plan
+from common.experiments.uncertainty import UncertaintyPictures
 
 
 class Threshold(nn.Module):
@@ -30,11 +32,12 @@ class Inferer:
         return network(image)
 
 
-def make_grid(tmp_path, thresholds, **arms):
+def make_grid(tmp_path, thresholds, network=None, **arms):
     image = torch.arange(24.0).reshape(1, 4, 3, 2)
     cases = [{"case": f"case_{n}", "image": image + n, "label": (image > 4).float()} for n in range(3)]
-    contents = {"inferer": Inferer(), "device": "cpu", "validate#dataset": cases, "network": Threshold()}
-    contents["validate#dataset#data"] = [{"label": str(tmp_path / "labelsTr" / "case_0.nii.gz"), "task": "d"}]
+    contents = {"inferer": Inferer(), "device": "cpu", "validate#dataset": cases, "network": network or Threshold()}
+    label = str(tmp_path / "labelsTr" / "case_0.nii.gz")
+    contents["validate#dataset#data"] = [{"case": case["case"], "label": label, "task": "d"} for case in cases]
     (tmp_path / "dataset.json").write_text('{"labels": {"0": "background", "7": "spleen"}}')
     parser = SimpleNamespace(get_parsed_content=contents.__getitem__, get={"foreground_labels": {"d": [7]}}.get)
     seen = []
@@ -95,6 +98,50 @@ def test_what_cannot_be_drawn_is_named(tmp_path):
     apart, _ = make_grid(tmp_path, {}, first=[{"seeds": [0]}], second=[{"seeds": [1]}])
     with pytest.raises(ConfigError, match="which no data set, seed and fold have in common"):
         ArmPictures(apart, ["first", "second"]).matching_runs()
+
+
+class Slope(nn.Module):
+    """Logits of one channel, which rise with the image, the faster the larger the weight."""
+
+    def __init__(self):
+        super().__init__()
+        self.threshold = nn.Parameter(torch.zeros(1))
+
+    def forward(self, image):
+        return self.threshold * (image - 4.5)
+
+
+def test_uncertainty_is_that_of_the_case_which_the_first_arm_segments_worst(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr("common.experiments.uncertainty.draw_uncertainty", lambda *args: drawn.append(args))
+    grid, _ = make_grid(tmp_path, {"alone": 2.0, "shared": -1.0}, network=Slope(), alone=[], shared=[])
+    with pytest.raises(MissingDataError, match=r"evaluation/metrics\.json cannot be read .*run the experiment first"):
+        UncertaintyPictures(grid, ["alone", "shared"]).run()
+    (tmp_path / "alone" / "evaluation").mkdir()
+    content = {"segmentation": {"dsc": {"per_case": {"case_0": 0.7, "case_1": 0.2, "case_2": None}}}}
+    (tmp_path / "alone" / "evaluation" / "metrics.json").write_text(json.dumps(content))
+    path = UncertaintyPictures(grid, ["alone", "shared"]).run()
+    ((name, picture, truth, panels),), written = drawn[0]
+    assert (name, path, written) == ("d: case_1", tmp_path / "report" / "uncertainty.png", path)
+    image = torch.arange(24.0).reshape(4, 3, 2)[..., 1]
+    assert torch.equal(torch.from_numpy(picture), image + 1)
+    assert torch.equal(torch.from_numpy(truth), (image > 4).float())
+    (first, unsure, right), (second, _, wrong) = panels
+    p = torch.sigmoid(2 * (image + 1 - 4.5)).double()
+    bits = -(p * p.log2() + (1 - p) * (1 - p).log2()).nan_to_num()
+    assert torch.from_numpy(unsure).double() == pytest.approx(bits, abs=1e-4)
+    # A voxel of 4, in the other slice, is all that the first finds too much; the second finds the opposite.
+    assert (first, second) == ("alone, Dice 0.97", "shared, Dice 0.00")
+    assert (right.max(), wrong.min()) == (0, 1)
+
+
+def test_arm_without_uncertainty_is_named(tmp_path):
+    grid, _ = make_grid(tmp_path, {})
+    with pytest.raises(ConfigError, match=r"shown_arms names \['x'\]; accepted are supervised, full"):
+        UncertaintyPictures(grid, ["x"])
+    apart, _ = make_grid(tmp_path, {}, first=[], second=[{"datasets": []}])
+    with pytest.raises(ConfigError, match="arm 'second' has no run on 'd'; leave it out of shown_arms"):
+        UncertaintyPictures(apart, ["first", "second"]).run()
 
 
 @pytest.mark.parametrize(
