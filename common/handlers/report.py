@@ -21,6 +21,7 @@ from ..runtime.sparing import sparing
 from ..runtime.stages import file_digest
 from ..spectral import SignatureBank
 from .recorder import CaseRecorder, quality_text
+from .summary import summary_lines
 from .verdicts import COLUMNS, TABLE, Journal, Row, VerdictFiles
 
 logger = logging.getLogger(__name__)
@@ -203,7 +204,7 @@ class OODReport(CaseRecorder):
         raise error
 
     def finish(self) -> None:
-        """Draws the gallery, writes the page and tells how the run went.
+        """Draws the gallery, writes the page and tells the verdicts on the first scans and how the run went.
 
         Raises:
             CasesFailedError: When a case failed.
@@ -212,6 +213,8 @@ class OODReport(CaseRecorder):
         if shown:
             draw_gallery(shown, self.output_dir / "gallery.png")
         self._write_page()
+        for line in summary_lines([report_row(row) for row in self.rows]):
+            logger.info("%s", line)
         note = skipped_note(self.output_dir)
         logger.info("verdicts on %d scan(s) written to %s%s", len(self.rows), self.output_dir / TABLE, note)
         self.raise_if_failed(self.output_dir / TABLE)

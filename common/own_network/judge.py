@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ignite.engine import Engine, Events
 from monai.data import DataLoader, MetaTensor
 from monai.transforms import Compose
 
@@ -23,35 +21,6 @@ from ..transforms import LoadScand
 from .fit import BANK_FILE
 from .source import GivenNetwork, Source, read_network
 
-logger = logging.getLogger(__name__)
-
-
-class VerdictLines:
-    """Writes a line of the log on every scan, as soon as it is judged."""
-
-    def attach(self, engine: Engine) -> None:
-        """Attaches to an engine that judges scans one by one."""
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
-
-    def __call__(self, engine: Engine) -> None:
-        """Tells the verdict on the scan of one iteration; why one failed was told already."""
-        output = engine.state.output[0]  # type: ignore[index]
-        if "result" in output:
-            logger.info("%s: %s", engine.state.batch[0]["case"], describe_verdict(output["result"]))  # type: ignore[index]
-
-
-def describe_verdict(result: Mapping[str, Any]) -> str:
-    """Returns a verdict in one line.
-
-    Args:
-        result: Verdict, see ``SpectralVerdictd``.
-    """
-    if result["oodm"] is None:
-        return f"no verdict: {result['reason']}"
-    word = "OUT OF DISTRIBUTION" if result["is_ood"] else "in distribution"
-    numbers = f"OODM {result['oodm']:.4g} (threshold {result['threshold']:.4g}), p {result['p_value']:.3g}"
-    return f"{word}, {numbers}" + (f"; {result['reasons']}" if result["reasons"] else "")
-
 
 def judge_scans(
     network: Source,
@@ -66,7 +35,7 @@ def judge_scans(
     in_channels: int | None = None,
     device: str | None = None,
 ) -> None:
-    """Judges scans: a line for each on the console, and all in ``ood_report.csv`` and ``ood_report.json``.
+    """Judges scans: lines on the console for the first 20, and all in ``ood_report.csv`` and ``ood_report.json``.
 
     Layers, window and all that decides over signatures are those of the bank. The tables have the columns of a bundle's
     inference. The config of a bundle is code and may run any: give only bundles that you trust.
@@ -108,7 +77,7 @@ def judge_scans(
         network=given.network,
         inferer=judge.inferer,
         postprocessing=Compose([SpectralVerdictd("pred", bank_file, judge.inferer, transforms), _classes(given)]),
-        val_handlers=[report, VerdictLines()],
+        val_handlers=[report],
     )
     evaluator.run()
     report.finish()

@@ -78,8 +78,8 @@ def test_new_scans_are_in_and_others_out_a_line_and_a_row_for_each(zoo, fitted, 
     assert rows["other"]["oodm"].min() > 3 * rows["new"]["oodm"].max()
     assert rows["other"]["p_value"].tolist() == [0.2]
     lines = [line for line in caplog.messages if "OODM" in line]
-    assert [line.split(",")[0] for line in lines] == [
-        *(f"ellipsoid_ct_{number}: in distribution" for number in (200, 201, 202)), "tube_ct_0: OUT OF DISTRIBUTION",
+    assert [line.split("  OODM ")[0] for line in lines] == [
+        *(f"ellipsoid_ct_{number}  in distribution" for number in (200, 201, 202)), "tube_ct_0  OUT OF DISTRIBUTION",
     ]  # fmt: skip
     assert "noise" in lines[-1]
 
