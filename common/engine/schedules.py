@@ -156,11 +156,9 @@ def make_schedule(
         raise ConfigError(f"decline is {decline!r}; accepted are {', '.join([*DECLINES, PLATEAU])}")
     _check(settings)
     if decline == PLATEAU:
-        if warm_up or head_share:
-            raise ConfigError(
-                f"warm_up is {warm_up} and head_share {head_share} with decline 'plateau', which has no length; set "
-                "them to 0 and null"
-            )
+        for name, value, off in (("warm_up", warm_up, 0), ("head_share", head_share, "null")):
+            if value:
+                raise ConfigError(f"{name} is {value} with decline 'plateau', which has no length; set it to {off}")
         names = ("schedule_interval", "schedule_factor", "schedule_patience")
         own = {name: settings[name] for name in names if name in settings}
         return PlateauSchedule(optimizer, val_interval=val_interval, **own)

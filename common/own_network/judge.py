@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ignite.engine import Engine, Events
 from monai.data import DataLoader, MetaTensor
 from monai.transforms import Compose
 
 from ..data import scans_to_segment
 from ..engine.cases import CaseDataset, CaseEvaluator
-from ..errors import MissingDataError
+from ..errors import ConfigError, MissingDataError
 from ..handlers import OODReport
 from ..handlers.gallery import class_map
 from ..runtime.files import check_writable
@@ -23,39 +21,10 @@ from ..transforms import LoadScand
 from .fit import BANK_FILE
 from .source import GivenNetwork, Source, read_network
 
-logger = logging.getLogger(__name__)
-
-
-class VerdictLines:
-    """Writes a line of the log on every scan, as soon as it is judged."""
-
-    def attach(self, engine: Engine) -> None:
-        """Attaches to an engine that judges scans one by one."""
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
-
-    def __call__(self, engine: Engine) -> None:
-        """Tells the verdict on the scan of one iteration; why one failed was told already."""
-        output = engine.state.output[0]  # type: ignore[index]
-        if "result" in output:
-            logger.info("%s: %s", engine.state.batch[0]["case"], describe_verdict(output["result"]))  # type: ignore[index]
-
-
-def describe_verdict(result: Mapping[str, Any]) -> str:
-    """Returns a verdict in one line.
-
-    Args:
-        result: Verdict, see ``SpectralVerdictd``.
-    """
-    if result["oodm"] is None:
-        return f"no verdict: {result['reason']}"
-    word = "OUT OF DISTRIBUTION" if result["is_ood"] else "in distribution"
-    numbers = f"OODM {result['oodm']:.4g} (threshold {result['threshold']:.4g}), p {result['p_value']:.3g}"
-    return f"{word}, {numbers}" + (f"; {result['reasons']}" if result["reasons"] else "")
-
 
 def judge_scans(
     network: Source,
-    dataset_dir: str,
+    dataset_dir: str | None = None,
     *,
     bank_file: str = BANK_FILE,
     output_dir: str = "verdicts",
@@ -66,14 +35,14 @@ def judge_scans(
     in_channels: int | None = None,
     device: str | None = None,
 ) -> None:
-    """Judges scans: a line for each on the console, and all in ``ood_report.csv`` and ``ood_report.json``.
+    """Judges scans: lines on the console for the first 20, and all in ``ood_report.csv`` and ``ood_report.json``.
 
     Layers, window and all that decides over signatures are those of the bank. The tables have the columns of a bundle's
     inference. The config of a bundle is code and may run any: give only bundles that you trust.
 
     Args:
         network: Network that the bank was fitted to, given as for the command ``fit-bank``.
-        dataset_dir: One scan, or a folder of scans: images, DICOM series, or a Decathlon folder.
+        dataset_dir: One scan, or a folder of scans: images, DICOM series, or a Decathlon folder. Needed.
         bank_file: File of the bank. Default ``signature_bank.npz`` in the current folder.
         output_dir: Folder of the tables. Default ``verdicts``.
         sw_batch_size: Number of windows that go through the network at once. Default 1.
@@ -84,13 +53,18 @@ def judge_scans(
         device: Device that the network runs on. By default a GPU where there is one, else the CPU.
 
     Raises:
-        ConfigError: When a config cannot be read or made into objects.
+        ConfigError: When no scans are given, or a config cannot be read or made into objects.
         MissingDataError: When network, weights, bank or scans are missing.
         WeightsError: When the weights belong to another network.
         BankError: When the bank is unreadable or was fitted with other weights or transforms.
         CasesFailedError: When a scan failed; the others have their rows.
         OutputError: When a table cannot be written.
     """
+    if dataset_dir is None:
+        raise ConfigError(
+            "judge takes a network of your own and its scans: judge NETWORK SCANS -o FOLDER; without one, a bundle "
+            "judges scans: segment SCANS -o FOLDER"
+        )
     check_writable(output_dir)
     if not Path(bank_file).is_file():
         raise MissingDataError(f"there is no signature bank at {bank_file}; fit it with: {FIT_COMMAND}")
@@ -108,7 +82,7 @@ def judge_scans(
         network=given.network,
         inferer=judge.inferer,
         postprocessing=Compose([SpectralVerdictd("pred", bank_file, judge.inferer, transforms), _classes(given)]),
-        val_handlers=[report, VerdictLines()],
+        val_handlers=[report],
     )
     evaluator.run()
     report.finish()

@@ -11,6 +11,8 @@ import pydicom
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
+from common.runtime.model_settings import SETTINGS_FILE
+
 DATA = Path(os.environ.get("MEDICAL_DATA_DIR") or "-")
 BUNDLE = Path(__file__).resolve().parents[2] / "bundles" / "spectral_ood"
 OODM, THRESHOLD = "Out-of-distribution measure (OODM)", "Threshold of the OODM"
@@ -85,16 +87,20 @@ def converted(bundle, patient_series, trained, run_command, tmp_path_factory):
     return output, result
 
 
-def test_series_gets_a_segmentation_that_overlays_its_nifti(converted, patient_series, configs):
+def test_series_gets_a_segmentation_that_overlays_its_nifti(converted, patient_series, configs, trained):
     seg, report, nifti = read_case(converted[0])
     headers = read_headers(patient_series / "series")
     assert_refers(seg, report, headers)
     channels = configs["metadata"]["network_data_format"]["outputs"]["pred"]["channel_def"]
     end = " (OUT OF DISTRIBUTION)" if seg.SeriesDescription.startswith("OUT") else ""
-    labels = [f"{channels[key]}{end}" for key in sorted(channels)[1:]]
+    settings = json.loads((trained.models / SETTINGS_FILE).read_text(encoding="utf-8"))
+    names = settings.get("class_names", channels)
+    labels = [f"{names[key]}{end}" for key in sorted(names) if key != "0"]
     assert [item.SegmentLabel for item in seg.SegmentSequence] == labels
+    # Codes belong to the classes of the shipped weights.
     codes = configs["metadata"]["dicom_codes"]["1"]["type"]
-    assert seg.SegmentSequence[0].SegmentedPropertyTypeCodeSequence[0].CodeMeaning == codes[2]
+    found = seg.SegmentSequence[0].SegmentedPropertyTypeCodeSequence[0].CodeMeaning
+    assert (found == codes[2]) == (names["1"] == channels["1"])
     volume = seg.get_volume(combine_segments=True, allow_missing_positions=True).to_patient_orientation("RAS")
     # Slices without foreground are no frames, so the volume may be a part of the NIfTI's.
     lps = np.diag([-1.0, -1, 1, 1])

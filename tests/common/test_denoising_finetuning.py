@@ -68,7 +68,7 @@ def test_shares_out_of_range_are_named(name):
 
 def test_head_share_needs_a_length():
     optimizer = make_optimizer("sgd", small().parameters(), 0.1)
-    with pytest.raises(ConfigError, match=r"head_share 0.1 with decline 'plateau', which has no length"):
+    with pytest.raises(ConfigError, match=r"head_share is 0.1 with decline 'plateau', which has no length"):
         make_schedule(optimizer, "plateau", head_share=0.1)
 
 

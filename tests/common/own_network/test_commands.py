@@ -78,10 +78,16 @@ def test_new_scans_are_in_and_others_out_a_line_and_a_row_for_each(zoo, fitted, 
     assert rows["other"]["oodm"].min() > 3 * rows["new"]["oodm"].max()
     assert rows["other"]["p_value"].tolist() == [0.2]
     lines = [line for line in caplog.messages if "OODM" in line]
-    assert [line.split(",")[0] for line in lines] == [
-        *(f"ellipsoid_ct_{number}: in distribution" for number in (200, 201, 202)), "tube_ct_0: OUT OF DISTRIBUTION",
+    assert [line.split("  OODM ")[0] for line in lines] == [
+        *(f"ellipsoid_ct_{number}  in distribution" for number in (200, 201, 202)), "tube_ct_0  OUT OF DISTRIBUTION",
     ]  # fmt: skip
     assert "noise" in lines[-1]
+
+
+def test_scans_without_a_network_are_for_a_bundle(tmp_path):
+    with pytest.raises(ConfigError, match=r"^judge takes a network .*: segment SCANS -o FOLDER$"):
+        judge_scans(str(tmp_path), output_dir=str(tmp_path / "out"))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_one_scan_is_judged_as_in_a_folder(zoo, fitted, tmp_path):

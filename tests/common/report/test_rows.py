@@ -9,6 +9,7 @@ import signal
 import pytest
 
 from common.errors import CasesFailedError, MissingDataError, OutputError
+from common.handlers.summary import summary_lines
 from common.handlers.verdicts import JOURNAL, VerdictFiles
 from common.runtime.interrupts import Interrupted
 from tests.common.report.inference import KNOWN, NONE, STRANGE, Inference, masks_of, names_of, row, rows_of
@@ -39,6 +40,22 @@ def test_failed_scan_has_its_row_and_ends_the_run_after_the_others(tmp_path, ban
         inference.run()
     assert rows_of(tmp_path / "out") == [row("a", NONE, "a is broken"), row("b", STRANGE)]
     assert (tmp_path / "out" / "gallery.png").is_file()
+
+
+def test_run_ends_with_a_line_on_each_of_the_first_scans(tmp_path, bank_file, scans, caplog):
+    caplog.set_level("INFO")
+    known = KNOWN | {"expected_dice": 0.874, "expected_dice_low": 0.79}
+    with pytest.raises(CasesFailedError):
+        Inference(tmp_path / "out", bank_file, scans[:3], {"a": known, "b": STRANGE}, fails={"c": "c\nis broken"}).run()
+    assert caplog.messages[-4:-1] == [
+        "a  in distribution      OODM 0.1 / 0.25  expected Dice 0.87, at least 0.79",
+        "b  OUT OF DISTRIBUTION  OODM 0.5 / 0.25",
+        "c  no verdict                            c is broken",
+    ]
+    assert caplog.messages[-1].startswith("verdicts on 3 scan(s) written to ")
+    rows = [row(str(number)) | {"oodm": 0.1, "threshold": 0.25, "is_ood": False} for number in range(22)]
+    assert [len(summary_lines(rows[:count])) for count in (0, 20, 22)] == [0, 20, 21]
+    assert summary_lines(rows)[-1] == "... and 2 more scan(s)"
 
 
 def test_segmentation_of_an_earlier_run_does_not_stay_beside_a_failure(tmp_path, bank_file, scans, caplog):
