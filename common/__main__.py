@@ -13,6 +13,7 @@ import fire
 
 from .archive import build_archives, install, sign, verify
 from .command import export_network, segment_scans, train_on
+from .command.arguments import show_rest, spell_out
 from .contrast.slices import cut_volumes
 from .experiments.detection_report import write_detection_report
 from .experiments.gates import run_gates
@@ -65,7 +66,9 @@ def main(commands: Commands = COMMANDS) -> None:
     for library in ("monai", "monai.bundle.scripts", "monai.bundle.workflows"):
         logging.getLogger(library).setLevel(logging.ERROR)
     sys.excepthook = report_error
-    fire.Fire(dict(commands))
+    for command in commands.values():
+        show_rest(command)
+    fire.Fire(dict(commands), command=spell_out(sys.argv[1:], commands))
 
 
 def trustseg() -> None:

@@ -10,7 +10,7 @@ from monai.bundle import ckpt_export
 
 from ..errors import MissingDataError
 from ..runtime.bundle_folders import find_bundle
-from .running import bundle_code, take_output
+from .running import bundle_code, check_output
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ def export_network(
         MissingDataError: When there is no such bundle, or there are no weights.
         ConfigError: When no file is named.
     """
-    file = take_output(output_file, settings)
+    file = check_output(output_file)
     root = find_bundle(bundle)
     folder = root / "models" if model_dir is None else Path(model_dir)
     if not (folder / "model.pt").is_file():

@@ -13,7 +13,7 @@ from typing import Any
 from monai.bundle import run
 
 from ..errors import ConfigError
-from ..runtime.options import check_option, read_laid
+from ..runtime.options import TRACKING, check_option, check_tracking, read_laid
 
 logger = logging.getLogger(__name__)
 
@@ -30,8 +30,9 @@ def run_bundle(root: Path, files: Sequence[str], settings: Mapping[str, Any]) ->
         ConfigError: When there is no such option.
     """
     config = read_laid(files)
+    check_tracking(settings.get("tracking"))
     for option, value in settings.items():
-        check_option(config, option, value)
+        check_option(config, option, value, accepted=TRACKING)
     with bundle_code(root):
         run(run_id="run", config_file=list(files), logging_file=False, **settings)
 
@@ -51,17 +52,15 @@ def bundle_code(root: Path) -> Iterator[None]:
         yield
 
 
-def take_output(output: str | None, given: dict[str, Any]) -> str:
-    """Returns the folder or file of the results, which may have been given by its short form.
+def check_output(output: str | None) -> str:
+    """Returns the folder or file of the results, which may be called by a number.
 
     Args:
-        output: Folder or file as the long form gives it; ``None`` for none.
-        given: Further options, of which ``o`` is taken out: Fire takes the short form for one of these.
+        output: Folder or file; ``None`` for none.
 
     Raises:
         ConfigError: When there is none.
     """
-    folder = given.pop("o", output)
-    if not isinstance(folder, str | int | float) or isinstance(folder, bool):
+    if not isinstance(output, str | int | float) or isinstance(output, bool):
         raise ConfigError("no place is given for the results; name one with -o")
-    return str(folder)
+    return str(output)

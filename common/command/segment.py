@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..runtime.bundle_folders import find_bundle
-from .running import run_bundle, take_output
+from .running import check_output, run_bundle
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ def segment_scans(
         ConfigError: When an option is missing, or does not exist.
         CasesFailedError: When a scan failed; the others are complete.
     """
-    folder = take_output(output_dir, settings)
+    folder = check_output(output_dir)
     root = find_bundle(bundle)
     logger.info("bundle: %s", root)
     places = {"dataset_dir": scans if isinstance(scans, str) else list(map(str, scans)), "output_dir": folder}

@@ -10,11 +10,12 @@ from typing import Any
 from ..planning import write_plan
 from ..runtime.bundle_folders import find_bundle
 from ..runtime.model_settings import PLAN
-from .running import run_bundle, take_output
+from ..runtime.options import TRACKING
+from .running import check_output, run_bundle
 
 logger = logging.getLogger(__name__)
 
-UNPLANNED = ("device", "model_dir", "resume")
+UNPLANNED = TRACKING | {"device", "model_dir", "resume"}
 """Options of a run that tell nothing of its training."""
 
 
@@ -45,7 +46,7 @@ def train_on(
         ImageError: When an image cannot be read.
         OutputError: When a file cannot be written.
     """
-    folder = take_output(output_dir, settings)
+    folder = check_output(output_dir)
     root = find_bundle(bundle)
     data = dataset if isinstance(dataset, str) else list(map(str, dataset))
     files = [str(root / "configs" / "train.json")]
@@ -57,4 +58,5 @@ def train_on(
     models = str(Path(folder, "models"))
     run_bundle(root, files, {"dataset_dir": data, "output_dir": folder, "model_dir": models} | settings)
     kept = settings.get("model_dir", models)
-    logger.info("trained; segment scans with: trustseg segment SCANS -o RESULTS --bundle %s --model_dir %s", root, kept)
+    which = "" if bundle is None else f" --bundle {root}"
+    logger.info("trained; segment scans with: trustseg segment SCANS -o RESULTS%s --model_dir %s", which, kept)

@@ -83,7 +83,7 @@ def search_folder(
     if os.path.isfile(root):
         return _single(root, spatial_dims, name)
     if not os.path.isdir(root):
-        raise MissingDataError(f"{name} {root} does not exist; give a folder of scans")
+        raise MissingDataError(f"{name} {root} does not exist; give a scan or a folder of scans")
     try:
         names = sorted(os.listdir(root))
     except OSError as error:

@@ -133,7 +133,10 @@ def select_cases(
             f"split_file {split_file} has no part {part!r} of data sets and cases; give a training run's split.json"
         ) from error
     if required and not chosen:
-        raise MissingDataError(f"{split_file} names none of the {len(cases)} cases of dataset_dir in its part {part!r}")
+        ways = "; give --split_part val, or train with --test_fraction 0.2" if part == "test" else ""
+        raise MissingDataError(
+            f"{split_file} names none of the {len(cases)} cases of dataset_dir in its part {part!r}{ways}"
+        )
     return chosen
 
 

@@ -154,6 +154,8 @@ class Evaluation:
         gallery: Gallery attached to the evaluator, whose small pictures ``report.html`` shows. Default none.
         metadata_file: File ``configs/metadata.json`` of the bundle, after which ``report.html`` names bundle and
             classes. Default none.
+        class_names: Index of a class, as a text -> its name, of weights that were trained on other classes. Default
+            none: those of the metadata.
     """
 
     def __init__(
@@ -165,9 +167,11 @@ class Evaluation:
         *,
         gallery: EvaluationGallery | None = None,
         metadata_file: str | None = None,
+        class_names: Mapping[str, str] | None = None,
     ) -> None:
         self.preflight, self.evaluator, self.recorder = preflight, evaluator, recorder
         self.output_dir, self.gallery, self.metadata_file = Path(output_dir), gallery, metadata_file
+        self.class_names = class_names
 
     def run(self) -> dict[str, Any]:
         """Returns the content of ``metrics.json``.
@@ -202,7 +206,13 @@ class Evaluation:
         self._draw(inside, outside, bank, report["detection"])
         pictures = self.gallery.thumbnails if self.gallery else []
         write_evaluation_page(
-            rows, report, bank, self.output_dir, thumbnails=pictures, metadata_file=self.metadata_file
+            rows,
+            report,
+            bank,
+            self.output_dir,
+            thumbnails=pictures,
+            metadata_file=self.metadata_file,
+            class_names=self.class_names,
         )
         self._log(report)
         self.recorder.raise_if_failed(self.output_dir / "metrics.json")

@@ -27,6 +27,7 @@ def write_evaluation_page(
     *,
     thumbnails: Sequence[str] = (),
     metadata_file: str | None = None,
+    class_names: Mapping[str, str] | None = None,
 ) -> None:
     """Writes ``report.html`` on an evaluation, see :func:`~..page.write_page`.
 
@@ -37,6 +38,7 @@ def write_evaluation_page(
         output_dir: Folder of the page, which holds the figures.
         thumbnails: Small pictures of the cases, in their order. Default none.
         metadata_file: File ``configs/metadata.json`` of the bundle. Default none.
+        class_names: Index of a class, as a text -> its name, in place of those of the metadata. Default none.
     """
     shown = [_page_row(row, picture) for row, picture in zip_longest(rows, thumbnails[: len(rows)])]
     write_page(
@@ -44,6 +46,7 @@ def write_evaluation_page(
         bank,
         output_dir / PAGE,
         metadata_file=metadata_file,
+        class_names=class_names,
         figures=[output_dir / name for name in FIGURES],
         tables=evaluation_tables(report),
     )

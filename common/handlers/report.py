@@ -48,6 +48,8 @@ class OODReport(CaseRecorder):
             12.
         metadata_file: File ``configs/metadata.json`` of the bundle, after which ``report.html`` names bundle and
             classes. Default none.
+        class_names: Index of a class, as a text -> its name, of weights that were trained on other classes. Default
+            none: those of the metadata.
         saves: Whether segmentations are saved. With false, predictions that reach the report are class indices, whose
             outlines are shown all the same. Default true.
     """
@@ -63,12 +65,14 @@ class OODReport(CaseRecorder):
         files: Sequence[str] = (),
         pictures: int = 12,
         metadata_file: str | None = None,
+        class_names: Mapping[str, str] | None = None,
         saves: bool = True,
     ) -> None:
         super().__init__()
         self.output_dir, self.bank_file, self.load = Path(output_dir), bank_file, load
         self.resume, self.settings, self.files = resume, dict(settings or {}), tuple(files)
         self.pictures, self.metadata_file, self.saves = pictures, metadata_file, saves
+        self.class_names = class_names
         self.cases: dict[str, Mapping[str, Any]] = {}
         self.kept: dict[str, Row] = {}
         self.announced: set[str] = set()
@@ -191,7 +195,8 @@ class OODReport(CaseRecorder):
                 for name, row in self.verdicts.rows.items()
             ]
             path, total = self.output_dir / PAGE, len(self.cases)
-            write_page(rows, self.bank, path, total=total, metadata_file=self.metadata_file)
+            metadata_file, class_names = self.metadata_file, self.class_names
+            write_page(rows, self.bank, path, total=total, metadata_file=metadata_file, class_names=class_names)
 
     def advise(self, _engine: Engine, error: BaseException) -> None:
         """Lets an error go on after writing the page; an interruption tells what there is and how to resume."""

@@ -11,7 +11,7 @@ from monai.transforms import Compose
 
 from ..data import scans_to_segment
 from ..engine.cases import CaseDataset, CaseEvaluator
-from ..errors import MissingDataError
+from ..errors import ConfigError, MissingDataError
 from ..handlers import OODReport
 from ..handlers.gallery import class_map
 from ..runtime.files import check_writable
@@ -24,7 +24,7 @@ from .source import GivenNetwork, Source, read_network
 
 def judge_scans(
     network: Source,
-    dataset_dir: str,
+    dataset_dir: str | None = None,
     *,
     bank_file: str = BANK_FILE,
     output_dir: str = "verdicts",
@@ -42,7 +42,7 @@ def judge_scans(
 
     Args:
         network: Network that the bank was fitted to, given as for the command ``fit-bank``.
-        dataset_dir: One scan, or a folder of scans: images, DICOM series, or a Decathlon folder.
+        dataset_dir: One scan, or a folder of scans: images, DICOM series, or a Decathlon folder. Needed.
         bank_file: File of the bank. Default ``signature_bank.npz`` in the current folder.
         output_dir: Folder of the tables. Default ``verdicts``.
         sw_batch_size: Number of windows that go through the network at once. Default 1.
@@ -53,13 +53,18 @@ def judge_scans(
         device: Device that the network runs on. By default a GPU where there is one, else the CPU.
 
     Raises:
-        ConfigError: When a config cannot be read or made into objects.
+        ConfigError: When no scans are given, or a config cannot be read or made into objects.
         MissingDataError: When network, weights, bank or scans are missing.
         WeightsError: When the weights belong to another network.
         BankError: When the bank is unreadable or was fitted with other weights or transforms.
         CasesFailedError: When a scan failed; the others have their rows.
         OutputError: When a table cannot be written.
     """
+    if dataset_dir is None:
+        raise ConfigError(
+            "judge takes a network of your own and its scans: judge NETWORK SCANS -o FOLDER; without one, a bundle "
+            "judges scans: segment SCANS -o FOLDER"
+        )
     check_writable(output_dir)
     if not Path(bank_file).is_file():
         raise MissingDataError(f"there is no signature bank at {bank_file}; fit it with: {FIT_COMMAND}")

@@ -45,6 +45,7 @@ def write_page(
     *,
     total: int | None = None,
     metadata_file: str | None = None,
+    class_names: Mapping[str, str] | None = None,
     figures: Sequence[Path] = (),
     tables: Sequence[FigureTable] = (),
 ) -> None:
@@ -61,10 +62,11 @@ def write_page(
         path: Path of the file.
         total: Number of scans of the run, where some have no row yet. By default as many as rows.
         metadata_file: File ``configs/metadata.json`` of the bundle, which names it. Default none.
+        class_names: Index of a class, as a text -> its name, in place of those of the metadata. Default none.
         figures: Paths of PNG files that are shown; those that do not exist are left out. Default none.
         tables: Tables of figures, below the scans. Default none.
     """
-    bundle = describe_bundle(metadata_file) if metadata_file else None
+    bundle = describe_bundle(metadata_file, class_names) if metadata_file else None
     parts = [
         _summary(rows, len(rows) if total is None else total),
         _settings(bank, bundle),

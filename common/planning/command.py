@@ -54,8 +54,8 @@ def plan_training(
 ) -> None:
     """Reads a data set, chooses the settings of a training, prints them with their reasons and writes them.
 
-    ``--config_file "['<bundle>/configs/train.json','plan.json']" --dataset_dir <dataset>`` trains by the plan. Options
-    of that command rule over the plan. The command ``train`` makes a plan and trains by it.
+    The command ``train`` makes the same plan and trains by it. ``python -m monai.bundle run --config_file
+    "['<bundle>/configs/train.json','plan.json']" --dataset_dir <dataset>`` trains by a plan that you have changed.
 
     Args:
         dataset: Folder in the layout of the Medical Segmentation Decathlon, or a list of them.
@@ -71,16 +71,18 @@ def plan_training(
         ImageError: When an image cannot be read.
         OutputError: When the plan cannot be written.
     """
-    # The short form; Fire takes it for a setting.
-    output = str(given.pop("o", output))
     root = find_bundle(bundle, bundles)
-    write_plan(dataset, root, output, minutes, given)
-    folders = [folder for folder, _ in name_folders(dataset)]
-    logger.info("%s written; train by it with:", output)
+    write_plan(dataset, root, str(output), minutes, given)
+    folders = [str(folder) for folder, _ in name_folders(dataset)]
+    data = folders[0] if len(folders) == 1 else f'"{folders}"'
+    which = "" if bundle is None else f" --bundle {root}"
     logger.info(
-        "python -m monai.bundle run --config_file \"['%s/configs/train.json','%s']\" --dataset_dir %s", root, output,
-        folders[0] if len(folders) == 1 else f'"{folders}"',
-    )  # fmt: skip
+        "%s written; plan and train in one with: trustseg train %s -o my_run --minutes %g%s",
+        output,
+        data,
+        minutes,
+        which,
+    )
 
 
 def write_plan(

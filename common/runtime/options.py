@@ -13,23 +13,20 @@ from ..errors import ConfigError
 from .knobs import WORDS
 from .model_settings import with_defaults
 
-RUNNER_OPTIONS = frozenset(
-    {
-        "args_file",
-        "config_file",
-        "experiment_name",
-        "final_id",
-        "init_id",
-        "logging_file",
-        "meta_file",
-        "run_id",
-        "run_name",
-        "tracking",
-        "tracking_uri",
-        "workflow_name",
-        "workflow_type",
-    }
-)
+TRACKING = frozenset({"experiment_name", "run_name", "tracking", "tracking_uri"})
+"""Options of MONAI's runner on the tracking of experiments."""
+
+RUNNER_OPTIONS = TRACKING | {
+    "args_file",
+    "config_file",
+    "final_id",
+    "init_id",
+    "logging_file",
+    "meta_file",
+    "run_id",
+    "workflow_name",
+    "workflow_type",
+}
 """Options of ``python -m monai.bundle run`` itself."""
 
 
@@ -76,11 +73,24 @@ def check_options(arguments: Sequence[str]) -> None:
     options = {argument[2:].split("=", 1)[0]: index for index, argument in enumerate(arguments) if argument[:2] == "--"}
     if "run" not in arguments[:1] or "config_file" not in options:
         return
-    if "tracking" in options and _value(arguments, options["tracking"]) == "mlflow" and find_spec("mlflow") is None:
-        raise ConfigError("--tracking mlflow needs the package mlflow, which is not installed: pip install mlflow")
+    if "tracking" in options:
+        check_tracking(_value(arguments, options["tracking"]))
     config = _read_configs(arguments, options["config_file"])
     for option, index in options.items():
         check_option(config, option, _value(arguments, index), accepted=RUNNER_OPTIONS)
+
+
+def check_tracking(tracking: str | None) -> None:
+    """Makes sure that what tracks experiments is installed.
+
+    Args:
+        tracking: Value of ``--tracking``, ``None`` without.
+
+    Raises:
+        ConfigError: When it is MLflow, which is not installed.
+    """
+    if tracking == "mlflow" and find_spec("mlflow") is None:
+        raise ConfigError("--tracking mlflow needs the package mlflow, which is not installed: pip install mlflow")
 
 
 def check_option(config: Mapping[str, Any], option: str, value: Any, *, accepted: Container[str] = ()) -> None:

@@ -10,7 +10,8 @@ from .distance import Distance
 from .signature import SignatureForm
 
 REFIT_COMMAND = (
-    "python -m monai.bundle run fit_bank --config_file \"['configs/train.json','configs/as_trained.json']\" "
+    "cd <folder of the bundle>; python -m monai.bundle run fit_bank "
+    "--config_file \"['configs/train.json','configs/as_trained.json']\" "
     "--dataset_dir <training data> --model_dir <folder of model.pt> --split_file <split.json of the training run>"
 )
 

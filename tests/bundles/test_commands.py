@@ -14,7 +14,11 @@ def test_one_scan_is_segmented_by_the_short_command(bundle, dataset, trained, tm
     listed = json.loads((dataset / "dataset.json").read_text(encoding="utf-8"))["training"][0]["image"]
     with run_of(bundle):
         segment_scans(
-            str(dataset / listed), o=str(tmp_path), bundle=str(bundle), model_dir=str(trained.models), device="cpu"
+            str(dataset / listed),
+            output_dir=str(tmp_path),
+            bundle=str(bundle),
+            model_dir=str(trained.models),
+            device="cpu",
         )
     with open(tmp_path / "ood_report.csv", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))

@@ -251,5 +251,5 @@ def test_decathlon_folder_gives_its_cases_without_labels(decathlon_folder, tmp_p
 def test_folder_without_scans_is_named(tmp_path):
     with pytest.raises(MissingDataError, match=r"holds no scan; accepted are \.nii, \.nii\.gz"):
         find_scans(tmp_path)
-    with pytest.raises(MissingDataError, match="does not exist; give a folder of scans"):
+    with pytest.raises(MissingDataError, match="does not exist; give a scan or a folder of scans"):
         find_scans(tmp_path / "absent")

@@ -210,7 +210,7 @@ def test_folder_that_cannot_be_read_is_one_line(folder, monkeypatch):
 @pytest.mark.parametrize("name", ["absent", "a\0b", "a" * 5000, "pipe"])
 def test_what_is_no_folder_is_one_line(folder, name):
     os.mkfifo(folder / "pipe")
-    with pytest.raises(MissingDataError, match="does not exist; give a folder of scans"):
+    with pytest.raises(MissingDataError, match="does not exist; give a scan or a folder of scans"):
         search_folder(folder / name, 3)
 
 

@@ -71,7 +71,10 @@ def test_all_cases_are_training_cases_without_a_split_file(known, tmp_path):
 
 def test_split_file_that_names_no_known_case_is_told(known, tmp_path):
     (tmp_path / "split.json").write_text(json.dumps({"train": {"known": ["a"]}, "test": {}}))
-    with pytest.raises(MissingDataError, match="names none of the 3 cases of dataset_dir in its part 'test'"):
+    with pytest.raises(
+        MissingDataError,
+        match="names none of the 3 cases of dataset_dir in its part 'test'; give --split_part val, or train",
+    ):
         evaluation_cases(known, None, str(tmp_path), split_file=str(tmp_path / "split.json"))
 
 
@@ -139,7 +142,9 @@ def test_strange_folder_counts_where_phantoms_are_the_known_cases(tmp_path):
 @pytest.mark.parametrize("which", ["dataset_dir", "ood_dir"])
 def test_missing_folder_of_an_evaluation_is_named(known, tmp_path, which):
     folders = {"dataset_dir": known, "ood_dir": known} | {which: str(tmp_path / "absent")}
-    with pytest.raises(MissingDataError, match=r"dataset_dir .*absent does not exist; give a folder of scans"):
+    with pytest.raises(
+        MissingDataError, match=r"dataset_dir .*absent does not exist; give a scan or a folder of scans"
+    ):
         evaluation_cases(**folders, output_dir=str(tmp_path))
 
 

@@ -169,8 +169,8 @@ def test_training_goes_by_the_plan(make_dataset, repository, run_config, tmp_pat
     plan = tmp_path / "plan.json"
     small = {"batch_size": 1, "max_epochs": 1, "iterations": 2, "network_def#features": [2, 2, 2]}
     caplog.set_level("INFO")
-    plan_training(str(data), str(bundle), minutes=0.001, o=str(plan), **small)
-    assert "--config_file \"['" in caplog.text
+    plan_training(str(data), str(bundle), minutes=0.001, output=str(plan), **small)
+    assert f"trustseg train {data} -o my_run --minutes 0.001 --bundle {bundle}" in caplog.text
     content = json.loads(plan.read_text(encoding="utf-8"))
     assert content["roi_size"] == [24, 24, 16]
     rows = {row["setting"]: row for row in content["plan"]}

@@ -34,9 +34,8 @@ def settings_of(run):
     return run
 
 
-@pytest.mark.parametrize("short", [{"o": "out"}, {"output_dir": "out"}])
-def test_segmentation_runs_inference_with_its_options(started, short):
-    segment_scans("scan.nii.gz", num_workers=2, **short)
+def test_segmentation_runs_inference_with_its_options(started):
+    segment_scans("scan.nii.gz", output_dir="out", num_workers=2)
     places = {"dataset_dir": "scan.nii.gz", "output_dir": "out"}
     assert settings_of(started[0]) == {"config_file": [INFERENCE], "num_workers": 2} | places
     assert str(ROOT) in sys.path, "code of the bundle is found"
@@ -44,7 +43,7 @@ def test_segmentation_runs_inference_with_its_options(started, short):
 
 def test_training_is_planned_and_keeps_what_is_given(started, make_dataset, tmp_path):
     data = str(make_dataset(tmp_path / "organ"))
-    train_on(data, o="out", minutes=0.001, device="cpu", **SMALL)
+    train_on(data, output_dir="out", minutes=0.001, device="cpu", **SMALL)
     plan = json.loads((tmp_path / "out" / "plan.json").read_text(encoding="utf-8"))
     assert plan["roi_size"] == [24, 24, 16]
     assert (plan["iterations"], "device" in plan) == (2, False)
@@ -55,7 +54,7 @@ def test_training_is_planned_and_keeps_what_is_given(started, make_dataset, tmp_
 def test_training_goes_on_by_the_plan_that_is_there(started, make_dataset, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "plan.json").write_text('{"roi_size": [8, 8, 8]}')
-    train_on(str(make_dataset(tmp_path / "organ")), o="out", resume=True)
+    train_on(str(make_dataset(tmp_path / "organ")), output_dir="out", resume=True)
     assert json.loads((tmp_path / "out" / "plan.json").read_text()) == {"roi_size": [8, 8, 8]}
     assert settings_of(started[0])["config_file"] == [TRAIN, "out/plan.json"]
 
@@ -69,7 +68,7 @@ def test_training_without_a_plan_is_that_of_the_config(started):
 def test_network_is_exported_with_its_weights_from_any_folder(tmp_path, monkeypatch, bundle_importable):
     monkeypatch.chdir(tmp_path)
     with bundle_importable(ROOT):
-        export_network(o="network.ts")
+        export_network(output_file="network.ts")
     network, extra = read_torchscript(tmp_path / "network.ts")
     state = torch.load(ROOT / "models" / "model.pt", weights_only=True)
     assert_close(dict(network.state_dict()), dict(state))
@@ -80,17 +79,21 @@ def test_network_without_weights_is_one_line(tmp_path):
     with pytest.raises(
         MissingDataError, match=r"^there are no weights at .*/model.pt; give their folder as model_dir$"
     ):
-        export_network(o="network.ts", model_dir=str(tmp_path))
+        export_network(output_file="network.ts", model_dir=str(tmp_path))
 
 
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
         ({}, ConfigError, "^no place is given for the results; name one with -o$"),
-        ({"o": True}, ConfigError, "^no place is given for the results; name one with -o$"),
-        ({"o": "x", "bundle": "nobody"}, MissingDataError, "^there is no bundle 'nobody' in "),
-        ({"o": "x", "model_dri": "y"}, ConfigError, "^unknown option --model_dri: .*; did you mean --model_dir"),
-        ({"o": "x", "resume": "false"}, ConfigError, "^--resume false is a text, .*; write --resume False$"),
+        ({"output_dir": True}, ConfigError, "^no place is given for the results; name one with -o$"),
+        ({"output_dir": "x", "bundle": "nobody"}, MissingDataError, "^there is no bundle 'nobody' in "),
+        (
+            {"output_dir": "x", "model_dri": "y"},
+            ConfigError,
+            "^unknown option --model_dri: .*; did you mean --model_dir",
+        ),
+        ({"output_dir": "x", "resume": "false"}, ConfigError, "^--resume false is a text, .*; write --resume False$"),
     ],
 )
 def test_wrong_options_are_one_line_before_anything_runs(started, options, error, message):

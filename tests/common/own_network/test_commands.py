@@ -84,6 +84,12 @@ def test_new_scans_are_in_and_others_out_a_line_and_a_row_for_each(zoo, fitted, 
     assert "noise" in lines[-1]
 
 
+def test_scans_without_a_network_are_for_a_bundle(tmp_path):
+    with pytest.raises(ConfigError, match=r"^judge takes a network .*: segment SCANS -o FOLDER$"):
+        judge_scans(str(tmp_path), output_dir=str(tmp_path / "out"))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_one_scan_is_judged_as_in_a_folder(zoo, fitted, tmp_path):
     rows = []
     for name in ("other", "other/tube_ct_0.nii.gz"):

@@ -1,6 +1,7 @@
 """The page: what it says of scans, bank and bundle, that names cannot break it, and that it stays small."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -45,6 +46,13 @@ def test_page_shows_the_pictures_it_was_given_and_loads_nothing(tmp_path):
 def test_same_results_give_the_same_bytes(tmp_path):
     pages = [make_page(tmp_path / name).read_bytes() for name in "ab"]
     assert pages[0] == pages[1]
+
+
+def test_legend_names_the_classes_of_the_weights(tmp_path, repository):
+    metadata = str(repository / "bundles" / "spectral_ood" / "configs" / "metadata.json")
+    page = make_page(tmp_path, metadata_file=metadata, class_names={"1": "anterior", "2": "posterior"})
+    legend = page.read_text(encoding="utf-8").split('<ul class="legend">')[1].split("</ul>")[0]
+    assert re.findall("</svg>([a-z]+)</li>", legend) == ["anterior", "posterior"]
 
 
 def test_summary_counts_and_names_bundle_and_bank(tmp_path, repository):

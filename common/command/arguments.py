@@ -1,0 +1,87 @@
+"""Reads arguments of commands before Fire does, which would run a command before it finds what the command lacks."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Mapping, Sequence
+
+from ..errors import ConfigError
+
+RESULTS = ("output_dir", "output_file", "output", "into", "bank_file")
+"""Names of what ``-o`` stands for, the first that a command has."""
+
+HELP = ("h", "help")
+
+_FLAG = re.compile(r"--?(?P<name>[A-Za-z][^=]*)(?P<rest>=.*)?", re.DOTALL)
+
+Commands = Mapping[str, Callable[..., None]]
+
+
+def spell_out(arguments: Sequence[str], commands: Commands) -> list[str]:
+    """Returns the arguments of a command line with whole names in place of single letters.
+
+    A letter stands for the only option that begins with it, ``-o`` for the place of the results.
+
+    Args:
+        arguments: Name of the command and its arguments. Those behind ``--`` are Fire's own.
+        commands: Name -> function.
+
+    Raises:
+        ConfigError: When the command has no such option.
+    """
+    if not arguments or arguments[0] not in commands:
+        return list(arguments)
+    command = arguments[0]
+    options = inspect.signature(commands[command]).parameters
+    own = [name for name, option in options.items() if option.kind is not inspect.Parameter.VAR_KEYWORD]
+    spelled = [command]
+    for place, argument in enumerate(arguments[1:], 1):
+        if argument == "--":
+            return spelled + list(arguments[place:])
+        found = _FLAG.fullmatch(argument)
+        if found is None or found["name"] in HELP:
+            spelled.append(argument)
+            continue
+        name = _whole_name(found["name"], {name: options[name] for name in own})
+        if len(own) == len(options) and name.replace("-", "_") not in {*own, *(f"no{option}" for option in own)}:
+            raise ConfigError(_unknown(argument, command, own, commands))
+        spelled.append(f"--{name}{found['rest'] or ''}")
+    return spelled
+
+
+def _whole_name(name: str, options: Mapping[str, inspect.Parameter]) -> str:
+    """The name of an option that a single letter stands for; arguments that are needed come behind true options."""
+    if len(name) > 1:
+        return name
+    results = [option for option in RESULTS if option in options] if name == "o" else []
+    begun = [option for option in options if option.startswith(name)]
+    free = [option for option in begun if options[option].default is not inspect.Parameter.empty]
+    fitting = results[:1] or free or begun
+    return fitting[0] if len(fitting) == 1 else name
+
+
+def _unknown(argument: str, command: str, own: Sequence[str], commands: Commands) -> str:
+    """The line on an option that a command does not have, and which commands have it."""
+    name = argument.partition("=")[0]
+    others = [
+        other
+        for other, function in commands.items()
+        if name.lstrip("-").replace("-", "_") in inspect.signature(function).parameters
+    ]
+    known = f" ({name} is an option of {', '.join(others)})" if others else ""
+    return f"unknown option {name} of {command}, which takes {', '.join(f'--{option}' for option in own)}{known}"
+
+
+def show_rest(command: Callable[..., None]) -> None:
+    """Moves what the documentation says of ``**`` options to its description: Fire glues it to the last flag.
+
+    Args:
+        command: Function that Fire shows the help of.
+    """
+    text = inspect.getdoc(command) or ""
+    found = re.search(r"^ +\*\*\w+: (?P<rest>.*?)(?=\n\n|\n {4}\w|\Z)", text, re.DOTALL | re.MULTILINE)
+    if found is not None:
+        rest = " ".join(found["rest"].split())
+        without = text[: found.start()].rstrip() + text[found.end() :]
+        command.__doc__ = without.replace("\nArgs:", f"\n{rest}\n\nArgs:", 1)

@@ -1,0 +1,76 @@
+"""Arguments of commands are understood, or refused, before a command runs."""
+
+import re
+
+import fire
+import pytest
+
+import common.__main__ as program
+from common.__main__ import COMMANDS
+from common.command.arguments import show_rest, spell_out
+from common.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    ("given", "spelled"),
+    [
+        ("segment x -o y -b z --model_dir=m", "segment x --output_dir y --bundle z --model_dir=m"),
+        ("train x -o=y -m 5", "train x --output_dir=y --minutes 5"),
+        ("plan x -o p -m -5", "plan x --output p --minutes -5"),
+        ("export -o f --use_trace True", "export --output_file f --use_trace True"),
+        ("zips -o z", "zips --into z"),
+        ("install a -o z -f y --noreplace", "install a --into z --folder y --noreplace"),
+        ("judge n x -o y --list-paths", "judge n x --output_dir y --list-paths"),
+        ("fit-bank n x -o b.npz", "fit-bank n x --bank_file b.npz"),
+        ("segment --help", "segment --help"),
+        ("zips -- --trace", "zips -- --trace"),
+        ("nobody -x", "nobody -x"),
+        ("", ""),
+    ],
+)
+def test_letters_stand_for_options(given, spelled):
+    assert spell_out(given.split(), COMMANDS) == spelled.split()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("zips -x z", "unknown option -x of zips, which takes --bundles, --into"),
+        (
+            "zips --bundle=z",
+            "unknown option --bundle of zips, .* (--bundle is an option of export, plan, segment, train)",
+        ),
+        ("install a --into x --key y", "unknown option --key of install, "),
+    ],
+)
+def test_unknown_options_are_refused_before_a_command_runs(given, message):
+    with pytest.raises(ConfigError, match="^" + re.escape(message).replace(re.escape(".*"), ".*")):
+        spell_out(given.split(), COMMANDS)
+
+
+def test_help_tells_of_further_options_apart_from_the_flags():
+    def command(first: str = "", **settings: str) -> None:
+        """Does something.
+
+        Args:
+            first: Something. Default empty.
+            **settings: Further options of
+                the bundle.
+
+        Raises:
+            ConfigError: Never.
+        """
+
+    show_rest(command)
+    described, _, rest = command.__doc__.partition("Args:")
+    assert described.split("\n\n")[1:] == ["Further options of the bundle.", ""]
+    assert (rest.count("settings"), "Raises:" in rest) == (0, True)
+
+
+def test_program_spells_out_what_fire_gets(monkeypatch):
+    got = []
+    monkeypatch.setattr("sys.argv", ["trustseg", "zips", "-o", "z"])
+    monkeypatch.setattr(fire, "Fire", lambda _, command: got.append(command))
+    monkeypatch.setattr("sys.excepthook", None)
+    program.trustseg()
+    assert got == [["zips", "--into", "z"]]
