@@ -1,5 +1,6 @@
 """What tests of several folders share: accepted warnings and tiny data."""
 
+import gc
 import json
 import logging
 import signal
@@ -9,7 +10,6 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
-from common.runtime.model_settings import with_defaults
 from tests.scheduling import GroupScheduling, order
 
 pytest_plugins = ["tests.processes", "tests.running"]
@@ -35,11 +35,21 @@ def pytest_configure(config):
         config.addinivalue_line("filterwarnings", line)
 
 
+@pytest.hookimpl(wrapper=True)
 def pytest_collection():
-    """Gives torch one thread; a process that only hands tests out to others neither comes here nor imports it."""
+    """Gives torch one thread; a process that only hands tests out to others neither comes here nor imports it.
+
+    What is there before the first test stays until the last, so nobody need look for garbage in it.
+    """
     import torch
 
     torch.set_num_threads(1)
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_collection_modifyitems(items):
@@ -126,6 +136,8 @@ def save_scan():
 @pytest.fixture(scope="session")
 def shape_of():
     """What ``make_dataset`` needs to make scans for a config."""
+    from common.runtime.model_settings import with_defaults  # MONAI, see pytest_collection
+
     return lambda config: {
         "spatial_dims": with_defaults(config["spatial_dims"]),
         "channels": with_defaults(config["in_channels"]),

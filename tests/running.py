@@ -11,8 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from common.runtime.model_settings import with_defaults
-
 TINY = {"network_def#features": [4, 8, 8, 8, 8, 4], "roi_size": [24, 24, 24], "phantom_cases": 4, "max_epochs": 1}
 # All tiny cases have foreground.
 TINY |= {"pretrain_epochs": 1, "healthy": "all", "noise_resolution": 4}
@@ -36,6 +34,8 @@ def has_key(config, key):
 
 def _read(bundle, names):
     """The config files of a bundle, laid over one another."""
+    from common.runtime.model_settings import with_defaults  # MONAI, see pytest_collection
+
     files = [str(Path(bundle) / "configs" / name) for name in ([names] if isinstance(names, str) else names)]
     content = {}
     for file in files:
@@ -60,6 +60,8 @@ def _settings(config, overrides):
 @pytest.fixture(scope="session")
 def tiny_settings():
     """The settings of tests for a config: ``tiny_settings(config)``."""
+    from common.runtime.model_settings import with_defaults  # MONAI, see pytest_collection
+
     return lambda config: _settings(with_defaults(config), {})
 
 

@@ -1,4 +1,5 @@
 import importlib
+import subprocess
 import sys
 
 import pytest
@@ -46,3 +47,10 @@ def test_scripts_are_forgotten_after_an_error(folders):
         importlib.import_module("scripts")
     assert sys.path == path
     assert "scripts" not in sys.modules
+
+
+def test_handing_tests_out_needs_no_torch(repository):
+    """Importing it takes seconds, in which no test can start."""
+    code = "import sys, tests.conftest, tests.running, tests.processes; print('torch' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], cwd=repository, capture_output=True, text=True, check=True)
+    assert found.stdout == "False\n"

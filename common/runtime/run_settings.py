@@ -49,7 +49,7 @@ class ComparedOnResume:
     """Marks objects whose public settings must be as they were when a training is resumed."""
 
 
-_OBJECTS = (nn.Module, Optimizer, LRScheduler, Transform, ComparedOnResume)
+_OBJECTS = frozenset({nn.Module, Optimizer, LRScheduler, Transform, ComparedOnResume})
 
 
 def config_settings(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -77,10 +77,15 @@ def object_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ConfigError: Naming a setting that cannot be described, such as a lambda.
     """
-    parts = {key: value for key, value in _by_key(config).items() if isinstance(value, _OBJECTS)}
+    parts = {key: value for key, value in _by_key(config).items() if _has_settings(value)}
     # A network has several keys, with and without its wrapper.
     unique = {id(unwrap(value) if isinstance(value, nn.Module) else value): key for key, value in parts.items()}
     return {key: _object(parts[key], key) for key in unique.values() if not _is_known(parts[key], unique)}
+
+
+def _has_settings(value: Any) -> bool:
+    """Whether a value is of one of the kinds; ``isinstance`` would ask each of MONAI's hundreds of transforms."""
+    return not _OBJECTS.isdisjoint(type(value).__mro__)
 
 
 def _by_key(config: Mapping[str, Any]) -> dict[str, Any]:
