@@ -10,7 +10,7 @@ from typing import Any
 from ..planning import write_plan
 from ..runtime.bundle_folders import find_bundle
 from ..runtime.model_settings import PLAN
-from ..runtime.options import TRACKING
+from ..runtime.options import TRACKING, check_tracking
 from .running import check_output, run_bundle
 
 logger = logging.getLogger(__name__)
@@ -47,6 +47,7 @@ def train_on(
         OutputError: When a file cannot be written.
     """
     folder = check_output(output_dir)
+    check_tracking(settings.get("tracking"))
     root = find_bundle(bundle)
     data = dataset if isinstance(dataset, str) else list(map(str, dataset))
     files = [str(root / "configs" / "train.json")]

@@ -14,7 +14,7 @@ from monai.engines import SupervisedEvaluator
 from torch import Tensor
 
 from ..runtime.files import fingerprint
-from ..runtime.progress import Progress, listed
+from ..runtime.progress import Progress, image_called, listed
 from ..runtime.reasons import plain_reason
 
 logger = logging.getLogger(__name__)
@@ -101,7 +101,8 @@ class CaseEvaluator(SupervisedEvaluator):
         if "error" in batchdata:
             return self._fail(engine, described, str(described["error"]))
         try:
-            return super()._iteration(engine, batchdata)
+            with image_called(str(described.get("case", "an image"))):
+                return super()._iteration(engine, batchdata)
         except Exception as error:  # as for loading: one scan must not cost the others their result
             logger.debug("case failed", exc_info=True)
             reason, name = plain_reason(error), f"case {described.get('case', '')!r}"

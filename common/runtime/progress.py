@@ -10,7 +10,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -29,6 +30,27 @@ REDRAW_SECONDS = 1.0
 """Least time between two pictures of a bar; what it shows, such as a loss on a GPU, is read no more often."""
 LINE_SECONDS = 30.0
 """Least time between two lines of the log on the same work."""
+
+_image: ContextVar[str] = ContextVar("image", default="an image")
+
+
+@contextmanager
+def image_called(name: str) -> Iterator[None]:
+    """Lets progress within one image tell its name.
+
+    Args:
+        name: Name of the case.
+    """
+    token = _image.set(name)
+    try:
+        yield
+    finally:
+        _image.reset(token)
+
+
+def image_name() -> str:
+    """Returns the name of the image that is in work; ``an image`` where nobody told."""
+    return _image.get()
 
 
 class Pace:

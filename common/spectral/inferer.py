@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError, FeatureError
 from ..runtime.distributed import unwrap
-from ..runtime.progress import Progress
+from ..runtime.progress import Progress, image_name
 from ..transforms.padding import divisor_per_axis
 from .collector import TOO_SMALL, SpectrumCollector
 from .cores import fit_window, plan_cores
@@ -205,7 +205,7 @@ class SpectralInferer(Inferer):
         """MONAI's sliding window; border voxels of a window weigh as much as inner ones, as in the paper."""
         window = fit_window(inputs.shape[2:], self.roi_size, self.divisor)
         cores = plan_cores(inputs.shape[2:], window, self.overlap)
-        with Progress("an image", len(inputs) * prod(map(len, cores)), "windows", part=True) as progress:
+        with Progress(image_name(), len(inputs) * prod(map(len, cores)), "windows", part=True) as progress:
 
             def counted(windows: Tensor, *args: Any) -> Any:
                 found = predictor(windows, *args)

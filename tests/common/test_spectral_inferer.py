@@ -1,5 +1,6 @@
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import fields
 
 import pytest
@@ -9,6 +10,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from common.errors import ConfigError, FeatureError
+from common.runtime.progress import image_called
 from common.spectral import BankSettings, GramAccumulator, SpectralInferer, spectral_signature, weights_digest
 from common.spectral.pseudo_layers import image_signature, output_signature
 
@@ -108,8 +110,11 @@ def test_long_segmentations_tell_how_many_windows_are_done(with_signature, monke
     monkeypatch.setattr("common.runtime.progress.LINE_SECONDS", 0.0)
     caplog.set_level("INFO", "common.runtime.progress")
     inferer = SpectralInferer((8, 8, 8), ("0",), divisor=4, overlap=0.5, sw_batch_size=4, with_signature=with_signature)
-    inferer(torch.randn(1, 1, 12, 8, 16), nn.Sequential(nn.Conv3d(1, 2, 1)))
-    assert [line.split(",")[0] for line in caplog.messages] == ["an image: 4 of 6 windows"]
+    for name in (nullcontext(), image_called("case_1")):
+        with name:
+            inferer(torch.randn(1, 1, 12, 8, 16), nn.Sequential(nn.Conv3d(1, 2, 1)))
+    expected = ["an image: 4 of 6 windows", "case_1: 4 of 6 windows"]
+    assert [line.split(",")[0] for line in caplog.messages] == expected
 
 
 def test_result_carries_the_digest_of_the_weights_for_every_image():

@@ -65,6 +65,15 @@ def test_training_without_a_plan_is_that_of_the_config(started):
     assert settings_of(started[0]) == {"config_file": [TRAIN]} | places
 
 
+def test_training_takes_the_tracking_of_the_runner_or_refuses_it_first(started, monkeypatch, tmp_path):
+    train_on("a", output_dir="out", planned=False, tracking="other", experiment_name="x")
+    assert (started[0]["tracking"], started[0]["experiment_name"]) == ("other", "x")
+    monkeypatch.setattr("common.runtime.options.find_spec", lambda _: None)
+    with pytest.raises(ConfigError, match=r"^--tracking mlflow needs the package mlflow, .*: pip install mlflow$"):
+        train_on("a", output_dir="out", tracking="mlflow")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_network_is_exported_with_its_weights_from_any_folder(tmp_path, monkeypatch, bundle_importable):
     monkeypatch.chdir(tmp_path)
     with bundle_importable(ROOT):
