@@ -127,6 +127,8 @@ class TestEvaluation:
         assert found["mean"] == pytest.approx(np.mean([float(row["dice"]) for row in rows]))
 
 
+# Its processes are forked from the server that leaves pictures blank.
+@pytest.mark.usefixtures("start_python")
 class TestExperiment:
     def test_arms_and_numbers_of_patients_share_a_denoiser(
         self, bundle_folder, run_config, slices, tmp_path, read_table

@@ -201,6 +201,7 @@ def test_tables_and_pictures_are_written(compared, read_picture):
     assert "| mean DSC |" in text
 
 
+@pytest.mark.usefixtures("blank_pictures")
 def test_finished_groups_are_not_measured_again(compared, monkeypatch):
     comparison, rows, folder = compared
     loaded = []
@@ -217,6 +218,7 @@ def test_finished_groups_are_not_measured_again(compared, monkeypatch):
     pd.testing.assert_frame_equal(again[scored], rows[scored])
 
 
+@pytest.mark.usefixtures("blank_pictures")
 def test_a_further_detector_measures_what_is_missing_alone(compared, tmp_path, monkeypatch):
     """Same values as a comparison that has it from the start; nothing else is measured again."""
     _, before, folder = compared
@@ -243,6 +245,7 @@ def test_a_further_detector_measures_what_is_missing_alone(compared, tmp_path, m
     assert values(whole, "unc_dropout", "score").equals(values(rows, "unc_dropout", "score"))
 
 
+@pytest.mark.usefixtures("blank_pictures")
 def test_several_comparisons_make_one_report(compared, tmp_path):
     _, rows, folder = compared
     rows.assign(dataset="other").to_csv(tmp_path / "other.csv", index=False)

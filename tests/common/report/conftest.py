@@ -32,3 +32,10 @@ def shown(monkeypatch):
     pictures = []
     monkeypatch.setattr("common.handlers.report.draw_gallery", lambda shown, path: pictures.append(shown))
     return pictures
+
+
+@pytest.fixture(autouse=True)
+def rendered_on_request(request):
+    """Pictures are rendered for tests that read one alone."""
+    if "read_picture" not in request.fixturenames:
+        request.getfixturevalue("blank_pictures")
