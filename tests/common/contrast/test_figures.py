@@ -74,6 +74,7 @@ def test_pictures_and_figures_are_written(make, tmp_path):
     assert written["before"]["chance"] == pytest.approx(1 / 5)
 
 
+@pytest.mark.usefixtures("blank_pictures")
 def test_before_is_a_network_that_has_learned_nothing_or_given_weights(make, tmp_path):
     figures = make()
     state = {name: value.clone() for name, value in figures.network.state_dict().items()}

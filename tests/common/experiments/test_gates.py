@@ -98,6 +98,7 @@ def test_every_gate_leaves_a_row_and_a_curve(project, read_picture, caplog):
     assert folders == [[str(data / "heads"), str(data / "hearts")], str(data / "heads")]
 
 
+@pytest.mark.usefixtures("blank_pictures")
 def test_page_says_what_there_is_to_say_of_a_gate(project):
     project.gates = project.gates | {"one": project.gates["one"] | {"note": "rises slowly."}}
     project.run()
