@@ -63,7 +63,9 @@ def test_what_can_be_shown_stays(text):
     "Names with line breaks that would forge a line of the log",
     "The log shows them as escapes, in one line.",
 )
-def test_name_makes_no_line_of_its_own(caplog, logger):
+def test_name_makes_no_line_of_its_own(caplog, logger, monkeypatch):
+    # A run that was started before has disabled it, where MONAI has read a file of logging settings.
+    monkeypatch.setattr(logging.getLogger(logger), "disabled", False)
     with caplog.at_level(logging.INFO):
         logging.getLogger(logger).info("1 of 2: %s", FORGED)
         logging.getLogger(logger).warning("".join(STEERING))
