@@ -64,9 +64,9 @@ def test_what_can_be_shown_stays(text):
     "The log shows them as escapes, in one line.",
 )
 def test_name_makes_no_line_of_its_own(caplog, logger, monkeypatch):
-    # A run that was started before has disabled it, where MONAI has read a file of logging settings.
+    # A run that was started before may have disabled it or quieted the one above.
     monkeypatch.setattr(logging.getLogger(logger), "disabled", False)
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO), caplog.at_level(logging.INFO, logger=logger):
         logging.getLogger(logger).info("1 of 2: %s", FORGED)
         logging.getLogger(logger).warning("".join(STEERING))
     assert [record.getMessage().isprintable() for record in caplog.records] == [True, True]
