@@ -11,9 +11,9 @@ from monai.networks.layers.factories import Conv, Pool
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from ..engine.iteration import Terms, train_on_terms
+from ..engine.iteration import Terms, generator_of_step, train_on_terms
 from ..errors import ConfigError
-from .exposure import check_weight, exposed_losses, generator_of_step, tensors_of, uniform_cross_entropy
+from .exposure import check_weight, exposed_losses, tensors_of, uniform_cross_entropy
 
 LATENT = 64
 """Length of the noise that an image is made of."""

@@ -13,14 +13,9 @@ from torch.nn.functional import pad
 
 from ..data.cases import Case, Folders, labeled_cases
 from ..data.folders import find_scans
-from ..engine.iteration import Terms, train_on_terms
+from ..engine.iteration import Terms, generator_of_step, train_on_terms
 from ..errors import ConfigError
 from ..phantoms.volumes import PHANTOM_TASKS, ood_tasks
-from ..runtime.distributed import process_rank
-from ..runtime.seeds import step_generator
-
-STREAM = 2
-"""Stream of the draws of other images; 0 and 1 are those of changes of a batch."""
 
 
 def uniform_cross_entropy(logits: Tensor, *, softmax: bool = False) -> Tensor:
@@ -179,11 +174,6 @@ def check_weight(exposure_weight: float) -> None:
     """
     if not exposure_weight >= 0:
         raise ConfigError(f"exposure_weight is {exposure_weight}; accepted are weights from 0")
-
-
-def generator_of_step(engine: Any, seed: int) -> torch.Generator:
-    """Returns the generator of an iteration, so that a resumed training draws what an uninterrupted one would."""
-    return step_generator(seed, engine.state.epoch, engine.state.iteration, process_rank(), STREAM)
 
 
 def tensors_of(batchdata: Mapping[str, Any]) -> dict[str, Tensor]:

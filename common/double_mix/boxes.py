@@ -39,9 +39,11 @@ def box_masks(shape: Sequence[int], sides: Sequence[int] | Tensor, corners: Tens
         tensor([[[False,  True,  True, False]]])
     """
     masks = torch.ones(len(corners), 1, *shape, dtype=torch.bool, device=corners.device)
-    extents = sides if isinstance(sides, Tensor) else torch.tensor([list(sides)], device=corners.device)
+    by_image = (-1, *[1] * (len(shape) + 1))
     for axis, extent in enumerate(shape):
-        start, side = (item[:, axis].reshape(-1, *[1] * (len(shape) + 1)) for item in (corners, extents))
+        start = corners[:, axis].reshape(by_image)
+        # Sides that are the same for all stay numbers: a tensor made of them would have to be sent to the device.
+        side = sides[:, axis].reshape(by_image) if isinstance(sides, Tensor) else sides[axis]
         place = torch.arange(extent, device=corners.device).reshape(-1, *[1] * (len(shape) - 1 - axis))
         masks &= (place >= start) & (place < start + side)
     return masks
@@ -84,11 +86,14 @@ def boxes_around(
             torch's own.
     """
     shape = label.shape[2:]
-    numbers = uniform((len(label), 1), label.device, generator)
+    numbers = uniform((len(label),), label.device, generator)
     lots = uniform((len(label), label[0].numel()), label.device, generator)
     flat = label.flatten(1) == classes.reshape(-1, 1)
-    middle = torch.stack(torch.unravel_index(torch.where(flat, lots, -1.0).argmax(dim=1), shape), dim=1)
-    extent = torch.tensor([list(shape)], device=label.device)
-    sides = (share * (1 + spread * (2 * numbers - 1)) * extent).round().long().clamp(min=1).minimum(extent)
-    corners = (middle - sides // 2).clamp(min=0).minimum(extent - sides)
-    return box_masks(shape, sides, corners)
+    middles = torch.unravel_index(torch.where(flat, lots, -1.0).argmax(dim=1), shape)
+    part = share * (1 + spread * (2 * numbers - 1))
+    sides = [(part * extent).round().long().clamp(1, extent) for extent in shape]
+    corners = [
+        (middle - side // 2).clamp(min=0).minimum(extent - side)
+        for middle, side, extent in zip(middles, sides, shape, strict=True)
+    ]
+    return box_masks(shape, torch.stack(sides, dim=1), torch.stack(corners, dim=1))

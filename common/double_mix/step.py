@@ -163,8 +163,7 @@ class CoTrainingStep:
         self.cross_loss, self.mixed_loss = cross_loss, mixed_loss
         self.mixed_weight, self.mix_start, self.mix_labeled = mixed_weight, mix_start, mix_labeled
         self.loss, self.ramp, self.ema = loss, ramp, ema
-        pairs = None if mixing is None else MixedPairs(mixing, mix_direction=mix_direction, generator=generator)
-        self.pairs = pairs
+        self.pairs = None if mixing is None else MixedPairs(mixing, mix_direction=mix_direction, generator=generator)
         students = len(members_of(network))
         if teaching == "cross" and students < 2:
             raise ConfigError("teaching is 'cross', which needs two networks; take the CoTrainedPair as network_def")

@@ -9,7 +9,23 @@ import torch
 from monai.engines.utils import IterationEvents
 from torch import Tensor, nn
 
+from ..runtime.distributed import process_rank
+from ..runtime.seeds import step_generator
+
 Terms = dict[str, Tensor]
+
+STREAM = 2
+"""Stream of the draws of an iteration; 0 and 1 are those of changes of a batch."""
+
+
+def generator_of_step(engine: Any, seed: int) -> torch.Generator:
+    """Returns the generator of an iteration, so that a resumed training draws what an uninterrupted one would.
+
+    Args:
+        engine: Trainer, whose state tells epoch and iteration.
+        seed: Seed of the draws, at least 0.
+    """
+    return step_generator(seed, engine.state.epoch, engine.state.iteration, process_rank(), STREAM)
 
 
 def train_on_terms(

@@ -10,12 +10,7 @@ from torch import Tensor, nn
 
 from ..augmentation import draw_pairs, mix_pairs
 from ..errors import ConfigError
-from ..runtime.distributed import process_rank
-from ..runtime.seeds import step_generator
-from .iteration import Terms, train_on_terms
-
-STREAM = 2
-"""Stream of the draws; 0 and 1 are those of changes of a batch."""
+from .iteration import Terms, generator_of_step, train_on_terms
 
 
 class MixupStep:
@@ -39,7 +34,7 @@ class MixupStep:
 
     def __call__(self, engine: Any, batchdata: Mapping[str, Any]) -> Terms:
         """Runs one iteration of MONAI's trainer; returns the loss and its terms, detached."""
-        generator = step_generator(self.seed, engine.state.epoch, engine.state.iteration, process_rank(), STREAM)
+        generator = generator_of_step(engine, self.seed)
         partners, shares = draw_pairs(len(batchdata["image"]), self.mixup_alpha, generator)
         losses = partial(mixed_losses, loss=engine.loss_function, partners=partners, shares=shares)
         return train_on_terms(engine, {name: batchdata[name] for name in ("image", "label")}, losses)

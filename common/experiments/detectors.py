@@ -88,8 +88,10 @@ class DetectorComparison:
         self.network.to(self.device).eval()
         made = self.catalog.make(self.network)
         key = self._key()
-        training = self._described(TRAINING, self.train_data, made, key)
-        groups = {name: self._described(name, cases, made, key) for name, cases in self._groups().items()}
+        training = self._described(TRAINING, self.train_data, made, key, self._describe)
+        groups = {
+            name: self._described(name, cases, made, key, self._describe) for name, cases in self._groups().items()
+        }
         cost = self._cost(made, key)
         fitted = [detector for detector in made.detectors if _fits(detector, training)]
         if not fitted:
@@ -118,18 +120,26 @@ class DetectorComparison:
             groups.setdefault(str(case.get("group", "")), []).append(case)
         return groups
 
-    def _described(self, group: str, cases: Sequence[dict[str, Any]], made: Catalog, key: str) -> list[Described]:
-        """What is measured of the cases of a group, from an earlier run where that has done it."""
-        path, stored = self.output_dir / "described" / key[:12] / f"{group}.npz", _stored(made.measures)
+    def _described(
+        self,
+        name: str,
+        cases: Sequence[dict[str, Any]],
+        made: Catalog,
+        key: str,
+        take: Callable[[Mapping[str, Any], Mapping[str, Measure]], Described],
+    ) -> list[Described]:
+        """What is kept of these cases from earlier runs; what is missing is taken of each, and kept as well."""
+        path, stored = self.output_dir / "described" / key[:12] / f"{name}.npz", _stored(made.measures)
         found = read_described(path)
         if found is None or not same_cases(found, cases):
             found = [{} for _ in cases]
         missing = lacking(found, stored)
         if missing:
-            loaded = self._load(cases, group)
-            found = [earlier | self._describe(case, missing) for earlier, case in zip(found, loaded, strict=True)]
+            loaded = self._load(cases, name)
+            found = [earlier | take(case, missing) for earlier, case in zip(found, loaded, strict=True)]
             write_described(found, path)
-        return [_named(case, made.measures) for case in found]
+        names = dict(zip(made.measures, stored, strict=True))
+        return [case | {plain: case[kept] for plain, kept in names.items()} for case in found]
 
     def _load(self, data: Sequence[dict[str, Any]], group: str) -> Any:
         """Cases one by one."""
@@ -165,21 +175,12 @@ class DetectorComparison:
 
     def _cost(self, made: Catalog, key: str) -> dict[str, tuple[float, float]]:
         """Measure -> median seconds and megabytes of a scan, of which nothing else is measured."""
-        path = self.output_dir / "described" / key[:12] / "cost.npz"
         inside = [case for case in self.data if case.get("in_distribution", True)][: self.cost_scans]
         if not inside:
             return {}
-        found = read_described(path)
-        if found is None or len(found) != len(inside):
-            found = [{} for _ in inside]
-        missing = lacking(found, _stored(made.measures))
-        if missing:
-            loaded = self._load(inside, "cost")
-            found = [earlier | self._cost_of(case, missing) for earlier, case in zip(found, loaded, strict=True)]
-            write_described(found, path)
-        named = [_named(case, made.measures) for case in found]
+        found = self._described("cost", inside, made, key, self._cost_of)
         return {
-            name: tuple(np.median([case[name] for case in named], axis=0).tolist())  # type: ignore[misc]
+            name: tuple(np.median([case[name] for case in found], axis=0).tolist())  # type: ignore[misc]
             for name in (SEGMENTATION, *made.measures)
         }
 
@@ -188,7 +189,10 @@ class DetectorComparison:
         # What the first pass of all allocates is nobody's cost.
         _segment(self._scan(case, ()))
         plain = self._scan(case, ())
-        cost: Described = {SEGMENTATION: np.array(measure_cost(lambda: _segment(plain), self.device))}
+        cost: Described = {
+            "case": str(case["case"][0]),
+            SEGMENTATION: np.array(measure_cost(lambda: _segment(plain), self.device)),
+        }
         for name, measure in measures.items():
             work = _work(measure.take, self._scan(case, [measure]))
             cost[name] = np.array(measure_cost(work, self.device))
@@ -255,11 +259,6 @@ def _in_order(layers: Sequence[str], wanted: Sequence[str]) -> tuple[str, ...]:
 def _stored(measures: Mapping[str, Measure]) -> dict[str, Measure]:
     """Measures by the names that they are kept by, which tell the settings that decide over them alone."""
     return {f"{name}@{measure.settings}" if measure.settings else name: measure for name, measure in measures.items()}
-
-
-def _named(case: Described, measures: Mapping[str, Measure]) -> Described:
-    """What is kept of a case, with the measures by their plain names."""
-    return case | {name: case[kept] for name, kept in zip(measures, _stored(measures), strict=True)}
 
 
 def _segment(scan: Scan) -> None:

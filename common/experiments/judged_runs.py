@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..errors import ConfigError, MissingDataError, RunsFailedError
+from ..errors import MissingDataError, RunsFailedError
 from ..metrics.detection import detection_metrics
 from .bundle_runs import Bundle, weights_in
 from .detection_report import TRAINING
@@ -60,9 +60,7 @@ class JudgedRuns:
         judged_settings: Mapping[str, Any],
         judged_c: Sequence[float] = (2.5,),
     ) -> None:
-        missing = [arm for arm in judged_arms if arm not in grid.plan.arms]
-        if missing or not judged_arms:
-            raise ConfigError(f"judged_arms names {missing or 'none'}; accepted are {', '.join(grid.plan.arms)}")
+        grid.plan.require_arms(judged_arms, setting="judged_arms")
         self.grid, self.judged_arms, self.judged_overlays = grid, list(judged_arms), list(judged_overlays)
         self.judged_settings, self.judged_c = dict(judged_settings), [float(c) for c in judged_c]
         self.file = grid.folder / f"{grid.name}_{COMPARED}.csv"

@@ -38,9 +38,7 @@ class ArmPictures:
     """
 
     def __init__(self, grid: Grid, shown_arms: Sequence[str], *, shown_cases: int = 3) -> None:
-        missing = [arm for arm in shown_arms if arm not in grid.plan.arms]
-        if missing or not shown_arms:
-            raise ConfigError(f"shown_arms names {missing or 'none'}; accepted are {', '.join(grid.plan.arms)}")
+        grid.plan.require_arms(shown_arms, setting="shown_arms")
         if shown_cases < 1:
             raise ConfigError(f"shown_cases is {shown_cases}; accepted are numbers from 1")
         self.grid, self.shown_arms, self.shown_cases = grid, list(shown_arms), shown_cases

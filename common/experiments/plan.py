@@ -121,6 +121,20 @@ class Plan:
             if taken:
                 raise ConfigError(f"{where} sets {taken[0]!r}, which the experiment sets itself; leave it out")
 
+    def require_arms(self, arms: Sequence[str], *, setting: str) -> None:
+        """Makes sure that arms are named, and that there are such.
+
+        Args:
+            arms: Names of the arms.
+            setting: Name of the setting that holds them, for the message.
+
+        Raises:
+            ConfigError: Naming those that there are.
+        """
+        missing = [arm for arm in arms if arm not in self.arms]
+        if missing or not arms:
+            raise ConfigError(f"{setting} names {missing or 'none'}; accepted are {', '.join(self.arms)}")
+
     def runs(self) -> list[Run]:
         """Returns all runs: those of one data set, one share of labels and one dose together, arm by arm."""
         return list(self._runs())

@@ -52,9 +52,7 @@ class UncertaintyPictures:
     """
 
     def __init__(self, grid: Grid, shown_arms: Sequence[str]) -> None:
-        missing = [arm for arm in shown_arms if arm not in grid.plan.arms]
-        if missing or not shown_arms:
-            raise ConfigError(f"shown_arms names {missing or 'none'}; accepted are {', '.join(grid.plan.arms)}")
+        grid.plan.require_arms(shown_arms, setting="shown_arms")
         self.grid, self.shown_arms = grid, list(shown_arms)
         self.path = grid.folder / "report" / "uncertainty.png"
 

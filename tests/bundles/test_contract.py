@@ -126,14 +126,12 @@ def test_bank_belongs_to_the_weights(bundle, judges, configs, bundle_importable)
     if not judges:
         pytest.skip("this bundle gives no verdict")
     with bundle_importable(bundle):
-        from scripts.common.runtime.model_settings import NEEDED, SETTINGS_FILE
         from scripts.common.runtime.weights import read_checkpoint
         from scripts.common.spectral import SignatureBank, bank_settings, weights_digest
 
         state = read_checkpoint(bundle / "models" / "model.pt")
         bank = SignatureBank.load(bundle / "models" / "signature_bank.npz")
-        shipped = json.loads((bundle / "models" / SETTINGS_FILE).read_text(encoding="utf-8"))
-        parser = ConfigParser(configs["inference"] | {name: shipped[name] for name in NEEDED if name in shipped})
+        parser = ConfigParser(configs["inference"])
         names = ("image_transforms", "inferer", "network_def")
         transforms, inferer, network = (parser.get_parsed_content(name) for name in names)
         bank.check(**bank_settings(inferer, transforms, weights_digest(state)))

@@ -13,8 +13,6 @@ from common.runtime.shipped_settings import write_shipped_settings
 def test_shipped_settings_are_those_of_the_training_config(all_bundles, bundle_importable, tmp_path):
     for bundle in all_bundles:
         shutil.copytree(bundle / "configs", tmp_path / bundle.name / "configs")
-        (tmp_path / bundle.name / "models").mkdir()
-        shutil.copy(bundle / "models" / SETTINGS_FILE, tmp_path / bundle.name / "models")
     with bundle_importable(all_bundles[0]):
         write_shipped_settings(str(tmp_path))
     for bundle in all_bundles:
