@@ -28,7 +28,7 @@ def breakable(value: Any) -> str:
 
     Example:
         >>> breakable("scan_004_noise_0.6"), breakable("1.2.840")
-        ('scan_<wbr>004_<wbr>noise_<wbr>0.6', '1.<wbr>2.<wbr>840')
+        ('scan_<wbr>004_<wbr>noise_<wbr>0.6', '1.<wbr>2.840')
     """
     return "" if value is None else "<wbr>".join(map(text, BREAKS.split(str(value))))
 
