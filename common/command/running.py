@@ -39,7 +39,10 @@ def run_on_scans(
     folder = check_output(output_dir)
     root = find_bundle(bundle)
     logger.info("bundle: %s", root)
-    places: dict[str, Any] = {"dataset_dir": scans if isinstance(scans, str) else list(map(str, scans)), "output_dir": folder}
+    places: dict[str, Any] = {
+        "dataset_dir": scans if isinstance(scans, str) else list(map(str, scans)),
+        "output_dir": folder,
+    }
     run_bundle(root, [str(root / "configs" / f"{config}.json")], places | dict(settings))
     logger.info("to look at: %s", Path(folder, "report.html"))
 
