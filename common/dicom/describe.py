@@ -148,7 +148,7 @@ def class_labels(metadata_file: str | Path | None, class_names: Mapping[str, str
 
     Args:
         metadata_file: Path of the bundle's ``configs/metadata.json``, or ``None``.
-        class_names: As for :func:`describe_bundle`. Default none.
+        class_names: Index of a class, as a text -> its name, in place of those of the file. Default none.
 
     Raises:
         MissingDataError: When there is no such file.

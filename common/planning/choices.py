@@ -12,6 +12,9 @@ from .fingerprint import Fingerprint
 ANISOTROPIC = 3.0
 """From this ratio of the spacing between slices to that in the plane, networks see slice by slice (as nnU-Net does)."""
 
+FEWEST = 2
+"""Steps that a training takes at least: one for each of two validations."""
+
 REGIME = {
     "optimizer_name": "adamw",
     "learning_rate": 0.001,
@@ -197,9 +200,10 @@ def choose_length(minutes: float, seconds_per_step: float) -> list[Choice]:
     """
     # The other third goes to reading, validation and the signature bank.
     steps = int(minutes * 60 * 0.65 / seconds_per_step)
-    steps = min(max(steps, 50), 20_000)
-    epochs = min(20, max(2, steps // 50))
+    steps = min(max(steps, FEWEST), 20_000)
+    epochs = min(20, max(FEWEST, steps // 50))
     why = f"65 % of {minutes:g} minutes, {seconds_per_step:.2g} s a step as measured here"
+    why += ", the fewest that there are" if steps == FEWEST else ""
     chosen = [Choice("iterations", steps, why), Choice("max_epochs", epochs, "validations, shared out evenly")]
     return chosen + [Choice(name, value, "converged on the data of docs/gates.md") for name, value in REGIME.items()]
 
