@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 import fire
 
 from .archive import build_archives, install, sign, verify
-from .command import export_network, segment_scans, train_on
+from .command import evaluate_on, export_network, segment_scans, train_on
 from .command.arguments import show_rest, spell_out
 from .contrast.slices import cut_volumes
 from .experiments.detection_report import write_detection_report
@@ -29,6 +29,7 @@ from .runtime.shipped_settings import write_shipped_settings
 Commands = Mapping[str, Callable[..., None]]
 
 USER_COMMANDS: Commands = {
+    "evaluate": evaluate_on,
     "export": export_network,
     "fit-bank": fit_own_bank,
     "install": install,

@@ -13,9 +13,38 @@ from typing import Any
 from monai.bundle import run
 
 from ..errors import ConfigError
+from ..runtime.bundle_folders import find_bundle
 from ..runtime.options import TRACKING, check_option, check_tracking, read_laid
 
 logger = logging.getLogger(__name__)
+
+
+def run_on_scans(
+    config: str, scans: str | Sequence[str], output_dir: str | None, bundle: str | None, settings: Mapping[str, Any]
+) -> None:
+    """Runs a config of a bundle on scans, and names the page that shows the results.
+
+    Args:
+        config: Name of the config, without its ending.
+        scans: One scan or folder, or a list of these.
+        output_dir: Folder of the results; ``None`` for none, which is an error.
+        bundle: Name of the bundle, or its folder; ``None`` for the default.
+        settings: Further options of the config.
+
+    Raises:
+        MissingDataError: When there is no such bundle, or no scan.
+        ConfigError: When an option is missing, or does not exist.
+        CasesFailedError: When a scan failed; the others are complete.
+    """
+    folder = check_output(output_dir)
+    root = find_bundle(bundle)
+    logger.info("bundle: %s", root)
+    places: dict[str, Any] = {
+        "dataset_dir": scans if isinstance(scans, str) else list(map(str, scans)),
+        "output_dir": folder,
+    }
+    run_bundle(root, [str(root / "configs" / f"{config}.json")], places | dict(settings))
+    logger.info("to look at: %s", Path(folder, "report.html"))
 
 
 def run_bundle(root: Path, files: Sequence[str], settings: Mapping[str, Any]) -> None:

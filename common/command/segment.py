@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from ..runtime.bundle_folders import find_bundle
-from .running import check_output, run_bundle
-
-logger = logging.getLogger(__name__)
+from .running import run_on_scans
 
 
 def segment_scans(
@@ -32,9 +27,4 @@ def segment_scans(
         ConfigError: When an option is missing, or does not exist.
         CasesFailedError: When a scan failed; the others are complete.
     """
-    folder = check_output(output_dir)
-    root = find_bundle(bundle)
-    logger.info("bundle: %s", root)
-    places = {"dataset_dir": scans if isinstance(scans, str) else list(map(str, scans)), "output_dir": folder}
-    run_bundle(root, [str(root / "configs" / "inference.json")], places | settings)
-    logger.info("to look at: %s", Path(folder, "report.html"))
+    run_on_scans("inference", scans, output_dir, bundle, settings)

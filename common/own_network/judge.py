@@ -1,7 +1,8 @@
-"""Judges scans with any network and its signature bank: ``python -m common judge NETWORK SCANS``."""
+"""Judges scans with a bundle, or with any network and its signature bank: ``judge SCANS``, ``judge NETWORK SCANS``."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from ..engine.cases import CaseDataset, CaseEvaluator
 from ..errors import ConfigError, MissingDataError
 from ..handlers import OODReport
 from ..handlers.gallery import class_map
+from ..runtime.bundle_folders import find_bundle
 from ..runtime.files import check_writable
 from ..spectral import ScanJudge, SignatureBank, SpectralVerdictd
 from ..spectral.judging import FIT_COMMAND
@@ -21,12 +23,15 @@ from ..transforms import LoadScand
 from .fit import BANK_FILE
 from .source import GivenNetwork, Source, read_network
 
+logger = logging.getLogger(__name__)
+
 
 def judge_scans(
     network: Source,
     dataset_dir: str | None = None,
     *,
-    bank_file: str = BANK_FILE,
+    bundle: str | None = None,
+    bank_file: str | None = None,
     output_dir: str = "verdicts",
     sw_batch_size: int = 1,
     list_paths: bool = False,
@@ -37,13 +42,21 @@ def judge_scans(
 ) -> None:
     """Judges scans: lines on the console for the first 20, and all in ``ood_report.csv`` and ``ood_report.json``.
 
+    Scans alone are judged by a bundle: the same verdicts as those of ``segment``, without segmentations.
+
     Layers, window and all that decides over signatures are those of the bank. The tables have the columns of a bundle's
-    inference. The config of a bundle is code and may run any: give only bundles that you trust.
+    inference, and ``report.html`` shows them. The config of a bundle is code and may run any: give only bundles that
+    you trust.
 
     Args:
-        network: Network that the bank was fitted to, given as for the command ``fit-bank``.
-        dataset_dir: One scan, or a folder of scans: images, DICOM series, or a Decathlon folder. Needed.
-        bank_file: File of the bank. Default ``signature_bank.npz`` in the current folder.
+        network: Network that the bank was fitted to, given as for the command ``fit-bank``; or the scans, where nothing
+            follows.
+        dataset_dir: One scan, or a folder of scans: images, DICOM series, or a Decathlon folder. ``None``, the
+            default, where the first argument is the scans.
+        bundle: Name of the bundle that judges scans alone, or its folder. Default ``spectral_ood``; from an archive,
+            the archive's own.
+        bank_file: File of the bank. By default that of the bundle; with a network of your own ``signature_bank.npz`` in
+            the current folder.
         output_dir: Folder of the tables. Default ``verdicts``.
         sw_batch_size: Number of windows that go through the network at once. Default 1.
         list_paths: Whether listings show names of files and folders of DICOM. Default false, which shows digests.
@@ -53,18 +66,14 @@ def judge_scans(
         device: Device that the network runs on. By default a GPU where there is one, else the CPU.
 
     Raises:
-        ConfigError: When no scans are given, or a config cannot be read or made into objects.
+        ConfigError: When a network comes with a bundle, or a config cannot be read or made into objects.
         MissingDataError: When network, weights, bank or scans are missing.
         WeightsError: When the weights belong to another network.
         BankError: When the bank is unreadable or was fitted with other weights or transforms.
         CasesFailedError: When a scan failed; the others have their rows.
         OutputError: When a table cannot be written.
     """
-    if dataset_dir is None:
-        raise ConfigError(
-            "judge takes a network of your own and its scans: judge NETWORK SCANS -o FOLDER; without one, a bundle "
-            "judges scans: segment SCANS -o FOLDER"
-        )
+    network, scans, bank_file = _settle(network, dataset_dir, bundle, bank_file)
     check_writable(output_dir)
     if not Path(bank_file).is_file():
         raise MissingDataError(f"there is no signature bank at {bank_file}; fit it with: {FIT_COMMAND}")
@@ -75,7 +84,7 @@ def judge_scans(
     )
     report = OODReport(output_dir, bank_file, load=LoadScand("image"), pictures=0, saves=False)
     transform = Compose([*given.load_transforms, *transforms])
-    cases = scans_to_segment(str(dataset_dir), output_dir, spatial_dims=given.spatial_dims, list_paths=list_paths)
+    cases = scans_to_segment(scans, output_dir, spatial_dims=given.spatial_dims, list_paths=list_paths)
     evaluator = CaseEvaluator(
         device=next(iter(given.network.state_dict().values())).device,
         val_data_loader=DataLoader(CaseDataset(cases, transform, report=report), batch_size=1),
@@ -86,6 +95,20 @@ def judge_scans(
     )
     evaluator.run()
     report.finish()
+    logger.info("to look at: %s", Path(output_dir, "report.html"))
+
+
+def _settle(network: Source, scans: str | None, bundle: str | None, bank_file: str | None) -> tuple[Source, str, str]:
+    """The network, the scans and the bank; of a bundle, where a network and scans are not both given."""
+    if scans is not None and bundle is not None:
+        raise ConfigError(
+            f"judge takes a network or --bundle, not both; without {network!r} the bundle judges the scans"
+        )
+    if scans is not None:
+        return network, str(scans), bank_file or BANK_FILE
+    root = find_bundle(bundle)
+    logger.info("bundle: %s", root)
+    return str(root), str(network), bank_file or str(root / "models" / "signature_bank.npz")
 
 
 def _classes(given: GivenNetwork) -> Callable[[dict[str, Any]], dict[str, Any]]:

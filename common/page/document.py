@@ -160,5 +160,7 @@ def _pictures(figures: Sequence[Path]) -> str:
     for figure in figures:
         content = base64.b64encode(figure.read_bytes()).decode()
         name = text(figure.stem.replace("_", " "))
-        items.append(f'<figure><img src="data:image/png;base64,{content}" alt="{name}"></figure>')
+        items.append(
+            f'<figure class="{text(figure.stem)}"><img src="data:image/png;base64,{content}" alt="{name}"></figure>'
+        )
     return f'<h2>Figures</h2><div class="pictures">{"".join(items)}</div>' if items else ""

@@ -20,8 +20,8 @@ h3 b {{ color: {VERMILION} }}
 .counts .failed {{ border-color: #000 }}
 dl {{ display: grid; grid-template-columns: fit-content(14rem) 1fr; gap: .15rem 1rem; margin: .6rem 0 }}
 dt {{ color: {GRAY} }}
-dd {{ margin: 0; overflow-wrap: anywhere }}
-svg {{ width: 100%; max-width: 52rem; height: auto; display: block; font-size: 13px }}
+dd {{ margin: 0; overflow-wrap: break-word; min-width: 0 }}
+svg {{ width: 100%; max-width: 52rem; height: auto; display: block; overflow: visible; font-size: 13px }}
 .above {{ paint-order: stroke; stroke: #fff; stroke-width: 4px }}
 .mark.chosen {{ stroke: #000; stroke-width: 3 }}
 .controls {{ display: none; flex-wrap: wrap; gap: .6rem; align-items: center; margin: .6rem 0 }}
@@ -31,35 +31,49 @@ input, select, button {{ font: inherit }}
 .legend svg {{ display: inline-block; width: .8rem; margin-right: .3rem }}
 .wide {{ overflow-x: auto }}
 table {{ border-collapse: collapse; width: 100% }}
-th, td {{ text-align: left; vertical-align: top; padding: .4rem .6rem; border-bottom: 1px solid #ccc }}
-td {{ overflow-wrap: anywhere }}
+th, td {{ text-align: left; vertical-align: top; padding: .4rem .5rem; border-bottom: 1px solid #ccc }}
+th {{ vertical-align: bottom }}
+td {{ overflow-wrap: break-word }}
 td.name {{ min-width: 9rem }}
-td.number, td small {{ white-space: nowrap; overflow-wrap: normal }}
+td.reasons, td.error {{ min-width: 13rem; font-size: .9rem }}
+td.number, td small, .figures td {{ white-space: nowrap }}
+td.oodm {{ white-space: normal }}
+.figures {{ width: auto }}
 .figures td, .number {{ font-variant-numeric: tabular-nums }}
 th button {{ border: 0; background: none; padding: 0; font-weight: bold; cursor: pointer; text-align: left }}
 th button:disabled {{ color: inherit }}
 [aria-sort=ascending] button::after {{ content: " \\25B2" }}
 [aria-sort=descending] button::after {{ content: " \\25BC" }}
-.verdict b {{ white-space: nowrap }}
 tr.out .verdict b {{ color: {VERMILION} }}
 tr.in .verdict b {{ color: {BLUE} }}
 tr.out {{ background: #fdf3ec }}
 .look {{ border: 0; padding: 0; background: none; cursor: zoom-in }}
-.look img {{ display: block; width: 15rem; max-height: 12rem; object-fit: contain; background: #000 }}
+.look img {{ display: block; width: clamp(11rem, 15vw, 15rem); max-height: 12rem }}
+.look img, #view > img {{ object-fit: contain; background: #000 }}
 dialog {{ width: min(96vw, 70rem); max-height: 96vh; border: 1px solid {GRAY}; padding: 1rem; overflow: auto }}
-#view > img {{ width: 100%; max-height: 60vh; object-fit: contain; background: #000 }}
-figure {{ margin: 0 }}
+#view > img {{ width: 100%; max-height: 60vh }}
+figure {{ margin: 0; min-width: 0 }}
 figure img {{ max-width: 100%; height: auto }}
+.gallery {{ grid-column: 1 / -1; overflow-x: auto }}
+.gallery img {{ min-width: 48rem }}
 .pictures {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 30rem), 1fr)); gap: 1rem }}
 @media (max-width: 48rem) {{
   #scans table, #scans tbody, #scans td {{ display: block }}
-  #scans thead tr {{ display: flex; flex-wrap: wrap }}
+  #scans thead tr {{ display: flex; flex-wrap: wrap; align-items: baseline }}
+  #scans thead th {{ border: 0; padding: .2rem .4rem }}
+  #scans thead th:first-child {{ display: none }}
+  .scripted #scans thead tr::before {{ content: "sort by"; color: {GRAY} }}
   #scans tbody tr {{ display: block; border-bottom: 2px solid #888; padding: .6rem 0 }}
   #scans tbody tr[hidden] {{ display: none }}
   #scans td {{ border: 0; padding: .1rem .3rem }}
   #scans td:empty {{ display: none }}
   #scans td[data-label]::before {{ content: attr(data-label) ": "; color: {GRAY} }}
   .look, .look img {{ width: 100%; max-height: none }}
+}}
+@media (max-width: 36rem) {{
+  dl {{ grid-template-columns: 9.5rem 1fr }}
+  svg {{ font-size: 20px }}
+  .days text:nth-of-type(even) {{ display: none }}
 }}
 @media print {{ .controls {{ display: none !important }} }}
 """

@@ -6,15 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .words import is_number, kinds, number, text
+from .words import breakable, is_number, kinds, number, text
 
 WORDS = {"out": "OUT OF DISTRIBUTION", "in": "in distribution", "none": "no verdict"}
 
 COLUMNS = {
-    "name": "scan", "group": "group", "verdict": "verdict", "oodm": "OODM", "p_value": "p-value", "dsc": "Dice",
+    "name": "scan", "group": "group", "verdict": "verdict", "oodm": "OODM", "p_value": "p\u2011value", "dsc": "Dice",
     "expected_dice": "expected Dice", "reasons": "reasons", "error": "error",
 }  # fmt: skip
-"""Class of a cell -> head of its column."""
+"""Class of a cell -> head of its column; lines do not end at the hyphen of the p-value."""
 
 NUMBERS = ("oodm", "p_value", "dsc", "expected_dice")
 OPTIONAL = ("group", "dsc", "expected_dice", "p_value", "reasons", "error")
@@ -51,14 +51,14 @@ def scan_table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def figure_table(table: FigureTable) -> str:
     """Returns a table of figures under its title."""
-    head = "".join(f"<th>{text(name)}</th>" for name in table.header)
+    head = "".join(f"<th>{breakable(name)}</th>" for name in table.header)
     lines = "".join(f"<tr>{''.join(f'<td>{_plain(cell)}</td>' for cell in line)}</tr>\n" for line in table.lines)
     body = f'<table class="figures"><thead><tr>{head}</tr></thead><tbody>\n{lines}</tbody></table>'
     return f'<h2>{text(table.title)}</h2><div class="wide">{body}</div>'
 
 
 def _plain(cell: Any) -> str:
-    return number(cell) if isinstance(cell, float) else text(cell)
+    return number(cell) if isinstance(cell, float) else breakable(cell)
 
 
 def _is_given(value: Any) -> bool:
@@ -85,7 +85,7 @@ def _cell(column: str, row: Mapping[str, Any]) -> str:
     """A cell, with the value by which the script sorts."""
     value = {"name": row["image"], "verdict": WORDS[kinds(row)[0]]}.get(column, row.get(column))
     shown = {"oodm": _oodm, "verdict": _verdict, "expected_dice": _expected}.get(column)
-    content = shown(row) if shown else number(value) if column in NUMBERS else text(value)
+    content = shown(row) if shown else number(value) if column in NUMBERS else breakable(value)
     sorted_by = repr(float(value)) if is_number(value) else text(value) if isinstance(value, str) else ""
     classes = f"{column} number" if column in NUMBERS else column
     return f'<td class="{classes}" data-label="{COLUMNS[column]}" data-value="{sorted_by}">{content}</td>'
@@ -102,8 +102,8 @@ def _oodm(row: Mapping[str, Any]) -> str:
         return ""
     threshold = row.get("threshold")
     against = f"threshold {number(threshold)}" if is_number(threshold) else ""
-    share = f"{row['oodm'] / threshold:.2f} &times; " if is_number(threshold) and threshold else ""
-    return f"{number(row['oodm'])}<br><small>{share}{against}</small>"
+    share = f"<small>{row['oodm'] / threshold:.2f} &times;</small> " if is_number(threshold) and threshold else ""
+    return f"{number(row['oodm'])}<br>{share}<small>{against}</small>"
 
 
 def _expected(row: Mapping[str, Any]) -> str:

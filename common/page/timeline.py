@@ -143,9 +143,10 @@ def _scan(item: Scan, place: float, axis: LogAxis) -> str:
 def _days(span: tuple[int, int], at: Any) -> str:
     """Days below the axis, the first and the last among them."""
     shown = np.unique(np.linspace(*span, min(DAYS, span[1] - span[0] + 1)).round().astype(int)).tolist()
-    return "".join(
+    marks = "".join(
         f'<path d="M{at(day)} {FLOOR}v5" stroke="#000"/>'
         f'<text x="{min(at(day), WIDTH - 36)}" y="{FLOOR + 20}" text-anchor="middle">'
         f"{date.fromordinal(day).isoformat()}</text>"
         for day in shown
     )
+    return f'<g class="days">{marks}</g>'

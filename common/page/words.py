@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import math
+import re
 from collections.abc import Mapping
 from typing import Any, TypeGuard
 
@@ -16,6 +17,20 @@ def text(value: Any) -> str:
         ('&lt;b&gt;', '')
     """
     return "" if value is None else html.escape(str(value), quote=True)
+
+
+BREAKS = re.compile(r"(?<=[_/\\])|(?<=[^\W_]-)(?!\d)|(?<=[^\W_]\.)(?!\d+(?![\d.]))(?=\S)")
+"""Places after a separator of a name where a line may end; none of them is inside a number."""
+
+
+def breakable(value: Any) -> str:
+    """Returns a name as :func:`text`, whose lines may end after its separators and nowhere else.
+
+    Example:
+        >>> breakable("scan_004_noise_0.6"), breakable("1.2.840")
+        ('scan_<wbr>004_<wbr>noise_<wbr>0.6', '1.<wbr>2.840')
+    """
+    return "" if value is None else "<wbr>".join(map(text, BREAKS.split(str(value))))
 
 
 def number(value: Any, form: str = ".4g") -> str:

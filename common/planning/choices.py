@@ -12,6 +12,9 @@ from .fingerprint import Fingerprint
 ANISOTROPIC = 3.0
 """From this ratio of the spacing between slices to that in the plane, networks see slice by slice (as nnU-Net does)."""
 
+FEWEST = 2
+"""Steps that a training takes at least: one for each of two validations."""
+
 REGIME = {
     "optimizer_name": "adamw",
     "learning_rate": 0.001,
@@ -20,9 +23,6 @@ REGIME = {
     "averaged": True,
 }
 """What converged on every data set of ``docs/gates.md``."""
-
-FEWEST = 50
-"""Fewest steps of a training, however short its time is."""
 
 
 @dataclass(frozen=True)
@@ -209,7 +209,8 @@ def choose_length(
     if steps is None:
         steps = min(max(int(minutes * 60 * 0.65 / seconds_per_step), FEWEST), 20_000)
         why = f"65 % of {minutes:g} minutes, {seconds_per_step:.2g} s a step as measured here"
-    epochs = min(20, max(2, steps // 50))
+        why += ", the fewest that there are" if steps == FEWEST else ""
+    epochs = min(20, max(FEWEST, steps // 50))
     chosen = [Choice("iterations", steps, why), Choice("max_epochs", epochs, "validations, shared out evenly")]
     if pretrained:
         chosen.append(Choice("pretrain_iterations", steps, "as many steps of pre-training"))

@@ -120,7 +120,8 @@ def test_batches_are_those_of_the_gates(window, pictures, size):
 
 
 @pytest.mark.parametrize(
-    ("minutes", "seconds", "steps", "epochs"), [(20, 1.0, 780, 15), (1, 10.0, 50, 2), (9999, 0.1, 20_000, 20)]
+    ("minutes", "seconds", "steps", "epochs"),
+    [(20, 1.0, 780, 15), (1, 10.0, 3, 2), (0.1, 10.0, 2, 2), (9999, 0.1, 20_000, 20)],
 )
 def test_length_is_what_fits_the_time(minutes, seconds, steps, epochs):
     chosen = values(choose_length(minutes, seconds))

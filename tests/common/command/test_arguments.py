@@ -20,6 +20,7 @@ from common.errors import ConfigError
         ("export -o f --use_trace True", "export --output_file f --use_trace True"),
         ("zips -o z", "zips --into z"),
         ("install a -o z -f y --noreplace", "install a --into z --folder y --noreplace"),
+        ("evaluate d -o y --ood_dir e", "evaluate d --output_dir y --ood_dir e"),
         ("judge n x -o y --list-paths", "judge n x --output_dir y --list-paths"),
         ("fit-bank n x -o b.npz", "fit-bank n x --bank_file b.npz"),
         ("segment --help", "segment --help"),
@@ -38,7 +39,8 @@ def test_letters_stand_for_options(given, spelled):
         ("zips -x z", "unknown option -x of zips, which takes --bundles, --into"),
         (
             "zips --bundle=z",
-            "unknown option --bundle of zips, .* (--bundle is an option of export, plan, segment, train)",
+            "unknown option --bundle of zips, .* (--bundle is an option of evaluate, export, judge, plan, segment, "
+            "train)",
         ),
         ("install a --into x --key y", "unknown option --key of install, "),
     ],

@@ -9,13 +9,13 @@ from torch.testing import assert_close
 
 import common.command.running as running
 from common.__main__ import COMMANDS, USER_COMMANDS
-from common.command import export_network, segment_scans, train_on
+from common.command import evaluate_on, export_network, segment_scans, train_on
 from common.errors import ConfigError, MissingDataError
 from common.own_network.source import read_torchscript
 from common.runtime.bundle_folders import find_bundle
 
 ROOT = find_bundle()
-TRAIN, INFERENCE = (str(ROOT / "configs" / f"{name}.json") for name in ("train", "inference"))
+TRAIN, INFERENCE, EVALUATE = (str(ROOT / "configs" / f"{name}.json") for name in ("train", "inference", "evaluate"))
 SMALL = {"batch_size": 1, "max_epochs": 1, "iterations": 2, "network_def#features": [2, 2, 2]}
 
 
@@ -39,6 +39,15 @@ def test_segmentation_runs_inference_with_its_options(started):
     places = {"dataset_dir": "scan.nii.gz", "output_dir": "out"}
     assert settings_of(started[0]) == {"config_file": [INFERENCE], "num_workers": 2} | places
     assert str(ROOT) in sys.path, "code of the bundle is found"
+
+
+def test_evaluation_runs_its_config_with_its_options(started, caplog):
+    caplog.set_level("INFO")
+    evaluate_on(["a", "b"], output_dir="out", model_dir="m", ood_dir="c", split_file="s.json")
+    options = {"model_dir": "m", "ood_dir": "c", "split_file": "s.json"}
+    places = {"dataset_dir": ["a", "b"], "output_dir": "out"}
+    assert settings_of(started[0]) == {"config_file": [EVALUATE]} | places | options
+    assert caplog.messages == [f"bundle: {ROOT}", "to look at: out/report.html"]
 
 
 @pytest.mark.parametrize(
@@ -92,15 +101,31 @@ def test_network_without_weights_is_one_line(tmp_path):
             ConfigError,
             "^unknown option --model_dri: .*; did you mean --model_dir",
         ),
-        ({"output_dir": "x", "resume": "false"}, ConfigError, "^--resume false is a text, .*; write --resume False$"),
     ],
 )
-def test_wrong_options_are_one_line_before_anything_runs(started, options, error, message):
+@pytest.mark.parametrize("command", [segment_scans, evaluate_on])
+def test_wrong_options_are_one_line_before_anything_runs(started, command, options, error, message):
     with pytest.raises(error, match=message):
-        segment_scans("scan.nii.gz", **options)
+        command("scan.nii.gz", **options)
+    assert started == []
+
+
+def test_flag_that_is_a_text_is_one_line_before_anything_runs(started):
+    with pytest.raises(ConfigError, match=r"^--resume false is a text, .*; write --resume False$"):
+        segment_scans("scan.nii.gz", output_dir="x", resume="false")
     assert started == []
 
 
 def test_commands_of_users_are_among_all():
-    assert {"segment", "judge", "train", "plan", "zips", "verify", "sign", "install"} <= USER_COMMANDS.keys()
+    assert {
+        "segment",
+        "evaluate",
+        "judge",
+        "train",
+        "plan",
+        "zips",
+        "verify",
+        "sign",
+        "install",
+    } <= USER_COMMANDS.keys()
     assert USER_COMMANDS.items() <= COMMANDS.items()

@@ -14,6 +14,7 @@ from numpy.testing import assert_allclose
 from torch.testing import assert_close
 
 from common.__main__ import COMMANDS
+from common.command import segment_scans
 from common.errors import (
     BankMismatchError,
     CasesFailedError,
@@ -84,9 +85,23 @@ def test_new_scans_are_in_and_others_out_a_line_and_a_row_for_each(zoo, fitted, 
     assert "noise" in lines[-1]
 
 
-def test_scans_without_a_network_are_for_a_bundle(tmp_path):
-    with pytest.raises(ConfigError, match=r"^judge takes a network .*: segment SCANS -o FOLDER$"):
-        judge_scans(str(tmp_path), output_dir=str(tmp_path / "out"))
+def test_scans_without_a_network_are_judged_by_a_bundle_as_segment_does(repository, make_dataset, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    scan = make_dataset(tmp_path / "data", 1) / "imagesTr" / "case_0.nii.gz"
+    judge_scans(str(scan), output_dir=str(tmp_path / "judged"))
+    segment_scans(str(scan), output_dir=str(tmp_path / "segmented"), seed=0)
+    judged, segmented = (tmp_path / name for name in ("judged", "segmented"))
+    lines = [line for line in caplog.messages if "OODM" in line]
+    assert len(lines) == 2
+    assert lines[0] == lines[1]
+    assert f"bundle: {repository / 'bundles' / 'spectral_ood'}" in caplog.messages
+    assert f"to look at: {judged / 'report.html'}" in caplog.messages
+    assert (judged / "ood_report.csv").read_bytes() == (segmented / "ood_report.csv").read_bytes()
+
+
+def test_network_and_bundle_at_once_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"^judge takes a network or --bundle, not both; without 'net.ts' the bundle"):
+        judge_scans("net.ts", "scans", bundle="spectral_ood", output_dir=str(tmp_path / "out"))
     assert list(tmp_path.iterdir()) == []
 
 

@@ -35,7 +35,7 @@ class Page(HTMLParser):
     def handle_starttag(self, tag, attributes):
         found = dict(attributes)
         self.elements.append((tag, found))
-        if tag not in ("meta", "img", "br", "input", "rect", "path", "polyline", "polyline"):
+        if tag not in ("meta", "img", "br", "input", "rect", "path", "polyline", "wbr"):
             self.stack.append(tag)
         if tag == "tr" and "data-row" in found:
             self.lines.append({"class": found["class"]})
