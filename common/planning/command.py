@@ -18,7 +18,7 @@ from ..runtime.model_settings import with_defaults
 from ..runtime.tables import table_lines
 from .choices import Choice
 from .fingerprint import measure_cases
-from .settling import MINUTES, Request, choose_settings
+from .settling import MINUTES, REQUEST, Request, choose_settings
 
 logger = logging.getLogger(__name__)
 
@@ -90,6 +90,7 @@ def write_plan(dataset: str | Sequence[str], output: str | Path, request: Reques
     folders = name_folders(dataset)
     cases = [case | {"task": task} for folder, task in folders for case in decathlon_cases(folder)]
     content, choices = choose_settings(request, measure_cases(cases), folders[0][1])
+    content[REQUEST] = request.digest(dataset)
     for line in choice_lines(choices):
         logger.info("%s", line)
     with write_atomically(output) as temporary:

@@ -11,7 +11,9 @@ from typing import Any
 import torch
 from monai.bundle import ConfigParser
 
+from ..data.cases import decathlon_cases, name_folders
 from ..errors import ConfigError
+from ..runtime.digests import settings_digest
 from ..runtime.model_settings import PLAN
 from ..runtime.options import has_option
 from .choices import (
@@ -37,6 +39,9 @@ NETWORK = "network_def"
 
 EPOCHS = ("max_epochs", "samples_per_epoch")
 """Settings that say how long a training is, if ``iterations`` does not; a plan then leaves length and rates alone."""
+
+REQUEST = "plan_request"
+"""Key of a plan's file that tells what the plan was made for, see :meth:`Request.digest`."""
 
 MINUTES = 20.0
 """Length of a training where nothing else is said, in minutes."""
@@ -72,6 +77,18 @@ class Request:
         unknown = [name for name in self.given if not has_option(dict(self.config) | self.overlay(), name)]
         if unknown:
             raise ConfigError(f"unknown option --{unknown[0]}: train.json of {self.root.name} has no such key")
+
+    def digest(self, dataset: str | Sequence[str]) -> str:
+        """Returns what tells this request on a data set from others.
+
+        Args:
+            dataset: Folder in the layout of the Medical Segmentation Decathlon, or a list of them.
+
+        Raises:
+            MissingDataError: When there is no such data set.
+        """
+        sizes = [(task, len(decathlon_cases(folder))) for folder, task in name_folders(dataset)]
+        return settings_digest([sizes, self.minutes, dict(self.given), self.root.name])[:12]
 
     def overlay(self) -> dict[str, Any]:
         """Returns what lets the bundle see slice by slice, to be laid over its config; empty where it has none."""

@@ -19,7 +19,7 @@ from ..runtime.model_settings import PLAN, with_defaults
 from ..runtime.networks_by_name import TrainedNetwork
 from ..runtime.options import read_flag
 from .command import write_plan
-from .settling import EPOCHS, MINUTES, NETWORK, Request
+from .settling import EPOCHS, MINUTES, NETWORK, REQUEST, Request
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +33,8 @@ class TrainingPlanner:
     """Settings of a training as its data suggest them: what a user sets takes the place of the call that asks here.
 
     There is a plan where a data set is given and nothing but the data decides: not for phantoms, for lists of cases
-    that are set from outside (MONAI Label, federated clients), nor for a training that starts from given weights.
+    that are set from outside (MONAI Label, federated clients), nor for a training that starts from given weights. A
+    plan that lies in the folder of the results, made for the same request, holds again.
 
     Args:
         dataset_dir: Folder in the layout of the Medical Segmentation Decathlon, or a list of them; ``None`` for
@@ -79,10 +80,15 @@ class TrainingPlanner:
         config = self._config
         if not self._wanted or self.dataset_dir is None or not config or _data(config) != OWN_DATA:
             return {}
-        if self.resume:
-            return _read_plan(self.path) if self.path.is_file() else {}
-        logger.info("settings planned from the data; --planned False takes those of train.json")
+        if self.resume and not self.path.is_file():
+            return {}
         request = Request(self.root, with_defaults(config), self.minutes, self._given(), self.device)
+        before = _read_plan(self.path) if self.path.is_file() else {}
+        if self.resume or before.get(REQUEST) == request.digest(self.dataset_dir):
+            # Another time of this machine would give another number of steps, and undo the stages that are done.
+            logger.info("settings planned before, in %s", self.path)
+            return before
+        logger.info("settings planned from the data; --planned False takes those of train.json")
         return write_plan(self.dataset_dir, self.path, request)
 
     @property
@@ -103,6 +109,10 @@ class TrainingPlanner:
         if _normal(config[NETWORK]) != _normal(own[NETWORK]):
             given[NETWORK] = str(with_defaults(config[NETWORK])["_target_"]).rsplit(".", 1)[-1]
         return given
+
+    def turn_off(self) -> None:
+        """Lets the config decide alone, for what is done with weights that are there."""
+        self._wanted = False
 
     def get(self, name: str, default: Any) -> Any:
         """Returns a setting of the plan.

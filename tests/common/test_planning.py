@@ -301,6 +301,17 @@ class TestPlanner:
         assert parsed(bundle, names, **unplanned, initial_weights="model.pt") == [default, *others]
         assert parsed(bundle, names, **unplanned, **{"train#dataset#data": []}) == [default, *others]
 
+    def test_plan_of_the_same_request_holds_again(self, make_dataset, parsed, repository, tmp_path, caplog):
+        caplog.set_level("INFO")
+        bundle, path = repository / "bundles" / "spectral_ood", tmp_path / "out" / "plan.json"
+        given = {"dataset_dir": str(make_dataset(tmp_path / "data")), "iterations": 200}
+        assert parsed(bundle, ["roi_size"], **given) == [[24, 24, 16]]
+        path.write_text(path.read_text(encoding="utf-8").replace("[24, 24, 16]", "[16, 24, 16]"), encoding="utf-8")
+        assert parsed(bundle, ["roi_size"], **given, test_fraction=0.1) == [[16, 24, 16]]
+        assert f"settings planned before, in {path}" in caplog.text
+        assert parsed(bundle, ["roi_size"], **given, batch_size=1) == [[24, 24, 16]]
+        assert parsed(bundle, ["fit_bank#1", "roi_size"], **given)[1] == [96, 96, 96], "fitting a bank plans nothing"
+
     @pytest.mark.parametrize("name", ["spectral_ood", "double_mix"])
     def test_slices_far_apart_get_their_network(self, make_dataset, parsed, repository, name, tmp_path):
         def edit(_index, image, label):
