@@ -21,6 +21,7 @@ UNPLANNED = TRACKING | {"device", "model_dir", "resume"}
 
 def train_on(
     dataset: str | Sequence[str],
+    *,
     output_dir: str | None = None,
     bundle: str | None = None,
     minutes: float = 20.0,
