@@ -78,7 +78,8 @@ def _check_places(spelled: Sequence[str], options: Mapping[str, inspect.Paramete
     many = any(option.kind is inspect.Parameter.VAR_POSITIONAL for option in options.values())
     if placed[len(places) :] and not many:
         raise ConfigError(
-            f"{command} does not take {placed[len(places)]!r} as well; several scans or folders are one list: \"['a','b']\""
+            f"{command} does not take {placed[len(places)]!r} as well; several scans or folders are one list: "
+            "\"['a','b']\""
         )
 
 

@@ -43,6 +43,9 @@ class Annotation:
     def __init__(self):
         self.text, self.color = None, None
 
+    def SetMaximumFontSize(self, size):
+        assert 10 <= size <= 20
+
     def SetText(self, place, text):
         assert place == self.UpperEdge
         self.text = text

@@ -17,6 +17,9 @@ from slicer.ScriptedLoadableModule import ScriptedLoadableModule
 RED, BLUE = (0.84, 0.37, 0.0), (0.34, 0.71, 0.91)
 """Colors of both verdicts, which every kind of color vision tells apart."""
 
+FONT_SIZE = 14
+"""Largest size of the text, that of Slicer's own texts in slice views."""
+
 _annotations: dict[str, Any] = {}
 """Name of a slice view -> its text."""
 
@@ -103,5 +106,6 @@ def _annotation_of(name: str, view: Any) -> Any:
     """A text of our own in a view: Slicer writes those of the view's corners anew whenever another slice is shown."""
     if name not in _annotations:
         _annotations[name] = vtk.vtkCornerAnnotation()
+        _annotations[name].SetMaximumFontSize(FONT_SIZE)
         view.renderWindow().GetRenderers().GetItemAsObject(0).AddViewProp(_annotations[name])
     return _annotations[name]
