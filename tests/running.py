@@ -18,6 +18,8 @@ TINY |= {"pretrain_epochs": 1, "healthy": "all", "noise_resolution": 4}
 TINY |= {"balance_interval": 0}
 # Nine inferences for each of these.
 TINY |= {"quality_cases": 0}
+# Reads the data and times the network.
+TINY |= {"planned": False}
 """Settings that make a run short; each is used where the config has it."""
 REPRESENTATIVES = ("spectral_ood", "denoising_pretrain")
 """One bundle of volumes and one of pictures, whose readers differ most, for tests of shared code."""

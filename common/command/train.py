@@ -7,16 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..planning import write_plan
 from ..runtime.bundle_folders import find_bundle
-from ..runtime.model_settings import PLAN
-from ..runtime.options import TRACKING, check_tracking
 from .running import check_output, run_bundle
 
 logger = logging.getLogger(__name__)
-
-UNPLANNED = TRACKING | {"device", "model_dir", "resume"}
-"""Options of a run that tell nothing of its training."""
 
 
 def train_on(
@@ -48,17 +42,12 @@ def train_on(
         OutputError: When a file cannot be written.
     """
     folder = check_output(output_dir)
-    check_tracking(settings.get("tracking"))
     root = find_bundle(bundle)
     data = dataset if isinstance(dataset, str) else list(map(str, dataset))
-    files = [str(root / "configs" / "train.json")]
-    if planned:
-        plan = Path(folder, f"{PLAN}.json")
-        if not (settings.get("resume") and plan.is_file()):
-            write_plan(data, root, plan, minutes, {k: v for k, v in settings.items() if k not in UNPLANNED})
-        files.append(str(plan))
     models = str(Path(folder, "models"))
-    run_bundle(root, files, {"dataset_dir": data, "output_dir": folder, "model_dir": models} | settings)
+    places = {"dataset_dir": data, "output_dir": folder, "model_dir": models}
+    files = [str(root / "configs" / "train.json")]
+    run_bundle(root, files, places | {"planned": planned, "minutes": minutes} | settings)
     kept = settings.get("model_dir", models)
     which = "" if bundle is None else f" --bundle {root}"
     logger.info("trained; segment scans with: trustseg segment SCANS -o RESULTS%s --model_dir %s", which, kept)

@@ -143,6 +143,21 @@ def describe_bundle(metadata_file: str | Path, class_names: Mapping[str, str] | 
     return BundleDescription(path.resolve().parents[1].name, title, version, authors, segments)
 
 
+def class_labels(metadata_file: str | Path | None, class_names: Mapping[str, str] | None = None) -> dict[int, str]:
+    """Returns the number of each class, from 1, and its name; empty where no file is given.
+
+    Args:
+        metadata_file: Path of the bundle's ``configs/metadata.json``, or ``None``.
+        class_names: Index of a class, as a text -> its name, in place of those of the file. Default none.
+
+    Raises:
+        MissingDataError: When there is no such file.
+        ConfigError: When it does not name the classes.
+    """
+    segments = describe_bundle(metadata_file, class_names).segments if metadata_file else ()
+    return {segment.number: segment.label for segment in segments}
+
+
 def _describe_segment(number: int, label: str, codes: Mapping[str, Any]) -> Segment:
     """A segment with the codes that the metadata gives it."""
     given = codes.get(str(number), {})

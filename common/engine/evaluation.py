@@ -260,7 +260,12 @@ class Evaluation:
         groups: dict[str, list[NDArray[np.float64]]] = {"training": list(bank.signatures)}
         for row in (row for row in everything if "signature" in row):
             groups.setdefault(str(row.get("group", "in_distribution")), []).append(np.asarray(row["signature"]))
-        draw_signatures({name: np.stack(rows) for name, rows in groups.items()}, self.output_dir / "signatures.png")
+        draw_signatures(
+            {name: np.stack(rows) for name, rows in groups.items()},
+            self.output_dir / "signatures.png",
+            layers=bank.layer_sizes,
+            spreads=bank.settings.signature_form == "full",
+        )
         scores = self._scores(inside)
         scores |= {f"{name} (OOD)" if name in scores else name: v for name, v in self._scores(outside).items()}
         if scores:

@@ -30,6 +30,9 @@ RECORD, ATTEMPT, EVALUATION, CHECKPOINT = "run.json", "attempt.json", "evaluatio
 STARTING = "initial_weights"
 """Option of ``train.json`` that names the weights that a run starts from."""
 
+UNPLANNED = {"planned": False}
+"""An experiment says all that its runs do; a plan would depend on the speed of the machine."""
+
 DATA = ("_dir", "_file", "_weights")
 """Ends of the names of options whose value is a file or folder; its content counts, not its place."""
 
@@ -109,7 +112,7 @@ class Bundle:
         plain = {key: config[key] for config in configs for key in plain_keys(config)}
         part = {} if self.split_part is None else {"split_part": self.split_part}
         decisive = plain | _read(files[1][1:]) | dict(run.settings) | part
-        left_out = {WORDS, *PLACES, *self.shared}
+        left_out = {WORDS, *PLACES, *UNPLANNED, "minutes", *self.shared}
         off = (None, False)
         return {k: v for k, v in decisive.items() if k not in left_out and not any(v is value for value in off)}
 
@@ -124,7 +127,7 @@ class Bundle:
         files = self.files(name, run.overlays)
         parser = ConfigParser(ConfigParser.load_config_files(files))
         config, laid = _read(files), _read(files[1:])
-        for key, value in options.items():
+        for key, value in (UNPLANNED | dict(options)).items():
             if _takes(config, laid, key):
                 parser[key] = value
         return parser
@@ -146,7 +149,7 @@ class Bundle:
             sys.path.insert(0, self.root)
         files = self.files(name, run.overlays)
         config, laid = _read(files), _read(files[1:])
-        taken = {key: value for key, value in options.items() if _takes(config, laid, key)}
+        taken = {key: value for key, value in (UNPLANNED | dict(options)).items() if _takes(config, laid, key)}
         monai.bundle.run(run_id=run_id, config_file=files, logging_file=False, **taken)
 
     def shared_folders(self, run: Run, root: Path) -> dict[str, str]:

@@ -37,7 +37,7 @@ def draw_history(
             else:
                 axis.text(0.5, 0.5, "not recorded", ha="center")
             axis.set(xlabel="epoch", ylabel=name.replace("_", " "))
-            whole_numbers(axis)
+            whole_numbers(axis.xaxis)
         if gradient_norms:
             _draw_norms(axes[0][2], gradient_norms)
 
@@ -68,7 +68,7 @@ def draw_curves(
             for name, points in curves.items():
                 axis.plot(*zip(*points, strict=True), marker=".", label=name)
             axis.set(title=title, xlabel=xlabel, ylabel=ylabel)
-            whole_numbers(axis)
+            whole_numbers(axis.xaxis)
             legend(axis)
 
 
@@ -128,7 +128,7 @@ def draw_gates(gates: Mapping[str, GateCurve], path: str | Path, *, columns: int
                 axis.axhline(gate["floor"], color="black", ls="--", lw=1, label="floor")
             axis.set_title(title, fontsize=SMALL)
             axis.set(xlabel="iterations", ylabel="Dice", ylim=(0, 1), xlim=(0, None))
-            axis.legend(fontsize=TINY, loc="lower right")
+            axis.legend(fontsize=TINY)
             _draw_minutes(axis, iterations, minutes)
 
 

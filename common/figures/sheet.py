@@ -8,13 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from cycler import cycler
+from matplotlib.artist import Artist
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from ..runtime.files import write_atomically
-from .style import BESIDE, DASHES, DPI, SERIES, SMALL, TINY, area_color, log_ticks
+from .style import BESIDE, DASHES, DPI, SERIES, SMALL, TINY, area_color, log_ticks, outline_look
+
+MARGIN = 0.03
+"""Share of a logarithmic axis that is left free at each end."""
 
 
 @contextmanager
@@ -36,13 +41,14 @@ def open_sheet(
 
 
 def whole_numbers(axis: Any) -> None:
-    """Writes whole numbers alone below an axis, as epochs are."""
-    axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    """Writes whole numbers alone along an ``xaxis`` or ``yaxis``, as epochs and counts are."""
+    axis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
 
 def logarithmic(axis: Any, low: float, high: float) -> None:
-    """Makes the horizontal axis logarithmic between two values above 0, with a few round numbers."""
-    axis.set(xscale="log", xlim=(low, high))
+    """Makes the horizontal axis logarithmic between two values above 0, with a few round numbers and a margin."""
+    margin = (high / low) ** MARGIN
+    axis.set(xscale="log", xlim=(low / margin, high * margin))
     places = log_ticks(low, high)
     axis.set_xticks(places, [f"{place:g}" for place in places])
     axis.xaxis.set_minor_locator(NullLocator())
@@ -57,8 +63,12 @@ def legend(axis: Any, **further: Any) -> None:
         axis.legend(fontsize=SMALL, **further)
 
 
-def class_legend(axis: Any, names: Mapping[int, str]) -> None:
-    """Names the areas of classes, by their numbers, below all pictures of the sheet."""
-    areas = [Patch(color=area_color(number), label=name) for number, name in names.items()]
-    if areas:
-        axis.figure.legend(handles=areas, loc="outside lower center", ncols=min(4, len(areas)), fontsize=TINY)
+def class_legend(axis: Any, names: Mapping[int, str], *, outlined: bool = False) -> None:
+    """Names the areas or the outlines of classes, by their numbers, below all pictures of the sheet."""
+    handles: list[Artist] = []
+    for number, name in names.items():
+        color, dashes = outline_look(number)
+        outline = Line2D([], [], color=color, linestyle=dashes, label=name)
+        handles.append(outline if outlined else Patch(color=area_color(number), label=name))
+    if handles:
+        axis.figure.legend(handles=handles, loc="outside lower center", ncols=min(4, len(handles)), fontsize=SMALL)

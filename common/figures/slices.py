@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,46 +13,76 @@ from torch import Tensor
 
 from ..runtime.sparing import spared_picture
 from .sheet import class_legend, open_sheet
-from .style import AREAS, OUTLINES, SCORES, SMALL, TINY, VERMILION, wrap
+from .style import AREAS, OUTLINES, SCORES, SMALL, TINY, outline_look, wrap
 
 CHARACTERS = 15
 """Characters of the smallest size that fit on an inch."""
 
+INSIDE = 0.7
+"""Level of the outline of a class, a fifth of a pixel inside of it, so that those of neighbors are both seen."""
+
 
 @spared_picture
 def draw_gallery(
-    pictures: Sequence[tuple[NDArray[np.float32], NDArray[np.float32], str]], path: str | Path, *, columns: int = 4
+    pictures: Sequence[tuple[NDArray[np.float32], NDArray[np.float32], str]],
+    path: str | Path,
+    *,
+    columns: int = 4,
+    names: Mapping[int, str] | None = None,
 ) -> None:
-    """Draws slices with the outline of their segmentation and a line of text above each.
+    """Draws slices with the outline of every class in its color, a legend, and a line of text above each.
 
     Args:
-        pictures: Pictures of three parts each: slice ``(H, W)``, or ``(H, W, 3)`` in colors; segmentation ``(H, W)``,
+        pictures: Pictures of three parts each: slice ``(H, W)``, or ``(H, W, 3)`` in colors; class indices ``(H, W)``,
             above 0 in the foreground; text.
         path: Path of the PNG file that is written.
         columns: Number of pictures side by side, at least 1; 4 by default.
+        names: Number of a class -> its name in the legend. By default, classes are named after their numbers, and one
+            alone not at all.
     """
+    found = sorted(set().union(*(class_numbers(item) for _, item, _ in pictures)))
+    shown = (
+        {number: (names or {}).get(number, f"class {number}") for number in found} if names or len(found) > 1 else {}
+    )
     rows = -(-len(pictures) // columns)
     tallest = max(image.shape[1] / image.shape[0] for image, _, _ in pictures)
     with open_sheet(
-        path, columns=columns, rows=rows, size=(3.2 * columns, (2.8 * min(tallest, 1.0) + 0.7) * rows)
+        path,
+        columns=columns,
+        rows=rows,
+        size=(3.2 * columns, (2.8 * min(tallest, 1.0) + 0.7) * rows + 0.3 * bool(shown)),
     ) as axes:
         for axis in axes.flat:
             axis.set_axis_off()
         for axis, (image, segmentation, text) in zip(axes.flat, pictures, strict=False):
             draw_slice(axis, image)
-            if 0 < (segmentation > 0).mean() < 1:
-                axis.contour(segmentation.T > 0, levels=[0.5], colors=VERMILION, linewidths=1.2)
+            for number in class_numbers(segmentation):
+                _outline(axis, segmentation == number, *outline_look(number), level=INSIDE, linewidth=1.2)
             axis.set_title(wrap(text, int(3.1 * CHARACTERS)), fontsize=SMALL)
+        class_legend(axes[0, 0], shown, outlined=True)
 
 
-def draw_slice(axis: Any, image: NDArray[np.float32]) -> None:
-    """Draws a slice, its first axis to the right: a volume's upwards, as in radiology, a color picture's downwards."""
-    turned = np.swapaxes(image, 0, 1)
+def class_numbers(indices: NDArray[np.float32]) -> list[int]:
+    """Returns the numbers of the foreground classes that a map of class indices holds, in order."""
+    return [int(number) for number in np.unique(indices) if number > 0]
+
+
+def draw_slice(axis: Any, image: NDArray[np.float32], *, scale: NDArray[np.float32] | None = None) -> None:
+    """Draws a slice, its first axis to the right: a volume's upwards, as in radiology, a color picture's downwards.
+
+    Args:
+        axis: Axes that are drawn on.
+        image: Slice ``(H, W)``, or ``(H, W, 3)`` in colors.
+        scale: Slice whose smallest and largest value are black and white. Default: the image.
+    """
+    turned, values = np.swapaxes(image, 0, 1), image if scale is None else scale
+    low, high = float(values.min()), float(values.max())
     if image.ndim == 2:
-        axis.imshow(turned, cmap="gray", origin="lower")
+        limits = {} if scale is None else {"vmin": low, "vmax": high}
+        axis.imshow(turned, cmap="gray", origin="lower", **limits)
         return
-    low, high = min(0.0, float(image.min())), max(1.0, float(image.max()))
-    axis.imshow((turned - low) / (high - low), origin="upper")
+    low, high = min(0.0, low), max(1.0, high)
+    axis.imshow(np.clip((turned - low) / (high - low), 0, 1), origin="upper")
 
 
 @spared_picture
@@ -71,7 +101,9 @@ def draw_side_by_side(
         path: Path of the PNG file that is written.
     """
     columns = len(titles) + 1
-    with open_sheet(path, columns=columns, rows=len(rows), size=(2.6 * columns, 2.7 * len(rows) + 0.5)) as axes:
+    with open_sheet(
+        path, columns=columns, rows=len(rows), size=(2.6 * columns, _height(rows, 2.5) * len(rows) + 0.5)
+    ) as axes:
         for axis in axes.flat:
             axis.set_axis_off()
         for line, (name, picture, maps) in zip(axes, rows, strict=True):
@@ -84,9 +116,14 @@ def draw_side_by_side(
         class_legend(axes[0, 0], _names(classes, [item for _, _, maps in rows for item in maps]))
 
 
+def _height(rows: Sequence[Any], width: float) -> float:
+    """Height of a row in inches: a line of text, and below it the second item of a row, a slice of this width."""
+    return width * max(min(row[1].shape[1] / row[1].shape[0], 1.0) for row in rows) + 0.3
+
+
 def _names(classes: Sequence[str], maps: Sequence[NDArray[np.float32]]) -> dict[int, str]:
     """Number -> name of the classes that the maps show."""
-    found = {int(number) for item in maps for number in np.unique(item)}
+    found = set().union(*map(class_numbers, maps))
     return {number: name for number, name in enumerate(classes, start=1) if number in found}
 
 
@@ -120,7 +157,7 @@ def draw_overlays(
         classes: Names of the foreground classes, from class 1 on.
         path: Path of the PNG file that is written.
     """
-    with open_sheet(path, columns=3, rows=len(rows), size=(8.4, 2.4 * len(rows) + 0.4)) as axes:
+    with open_sheet(path, columns=3, rows=len(rows), size=(8.4, _height(rows, 2.7) * len(rows) + 0.5)) as axes:
         for axis in axes.flat:
             axis.set_axis_off()
         for line, (name, picture, truth, predicted) in zip(axes, rows, strict=True):
@@ -146,13 +183,13 @@ def draw_maps(
         path: Path of the PNG file that is written.
     """
     highest = max(float(np.percentile(row[4], 99.9)) for row in rows) or 1.0
-    with open_sheet(path, columns=3, rows=len(rows), size=(8.6, 2.7 * len(rows))) as axes:
+    with open_sheet(path, columns=3, rows=len(rows), size=(8.6, _height(rows, 2.5) * len(rows))) as axes:
         for axis in axes.flat:
             axis.set_axis_off()
         for line, (name, picture, truth, rebuilt, score) in zip(axes, rows, strict=True):
             origin = "upper" if picture.ndim == 3 else "lower"
             draw_slice(line[0], picture)
-            draw_slice(line[1], rebuilt)
+            draw_slice(line[1], rebuilt, scale=picture)
             shown = line[2].imshow(score.T, cmap=SCORES, vmin=0, vmax=highest, origin=origin)
             for axis in (line[0], line[2]):
                 _outline(axis, truth, OUTLINES[1])
@@ -160,7 +197,7 @@ def draw_maps(
             for axis, title in zip(line, titles, strict=True):
                 axis.set_title(title, fontsize=TINY)
         bar = line[2].figure.colorbar(shown, ax=axes[:, 2], shrink=min(1.0, 1.5 / len(rows) + 0.2), extend="max")
-        bar.set_label("anomaly score (higher: more abnormal)", fontsize=TINY)
+        bar.set_label("anomaly score (higher: more abnormal); outlined: truth", fontsize=TINY)
         bar.ax.tick_params(labelsize=TINY)
 
 
@@ -192,10 +229,12 @@ def draw_uncertainty(
         bar.ax.tick_params(labelsize=TINY)
 
 
-def _outline(axis: Any, area: NDArray[np.float32], color: Any) -> None:
+def _outline(
+    axis: Any, area: NDArray[Any], color: str, linestyle: str = "-", *, level: float = 0.5, linewidth: float = 0.8
+) -> None:
     """Draws the outline of an area above 0, where it has one."""
     if 0 < (area > 0).mean() < 1:
-        axis.contour(area.T > 0, levels=[0.5], colors=color, linewidths=0.8)
+        axis.contour(area.T > 0, levels=[level], colors=color, linestyles=linestyle, linewidths=linewidth)
 
 
 def telling_slice(image: Tensor, segmentation: Tensor) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Sized
+from typing import Literal
 
 BLUE, VERMILION, GRAY = "#0072b2", "#d55e00", "#5a5a5a"
 """In distribution, out of distribution, and neither."""
@@ -18,7 +19,9 @@ AREAS = (*OUTLINES, "#7a5400", "#a6dcfa", "#00503a", "#8a8200", "#6b2f52", "#ffb
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 """Lines, bars and points on white; after the last color, lines are dashed."""
 
-DASHES, MARKERS = ("-", "--", ":"), ("o", "^", "s", "D")
+Dashes = Literal["-", "--", ":"]
+DASHES: tuple[Dashes, ...] = ("-", "--", ":")
+MARKERS = ("o", "^", "s", "D")
 SMALL, TINY = "small", "x-small"
 """Sizes of legends and titles, and of what must be smaller."""
 
@@ -48,6 +51,20 @@ def area_color(number: int) -> str:
         number: Number of the class, from 1 on.
     """
     return AREAS[(number - 1) % len(AREAS)]
+
+
+def outline_look(number: int) -> tuple[str, Dashes]:
+    """Returns color and dashes of the outline of a class; from the eighth class on, lines are dashed.
+
+    Args:
+        number: Number of the class, from 1 on.
+
+    Example:
+        >>> outline_look(1), outline_look(8)
+        (('#e69f00', '-'), ('#e69f00', '--'))
+    """
+    turn, place = divmod(number - 1, len(OUTLINES))
+    return OUTLINES[place], DASHES[turn % len(DASHES)]
 
 
 def marker(points: Sized) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from ignite.engine import Engine, Events
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..dicom.describe import class_labels
 from ..figures import draw_gallery
 from ..figures.slices import telling_slice
 from ..page import thumbnail, thumbnail_limit
@@ -21,7 +23,7 @@ Picture = tuple[NDArray[np.float32], NDArray[np.float32], str]
 
 
 class EvaluationGallery:
-    """Writes ``gallery.png``: of every group the first cases, with the outline of the segmentation and the verdict.
+    """Writes ``gallery.png``: of every group the first cases, with the outlines of the classes and the verdict.
 
     Also keeps a small picture of every case in ``thumbnails``, in the order of the cases, for ``report.html``.
 
@@ -30,10 +32,22 @@ class EvaluationGallery:
         softmax: Whether the first channel of a prediction is the background's, as after a softmax; else a voxel is
             foreground where any channel exceeds 0.5. Default false.
         pictures: Number of cases shown of each group, at least 1. Default 2.
+        metadata_file: File ``configs/metadata.json`` of the bundle, after which the legend names classes. Default none.
+        class_names: Index of a class, as a text -> its name, of weights that were trained on other classes. Default
+            none: those of the metadata.
     """
 
-    def __init__(self, output_dir: str, softmax: bool = False, pictures: int = 2) -> None:
+    def __init__(
+        self,
+        output_dir: str,
+        softmax: bool = False,
+        pictures: int = 2,
+        *,
+        metadata_file: str | None = None,
+        class_names: Mapping[str, str] | None = None,
+    ) -> None:
         self.output_dir, self.softmax, self.pictures = Path(output_dir), softmax, pictures
+        self.metadata_file, self.class_names = metadata_file, class_names
         self.groups: dict[str, list[Picture]] = {}
         self.thumbnails: list[str] = []
 
@@ -59,13 +73,16 @@ class EvaluationGallery:
             limit = thumbnail_limit(engine.state.epoch_length or 1)
             self.thumbnails[-1] = thumbnail(batch["image"], classes, limit=limit)
         if len(shown) < self.pictures:
-            shown.append((*telling_slice(batch["image"], classes > 0), gallery_title(batch, output)))
+            shown.append((*telling_slice(batch["image"], classes), gallery_title(batch, output)))
 
     def draw(self) -> None:
         """Draws the picture, one group after the other; nothing without a case."""
         pictures = [picture for group in self.groups.values() for picture in group]
         if pictures:
-            draw_gallery(pictures, self.output_dir / "gallery.png", columns=3 if len(pictures) % 4 else 4)
+            with sparing("gallery.png"):
+                names = class_labels(self.metadata_file, self.class_names)
+                columns = 3 if len(pictures) % 4 else 4
+                draw_gallery(pictures, self.output_dir / "gallery.png", columns=columns, names=names)
 
 
 def class_map(pred: Tensor, *, rivals: bool, threshold: float = 0.5) -> Tensor:

@@ -10,6 +10,7 @@ from typing import Any
 from ignite.engine import Engine, Events
 from monai.transforms import Orientation
 
+from ..dicom.describe import class_labels
 from ..errors import ImageError
 from ..figures import draw_gallery
 from ..figures.slices import telling_slice
@@ -216,7 +217,9 @@ class OODReport(CaseRecorder):
         """
         shown = self._pictures()
         if shown:
-            draw_gallery(shown, self.output_dir / "gallery.png")
+            with sparing("gallery.png"):
+                names = class_labels(self.metadata_file, self.class_names)
+                draw_gallery(shown, self.output_dir / "gallery.png", names=names)
         self._write_page()
         for line in summary_lines([report_row(row) for row in self.rows]):
             logger.info("%s", line)

@@ -1,5 +1,6 @@
 """Plans a training from its data: classes, spacing, windows, batches, intensities and length, each with its reason."""
 
-from .command import plan_training, write_plan
+from .command import plan_training
+from .training import TrainingPlanner
 
-__all__ = ["plan_training", "write_plan"]
+__all__ = ["TrainingPlanner", "plan_training"]

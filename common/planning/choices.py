@@ -80,19 +80,21 @@ def is_sliced(data: Fingerprint) -> bool:
 def choose_classes(data: Fingerprint, *, sigmoid: bool, task: str = "") -> list[Choice]:
     """Returns the channels of image and segmentation, and how class numbers with gaps are counted.
 
+    Data sets that name different classes leave the segmentation as the bundle has it.
+
     Args:
         data: Measures of the data.
         sigmoid: Whether each channel is a class by itself; with a softmax, background has one as well.
         task: Name of the data set, for classes whose numbers have gaps. Default empty.
     """
+    chosen = [Choice("in_channels", data.channels, "channels of the images")]
+    if not data.alike:
+        return chosen
     values = sorted({*data.classes, *data.found})
     names = ", ".join(f"{value} {data.classes.get(value, '(without a name)')}" for value in values)
     count = len(values) + (0 if sigmoid else 1)
     why = f"{len(values)} class(es) in dataset.json and labels: {names}" + ("" if sigmoid else "; and background")
-    chosen = [
-        Choice("in_channels", data.channels, "channels of the images"),
-        Choice("out_channels", max(count, 1 if sigmoid else 2), why),
-    ]
+    chosen.append(Choice("out_channels", max(count, 1 if sigmoid else 2), why))
     if values and values != list(range(1, len(values) + 1)):
         chosen.append(Choice("foreground_labels", {task: values}, "numbers of the classes have gaps"))
     return chosen
@@ -191,20 +193,27 @@ def choose_batch(window: Sequence[int], *, pictures: bool, room: Room) -> Choice
     return Choice("batch_size", min(usual, largest), f"windows of {math.prod(window)} voxels on {room.device}")
 
 
-def choose_length(minutes: float, seconds_per_step: float) -> list[Choice]:
+def choose_length(
+    minutes: float, seconds_per_step: float, *, steps: int | None = None, pretrained: bool = False
+) -> list[Choice]:
     """Returns the number of steps and of validations, and the regime.
 
     Args:
         minutes: Time of the training, in minutes, above 0.
         seconds_per_step: Seconds of a step, above 0.
+        steps: Number of steps where it is decided already. Default ``None`` for what fits the time.
+        pretrained: Whether as many steps of a pre-training come before. Default false.
     """
     # The other third goes to reading, validation and the signature bank.
-    steps = int(minutes * 60 * 0.65 / seconds_per_step)
-    steps = min(max(steps, FEWEST), 20_000)
+    why = "given"
+    if steps is None:
+        steps = min(max(int(minutes * 60 * 0.65 / seconds_per_step), FEWEST), 20_000)
+        why = f"65 % of {minutes:g} minutes, {seconds_per_step:.2g} s a step as measured here"
+        why += ", the fewest that there are" if steps == FEWEST else ""
     epochs = min(20, max(FEWEST, steps // 50))
-    why = f"65 % of {minutes:g} minutes, {seconds_per_step:.2g} s a step as measured here"
-    why += ", the fewest that there are" if steps == FEWEST else ""
     chosen = [Choice("iterations", steps, why), Choice("max_epochs", epochs, "validations, shared out evenly")]
+    if pretrained:
+        chosen.append(Choice("pretrain_iterations", steps, "as many steps of pre-training"))
     return chosen + [Choice(name, value, "converged on the data of docs/gates.md") for name, value in REGIME.items()]
 
 
@@ -245,11 +254,16 @@ def apply_given(choices: Sequence[Choice], given: Mapping[str, Any]) -> list[Cho
         given: Settings of the user.
     """
     kept = [
-        Choice(c.setting, given[c.setting], f"given; planned was {c.value}") if c.setting in given else c
+        Choice(c.setting, given[c.setting], _instead(c.value, given[c.setting])) if c.setting in given else c
         for c in choices
     ]
     further = [name for name in given if name not in {choice.setting for choice in choices}]
     return kept + [Choice(name, given[name], "given") for name in further]
+
+
+def _instead(planned: Any, given: Any) -> str:
+    """Reason of a given value, with what was planned where that differs."""
+    return "given" if planned == given else f"given; planned was {planned}"
 
 
 def _up(value: float, number: int) -> int:

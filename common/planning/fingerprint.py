@@ -38,6 +38,7 @@ class Fingerprint:
         modality: ``CT``, ``MR`` or ``RGB``; empty where nothing tells.
         foreground: 0.5th and 99.5th percentile of the intensities in labeled voxels.
         whole: Least and largest intensity.
+        alike: Whether all data sets name the same classes. Default true.
     """
 
     num_cases: int
@@ -50,6 +51,7 @@ class Fingerprint:
     modality: str
     foreground: tuple[float, float]
     whole: tuple[float, float]
+    alike: bool = True
 
     @property
     def size(self) -> list[float]:
@@ -99,8 +101,15 @@ def measure_cases(cases: Sequence[Mapping[Any, Any]], *, sample: int = SAMPLE) -
     names = {value: name for value, name in class_names(chosen[0]).items() if value > 0}
     return Fingerprint(
         len(cases), len({patient_of(dict(case)) for case in cases}), sizes, spacings, channels, names, sorted(found),
-        str(cases[0].get("modality") or ""), (float(low), float(high)), (min(ends), max(ends)),
+        str(cases[0].get("modality") or ""), (float(low), float(high)), (min(ends), max(ends)), _named_alike(cases),
     )  # fmt: skip
+
+
+def _named_alike(cases: Sequence[Mapping[Any, Any]]) -> bool:
+    """Whether the data sets of the cases name the same classes."""
+    first = {str(case.get("task", "")): case for case in reversed(cases)}
+    names = [class_names(dict(case)) for case in first.values()]
+    return all(each == names[0] for each in names)
 
 
 def _geometry(image: Any) -> tuple[list[int], list[float]]:

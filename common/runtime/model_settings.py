@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from ast import literal_eval
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -40,11 +40,14 @@ NETWORK, NAMES = "network_def", "class_names"
 PLAN = "plan"
 """Key of the table of a plan that was laid over ``train.json``; ``plan.json`` beside the weights keeps it."""
 
-_CALL = re.compile(r"\$@model_settings\.(?:get\('\w+', (?P<default>.*)\)|network\((?P<target>'[\w.]+')\))", re.DOTALL)
+_CALL = re.compile(
+    r"\$@(?:model_settings|planner)\.(?:get\('[\w#:]+', (?P<default>.*)\)|network\((?P<target>'[\w.]+')\)|rows\(\))",
+    re.DOTALL,
+)
 
 
 def with_defaults(config: Any) -> Any:
-    """Returns a config with the values that hold for weights without settings, in place of what asks for these.
+    """Returns a config with the values that hold without settings of weights and without a plan.
 
     Args:
         config: Config as its file holds it, or a part of one.
@@ -58,7 +61,7 @@ def with_defaults(config: Any) -> Any:
     if isinstance(config, list):
         return [with_defaults(value) for value in config]
     found = _CALL.fullmatch(config) if isinstance(config, str) else None
-    return config if found is None else literal_eval(found["default"] or found["target"])
+    return config if found is None else literal_eval(found["default"] or found["target"] or "[]")
 
 
 class ModelSettings:
@@ -172,13 +175,21 @@ class SettingsWriter:
         save_dir: Folder of the weights.
         config: What the config parser has made of every id so far, as the expression ``$__local_refs`` gives it.
         class_names: Index of a class, as a text -> its name. Default none.
+        plan: Choices of the plan that the training goes by, each with its reason. Default none, for those of a plan
+            that is laid over the config.
     """
 
     def __init__(
-        self, save_dir: str | Path, config: Mapping[str, Any], *, class_names: Mapping[str, str] | None = None
+        self,
+        save_dir: str | Path,
+        config: Mapping[str, Any],
+        *,
+        class_names: Mapping[str, str] | None = None,
+        plan: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         self.path, self.config, self.class_names = Path(save_dir, SETTINGS_FILE), config, dict(class_names or {})
         self._items = items_being_resolved(config)
+        self._plan = list(plan) or (self._items[PLAN].get_config() if PLAN in self._items else [])
 
     def collect(self) -> dict[str, Any]:
         """Returns the settings that the config has come to so far."""
@@ -209,8 +220,8 @@ class SettingsWriter:
 
     def _write(self, settings: dict[str, Any]) -> None:
         contents = {self.path: settings}
-        if PLAN in self._items:
-            contents[self.path.with_name(f"{PLAN}.json")] = {PLAN: self._items[PLAN].get_config()}
+        if self._plan:
+            contents[self.path.with_name(f"{PLAN}.json")] = {PLAN: self._plan}
         for path, content in contents.items():
             with write_atomically(path) as temporary:
                 temporary.write_text(format_json(plain_json(content)) + "\n", encoding="utf-8")

@@ -34,7 +34,7 @@ OPEN = ("arms", "datasets", "settings")
 """Keys of an experiment that hold options of other configs, which it checks itself."""
 
 
-READ_AS_TEXT = ("pretrained",)
+READ_AS_TEXT = ("planned", "pretrained")
 """Flags whose component understands them as a text too, see :func:`read_flag`."""
 
 

@@ -32,6 +32,8 @@ MAY_CHANGE = PLACES | frozenset(
     {
         # Where data lie. Which cases there are is compared by their names.
         *("dataset_dir", "unlabeled_dir", "healthy_dir", "candidate_dir", "split_file"),
+        # How settings were chosen, which are compared themselves.
+        *("planned", "minutes"),
         # What is made of the weights afterwards.
         *("precision", "feature_layers", "per_voxel", "signature_form", "distance", "threshold_c", "false_alarm_rate"),
         *("quality_cases", "coverage", "save_patches", "min_component_size"),

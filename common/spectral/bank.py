@@ -150,6 +150,12 @@ class SignatureBank:
         """The distance, fitted once: a covariance of many cases takes longer than a verdict may."""
         return fit_distance(self.signatures, self.settings.distance, self.layers.sizes if self.layers else ())
 
+    @property
+    def layer_sizes(self) -> dict[str, int]:
+        """Name of a layer -> the numbers it has in a signature; empty where that is not known."""
+        names, sizes = self.settings.layers, self.layers.sizes if self.layers else self.signatures.shape[1:]
+        return dict(zip(names, sizes, strict=True)) if len(names) == len(sizes) else {}
+
     def is_ood(self, signature: Tensor | Array) -> bool:
         """Returns whether the OODM of ``signature`` lies above the threshold."""
         return self.oodm(signature) > self.threshold

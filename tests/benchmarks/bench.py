@@ -22,6 +22,7 @@ from monai.engines import SupervisedTrainer
 from common.networks import DenseSkipUNet
 from common.ood_mining import score_batches
 from common.spectral import SpectralInferer
+from tests.benchmarks.steps import read_config
 from tests.running import importable
 
 logger = logging.getLogger(__name__)
@@ -114,7 +115,7 @@ def bench_training(bundle: str, steps: int = 12, repeats: int = 5, **settings: A
 def _epoch(bundle: str, output_dir: Path, steps: int, settings: Mapping[str, Any], *, plain: bool) -> Callable[[], Any]:
     """A function that trains one epoch more each time it is called."""
     parser = ConfigParser()
-    parser.read_config(f"{bundle}/configs/train.json")
+    parser.read_config(read_config(bundle))
     batch = {"output_dir": str(output_dir), "samples_per_epoch": 2 * steps, "batch_size": 2, "max_epochs": 1_000_000}
     parser.update(batch | {"phantom_cases": 6, "val_interval": 1_000_000, **settings})
     if plain:
@@ -144,7 +145,7 @@ def bench_step(bundle: str, *, size: int = 48, batch_size: int = 4, repeats: int
     """
     with tempfile.TemporaryDirectory() as folder, importable(bundle):
         parser = ConfigParser()
-        parser.read_config(f"{bundle}/configs/train.json")
+        parser.read_config(read_config(bundle))
         parser.update({"output_dir": folder})
         engine, step = _engine(parser, "network")
         network, optimizer, device = engine.network, engine.optimizer, engine.state.device
@@ -196,7 +197,7 @@ def bench_heads(
         steps = []
         for method in ("both", "unet"):
             parser = ConfigParser()
-            parser.read_config(f"{bundle}/configs/train.json")
+            parser.read_config(read_config(bundle))
             parser.update({"output_dir": folder, "method": method} | ({"roi_size": list(size)} if size else {}))
             engine, step = _engine(parser, "headed")
             classes, shape = parser["out_channels"], (batch_size, parser["in_channels"], *parser["roi_size"])
@@ -231,7 +232,7 @@ def bench_mining(bundle: str, *, phantoms: int = 12, repeats: int = 5) -> dict[s
     """
     with tempfile.TemporaryDirectory() as folder, importable(bundle):
         parser = ConfigParser()
-        parser.read_config(f"{bundle}/configs/train.json")
+        parser.read_config(read_config(bundle))
         parser.update({"output_dir": folder, "phantom_cases": phantoms})
         miner, network, device = (parser.get_parsed_content(name) for name in ("miner", "network", "device"))
         indices = range(miner.dataset.num_original, len(miner.dataset))

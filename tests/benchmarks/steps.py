@@ -22,6 +22,7 @@ from ignite.engine import Events
 from monai.bundle import ConfigParser
 from torch.profiler import ProfilerActivity, profile
 
+from common.runtime.model_settings import with_defaults
 from tests.running import importable
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -54,7 +55,7 @@ def medians(steps):
 
 
 def read_config(bundle):
-    return ConfigParser.load_config_file(Path(bundle, "configs", "train.json"))
+    return with_defaults(ConfigParser.load_config_file(Path(bundle, "configs", "train.json")))
 
 
 def trainers_of(bundle):
@@ -100,7 +101,7 @@ class TimedTrainer:
 
     def __init__(self, bundle, output_dir, block="train", **settings):
         self.parser = ConfigParser()
-        self.parser.read_config(str(Path(bundle, "configs", "train.json")))
+        self.parser.read_config(read_config(bundle))
         self.batch_size = settings.get("batch_size", self.parser["batch_size"])
         given = ENDLESS | {"output_dir": str(output_dir), "samples_per_epoch": ITERATIONS * self.batch_size} | settings
         self.parser.update({key: value for key, value in given.items() if "#" in key or key in self.parser.config})

@@ -27,7 +27,8 @@ def test_every_kept_setting_is_asked_for_by_each_workflow(written_configs, confi
         assert {"in_channels", "out_channels", "roi_size", "feature_layers"} <= set(kept)
         for key in kept:
             assert written_configs[name][key] == f"$@model_settings.get({key!r}, {configs['train'][key]!r})"
-    assert set(configs["as_trained"]) - {"model_settings", "network_def#_target_"} == {
+    assert configs["as_trained"]["planned"] is False
+    assert set(configs["as_trained"]) - {"model_settings", "network_def#_target_", "planned"} == {
         key for key in (*NEEDED, *DEFAULTS) if key in configs["train"]
     }
     target = written_configs["as_trained"]["network_def#_target_"]

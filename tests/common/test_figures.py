@@ -1,8 +1,12 @@
 import inspect
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_hex
+from matplotlib.contour import ContourSet
+from matplotlib.figure import Figure
 
 from common import figures
 from common.figures import (
@@ -20,7 +24,7 @@ from common.figures import (
     draw_table,
     draw_uncertainty,
 )
-from common.figures.style import OUTLINES, SERIES, area_color, log_ticks, rgb
+from common.figures.style import OUTLINES, SERIES, area_color, log_ticks, outline_look, rgb
 
 RNG = np.random.default_rng(0)
 DISK = (np.hypot(*np.mgrid[-8:8, -6:6]) < 4).astype(float)
@@ -77,30 +81,77 @@ def test_gallery_grows_by_rows(tmp_path, read_picture):
     assert sizes[2] == (2 * sizes[0][0], sizes[0][1])
 
 
-def outline(pixels):
-    """The number of red pixels."""
-    red, green, blue = (pixels[..., k].astype(int) for k in range(3))
-    return int(((red > 150) & (green < 100) & (blue < 100)).sum())
+@pytest.fixture
+def drawn(monkeypatch):
+    """The figures that are drawn, in place of their files."""
+    figures = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path, **_: figures.append((figure, Path(path).touch())))
+    return lambda: figures.pop()[0]
 
 
 WIDE = (np.hypot(*np.mgrid[-8:8, -6:6]) < 7).astype(float)
 
 
 @pytest.mark.parametrize(
-    ("segmentation", "visible"),
+    ("segmentation", "classes", "legend"),
     [
-        (DISK, True),
-        (2 * DISK, True),
-        (0 * DISK, False),
-        pytest.param(
-            2 * WIDE,
-            True,
-        ),
+        (DISK, [1], []),
+        (0 * DISK, [], []),
+        (2 * WIDE, [2], []),
+        (WIDE + DISK, [1, 2], ["class 1", "class 2"]),
+        (8 * WIDE - 7 * DISK, [1, 8], ["class 1", "class 8"]),
+        (DISK + 1, [1, 2], ["class 1", "class 2"]),
     ],
 )
-def test_foreground_is_outlined_in_red(tmp_path, read_picture, segmentation, visible):
+def test_every_class_has_an_outline_of_its_own(tmp_path, drawn, segmentation, classes, legend):
     draw_gallery([(SLICE[0], segmentation, "")], tmp_path / "gallery.png", columns=1)
-    assert (outline(read_picture(tmp_path / "gallery.png")) > 20) is visible
+    figure = drawn()
+    outlines = [item for item in figure.axes[0].collections if isinstance(item, ContourSet)]
+    assert [to_hex(item.get_edgecolor()[0]) for item in outlines] == [outline_look(number)[0] for number in classes]
+    dashed = [item.get_linestyle()[0][1] is not None for item in outlines]
+    assert dashed == [number > len(OUTLINES) for number in classes]
+    assert [text.get_text() for box in figure.legends for text in box.get_texts()] == legend
+    for item, number in zip(outlines, classes, strict=True):
+        columns, rows = item.get_paths()[0].vertices.T.round().astype(int)
+        assert set(segmentation[columns, rows]) == {number}, "each outline lies inside of its class"
+
+
+def test_legend_has_the_names_of_the_classes_that_are_shown(tmp_path, drawn):
+    draw_gallery([(SLICE[0], 2 * DISK, "")], tmp_path / "gallery.png", names={1: "liver", 2: "spleen"})
+    (legend,) = drawn().legends
+    assert [text.get_text() for text in legend.get_texts()] == ["spleen"]
+
+
+def test_bars_of_scores_lie_inside_of_the_axes_and_counts_are_whole(tmp_path, drawn):
+    draw_scores({"training": [0.01, 0.02, 0.02], "far": [0.5]}, 0.03, tmp_path / "oodm.png")
+    axis = drawn().axes[0]
+    (low, high), (floor, ceiling) = axis.get_xlim(), axis.get_ylim()
+    bars = [bar.get_path().vertices for bar in axis.patches]
+    found = np.concatenate(bars)[np.isfinite(np.concatenate(bars)).all(axis=1)]
+    assert low < found[:, 0].min()
+    assert found[:, 0].max() < high
+    assert (floor, ceiling >= found[:, 1].max() > 0) == (0, True)
+    assert all(place == round(place) for place in axis.get_yticks())
+    assert len([place for place in axis.get_yticks() if place <= ceiling]) >= 2
+
+
+def test_signatures_are_drawn_layer_by_layer_under_their_names(tmp_path, drawn):
+    layers = {"network_a.encoders.0": 3, "output": 1}
+    draw_signatures(SIGNATURES, tmp_path / "signatures.png", layers=layers)
+    axis = drawn().axes[0]
+    assert [text.get_text() for text in axis.get_xticklabels()] == ["network_a.\nencoders.0", "output"]
+    lines = [line for line in axis.lines if len(line.get_xdata()) in (1, 3)]
+    assert [len(line.get_xdata()) for line in lines] == [3, 1] * 2
+    np.testing.assert_allclose(lines[0].get_ydata(), SIGNATURES["training"].mean(axis=0)[:3])
+    assert all(0 < place < 1 for place in lines[0].get_xdata())
+    assert lines[1].get_xdata().tolist() == [1.5]
+
+
+def test_reconstruction_has_the_scale_of_its_image(tmp_path, drawn):
+    picture = SLICE[0].astype(np.float32)
+    draw_maps([("a", picture, DISK, picture - 0.5, picture)], tmp_path / "maps.png")
+    shown = [axis.images[0].get_clim() for axis in drawn().axes[:2]]
+    assert shown[0] == shown[1]
 
 
 def test_images_are_drawn_with_the_first_axis_to_the_right_and_the_second_up(tmp_path, read_picture):

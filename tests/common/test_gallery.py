@@ -32,6 +32,15 @@ def test_outline_is_that_of_the_foreground(run_cases, tmp_path, softmax, voxels)
     assert (outline > 0).sum() == voxels
 
 
+def test_legend_names_the_classes_of_the_weights(run_cases, tmp_path, monkeypatch, repository):
+    seen = {}
+    monkeypatch.setattr("common.handlers.gallery.draw_gallery", lambda pictures, _path, **given: seen.update(given))
+    metadata = str(repository / "bundles" / "spectral_ood" / "configs" / "metadata.json")
+    names = {"1": "anterior", "2": "posterior"}
+    run_cases(EvaluationGallery(str(tmp_path), metadata_file=metadata, class_names=names), [judged("a")])
+    assert seen["names"] == {1: "anterior", 2: "posterior"}
+
+
 def test_second_run_forgets_the_first(run_cases, tmp_path):
     gallery = EvaluationGallery(str(tmp_path))
     run_cases(gallery, [judged("a")])

@@ -8,6 +8,7 @@ import torch
 from monai.bundle import ConfigParser
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from common.runtime.model_settings import with_defaults
 from tests.bundles.double_mix.organs import BUNDLE, listing
 
 OVERLAYS = ["supervised", "cps", "dhc", "mean_teacher", "bcp"]
@@ -114,7 +115,7 @@ class TestAblations:
                 logits = network.eval()(torch.zeros(1, 1, divisor, divisor, divisor))
             assert logits.shape == (1, 3, 16, 16, 16)
             assert shapes == [(1, 32, 16, 16, 16)]
-        train = json.loads((BUNDLE / "configs" / "train.json").read_text())
+        train = with_defaults(json.loads((BUNDLE / "configs" / "train.json").read_text()))
         values = {name: train[name] for name in ("roi_size", "learning_rate", "momentum", "weight_decay")}
         assert values == {"roi_size": [128, 128, 64], "learning_rate": 1e-3, "momentum": 0.9, "weight_decay": 3e-5}
 

@@ -50,28 +50,18 @@ def test_evaluation_runs_its_config_with_its_options(started, caplog):
     assert caplog.messages == [f"bundle: {ROOT}", "to look at: out/report.html"]
 
 
-def test_training_is_planned_and_keeps_what_is_given(started, make_dataset, tmp_path):
-    data = str(make_dataset(tmp_path / "organ"))
-    train_on(data, output_dir="out", minutes=0.001, device="cpu", **SMALL)
-    plan = json.loads((tmp_path / "out" / "plan.json").read_text(encoding="utf-8"))
-    assert plan["roi_size"] == [24, 24, 16]
-    assert (plan["iterations"], "device" in plan) == (2, False)
-    places = {"dataset_dir": data, "output_dir": "out", "model_dir": "out/models", "device": "cpu"}
-    assert settings_of(started[0]) == {"config_file": [TRAIN, "out/plan.json"]} | places | SMALL
-
-
-def test_training_goes_on_by_the_plan_that_is_there(started, make_dataset, tmp_path):
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "plan.json").write_text('{"roi_size": [8, 8, 8]}')
-    train_on(str(make_dataset(tmp_path / "organ")), output_dir="out", resume=True)
-    assert json.loads((tmp_path / "out" / "plan.json").read_text()) == {"roi_size": [8, 8, 8]}
-    assert settings_of(started[0])["config_file"] == [TRAIN, "out/plan.json"]
-
-
-def test_training_without_a_plan_is_that_of_the_config(started):
-    train_on(["a", "b"], output_dir="out", planned=False)
-    places = {"dataset_dir": ["a", "b"], "output_dir": "out", "model_dir": "out/models"}
-    assert settings_of(started[0]) == {"config_file": [TRAIN]} | places
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({}, {"planned": True, "minutes": 20.0}),
+        ({"planned": False}, {"planned": False, "minutes": 20.0}),
+        (SMALL | {"minutes": 1, "resume": True}, SMALL | {"planned": True, "minutes": 1, "resume": True}),
+    ],
+)
+def test_training_runs_train_with_its_options(started, given, said):
+    train_on(["a", "b"], output_dir="out", device="cpu", **given)
+    places = {"dataset_dir": ["a", "b"], "output_dir": "out", "model_dir": "out/models", "device": "cpu"}
+    assert settings_of(started[0]) == {"config_file": [TRAIN]} | places | said
 
 
 def test_training_takes_the_tracking_of_the_runner_or_refuses_it_first(started, monkeypatch, tmp_path):

@@ -30,7 +30,7 @@ def scans(tmp_path, save_nifti):
 def shown(monkeypatch):
     """What the gallery is made of, in place of its picture."""
     pictures = []
-    monkeypatch.setattr("common.handlers.report.draw_gallery", lambda shown, path: pictures.append(shown))
+    monkeypatch.setattr("common.handlers.report.draw_gallery", lambda shown, *_, **__: pictures.append(shown))
     return pictures
 
 
