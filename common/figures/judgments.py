@@ -78,6 +78,8 @@ def draw_scores(groups: Mapping[str, Sequence[float]], threshold: float, path: s
     # Cases of the bank itself have an OODM of zero, which a logarithmic axis cannot show but in its first bin.
     lowest = max(values[values > 0].min(initial=threshold), 1e-6)
     edges = np.geomspace(min(lowest, threshold), max(values.max(), threshold) * 1.05, 40)
+    # A bin ends at the threshold, so that no bar lies on both sides of it.
+    edges = np.unique(np.append(edges, threshold))
     with open_sheet(path) as axes:
         for number, (name, scores) in enumerate(groups.items()):
             color = SERIES[number % len(SERIES)]

@@ -123,11 +123,12 @@ def test_legend_has_the_names_of_the_classes_that_are_shown(tmp_path, drawn):
 
 
 def test_bars_of_scores_lie_inside_of_the_axes_and_counts_are_whole(tmp_path, drawn):
-    draw_scores({"training": [0.01, 0.02, 0.02], "far": [0.5]}, 0.03, tmp_path / "oodm.png")
+    draw_scores({"training": [0.01, 0.02, 0.0299], "far": [0.5]}, 0.03, tmp_path / "oodm.png")
     axis = drawn().axes[0]
     (low, high), (floor, ceiling) = axis.get_xlim(), axis.get_ylim()
     bars = [bar.get_path().vertices for bar in axis.patches]
     found = np.concatenate(bars)[np.isfinite(np.concatenate(bars)).all(axis=1)]
+    assert 0.03 in np.concatenate(bars)[:, 0], "no bar lies on both sides of the threshold"
     assert low < found[:, 0].min()
     assert found[:, 0].max() < high
     assert (floor, ceiling >= found[:, 1].max() > 0) == (0, True)
