@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -28,11 +29,15 @@ def spell_out(arguments: Sequence[str], commands: Commands) -> list[str]:
         commands: Name -> function.
 
     Raises:
-        ConfigError: When the command has no such option.
+        ConfigError: When there is no such command, or it has no such option, or lacks an argument or has one too many.
     """
-    if not arguments or arguments[0] not in commands:
+    if not arguments or arguments[0].startswith("-"):
         return list(arguments)
     command = arguments[0]
+    if command not in commands:
+        near = difflib.get_close_matches(command, commands, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise ConfigError(f"there is no command {command}, but {', '.join(commands)}{hint}")
     options = inspect.signature(commands[command]).parameters
     own = [name for name, option in options.items() if option.kind is not inspect.Parameter.VAR_KEYWORD]
     spelled = [command]
@@ -47,7 +52,35 @@ def spell_out(arguments: Sequence[str], commands: Commands) -> list[str]:
         if len(own) == len(options) and name.replace("-", "_") not in {*own, *(f"no{option}" for option in own)}:
             raise ConfigError(_unknown(argument, command, own, commands))
         spelled.append(f"--{name}{found['rest'] or ''}")
+    _check_places(spelled, options)
     return spelled
+
+
+def _check_places(spelled: Sequence[str], options: Mapping[str, inspect.Parameter]) -> None:
+    """Makes sure that a command gets what it needs, and not more than it takes by place."""
+    command, *arguments = spelled
+    flags = [found and found["name"] for found in map(_FLAG.fullmatch, arguments)]
+    if not {*HELP}.isdisjoint(flags):
+        return
+    # What follows a flag without its own value is that flag's.
+    valued = [bool(flag) and "=" not in argument for flag, argument in zip(flags, arguments, strict=True)]
+    placed = [
+        argument
+        for argument, flag, before in zip(arguments, flags, [False, *valued], strict=False)
+        if not flag and not before
+    ]
+    named = {str(flag).replace("-", "_") for flag in flags if flag}
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    places = [option for name, option in options.items() if option.kind in kinds and name not in named]
+    missing = [option.name.upper() for option in places[len(placed) :] if option.default is inspect.Parameter.empty]
+    if missing:
+        raise ConfigError(f"{command} needs {' and '.join(missing)}; {command} --help explains them")
+    many = any(option.kind is inspect.Parameter.VAR_POSITIONAL for option in options.values())
+    if placed[len(places) :] and not many:
+        raise ConfigError(
+            f"{command} does not take {placed[len(places)]!r} as well; several scans or folders are one list: "
+            "\"['a','b']\""
+        )
 
 
 def _whole_name(name: str, options: Mapping[str, inspect.Parameter]) -> str:

@@ -9,7 +9,7 @@ from .running import run_on_scans
 
 
 def evaluate_on(
-    dataset: str | Sequence[str], output_dir: str | None = None, bundle: str | None = None, **settings: Any
+    dataset: str | Sequence[str], *, output_dir: str | None = None, bundle: str | None = None, **settings: Any
 ) -> None:
     """Measures segmentations of labeled scans, and how well verdicts tell other scans from them.
 

@@ -9,7 +9,7 @@ from .running import run_on_scans
 
 
 def segment_scans(
-    scans: str | Sequence[str], output_dir: str | None = None, bundle: str | None = None, **settings: Any
+    scans: str | Sequence[str], *, output_dir: str | None = None, bundle: str | None = None, **settings: Any
 ) -> None:
     """Segments scans and judges which of them are unlike the training data.
 

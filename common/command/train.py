@@ -15,6 +15,7 @@ logger = logging.getLogger(__name__)
 
 def train_on(
     dataset: str | Sequence[str],
+    *,
     output_dir: str | None = None,
     bundle: str | None = None,
     minutes: float = 20.0,

@@ -61,10 +61,10 @@ def scans_to_segment(
     return cases
 
 
-def _search(folders: Folders | None, spatial_dims: int) -> list[FolderContent]:
+def _search(folders: Folders | None, spatial_dims: int, name: str = "dataset_dir") -> list[FolderContent]:
     """What the folders hold; a file that a ``dataset.json`` lists may be missing."""
     given = [folders] if folders and isinstance(folders, str) else list(folders or ())
-    return [search_folder(folder, spatial_dims, complete=False) for folder in given]
+    return [search_folder(folder, spatial_dims, name, complete=False) for folder in given]
 
 
 def _common_root(contents: Sequence[FolderContent]) -> str:
@@ -143,7 +143,7 @@ def evaluation_cases(
         MissingDataError: When a folder is missing or holds no scan.
     """
     taken = {"in_distribution", "pooled", "training", "worst"}
-    contents, others = _search(dataset_dir, spatial_dims), _search(ood_dir, spatial_dims)
+    contents, others = _search(dataset_dir, spatial_dims), _search(ood_dir, spatial_dims, "ood_dir")
     _list_skipped([*contents, *others], output_dir)
     if contents:
         inside = _describe_folders(contents, spatial_dims, taken, in_distribution=True)
@@ -186,11 +186,12 @@ def _describe_folders(
     cases = []
     # Tasks are numbered among these folders alone, as in training, so that a split file names the same cases.
     tasks: set[str] = set()
+    setting = "dataset_dir" if in_distribution else "ood_dir"
     for content in contents:
         name = task_name(content.folder)
         description = {"group": free_name(name, taken), "in_distribution": in_distribution}
         description["task"] = free_name(name, tasks)
-        cases += [case | description for case in require_scans(content, spatial_dims).cases]
+        cases += [case | description for case in require_scans(content, spatial_dims, setting).cases]
     return cases
 
 

@@ -78,13 +78,13 @@ def judge_scans(
     if not Path(bank_file).is_file():
         raise MissingDataError(f"there is no signature bank at {bank_file}; fit it with: {FIT_COMMAND}")
     given = read_network(network, weights=weights, config_file=config_file, in_channels=in_channels, device=device)
+    cases = scans_to_segment(scans, output_dir, spatial_dims=given.spatial_dims, list_paths=list_paths)
     transforms = list(given.image_transforms)
     judge = ScanJudge(
         given.network, SignatureBank.load(bank_file), image_transforms=transforms, sw_batch_size=sw_batch_size
     )
     report = OODReport(output_dir, bank_file, load=LoadScand("image"), pictures=0, saves=False)
     transform = Compose([*given.load_transforms, *transforms])
-    cases = scans_to_segment(scans, output_dir, spatial_dims=given.spatial_dims, list_paths=list_paths)
     evaluator = CaseEvaluator(
         device=next(iter(given.network.state_dict().values())).device,
         val_data_loader=DataLoader(CaseDataset(cases, transform, report=report), batch_size=1),

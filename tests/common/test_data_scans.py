@@ -142,9 +142,7 @@ def test_strange_folder_counts_where_phantoms_are_the_known_cases(tmp_path):
 @pytest.mark.parametrize("which", ["dataset_dir", "ood_dir"])
 def test_missing_folder_of_an_evaluation_is_named(known, tmp_path, which):
     folders = {"dataset_dir": known, "ood_dir": known} | {which: str(tmp_path / "absent")}
-    with pytest.raises(
-        MissingDataError, match=r"dataset_dir .*absent does not exist; give a scan or a folder of scans"
-    ):
+    with pytest.raises(MissingDataError, match=rf"^{which} .*absent does not exist; give a scan or a folder of scans"):
         evaluation_cases(**folders, output_dir=str(tmp_path))
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from common.label_app.withholding import withholding_text
 
-OUTSIDE = {"is_ood": True, "oodm": 0.51234, "threshold": 0.25, "reasons": "noise 2, training 1"}
+OUTSIDE = {"is_ood": True, "oodm": 0.51234, "threshold": 0.25, "reasons": "noise 2, training 1; sharpness 3"}
 INSIDE = {"is_ood": False, "oodm": 0.1, "threshold": 0.25, "reasons": ""}
 STALE = {"is_ood": None, "oodm": None, "threshold": None, "reason": "no signature bank"}
 MODULE = Path(__file__).resolve().parents[2] / "common" / "label_app" / "slicer" / "OODVerdict.py"
@@ -31,28 +31,49 @@ def test_only_scans_out_of_distribution_are_kept_back_unless_asked_for(verdict, 
     text = withholding_text(verdict, request_)
     assert bool(text) is kept
     if kept:
-        assert text.startswith("OUT OF DISTRIBUTION: OODM 0.5123 is above the threshold 0.25; noise 2, training 1.")
+        assert text.startswith("OUT OF DISTRIBUTION: OODM 0.5123 is above the threshold 0.25; noise 2, training 1; ")
         assert "despite_verdict" in text
 
 
-class View:
-    """A slice view that keeps its text and color."""
+class Annotation:
+    """A text in a view, as VTK's; that of the corners, which Slicer itself writes, is another one."""
+
+    UpperEdge = "upper edge"
 
     def __init__(self):
         self.text, self.color = None, None
 
-    def cornerAnnotation(self):
-        return SimpleNamespace(SetText=self._set, GetTextProperty=lambda: SimpleNamespace(SetColor=self._paint))
+    def SetMaximumFontSize(self, size):
+        assert 10 <= size <= 20
 
-    def _set(self, corner, text):
-        assert corner == "upper right"
+    def SetText(self, place, text):
+        assert place == self.UpperEdge
         self.text = text
+
+    def GetTextProperty(self):
+        return SimpleNamespace(SetColor=self._paint)
 
     def _paint(self, *color):
         self.color = color
 
-    def forceRender(self):
-        pass
+
+class View:
+    """A slice view that keeps what is shown in it, and how often it was drawn."""
+
+    def __init__(self):
+        self.shown, self.drawn = [], 0
+
+    def renderWindow(self):
+        renderer = SimpleNamespace(AddViewProp=self.shown.append)
+        return SimpleNamespace(GetRenderers=lambda: SimpleNamespace(GetItemAsObject=lambda index: [renderer][index]))
+
+    def scheduleRender(self):
+        self.drawn += 1
+
+    @property
+    def text(self):
+        (annotation,) = self.shown
+        return annotation.text
 
 
 @pytest.fixture
@@ -77,7 +98,7 @@ def slicer(monkeypatch):
     contents = {
         "slicer": {"app": app, "util": util},
         "slicer.ScriptedLoadableModule": {"ScriptedLoadableModule": type("Base", (), {"__init__": lambda *_: None})},
-        "vtk": {"vtkCornerAnnotation": SimpleNamespace(UpperRight="upper right")},
+        "vtk": {"vtkCornerAnnotation": Annotation},
         "MONAILabel": {"MONAILabelLogic": Logic},
     }
     for name, attributes in contents.items():
@@ -87,7 +108,9 @@ def slicer(monkeypatch):
     specification = importlib.util.spec_from_file_location("OODVerdict", MODULE)
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)
-    module.OODVerdict(SimpleNamespace())
+    parent = SimpleNamespace()
+    module.OODVerdict(parent)
+    assert (parent.dependencies, parent.hidden) == (["MONAILabel"], True)
     ((signal, slot),) = made.started
     assert signal == "startupCompleted()"
     slot()
@@ -97,7 +120,7 @@ def slicer(monkeypatch):
 @pytest.mark.parametrize(
     ("params", "text", "dialogs"),
     [
-        (OUTSIDE, "OUT OF DISTRIBUTION\nOODM 0.5123, threshold 0.25\nnoise 2, training 1", 1),
+        (OUTSIDE, "OUT OF DISTRIBUTION\nOODM 0.5123, threshold 0.25\nnoise 2, training 1\nsharpness 3", 1),
         (INSIDE, "in distribution\nOODM 0.1, threshold 0.25", 0),
         (STALE, "NO VERDICT: no signature bank", 0),
         ({"label_names": {}}, "", 0),
@@ -109,6 +132,7 @@ def test_slicer_shows_the_verdict_in_every_view(slicer, params, text, dialogs):
     assert slicer.logic().infer("a model", "an image") == ("file", params), "MONAI Label goes on with the same"
     assert {view.text for view in slicer.views.values()} == {text}
     assert slicer.dialogs == [("OUT OF DISTRIBUTION", text)] * dialogs
+    assert min(view.drawn for view in slicer.views.values()) == 2, "removed, then written"
 
 
 def test_slicer_shows_no_verdict_on_another_scan(slicer):

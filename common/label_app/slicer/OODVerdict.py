@@ -1,7 +1,8 @@
 """Shows in 3D Slicer the verdict that comes with every segmentation of MONAI Label: in all slice views, and a dialog.
 
 A module of 3D Slicer: add this folder under Edit > Application Settings > Modules > Additional module paths. It changes
-nothing in the module of MONAI Label, whose requests for segmentations it listens to.
+nothing in the module of MONAI Label, whose requests for segmentations it listens to. It was tested against stand-ins of
+Slicer's API, not in Slicer itself.
 """
 
 from __future__ import annotations
@@ -16,6 +17,12 @@ from slicer.ScriptedLoadableModule import ScriptedLoadableModule
 RED, BLUE = (0.84, 0.37, 0.0), (0.34, 0.71, 0.91)
 """Colors of both verdicts, which every kind of color vision tells apart."""
 
+FONT_SIZE = 14
+"""Largest size of the text, that of Slicer's own texts in slice views."""
+
+_annotations: dict[str, Any] = {}
+"""Name of a slice view -> its text."""
+
 
 class OODVerdict(ScriptedLoadableModule):  # type: ignore[misc]
     """Listens to MONAI Label from the moment when all modules are loaded.
@@ -29,6 +36,9 @@ class OODVerdict(ScriptedLoadableModule):  # type: ignore[misc]
         parent.title = "Out-of-distribution verdicts"
         parent.categories = ["Active Learning"]
         parent.dependencies = ["MONAILabel"]
+        parent.contributors = ["the authors of this collection of bundles"]
+        # It has no panel to be opened.
+        parent.hidden = True
         parent.helpText = "Shows whether a scan is like those that the network was trained on."
         parent.acknowledgementText = "Research software. Not for clinical use."
         slicer.app.connect("startupCompleted()", listen)
@@ -73,11 +83,11 @@ def describe(params: Mapping[str, Any]) -> str:
         return f"NO VERDICT: {params.get('reason') or 'no signature bank'}"
     word = "OUT OF DISTRIBUTION" if params["is_ood"] else "in distribution"
     text = f"{word}\nOODM {params['oodm']:.4g}, threshold {params['threshold']:.4g}"
-    return f"{text}\n{params['reasons']}" if params.get("reasons") else text
+    return "\n".join([text, *params["reasons"].split("; ")]) if params.get("reasons") else text
 
 
 def write_in_views(text: str, color: tuple[float, float, float]) -> None:
-    """Writes text into the upper right corner of every slice view.
+    """Writes text at the upper edge of every slice view.
 
     Args:
         text: Lines of text; empty to remove it.
@@ -86,6 +96,16 @@ def write_in_views(text: str, color: tuple[float, float, float]) -> None:
     layout = slicer.app.layoutManager()
     for name in layout.sliceViewNames():
         view = layout.sliceWidget(name).sliceView()
-        view.cornerAnnotation().SetText(vtk.vtkCornerAnnotation.UpperRight, text)
-        view.cornerAnnotation().GetTextProperty().SetColor(*color)
-        view.forceRender()
+        annotation = _annotation_of(name, view)
+        annotation.SetText(vtk.vtkCornerAnnotation.UpperEdge, text)
+        annotation.GetTextProperty().SetColor(*color)
+        view.scheduleRender()
+
+
+def _annotation_of(name: str, view: Any) -> Any:
+    """A text of our own in a view: Slicer writes those of the view's corners anew whenever another slice is shown."""
+    if name not in _annotations:
+        _annotations[name] = vtk.vtkCornerAnnotation()
+        _annotations[name].SetMaximumFontSize(FONT_SIZE)
+        view.renderWindow().GetRenderers().GetItemAsObject(0).AddViewProp(_annotations[name])
+    return _annotations[name]

@@ -25,7 +25,8 @@ from common.errors import ConfigError
         ("fit-bank n x -o b.npz", "fit-bank n x --bank_file b.npz"),
         ("segment --help", "segment --help"),
         ("zips -- --trace", "zips -- --trace"),
-        ("nobody -x", "nobody -x"),
+        ("segment --scans x -o y", "segment --scans x --output_dir y"),
+        ("--help", "--help"),
         ("", ""),
     ],
 )
@@ -43,9 +44,13 @@ def test_letters_stand_for_options(given, spelled):
             "train)",
         ),
         ("install a --into x --key y", "unknown option --key of install, "),
+        ("segmnt x", "there is no command segmnt, but evaluate, .*; did you mean segment?"),
+        ("segment -o y", "segment needs SCANS; segment --help explains them"),
+        ("fit-bank -o b.npz", "fit-bank needs NETWORK and DATASET_DIR; "),
+        ("segment a b --seed 1 -o y", "segment does not take 'b' as well; several scans or folders are one list: "),
     ],
 )
-def test_unknown_options_are_refused_before_a_command_runs(given, message):
+def test_what_a_command_does_not_take_is_refused_before_a_command_runs(given, message):
     with pytest.raises(ConfigError, match="^" + re.escape(message).replace(re.escape(".*"), ".*")):
         spell_out(given.split(), COMMANDS)
 
