@@ -75,13 +75,14 @@ class Bundle:
         return [str(folder / file) for file in (f"{name}.json", *overlays)]
 
     def require_options(self, run: Run) -> None:
-        """Makes sure that ``train.json`` has every option that a run sets: others would be left out without a word.
+        """Makes sure that a config has every option that a run sets: others would be left out without a word.
 
         Raises:
             ConfigError: When an option does not exist, naming the first one and the most similar one that does.
         """
         files = self.files("train", run.overlays)
-        config, laid = _read(files), _read(files[1:])
+        # Some options are of the evaluation alone.
+        config, laid = _read([*self.files("evaluate", ()), *files]), _read(files[1:])
         for option in run.settings:
             if not _takes(config, laid, option) or not has_option(config, option):
                 near = difflib.get_close_matches(option, list(config), n=1)

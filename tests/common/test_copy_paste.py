@@ -5,12 +5,13 @@ from copy import deepcopy
 import numpy as np
 import pytest
 import torch
+from monai.bundle import ConfigParser
 from scipy.ndimage import label as connect
 from torch.testing import assert_close
 
 from common.double_mix import make_step
 from common.double_mix.boxes import box_masks, draw_corners, random_boxes_of_share
-from common.double_mix.components import largest_components
+from common.double_mix.components import LargestComponentsd, largest_components, without_smaller_components
 from common.double_mix.losses import WeightedSegmentationLoss, regional_dice_loss, weighted_cross_entropy
 from common.double_mix.network import CoTrainedPair, SingleStudent
 from common.double_mix.rivals.bcp import BCPStep, paste_both_ways
@@ -85,6 +86,36 @@ class TestLargestComponents:
         kept = largest_components(labels)
         assert torch.equal(labels, before)
         assert kept.nonzero().tolist() == [[1, 0, 0, 0]], "of two of one size, the first"
+
+
+class TestProbabilities:
+    def test_smaller_components_go_to_the_background(self):
+        labels = torch.tensor([[[1, 1, 0, 1, 2]]])
+        probabilities = torch.full((3, 1, 5), 0.2).scatter(0, labels, 0.6)
+        kept = LargestComponentsd("pred")({"pred": probabilities})["pred"]
+        assert kept.argmax(dim=0).tolist() == [[1, 1, 0, 0, 2]]
+        # What the other classes have stays, and all still sum to one.
+        assert_close(kept[:, 0, 3], torch.tensor([0.8, 0.0, 0.2]))
+        assert_close(kept.sum(dim=0), torch.ones(1, 5))
+        assert_close(kept[:, 0, :3], probabilities[:, 0, :3])
+
+    def test_one_piece_stays_as_it_is(self):
+        probabilities = torch.rand(2, 4, 4, generator=torch.Generator().manual_seed(0)).softmax(dim=0)
+        probabilities[1, :, :2], probabilities[1, :, 2:] = 0.9, 0.0
+        assert torch.equal(without_smaller_components(probabilities), probabilities)
+
+    @pytest.mark.parametrize("name", ["inference", "evaluate"])
+    def test_it_is_an_option_of_the_bundle(self, bundle_importable, repository, name):
+        bundle = repository / "bundles" / "double_mix"
+        block = "postprocessing" if name == "inference" else "validate#postprocessing"
+        found = []
+        for wanted in (False, True):
+            with bundle_importable(bundle):
+                parser = ConfigParser(ConfigParser.load_config_file(bundle / "configs" / f"{name}.json"))
+                parser.update({"largest_component": wanted, f"{block}#transforms#0": None})
+                steps = parser.get_parsed_content(f"{block}#transforms")
+                found.append([type(step).__name__ for step in steps if step is not None])
+        assert found[1] == [found[0][0], "LargestComponentsd", *found[0][1:]]
 
 
 class TestRegions:
