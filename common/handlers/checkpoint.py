@@ -207,7 +207,8 @@ class TrainingCheckpoint:
         recorded = content.get("progress", {}).get("settings")
         if recorded is None:
             raise ConfigError(f"{self.path} does not tell its settings (an older version wrote it); leave resume out")
-        found = first_difference(json.loads(recorded), json.loads(self.settings))
+        # An option that came with a newer version, and is off, changes nothing.
+        found = first_difference(json.loads(recorded), json.loads(self.settings), off_counts=False)
         if found:
             name, before, now = found
             raise ConfigError(

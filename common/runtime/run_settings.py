@@ -123,13 +123,14 @@ def describe_network(network: nn.Module) -> dict[str, Any]:
     return {name: _layer(part, name) for name, part in unwrap(network).named_modules()}
 
 
-def first_difference(before: Any, now: Any, where: str = "") -> tuple[str, Any, Any] | None:
+def first_difference(before: Any, now: Any, where: str = "", *, off_counts: bool = True) -> tuple[str, Any, Any] | None:
     """Returns the place and both values of the first setting that differs; ``None`` where all are the same.
 
     Args:
         before: Settings of a run, in JSON.
         now: Settings of another run, in JSON.
         where: Name of what they are settings of, with which the place begins; empty by default.
+        off_counts: Whether a setting that is off, null or false, differs from one that is not there. Default true.
 
     Example:
         >>> first_difference({"loss": {"kind": "Dice", "settings": {"batch": True}}},
@@ -137,9 +138,11 @@ def first_difference(before: Any, now: Any, where: str = "") -> tuple[str, Any, 
         ('loss#batch', True, False)
     """
     if isinstance(before, dict) and isinstance(now, dict):
-        return _first(_pairs(before, now, where))
+        pairs = _pairs(before, now, where)
+        return _first((pair for pair in pairs if off_counts or not _is_new_and_off(*pair[1:])), off_counts)
     if isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
-        found = _first((f"{where}#{n}", *pair) for n, pair in enumerate(zip(before, now, strict=True)))
+        places = ((f"{where}#{n}", *pair) for n, pair in enumerate(zip(before, now, strict=True)))
+        found = _first(places, off_counts)
         # A short list is told as a whole.
         return found if found is None or _holds_parts(before) else (where, before, now)
     # In Python, true equals 1.
@@ -147,9 +150,18 @@ def first_difference(before: Any, now: Any, where: str = "") -> tuple[str, Any, 
     return None if same else (where, before, now)
 
 
-def _first(pairs: Iterable[tuple[str, Any, Any]]) -> tuple[str, Any, Any] | None:
+def _first(pairs: Iterable[tuple[str, Any, Any]], off_counts: bool) -> tuple[str, Any, Any] | None:
     """The first difference of parts, given by their place and both values."""
-    return next((found for place, old, new in pairs if (found := first_difference(old, new, place))), None)
+    for place, old, new in pairs:
+        found = first_difference(old, new, place, off_counts=off_counts)
+        if found is not None:
+            return found
+    return None
+
+
+def _is_new_and_off(before: Any, now: Any) -> bool:
+    """Whether a setting was not there before, and is off."""
+    return before == ABSENT and (now is None or now is False)
 
 
 def short_text(setting: Any) -> str:
