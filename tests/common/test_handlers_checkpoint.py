@@ -174,7 +174,7 @@ def test_checkpoint_of_other_inputs_is_not_gone_on_from(tmp_path, caplog):
         ({"learning_rate": 0.5}, r"learning_rate is 0\.5, but .*checkpoint\.pt was trained with 0\.002"),
         ({"window": [0, 10]}, r"window is \[0, 10\], but .* was trained with \[-1000, 1000\]"),
         ({"flag": 1}, r"flag is 1, but .* was trained with true"),
-        ({"new": None}, r"new is null, but .* was trained with not set"),
+        ({"new": 0}, r"new is 0, but .* was trained with not set"),
         ({"train#data": [{"image": "a", "case": "b", "task": "T"}]}, r'train#data#?.* is \["T/b"\], but .*\["T/a"\]'),
         ({"loss": DiceLoss(sigmoid=False)}, r"loss#sigmoid is false, but .* was trained with true"),
         ({"train#0": ScaleIntensityd("image", 0.0, 2.0)}, r"train#0#scaler#maxv is 2\.0, but .* was trained with 1"),
