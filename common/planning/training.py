@@ -6,7 +6,6 @@ import json
 import logging
 import re
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -69,27 +68,32 @@ class TrainingPlanner:
         self.minutes = MINUTES if minutes is None else minutes
         self._wanted = bool(dataset_dir) and read_flag(planned, "planned") and initial_weights is None
         self._items = items_being_resolved(config)
+        # What the plan lays over train.json.
+        self.content: dict[str, Any] = {}
 
-    @cached_property
-    def content(self) -> dict[str, Any]:
-        """What the plan lays over ``train.json``, made when first asked for; empty where there is none.
+    def run(self) -> None:
+        """Makes the plan, where there is one to be made.
+
+        A workflow that trains begins with this. What others ask for, such as the fitting of a bank, the properties of a
+        workflow, or a federated client, which must have the network of the others, is what the config says.
 
         Raises:
             BundleError: What planning raises, see :func:`~.command.write_plan`.
         """
         config = self._config
-        if not self._wanted or self.dataset_dir is None or not config or _data(config) != OWN_DATA:
-            return {}
+        if not self._wanted or self.dataset_dir is None or _data(config) != OWN_DATA:
+            return
         if self.resume and not self.path.is_file():
-            return {}
+            return
         request = Request(self.root, with_defaults(config), self.minutes, self._given(), self.device)
         before = _read_plan(self.path) if self.path.is_file() else {}
         if self.resume or before.get(REQUEST) == request.digest(self.dataset_dir):
             # Another time of this machine would give another number of steps, and undo the stages that are done.
             logger.info("settings planned before, in %s", self.path)
-            return before
+            self.content = before
+            return
         logger.info("settings planned from the data; --planned False takes those of train.json")
-        return write_plan(self.dataset_dir, self.path, request)
+        self.content = write_plan(self.dataset_dir, self.path, request)
 
     @property
     def _config(self) -> dict[str, Any]:
@@ -109,10 +113,6 @@ class TrainingPlanner:
         if _normal(config[NETWORK]) != _normal(own[NETWORK]):
             given[NETWORK] = str(with_defaults(config[NETWORK])["_target_"]).rsplit(".", 1)[-1]
         return given
-
-    def turn_off(self) -> None:
-        """Lets the config decide alone, for what is done with weights that are there."""
-        self._wanted = False
 
     def get(self, name: str, default: Any) -> Any:
         """Returns a setting of the plan.

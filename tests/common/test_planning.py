@@ -272,14 +272,14 @@ class TestPlanner:
 
     @pytest.fixture
     def parsed(self, bundle_importable, tmp_path):
-        """Returns what ``train.json`` of a bundle comes to: ``parsed(bundle, names, key=...)``."""
+        """Returns what ``train.json`` of a bundle comes to, once a training has planned: ``parsed(bundle, names)``."""
 
-        def parse(bundle, names, **settings):
+        def parse(bundle, names, first="run#1", **settings):
             with bundle_importable(bundle):
                 parser = ConfigParser()
                 parser.read_config(str(bundle / "configs" / "train.json"))
                 parser.update({"output_dir": str(tmp_path / "out")} | settings)
-                return [parser.get_parsed_content(name) for name in names]
+                return [parser.get_parsed_content(name) for name in (first, *names)][1:]
 
         return parse
 
@@ -310,7 +310,10 @@ class TestPlanner:
         assert parsed(bundle, ["roi_size"], **given, test_fraction=0.1) == [[16, 24, 16]]
         assert f"settings planned before, in {path}" in caplog.text
         assert parsed(bundle, ["roi_size"], **given, batch_size=1) == [[24, 24, 16]]
-        assert parsed(bundle, ["fit_bank#1", "roi_size"], **given)[1] == [96, 96, 96], "fitting a bank plans nothing"
+        # Properties of a workflow, a federated client or the fitting of a bank plan nothing.
+        path.unlink()
+        assert parsed(bundle, ["roi_size"], first="fit_bank#0", **given) == [[96, 96, 96]]
+        assert not path.exists()
 
     @pytest.mark.parametrize("name", ["spectral_ood", "double_mix"])
     def test_slices_far_apart_get_their_network(self, make_dataset, parsed, repository, name, tmp_path):
