@@ -165,7 +165,7 @@ def decathlon_scans(folder: str | Path, *, sections: Sequence[str] = SECTIONS, c
         return endoscopy_cases(root)
     listing = root / "dataset.json"
     if not listing.is_file():
-        reason = "holds no dataset.json" if root.is_dir() else "does not exist"
+        reason = "holds no dataset.json" if root.is_dir() else "is no folder" if root.exists() else "does not exist"
         raise MissingDataError(
             f"dataset_dir {root} {reason}; expected is a Decathlon folder with dataset.json, imagesTr and labelsTr"
         )

@@ -168,6 +168,9 @@ def test_malformed_item_is_a_case_for_inference_and_an_error_for_training(decath
 def test_missing_folder_is_named(tmp_path):
     with pytest.raises(MissingDataError, match=r"dataset_dir .*absent does not exist"):
         decathlon_cases(tmp_path / "absent")
+    (tmp_path / "note.txt").touch()
+    with pytest.raises(MissingDataError, match=r"dataset_dir .*note.txt is no folder; expected is a Decathlon folder"):
+        decathlon_cases(tmp_path / "note.txt")
 
 
 @pytest.mark.parametrize(
