@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
+from threadpoolctl import threadpool_limits
 
 from .clusters import ClusteredGaussian
 from .shrunk import LayeredGaussian
@@ -74,8 +75,18 @@ def fit_distance(reference: Array, distance: Distance, sizes: Sequence[int] = ()
             By default, all are one layer's.
     """
     if distance in SHRUNK:
-        return SHRUNK[distance].fit(reference, sizes).distance
+        return _fit_shrunk(reference, distance, sizes).distance
     return partial(nearest_distance if distance == "nearest" else mahalanobis_distance, reference=reference)
+
+
+def _fit_shrunk(reference: Array, distance: Distance, sizes: Sequence[int]) -> LayeredGaussian | ClusteredGaussian:
+    """Fits a distance by a shrunk covariance, in one thread.
+
+    Its factorizations are many and small: threads would wait for one another, on a busy machine for minutes, and the last
+    digits would depend on their number.
+    """
+    with threadpool_limits(limits=1, user_api="blas"):
+        return SHRUNK[distance].fit(reference, sizes)
 
 
 def distance_to(signatures: Array, reference: Array, distance: Distance, sizes: Sequence[int] = ()) -> Array:
@@ -102,7 +113,7 @@ def leave_one_out(reference: Array, distance: Distance, sizes: Sequence[int] = (
         np.fill_diagonal(between, np.inf)
         return np.asarray(between.min(axis=1))
     if distance in SHRUNK:
-        return SHRUNK[distance].fit(reference, sizes).leave_one_out
+        return _fit_shrunk(reference, distance, sizes).leave_one_out
     others = ~np.eye(len(reference), dtype=bool)
     parts = [distance_to(case[None], reference[keep], distance) for case, keep in zip(reference, others, strict=True)]
     return np.concatenate(parts)
