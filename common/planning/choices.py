@@ -12,18 +12,6 @@ from .fingerprint import Fingerprint
 ANISOTROPIC = 3.0
 """From this ratio of the spacing between slices to that in the plane, networks see slice by slice (as nnU-Net does)."""
 
-FEWEST = 2
-"""Steps that a training takes at least: one for each of two validations."""
-
-REGIME = {
-    "optimizer_name": "adamw",
-    "learning_rate": 0.001,
-    "weight_decay": 0.0001,
-    "decline": "polynomial",
-    "averaged": True,
-}
-"""What converged on every data set of ``docs/gates.md``."""
-
 
 @dataclass(frozen=True)
 class Choice:
@@ -191,59 +179,6 @@ def choose_batch(window: Sequence[int], *, pictures: bool, room: Room) -> Choice
     usual = 8 if pictures else 16 if window[-1] == 1 else 2
     largest = max(1, 2 * room.voxels // math.prod(window))
     return Choice("batch_size", min(usual, largest), f"windows of {math.prod(window)} voxels on {room.device}")
-
-
-def choose_length(
-    minutes: float, seconds_per_step: float, *, steps: int | None = None, pretrained: bool = False
-) -> list[Choice]:
-    """Returns the number of steps and of validations, and the regime.
-
-    Args:
-        minutes: Time of the training, in minutes, above 0.
-        seconds_per_step: Seconds of a step, above 0.
-        steps: Number of steps where it is decided already. Default ``None`` for what fits the time.
-        pretrained: Whether as many steps of a pre-training come before. Default false.
-    """
-    # The other third goes to reading, validation and the signature bank.
-    why = "given"
-    if steps is None:
-        steps = min(max(int(minutes * 60 * 0.65 / seconds_per_step), FEWEST), 20_000)
-        why = f"65 % of {minutes:g} minutes, {seconds_per_step:.2g} s a step as measured here"
-        why += ", the fewest that there are" if steps == FEWEST else ""
-    epochs = min(20, max(FEWEST, steps // 50))
-    chosen = [Choice("iterations", steps, why), Choice("max_epochs", epochs, "validations, shared out evenly")]
-    if pretrained:
-        chosen.append(Choice("pretrain_iterations", steps, "as many steps of pre-training"))
-    return chosen + [Choice(name, value, "converged on the data of docs/gates.md") for name, value in REGIME.items()]
-
-
-def choose_validation(data: Fingerprint, settled: Mapping[str, Any], *, resized: bool) -> list[Choice]:
-    """Returns how many cases a validation measures, where all of them would take longer than an epoch of training.
-
-    A window costs less than half of a training step's, since nothing flows back.
-
-    Args:
-        data: Measures of the data.
-        settled: Settings that are chosen so far, over those of ``train.json``.
-        resized: Whether whole pictures are resized to one window.
-    """
-    window, steps = settled["roi_size"], settled["iterations"] // settled["max_epochs"]
-    spacing = [target if target and target > 0 else own for target, own in _pairs(settled.get("spacing"), data.spacing)]
-    sizes = [extent * own / step for extent, own, step in zip(data.size, data.spacing, spacing, strict=True)]
-    # Windows overlap by a quarter.
-    each = [max(1, math.ceil((extent - side) / (0.75 * side)) + 1) for extent, side in zip(sizes, window, strict=True)]
-    windows = 1 if resized else math.prod(each)
-    cases = max(1, round(settled["val_fraction"] * data.num_cases))
-    seen = 2 * steps * settled["batch_size"]
-    if cases * windows <= seen:
-        return []
-    why = f"{cases} cases of {windows} windows would take longer than the {steps} steps of an epoch"
-    return [Choice("val_cases", min(cases, max(2, seen // windows)), why)]
-
-
-def _pairs(targets: Sequence[float] | None, own: Sequence[float]) -> list[tuple[float | None, float]]:
-    """Every spacing with the one that it is brought to."""
-    return list(zip([None] * len(own) if targets is None else targets, own, strict=True))
 
 
 def apply_given(choices: Sequence[Choice], given: Mapping[str, Any]) -> list[Choice]:

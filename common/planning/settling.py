@@ -24,13 +24,12 @@ from .choices import (
     choose_classes,
     choose_grid,
     choose_intensities,
-    choose_length,
     choose_picture_window,
-    choose_validation,
     is_sliced,
     room_of,
 )
 from .fingerprint import Fingerprint
+from .length import choose_length, choose_quality, choose_validation
 from .timing import memory_of, seconds_per_step
 
 SLICES = "slices.json"
@@ -120,10 +119,7 @@ def choose_settings(request: Request, data: Fingerprint, task: str) -> tuple[dic
     settled = config | overlay | _values(apply_given(choices, given))
     choices += [choose_batch(settled["roi_size"], pictures=dims == 2, room=room)]
     settled |= _values(apply_given(choices, given))
-    choices += _length_choices(request, settled)
-    settled |= _values(apply_given(choices, given))
-    if settled.get("iterations"):
-        choices += choose_validation(data, settled, resized=_resizes(config))
+    choices += _time_choices(request, data, settled)
     choices = apply_given([choice for choice in choices if choice.setting in config], given)
     rows = [{"setting": c.setting, "value": c.value, "why": c.why} for c in choices]
     return overlay | _values(choices) | {"planned": False, PLAN: rows}, choices
@@ -156,17 +152,22 @@ def _data_choices(
     return [*choices, Choice(NETWORK, network, why), *choose_grid(data, divisors, room)]
 
 
-def _length_choices(request: Request, settled: Mapping[str, Any]) -> list[Choice]:
-    """Steps, validations and rates; none where the length is given in epochs."""
+def _time_choices(request: Request, data: Fingerprint, settled: Mapping[str, Any]) -> list[Choice]:
+    """Steps, rates, validations and what is measured at the end; none where the length is given in epochs."""
     given = request.given
     if "iterations" not in given and any(name in given for name in EPOCHS):
         return []
     pretrained = bool(settled.get("pretrained")) and "pretrain_iterations" in settled
     # Either comes before the training itself, and takes as long.
     trainings = 2 if pretrained or "baseline_dir" in settled else 1
-    steps = given.get("iterations")
+    steps, resized = given.get("iterations"), _resizes(request.config)
     seconds = 0.0 if steps is not None else _measure(request.root, settled, request.device)
-    return choose_length(request.minutes / trainings, seconds, steps=steps, pretrained=pretrained)
+    choices = choose_length(request.minutes / trainings, seconds, steps=steps, pretrained=pretrained)
+    settled = dict(settled) | _values(apply_given(choices, given))
+    choices += choose_validation(data, settled, resized=resized)
+    if steps is None:
+        choices += choose_quality(request.minutes, seconds, data, settled, resized=resized)
+    return choices
 
 
 def _resizes(config: Mapping[str, Any]) -> bool:

@@ -82,8 +82,8 @@ def fit_distance(reference: Array, distance: Distance, sizes: Sequence[int] = ()
 def _fit_shrunk(reference: Array, distance: Distance, sizes: Sequence[int]) -> LayeredGaussian | ClusteredGaussian:
     """Fits a distance by a shrunk covariance, in one thread.
 
-    Its factorizations are many and small: threads would wait for one another, on a busy machine for minutes, and the last
-    digits would depend on their number.
+    Its factorizations are many and small: threads would wait for one another, on a busy machine for minutes, and the
+    last digits would depend on their number.
     """
     with threadpool_limits(limits=1, user_api="blas"):
         return SHRUNK[distance].fit(reference, sizes)

@@ -19,13 +19,12 @@ from common.planning.choices import (
     choose_classes,
     choose_grid,
     choose_intensities,
-    choose_length,
     choose_picture_window,
-    choose_validation,
     is_sliced,
     room_of,
 )
 from common.planning.fingerprint import Fingerprint, measure_cases
+from common.planning.length import choose_length, choose_quality, choose_validation
 from common.planning.timing import seconds_per_step, total
 from tests.running import own_error
 
@@ -153,6 +152,17 @@ def test_validation_takes_no_longer_than_an_epoch(steps, spacing, expected):
     assert choose_validation(data, settled, resized=True) == []
 
 
+@pytest.mark.parametrize(
+    ("minutes", "seconds", "expected"),
+    # 16 windows of 0.1 s, nine times a case, in 15 % of the time.
+    [(10, 0.6, {"quality_cases": 6}), (1, 6.0, {"quality_cases": 0}), (10, 0.06, {}), (100, 0.6, {})],
+)
+def test_quality_is_measured_on_as_many_cases_as_the_time_allows(minutes, seconds, expected):
+    data = replace(DATA, num_cases=200, sizes=[[100, 100, 32]], spacings=[[1.0, 1.0, 1.0]])
+    settled = {"roi_size": [32, 32, 32], "batch_size": 2, "val_fraction": 0.2, "quality_cases": 20}
+    assert values(choose_quality(minutes, seconds, data, settled, resized=False)) == expected
+
+
 def test_most_cases_of_a_validation_are_left_out_where_there_are_many():
     data = replace(DATA, num_cases=200, sizes=[[100, 100, 32]], spacings=[[1.0, 1.0, 1.0]])
     settled = {"roi_size": [32, 32, 32], "iterations": 400, "max_epochs": 4, "batch_size": 2, "val_fraction": 0.2}
@@ -165,6 +175,7 @@ def test_length_that_is_given_is_shared_out_and_the_time_to_several_trainings():
     assert values(choose_length(1, 0.0, steps=300))["max_epochs"] == 6
     twice = values(choose_length(10, 1.0, pretrained=True))
     assert twice["iterations"] == twice["pretrain_iterations"] == 390
+    assert twice["max_epochs"] == twice["pretrain_epochs"] == 7
 
 
 def test_data_sets_of_other_classes_leave_the_segmentation_as_it_is(make_dataset, tmp_path):
