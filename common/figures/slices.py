@@ -46,19 +46,21 @@ def draw_gallery(
     )
     rows = -(-len(pictures) // columns)
     tallest = max(image.shape[1] / image.shape[0] for image, _, _ in pictures)
+    titles = [wrap(text, int(3.1 * CHARACTERS)) for _, _, text in pictures]
+    above = 0.16 * max(title.count("\n") + 1 for title in titles) + 0.1
     with open_sheet(
         path,
         columns=columns,
         rows=rows,
-        size=(3.2 * columns, (2.8 * min(tallest, 1.0) + 0.7) * rows + 0.3 * bool(shown)),
+        size=(3.2 * columns, (2.8 * min(tallest, 1.0) + above) * rows + 0.3 * bool(shown)),
     ) as axes:
         for axis in axes.flat:
             axis.set_axis_off()
-        for axis, (image, segmentation, text) in zip(axes.flat, pictures, strict=False):
+        for axis, title, (image, segmentation, _) in zip(axes.flat, titles, pictures, strict=False):
             draw_slice(axis, image)
             for number in class_numbers(segmentation):
                 _outline(axis, segmentation == number, *outline_look(number), level=INSIDE, linewidth=1.2)
-            axis.set_title(wrap(text, int(3.1 * CHARACTERS)), fontsize=SMALL)
+            axis.set_title(title, fontsize=SMALL)
         class_legend(axes[0, 0], shown, outlined=True)
 
 

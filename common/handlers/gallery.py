@@ -68,7 +68,8 @@ class EvaluationGallery:
         self.thumbnails.append("")
         if "error" in output:
             return
-        classes = class_map(output["pred"], rivals=self.softmax)
+        # It lies on the grid of the image, whatever the transforms between have made of its affine.
+        classes = class_map(output["pred"], rivals=self.softmax).as_subclass(Tensor)
         with sparing(f"the picture of {batch.get('case', 'a case')} in report.html"):
             limit = thumbnail_limit(engine.state.epoch_length or 1)
             self.thumbnails[-1] = thumbnail(batch["image"], classes, limit=limit)

@@ -25,7 +25,8 @@ def cut_planes(image: Tensor, segmentation: Tensor | None, *, size: int = 256) -
         image: Image ``(C, H, W[, D])``, with an affine if it has one; a volume's axes point right, anterior, superior.
             The first channel is shown, or all three of a color picture.
         segmentation: Class indices, ``(1, H, W[, D])`` or without the first axis, above 0 in the foreground. Its grid
-            may differ from the image's where both have affines. ``None`` where there is none.
+            may differ from the image's where both have affines; else both show the same field of view. ``None`` where
+            there is none.
         size: Number of pixels of the longest side. Default 256.
     """
     grid = tuple(image.shape[1:])
@@ -88,9 +89,10 @@ def _matrix(image: Tensor, classes: Tensor | None, axes: int) -> NDArray[np.floa
     if classes is None:
         return np.eye(axes + 1)
     target = _affine(classes, axes)
-    if np.linalg.matrix_rank(target) == axes + 1 and np.linalg.matrix_rank(_affine(image, axes)) == axes + 1:
+    placed = all(getattr(tensor, "affine", None) is not None for tensor in (image, classes))
+    if placed and np.linalg.matrix_rank(target) == axes + 1 and np.linalg.matrix_rank(_affine(image, axes)) == axes + 1:
         return np.asarray(np.linalg.solve(target, _affine(image, axes)), dtype=np.float64)
-    # Affines of slices may lie in another plane: both then show the same field of view.
+    # Without both affines, or with those of slices, which may lie in another plane: both show the same field of view.
     shares = np.asarray(classes.shape) / np.asarray(image.shape[1:])
     return np.diag([*shares, 1.0])
 

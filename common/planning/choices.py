@@ -78,10 +78,12 @@ def choose_classes(data: Fingerprint, *, sigmoid: bool, task: str = "") -> list[
     chosen = [Choice("in_channels", data.channels, "channels of the images")]
     if not data.alike:
         return chosen
-    values = sorted({*data.classes, *data.found})
+    # What dataset.json does not name is refused by the training, case by case.
+    values = sorted(data.classes or data.found)
     names = ", ".join(f"{value} {data.classes.get(value, '(without a name)')}" for value in values)
+    where = "dataset.json" if data.classes else "labels"
     count = len(values) + (0 if sigmoid else 1)
-    why = f"{len(values)} class(es) in dataset.json and labels: {names}" + ("" if sigmoid else "; and background")
+    why = f"{len(values)} class(es) in {where}: {names}" + ("" if sigmoid else "; and background")
     chosen.append(Choice("out_channels", max(count, 1 if sigmoid else 2), why))
     if values and values != list(range(1, len(values) + 1)):
         chosen.append(Choice("foreground_labels", {task: values}, "numbers of the classes have gaps"))
@@ -95,9 +97,11 @@ def choose_intensities(data: Fingerprint) -> list[Choice]:
         data: Measures of the data.
     """
     if data.modality != "CT":
-        kind = data.modality or "MR"
-        why = "dataset.json says so" if data.modality else "dataset.json does not tell; numbers without a unit are MR"
-        return [Choice("modality", kind, why)]
+        if data.modality:
+            return [Choice("modality", data.modality, "dataset.json says so")]
+        if len(data.size) == 2 and data.channels == 3:
+            return [Choice("modality", "RGB", "dataset.json does not tell; pictures of three channels are in color")]
+        return [Choice("modality", "MR", "dataset.json does not tell; numbers without a unit are MR")]
     low, high = data.foreground
     if data.whole[0] >= 0:
         # Someone has windowed the scans already: air has -1000 Hounsfield units.
@@ -136,8 +140,9 @@ def _slice_grid(data: Fingerprint, divisor: Sequence[int], room: Room) -> list[C
     """Spacing in the plane and windows of one slice."""
     extent = max(size * step for size, step in zip(data.size[:2], data.spacing[:2], strict=True))
     finest = max(data.spacing[:2])
-    target = max(finest, extent / room.side)
-    changes = data.spread > 1.1 or target > finest
+    # A little more, so that scans whose header differs in a late digit do not get a row beyond the window.
+    target = max(finest, 1.001 * extent / room.side)
+    changes = data.spread > 1.1 or target > 1.002 * finest
     spacing = [round(target, 3), round(target, 3), -1.0] if changes else None
     why = f"median in the plane {finest:.3g} mm, {room.device} takes {room.side} pixels of a side; slices stay"
     sides = [

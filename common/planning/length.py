@@ -46,6 +46,8 @@ def choose_length(
         why = f"65 % of {minutes:g} minutes, {seconds_per_step:.2g} s a step as measured here"
         why += ", the fewest that there are" if steps == FEWEST else ""
     epochs = min(20, max(FEWEST, steps // 50))
+    # Epochs are of one length.
+    steps = steps if why == "given" else steps // epochs * epochs
     chosen = [Choice("iterations", steps, why), Choice("max_epochs", epochs, "validations, shared out evenly")]
     if pretrained:
         chosen.append(Choice("pretrain_iterations", steps, "as many steps of pre-training"))

@@ -26,7 +26,7 @@ from .distance import Distance
 from .held_out import HeldOut
 from .inferer import SpectralInferer
 from .measuring import Items, MeasuredQuality, MeasuredScan, QualityMeasurer, ScanMeasurer, share_out
-from .quality import QualityCurve, check_coverage, patients_needed
+from .quality import MIN_PATIENTS, QualityCurve, check_coverage, patients_needed
 from .ranges import PropertyRanges
 from .signature import SignatureForm
 
@@ -228,7 +228,9 @@ class BankFitter:
             return []
         # Data sets may number their patients alike.
         patients = [f"{case.get('task', '')} {patient_of(dict(case))}" for case in self.held_out_cases]
-        work = QualityMeasurer(measurer, self.held_out_cases, patients, self.quality_cases, self.postprocessing)
+        # Damaging and segmenting takes long, and of too few patients nothing would come.
+        wanted = self.quality_cases if len(set(patients)) >= MIN_PATIENTS else 0
+        work = QualityMeasurer(measurer, self.held_out_cases, patients, wanted, self.postprocessing)
         return share_out("signatures of held-out cases", self.held_out_cases, self.held_out, work)
 
     def _fit_quality(self, bank: SignatureBank, further: Sequence[MeasuredQuality]) -> QualityCurve | None:
@@ -237,7 +239,8 @@ class BankFitter:
             return None
         labeled = [case for case in further if case.dices]
         owners = [case.patient for case in labeled for _ in case.dices]
-        number, needed = len(set(owners)), patients_needed(self.coverage)
+        kept, needed = {case.patient for case in further}, patients_needed(self.coverage)
+        number = len(set(owners)) if len(kept) >= MIN_PATIENTS else len(kept)
         curve = None
         if labeled:
             scores = [bank.oodm(row) for case in labeled for row in case.signatures]

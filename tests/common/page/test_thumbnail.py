@@ -88,3 +88,19 @@ def test_picture_that_cannot_be_small_enough_is_left_out():
 def test_thumbnails_of_a_page_stay_below_its_budget(number, limit):
     assert thumbnail_limit(number) == limit
     assert number * limit <= 18_000_000
+
+
+@pytest.mark.parametrize(("shape", "channels"), [((16, 12, 8), 1), ((16, 12), 3)])
+def test_segmentation_without_an_affine_lies_where_the_image_does(shape, channels):
+    """The grid that an evaluation measures on is often another than the scan's; its segmentation has no affine."""
+    affine = torch.diag(torch.tensor([-2.5, 2.5, 5.0, 1.0]))
+    affine[:3, 3] = torch.tensor([40.0, -30.0, 7.0])
+    image = MetaTensor(torch.rand(channels, *shape), affine=affine)
+    everywhere = torch.ones(1, *shape, dtype=torch.long)
+    assert all(found.all() for _, found in cut_planes(image, everywhere, size=64))
+    half = everywhere.clone()
+    half[:, : shape[0] // 2] = 0
+    pixels, found = cut_planes(image, half, size=64)[-1]
+    width = pixels.shape[1]
+    assert not found[:, : width // 2 - 2].any()
+    assert found[:, width // 2 + 2 :].all()
