@@ -4,7 +4,9 @@ import random
 import re
 import signal
 import sys
+import time
 from importlib.util import find_spec
+from multiprocessing.pool import ThreadPool
 
 import numpy as np
 import pytest
@@ -273,3 +275,19 @@ def test_single_process_is_the_main_one():
 @pytest.mark.parametrize(("device", "expected"), [("cpu", False), ("cuda:1", True), (torch.device("cuda"), True)])
 def test_cuda_is_told_from_the_device(device, expected):
     assert is_cuda(device) is expected
+
+
+def test_error_waits_for_threads_that_still_work_alone(capsys):
+    """Python's end would abort the process in the middle of what they do; those without work may go on to wait."""
+    done, error = [], ConfigError("told")
+    with ThreadPool(2) as idle:
+        with ThreadPool(2) as pool:
+            pool.apply_async(lambda: (time.sleep(0.3), done.append(1)))
+            time.sleep(0.1)
+        assert not done, "an error leaves a pool at work"
+        start = time.perf_counter()
+        report_error(ConfigError, error, None)
+        assert done == [1]
+        assert idle.apply(len, ("ab",)) == 2
+        assert time.perf_counter() - start < 10
+    assert capsys.readouterr().err == "error: told\n"
