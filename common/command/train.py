@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..planning.settling import MINUTES
 from ..runtime.bundle_folders import find_bundle
 from .running import check_output, run_bundle
 
@@ -18,7 +19,7 @@ def train_on(
     *,
     output_dir: str | None = None,
     bundle: str | None = None,
-    minutes: float = 20.0,
+    minutes: float = MINUTES,
     planned: bool = True,
     **settings: Any,
 ) -> None:

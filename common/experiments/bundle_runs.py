@@ -127,10 +127,8 @@ class Bundle:
         """
         files = self.files(name, run.overlays)
         parser = ConfigParser(ConfigParser.load_config_files(files))
-        config, laid = _read(files), _read(files[1:])
-        for key, value in (UNPLANNED | dict(options)).items():
-            if _takes(config, laid, key):
-                parser[key] = value
+        for key, value in _taken(files, options).items():
+            parser[key] = value
         return parser
 
     def run_config(self, name: str, run_id: str, run: Run, options: Mapping[str, Any]) -> None:
@@ -149,9 +147,7 @@ class Bundle:
             # A process that was started for a job has never run a config of the bundle.
             sys.path.insert(0, self.root)
         files = self.files(name, run.overlays)
-        config, laid = _read(files), _read(files[1:])
-        taken = {key: value for key, value in (UNPLANNED | dict(options)).items() if _takes(config, laid, key)}
-        monai.bundle.run(run_id=run_id, config_file=files, logging_file=False, **taken)
+        monai.bundle.run(run_id=run_id, config_file=files, logging_file=False, **_taken(files, options))
 
     def shared_folders(self, run: Run, root: Path) -> dict[str, str]:
         """Returns option -> folder below a root; runs that agree in all that decides over its content have the same."""
@@ -284,6 +280,12 @@ def _takes(config: Mapping[str, Any], laid: Mapping[str, Any], option: str) -> b
     if inner and outer in laid:
         return inner.split("#")[0] in laid[outer]
     return outer in config
+
+
+def _taken(files: Sequence[str], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Those options that a config with its overlays has."""
+    config, laid = _read(files), _read(files[1:])
+    return {key: value for key, value in (UNPLANNED | dict(options)).items() if _takes(config, laid, key)}
 
 
 def _uniform(value: Any) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from monai.bundle import ConfigParser
 
-from ..data.cases import decathlon_cases, name_folders
+from ..data.cases import name_folders
 from ..runtime.bundle_folders import find_bundle
 from ..runtime.files import write_atomically
 from ..runtime.json_format import format_json
@@ -56,7 +56,7 @@ def plan_training(
     root = find_bundle(bundle, bundles)
     config = with_defaults(ConfigParser.load_config_file(root / "configs" / "train.json"))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    write_plan(dataset, str(output), Request(root, config, minutes, given, device))
+    write_plan(str(output), Request(dataset, root, config, minutes, given, device))
     folders = [str(folder) for folder, _ in name_folders(dataset)]
     data = folders[0] if len(folders) == 1 else f'"{folders}"'
     which = "" if bundle is None else f" --bundle {root}"
@@ -69,11 +69,10 @@ def plan_training(
     )
 
 
-def write_plan(dataset: str | Sequence[str], output: str | Path, request: Request) -> dict[str, Any]:
+def write_plan(output: str | Path, request: Request) -> dict[str, Any]:
     """Plans a training of a bundle, logs the choices as a table, and writes the file to lay over ``train.json``.
 
     Args:
-        dataset: Folder in the layout of the Medical Segmentation Decathlon, or a list of them.
         output: File that the plan is written to.
         request: What the plan is made for.
 
@@ -87,10 +86,9 @@ def write_plan(dataset: str | Sequence[str], output: str | Path, request: Reques
         OutputError: When the plan cannot be written.
     """
     request.check()
-    folders = name_folders(dataset)
-    cases = [case | {"task": task} for folder, task in folders for case in decathlon_cases(folder)]
-    content, choices = choose_settings(request, measure_cases(cases), folders[0][1])
-    content[REQUEST] = request.digest(dataset)
+    cases = [case | {"task": task} for task, found in request.cases.items() for case in found]
+    content, choices = choose_settings(request, measure_cases(cases), next(iter(request.cases)))
+    content[REQUEST] = request.digest()
     for line in choice_lines(choices):
         logger.info("%s", line)
     with write_atomically(output) as temporary:

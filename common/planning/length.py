@@ -45,14 +45,19 @@ def choose_length(
         steps = min(max(int(minutes * 60 * 0.65 / seconds_per_step), FEWEST), 20_000)
         why = f"65 % of {minutes:g} minutes, {seconds_per_step:.2g} s a step as measured here"
         why += ", the fewest that there are" if steps == FEWEST else ""
-    epochs = min(20, max(FEWEST, steps // 50))
-    # Epochs are of one length.
-    steps = steps if why == "given" else steps // epochs * epochs
+        # Epochs are of one length.
+        steps -= steps % _epochs(steps)
+    epochs = _epochs(steps)
     chosen = [Choice("iterations", steps, why), Choice("max_epochs", epochs, "validations, shared out evenly")]
     if pretrained:
         chosen.append(Choice("pretrain_iterations", steps, "as many steps of pre-training"))
         chosen.append(Choice("pretrain_epochs", epochs, "with as many validations"))
     return chosen + [Choice(name, value, "converged on the data of docs/gates.md") for name, value in REGIME.items()]
+
+
+def _epochs(steps: int) -> int:
+    """Number of validations that a training of so many steps is worth."""
+    return min(20, max(FEWEST, steps // 50))
 
 
 def choose_validation(data: Fingerprint, settled: Mapping[str, Any], *, resized: bool) -> list[Choice]:

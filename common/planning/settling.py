@@ -5,16 +5,17 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from monai.bundle import ConfigParser
 
-from ..data.cases import decathlon_cases, name_folders
+from ..data.cases import Case, decathlon_cases, name_folders
 from ..errors import ConfigError
 from ..runtime.digests import settings_digest
-from ..runtime.model_settings import PLAN
+from ..runtime.model_settings import NETWORK, PLAN
 from ..runtime.options import has_option
 from .choices import (
     Choice,
@@ -34,8 +35,6 @@ from .timing import memory_of, seconds_per_step
 
 SLICES = "slices.json"
 
-NETWORK = "network_def"
-
 EPOCHS = ("max_epochs", "samples_per_epoch")
 """Settings that say how long a training is, if ``iterations`` does not; a plan then leaves length and rates alone."""
 
@@ -51,6 +50,7 @@ class Request:
     """What a plan is made for.
 
     Args:
+        dataset: Folder in the layout of the Medical Segmentation Decathlon, or a list of them.
         root: Folder of the bundle.
         config: Content of its ``train.json`` and of what is laid over it, with plain values.
         minutes: Time of the training on this machine, in minutes, above 0.
@@ -58,6 +58,7 @@ class Request:
         device: Device of the training.
     """
 
+    dataset: str | Sequence[str]
     root: Path
     config: Mapping[str, Any]
     minutes: float
@@ -77,16 +78,22 @@ class Request:
         if unknown:
             raise ConfigError(f"unknown option --{unknown[0]}: train.json of {self.root.name} has no such key")
 
-    def digest(self, dataset: str | Sequence[str]) -> str:
-        """Returns what tells this request on a data set from others.
-
-        Args:
-            dataset: Folder in the layout of the Medical Segmentation Decathlon, or a list of them.
+    @cached_property
+    def cases(self) -> dict[str, list[Case]]:
+        """Name of each data set -> its labeled cases, listed when first asked for.
 
         Raises:
             MissingDataError: When there is no such data set.
         """
-        sizes = [(task, len(decathlon_cases(folder))) for folder, task in name_folders(dataset)]
+        return {task: decathlon_cases(folder) for folder, task in name_folders(self.dataset)}
+
+    def digest(self) -> str:
+        """Returns what tells this request from others, the number of cases included.
+
+        Raises:
+            MissingDataError: When there is no such data set.
+        """
+        sizes = [(task, len(cases)) for task, cases in self.cases.items()]
         return settings_digest([sizes, self.minutes, dict(self.given), self.root.name])[:12]
 
     def overlay(self) -> dict[str, Any]:
@@ -99,14 +106,13 @@ def choose_settings(request: Request, data: Fingerprint, task: str) -> tuple[dic
     """Returns the content of a plan, to be laid over ``train.json``, and its choices.
 
     Args:
-        request: What the plan is made for.
+        request: What the plan is made for, which has been checked.
         data: Measures of the data.
         task: Name of the data set.
 
     Raises:
-        ConfigError: When the data have another number of axes than the bundle, or a setting does not exist.
+        ConfigError: When the data have another number of axes than the bundle.
     """
-    request.check()
     config, given = dict(request.config), request.given
     dims = len(data.size)
     if dims != config["spatial_dims"]:

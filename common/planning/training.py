@@ -14,11 +14,11 @@ from monai.bundle import ConfigParser
 
 from ..errors import ConfigError
 from ..runtime.config_source import items_being_resolved
-from ..runtime.model_settings import PLAN, with_defaults
+from ..runtime.model_settings import NETWORK, PLAN, with_defaults
 from ..runtime.networks_by_name import TrainedNetwork
 from ..runtime.options import read_flag
 from .command import write_plan
-from .settling import EPOCHS, MINUTES, NETWORK, REQUEST, Request
+from .settling import EPOCHS, MINUTES, REQUEST, Request
 
 logger = logging.getLogger(__name__)
 
@@ -58,14 +58,14 @@ class TrainingPlanner:
         device: str | torch.device,
         *,
         planned: bool | str = True,
-        minutes: float | None = None,
+        minutes: float = MINUTES,
         resume: bool = False,
         initial_weights: str | None = None,
         config: Mapping[str, Any] | None = None,
     ) -> None:
         self.dataset_dir, self.root, self.device = dataset_dir, Path(bundle_root), torch.device(device)
         self.path, self.resume = Path(output_dir, f"{PLAN}.json"), resume
-        self.minutes = MINUTES if minutes is None else minutes
+        self.minutes = minutes
         self._wanted = bool(dataset_dir) and read_flag(planned, "planned") and initial_weights is None
         self._items = items_being_resolved(config)
         # What the plan lays over train.json.
@@ -85,15 +85,15 @@ class TrainingPlanner:
             return
         if self.resume and not self.path.is_file():
             return
-        request = Request(self.root, with_defaults(config), self.minutes, self._given(), self.device)
+        request = Request(self.dataset_dir, self.root, with_defaults(config), self.minutes, self._given(), self.device)
         before = _read_plan(self.path) if self.path.is_file() else {}
-        if self.resume or before.get(REQUEST) == request.digest(self.dataset_dir):
+        if self.resume or before.get(REQUEST) == request.digest():
             # Another time of this machine would give another number of steps, and undo the stages that are done.
             logger.info("settings planned before, in %s", self.path)
             self.content = before
             return
         logger.info("settings planned from the data; --planned False takes those of train.json")
-        self.content = write_plan(self.dataset_dir, self.path, request)
+        self.content = write_plan(self.path, request)
 
     @property
     def _config(self) -> dict[str, Any]:
