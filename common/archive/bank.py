@@ -6,10 +6,11 @@ import ast
 import math
 import re
 import struct
+from collections.abc import Set
 from dataclasses import dataclass
 from math import prod
 
-from ..runtime.bank_rules import check_curve, check_layers, check_norms, check_ranges, implied_threshold
+from ..runtime.bank_rules import CURVES, check_curve, check_layers, check_norms, check_ranges, implied_threshold
 from ..runtime.conformal import RankedScores
 from .layout import NUMPY
 from .tensors import DAMAGED, read_stored, refuse
@@ -27,8 +28,13 @@ MORE_FIELDS = frozenset({
 })  # fmt: skip
 """Further arrays of a bank of version 2."""
 
-NEWEST_FIELDS = frozenset({"sigmoid"})
-"""Further arrays of a bank of version 3, as ``SignatureBank.save`` writes them."""
+LATER_FIELDS = (
+    frozenset({"sigmoid"}),
+    frozenset(
+        {"uncertainty_coverage", "uncertainty_dice", "uncertainty_edges", "uncertainty_margins", "uncertainty_score"}
+    ),
+)
+"""Further arrays of banks of versions 3 and 4, the newest, as ``SignatureBank.save`` writes them."""
 
 MAX_HEADER = 10_000
 """Most bytes of the header of an array, as for numpy itself."""
@@ -90,18 +96,26 @@ def bank_weights_digest(content: bytes, where: str) -> str:
     """
     try:
         arrays = {name.removesuffix(".npy"): _read_array(data) for name, data in read_stored(content, NUMPY).items()}
-        fields = FIELDS | MORE_FIELDS | (arrays.keys() & NEWEST_FIELDS) if arrays.keys() & MORE_FIELDS else FIELDS
+        version, fields = _version_of(arrays.keys())
         if arrays.keys() != fields:
             refuse(where, f"it has other arrays than a bank, {sorted(arrays.keys() ^ fields)[:1]}")
-        version = arrays["version"].whole(0)[0]
-        if version != (1 if fields == FIELDS else 3 if fields >= NEWEST_FIELDS else 2):
-            raise ValueError(f"it has the arrays of another version than {version}")
+        if version != arrays["version"].whole(0)[0]:
+            raise ValueError(f"it has the arrays of another version than {arrays['version'].whole(0)[0]}")
         _check_threshold(arrays)
         if version > 1:
             _check_parts(arrays)
         return arrays["weights_digest"].text()
     except DAMAGED as error:
         refuse(where, str(error) or type(error).__name__, error)
+
+
+def _version_of(names: Set[str]) -> tuple[int, Set[str]]:
+    """The newest version of a bank that arrays of such names come close to, and the names of all its arrays."""
+    version, fields = 1, FIELDS
+    for number, further in enumerate((MORE_FIELDS, *LATER_FIELDS), start=2):
+        if names & further:
+            version, fields = number, FIELDS.union(MORE_FIELDS, *LATER_FIELDS[: number - 2])
+    return version, fields
 
 
 def _check_threshold(arrays: dict[str, _Array]) -> None:
@@ -156,10 +170,12 @@ def _check_calibration(arrays: dict[str, _Array], reference: list[list[float]]) 
 
 def _check_parts(arrays: dict[str, _Array]) -> None:
     """Makes sure that the prediction of Dice, the ranges and the layers are such, where there are any."""
-    curve = [arrays[f"quality_{name}"].numbers(1) for name in ("oodm", "dice", "edges", "margins")]
-    (coverage,) = arrays["quality_coverage"].numbers(0)
-    if any(curve):
-        check_curve(curve[0], curve[1], curve[2], curve[3], coverage)
+    for prefix, knots in CURVES.items():
+        if f"{prefix}_{knots}" in arrays:
+            curve = [arrays[f"{prefix}_{name}"].numbers(1) for name in (knots, "dice", "edges", "margins")]
+            (coverage,) = arrays[f"{prefix}_coverage"].numbers(0)
+            if any(curve):
+                check_curve(curve[0], curve[1], curve[2], curve[3], coverage)
     names, planes, modalities = (arrays[f"property_{name}"].texts() for name in ("names", "planes", "modalities"))
     limits = arrays["property_limits"].rows()
     if names or limits or planes or modalities:

@@ -20,6 +20,9 @@ PROPERTY = re.compile(
 )
 """Names of the properties that a bank may hold ranges of."""
 
+CURVES = {"quality": "oodm", "uncertainty": "score"}
+"""What a bank calls the scores at the knots of its predictions of Dice, by the prefix of their arrays."""
+
 PLANES = frozenset({"axial", "coronal", "sagittal"})
 MODALITIES = frozenset({"CT", "MR", "RGB"})
 
@@ -72,23 +75,23 @@ def check_norms(signatures: Iterable[Sequence[float]], num_layers: int, form: st
 
 
 def check_curve(
-    oodm: Sequence[float], dice: Sequence[float], edges: Sequence[float], margins: Sequence[float], coverage: float
+    score: Sequence[float], dice: Sequence[float], edges: Sequence[float], margins: Sequence[float], coverage: float
 ) -> None:
     """Makes sure that a bank's prediction of quality is a curve that never rises, with margins that never fall.
 
     Args:
-        oodm: OODM of the knots, rising, at least one.
+        score: Scores of the knots, such as OODM, rising, at least one.
         dice: Dice at the knots, in [0, 1], never rising.
-        edges: OODM at which another margin begins, rising.
+        edges: Scores at which another margin begins, rising.
         margins: Margins of the lower bound, in [0, 1], never falling; one more than edges.
         coverage: Promised share of scans, above 0, below 1.
 
     Raises:
         BankError: When they are not.
     """
-    rising = all(map(_is_rising, (oodm, edges)))
+    rising = all(map(_is_rising, (score, edges)))
     shares = all(0.0 <= value <= 1.0 for value in (*dice, *margins)) and 0.0 < coverage < 1.0
-    sizes = 0 < len(oodm) == len(dice) and len(margins) == len(edges) + 1
+    sizes = 0 < len(score) == len(dice) and len(margins) == len(edges) + 1
     monotone = all(a >= b for a, b in pairwise(dice)) and all(a <= b for a, b in pairwise(margins))
     if not (rising and shares and sizes and monotone):
         raise BankError("its prediction of Dice is no curve in [0, 1] that never rises, with margins that never fall")

@@ -11,7 +11,7 @@ import numpy as np
 from ..errors import BankError
 from .settings import BankSettings
 
-VERSION = 3
+VERSION = 4
 """Version of the files that are written; those of version 1 hold neither calibration, quality nor ranges."""
 
 LATER_SETTINGS = {"signature_form": 2, "sigmoid": 3}
@@ -26,6 +26,11 @@ EMPTY: dict[str, Any] = {
     "quality_edges": np.empty(0),
     "quality_margins": np.empty(0),
     "quality_coverage": np.asarray(np.nan),
+    "uncertainty_score": np.empty(0),
+    "uncertainty_dice": np.empty(0),
+    "uncertainty_edges": np.empty(0),
+    "uncertainty_margins": np.empty(0),
+    "uncertainty_coverage": np.asarray(np.nan),
     "property_names": np.empty(0, dtype="<U1"),
     "property_limits": np.empty((0, 2)),
     "property_planes": np.empty(0, dtype="<U1"),
@@ -34,6 +39,9 @@ EMPTY: dict[str, Any] = {
     "layer_spreads": np.empty((0, 2)),
 }
 """Arrays of what a bank need not hold, as they are without it."""
+
+LATER_ARRAYS = {name: 4 for name in EMPTY if name.startswith("uncertainty_")}
+"""Arrays by the version that brought them, where that is not the second."""
 
 DIMENSIONS = {"calibration": 1, "calibration_signatures": 2, "calibration_weights": 1, "false_alarm_rate": 0} | {
     name: array.ndim for name, array in EMPTY.items()
@@ -52,7 +60,8 @@ def check_arrays(content: Mapping[str, Any]) -> None:
     """
     version = int(content["version"])
     settings = {field.name for field in fields(BankSettings) if LATER_SETTINGS.get(field.name, 1) <= version}
-    expected = {*NUMBERS, "version", *settings, *(DIMENSIONS if version > 1 else ())}
+    later = {name for name in DIMENSIONS if LATER_ARRAYS.get(name, 2) <= version}
+    expected = {*NUMBERS, "version", *settings, *later}
     if not 1 <= version <= VERSION or set(content) != expected:
         raise BankError(f"this is not a signature bank of version 1 to {VERSION}")
     kinds = {name: EMPTY[name].dtype.kind if name in EMPTY else "f" for name in DIMENSIONS if name in content}

@@ -20,6 +20,7 @@ from .arrays import EMPTY, NUMBERS, VERSION, check_arrays
 from .distance import Array, fit_distance, leave_one_out
 from .held_out import HeldOut, stack_rows
 from .layers import LayerSpreads
+from .pseudo_layers import OUTPUT
 from .quality import QualityCurve
 from .ranges import PropertyRanges
 from .settings import REFIT_COMMAND, BankSettings
@@ -43,6 +44,7 @@ class SignatureBank:
             from ``leave_one_out``, and promise nothing, since the network has learned those cases.
         false_alarm_rate: Promised share of false alarms, above 0, below 1; ``None``, the default, for the paper's rule.
         quality: Prediction of Dice from the OODM. Default none.
+        uncertainty: Prediction of Dice from how unsure the network is of its segmentation. Default none.
         ranges: Ranges of the training scans' plain properties. Default none.
         layers: Distances of the training cases in every layer by itself. Default none.
     """
@@ -55,6 +57,7 @@ class SignatureBank:
     held_out: HeldOut = field(default_factory=HeldOut)
     false_alarm_rate: float | None = None
     quality: QualityCurve | None = None
+    uncertainty: QualityCurve | None = None
     ranges: PropertyRanges | None = None
     layers: LayerSpreads | None = None
 
@@ -169,6 +172,9 @@ class SignatureBank:
         Raises:
             BankMismatchError: When a setting differs, naming the first one and the command that fits the bank again.
         """
+        if OUTPUT not in self.settings.layers and self.uncertainty is None:
+            # How logits are read matters only to a bank that the segmentation counts for.
+            settings.pop("sigmoid", None)
         self.settings.check(**settings)
 
     def save(self, path: str | Path) -> None:
@@ -192,6 +198,7 @@ class SignatureBank:
         content |= EMPTY | self.held_out.content() | {"false_alarm_rate": np.asarray(rate, dtype=np.float64)}
         for part in (self.quality, self.ranges, self.layers):
             content |= part.content() if part else {}
+        content |= self.uncertainty.content("uncertainty") if self.uncertainty else {}
         with write_atomically(path) as temporary, open(temporary, "wb") as file:
             np.savez(file, **content)  # type: ignore[arg-type]
 
@@ -241,6 +248,7 @@ class SignatureBank:
             threshold=float(content["threshold"]),
             held_out=held_out,
             quality=QualityCurve.read(content),
+            uncertainty=QualityCurve.read(content, "uncertainty"),
             ranges=PropertyRanges.read(content),
             layers=layers,
         )

@@ -97,7 +97,7 @@ class SpectrumCollector:
             logits: Logits of the whole images, ``(B, K, H, W[, D])``.
             sigmoid: Whether each channel of the logits is a class by itself, without background. Default false.
         """
-        self._whole = (images, logits, sigmoid)
+        self._whole = (images, logits.detach(), sigmoid)
 
     def signatures(
         self,

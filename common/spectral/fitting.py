@@ -211,7 +211,8 @@ class BankFitter:
             **bank_settings(self.inferer, self.image_transforms, self.inferer.weights_digest(self.network)),
         )
         ranges = PropertyRanges.of([scan.properties for scan in scans])
-        return replace(bank, ranges=ranges, quality=self._fit_quality(bank, further))
+        quality, uncertainty = self._fit_quality(bank, further)
+        return replace(bank, ranges=ranges, quality=quality, uncertainty=uncertainty)
 
     def _measure_training(self, measurer: ScanMeasurer) -> list[MeasuredScan]:
         """Signature and properties of every training case."""
@@ -233,19 +234,22 @@ class BankFitter:
         work = QualityMeasurer(measurer, self.held_out_cases, patients, wanted, self.postprocessing)
         return share_out("signatures of held-out cases", self.held_out_cases, self.held_out, work)
 
-    def _fit_quality(self, bank: SignatureBank, further: Sequence[MeasuredQuality]) -> QualityCurve | None:
-        """The prediction of Dice; a line of the log says why there is none, or no lower bound."""
+    def _fit_quality(
+        self, bank: SignatureBank, further: Sequence[MeasuredQuality]
+    ) -> tuple[QualityCurve | None, QualityCurve | None]:
+        """The predictions of Dice from OODM and uncertainty; a line of the log says why there is none, or no bound."""
         if not self.quality_cases:
-            return None
+            return None, None
         labeled = [case for case in further if case.dices]
         owners = [case.patient for case in labeled for _ in case.dices]
         kept, needed = {case.patient for case in further}, patients_needed(self.coverage)
         number = len(set(owners)) if len(kept) >= MIN_PATIENTS else len(kept)
-        curve = None
-        if labeled:
-            scores = [bank.oodm(row) for case in labeled for row in case.signatures]
-            dices = [dice for case in labeled for dice in case.dices]
-            curve = QualityCurve.fit(scores, dices, owners, coverage=self.coverage)
+        scores = [bank.oodm(row) for case in labeled for row in case.signatures]
+        unsure = [value for case in labeled for value in case.uncertainties]
+        dices = [dice for case in labeled for dice in case.dices]
+        curve, by_uncertainty = (
+            QualityCurve.fit(values, dices, owners, coverage=self.coverage) for values in (scores, unsure)
+        )
         if curve is None and is_main_process():
             logger.warning(
                 "no Dice is predicted: %d labeled patient(s) were kept from training, too few; its columns stay empty",
@@ -257,7 +261,7 @@ class BankFitter:
                 "are %d; raise quality_cases or val_fraction, or lower coverage",
                 needed, number,
             )  # fmt: skip
-        return curve
+        return curve, by_uncertainty
 
 
 def describe_promise(bank: SignatureBank) -> str:

@@ -16,9 +16,9 @@ from ..runtime.distributed import unwrap
 from ..runtime.progress import Progress, image_name
 from ..transforms.padding import divisor_per_axis
 from .collector import TOO_SMALL, SpectrumCollector
+from .confidence import soft_dice_confidence
 from .cores import fit_window, plan_cores
 from .digest import WeightsDigest
-from .pseudo_layers import OUTPUT
 from .settings import BankSettings
 from .signature import SignatureForm
 
@@ -45,8 +45,8 @@ class SpectralInferer(Inferer):
         per_voxel: Whether singular values are divided by the square root of the number of voxels. The paper does not
             divide them. Default false.
         signature_form: ``unit`` (the paper, and the default) or ``full``, see :meth:`GramAccumulator.signature`.
-        sigmoid: Whether each channel of the logits is a class by itself, without background, for the layer ``output``.
-            Default false.
+        sigmoid: Whether each channel of the logits is a class by itself, without background, for the layer ``output``
+            and the uncertainty. Default false.
         precision: ``float32``, ``bfloat16`` or ``float16``: the floating type in which the network runs. Signatures of
             one bank need one precision. Default ``float32``.
         with_signature: Whether signatures are computed; with false, only logits are returned. Default true.
@@ -96,10 +96,8 @@ class SpectralInferer(Inferer):
     @property
     def settings(self) -> dict[str, Any]:
         """What of this inferer decides over signatures, by the names of ``BankSettings``."""
-        names = ("per_voxel", "signature_form", "precision", "roi_size", "overlap", "divisor")
-        # Where no signature holds the segmentation, it does not matter how logits are read.
-        chosen = {"layers": self.feature_layers, "sigmoid": self.sigmoid and OUTPUT in self.feature_layers}
-        return chosen | {name: getattr(self, name) for name in names}
+        names = ("sigmoid", "per_voxel", "signature_form", "precision", "roi_size", "overlap", "divisor")
+        return {"layers": self.feature_layers} | {name: getattr(self, name) for name in names}
 
     @classmethod
     def of(cls, settings: BankSettings, *, sw_batch_size: int = 1) -> SpectralInferer:
@@ -138,8 +136,9 @@ class SpectralInferer(Inferer):
 
         Returns:
             The logits ``(B, K, H, W[, D])``; with signatures, a dictionary of ``logits``, ``signature`` (``(B, D)``
-            float64 on the CPU), ``layer_sizes`` (``(B, L)`` int64, the numbers that each layer has in a signature) and
-            ``weights_digest`` (``(B, 32)`` uint8, the SHA-256 of the network's weights).
+            float64 on the CPU), ``layer_sizes`` (``(B, L)`` int64, the numbers that each layer has in a signature),
+            ``uncertainty`` (``(B, 1)`` float64, one minus the :func:`soft_dice_confidence`, so that higher means more
+            abnormal) and ``weights_digest`` (``(B, 32)`` uint8, the SHA-256 of the network's weights).
 
         Raises:
             ConfigError: When a layer does not exist or the window does not fit the image's number of axes.
@@ -156,6 +155,7 @@ class SpectralInferer(Inferer):
             "logits": logits,
             "signature": torch.stack([torch.cat(row) for row in parts]),
             "layer_sizes": torch.tensor([[len(part) for part in row] for row in parts]),
+            "uncertainty": torch.stack([1 - soft_dice_confidence(each, sigmoid=self.sigmoid) for each in logits]),
             "weights_digest": digest.repeat(len(inputs), 1),
         }
 

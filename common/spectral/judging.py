@@ -62,5 +62,5 @@ class ScanJudge:
         self.bank.check(refit_command=FIT_COMMAND, weights_digest=self.inferer.weights_digest(self.network))
         with torch.no_grad():
             result = self.inferer(torch.as_tensor(scan).as_subclass(Tensor)[None], self.network)
-        verdict = judge_signature(self.bank, result["signature"][0], measure_properties(scan))
+        verdict = judge_signature(self.bank, result["signature"][0], measure_properties(scan), result["uncertainty"][0])
         return result["logits"][0], verdict

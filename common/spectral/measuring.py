@@ -61,13 +61,30 @@ class MeasuredQuality:
         signature: Signature, ``(D,)``.
         signatures: Signatures of the scan as it is and after each damage, ``(1 + damages, D)``; empty where its quality
             was not measured.
+        uncertainties: How unsure the network is of each of their segmentations.
         dices: Dice of each of these.
     """
 
     patient: str
     signature: Array
     signatures: Array
+    uncertainties: tuple[float, ...]
     dices: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class SegmentedScan:
+    """What a network makes of a scan.
+
+    Args:
+        logits: Logits, ``(K, H, W[, D])``.
+        signature: Signature, ``(D,)``.
+        uncertainty: How unsure the network is of the segmentation, see :class:`SpectralInferer`.
+    """
+
+    logits: Tensor
+    signature: Array
+    uncertainty: float
 
 
 def share_out(
@@ -113,13 +130,12 @@ class ScanMeasurer:
 
     def signature(self, image: Tensor) -> Array:
         """Returns the signature ``(D,)`` of a prepared image ``(C, H, W[, D])``."""
-        return self.segment(image)[1]
+        return self.segment(image).signature
 
-    def segment(self, image: Tensor) -> tuple[Tensor, Array]:
-        """Returns the logits ``(K, H, W[, D])`` and the signature ``(D,)`` of a prepared image."""
+    def segment(self, image: Tensor) -> SegmentedScan:
+        """Returns the segmentation of a prepared image ``(C, H, W[, D])``."""
         result = self.inferer(self._batch(image), self.network)
-        signature: Array = result["signature"][0].numpy()
-        return result["logits"][0], signature
+        return SegmentedScan(result["logits"][0], result["signature"][0].numpy(), float(result["uncertainty"]))
 
     def scan(self, image: Tensor, case: Mapping[Any, Any]) -> MeasuredScan:
         """Returns what a training case contributes."""
@@ -166,27 +182,24 @@ class QualityMeasurer:
     def __call__(self, number: int, item: Mapping[str, Any]) -> MeasuredQuality:
         """Returns what a case contributes."""
         patient, image, label = self.patients[number], item["image"], item.get("label")
-        logits, signature = self.measurer.segment(image)
-        signatures: Array = np.empty((0, len(signature)))
+        undamaged = self.measurer.segment(image)
+        results: list[SegmentedScan] = []
         dices: tuple[float, ...] = ()
         if isinstance(label, Tensor) and bool((label > 0).any()) and self.left and self.taken[patient] < self.each:
             self.left -= 1
             self.taken[patient] += 1
-            signatures, dices = self._damage(number, image, label, (logits, signature))
-        return MeasuredQuality(patient, signature, signatures, dices)
+            results = [undamaged, *self._damage(number, image)]
+            dices = tuple(self._dice(scan.logits, label) for scan in results)
+        signatures = np.stack([scan.signature for scan in [undamaged, *results]])[1:]
+        return MeasuredQuality(patient, undamaged.signature, signatures, tuple(s.uncertainty for s in results), dices)
 
-    def _damage(
-        self, number: int, image: Tensor, label: Tensor, undamaged: tuple[Tensor, Array]
-    ) -> tuple[Array, tuple[float, ...]]:
-        """Signatures and Dices of a scan as it is and after each damage."""
-        results = [undamaged]
+    def _damage(self, number: int, image: Tensor) -> list[SegmentedScan]:
+        """Segmentations of a scan after each damage."""
         named: dict[Hashable, Any] = {
             "case": self.cases[number].get("case", number),
             "image": torch.as_tensor(image).as_subclass(Tensor),
         }
-        for damage in self.damages:
-            results.append(self.measurer.segment(self.damage(named | {"damage": damage})["image"]))
-        return np.stack([row for _, row in results]), tuple(self._dice(logits, label) for logits, _ in results)
+        return [self.measurer.segment(self.damage(named | {"damage": name})["image"]) for name in self.damages]
 
     def _dice(self, logits: Tensor, label: Tensor) -> float:
         """Dice of a segmentation, averaged over the classes of its label."""

@@ -1,4 +1,4 @@
-"""Predicts the Dice of a scan from its OODM, with a lower bound that a promised share of scans keeps."""
+"""Predicts the Dice of a scan from how abnormal it is, with a lower bound that a promised share of scans keeps."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from sklearn.isotonic import IsotonicRegression
 
 from ..errors import ConfigError
-from ..runtime.bank_rules import check_curve
+from ..runtime.bank_rules import CURVES, check_curve
 from .distance import Array
 
 BINS = 3
-"""Most ranges of OODM that have a margin of their own."""
+"""Most ranges of scores that have a margin of their own."""
 
 MIN_PATIENTS = 4
 """Fewest patients that a curve is fitted to."""
@@ -28,23 +28,25 @@ FOLDS = 5
 
 @dataclass(frozen=True, eq=False)
 class QualityCurve:
-    """Dice to expect at an OODM, never rising with it, and how far below it may lie.
+    """Dice to expect at a score, never rising with it, and how far below it may lie.
+
+    The score is the OODM, or how unsure the network is; higher means more abnormal.
 
     The curve is an isotonic regression. The margins are conformal quantiles of what scans lack to a curve of other
     patients, across folds: Barber, Candes, Ramdas and Tibshirani, Predictive Inference with the Jackknife+, Annals of
     Statistics 49(1), 2021. For exchangeable patients theory promises about ``1 - 2 (1 - coverage)``; in simulations the
-    bound keeps ``coverage``. A patient counts once in each range of OODM, however many scans it has there, see
+    bound keeps ``coverage``. A patient counts once in each range of scores, however many scans it has there, see
     :class:`RankedScores`.
 
     Args:
-        oodm: OODM of the knots, ``(Q,)``, rising; the last one is the highest that was seen.
+        score: Scores of the knots, ``(Q,)``, rising; the last one is the highest that was seen.
         dice: Dice at the knots, ``(Q,)`` in [0, 1], never rising; in between it is interpolated.
-        edges: OODM at which a range with another margin begins, ``(B - 1,)``, rising.
+        edges: Scores at which a range with another margin begins, ``(B - 1,)``, rising.
         margins: How far below the curve the bound lies, ``(B,)`` in [0, 1], never falling.
         coverage: Share of scans whose Dice is promised to reach the bound, above 0, below 1.
     """
 
-    oodm: Array
+    score: Array
     dice: Array
     edges: Array
     margins: Array
@@ -52,12 +54,12 @@ class QualityCurve:
 
     @classmethod
     def fit(
-        cls, oodm: Sequence[float], dice: Sequence[float], patients: Sequence[Hashable], *, coverage: float = 0.9
+        cls, scores: Sequence[float], dice: Sequence[float], patients: Sequence[Hashable], *, coverage: float = 0.9
     ) -> QualityCurve | None:
         """Returns the curve of labeled scans that trained no weights, undamaged and damaged.
 
         Args:
-            oodm: OODM of each scan against the bank, ``(N,)``; higher means more abnormal.
+            scores: Score of each scan, ``(N,)``, such as its OODM against the bank; higher means more abnormal.
             dice: Dice of each scan, ``(N,)`` in [0, 1]; scans whose Dice is NaN are left out.
             patients: What tells the patient of each scan; folds are made of whole patients.
             coverage: Share of scans whose Dice shall reach the lower bound, above 0, below 1. Default 0.9.
@@ -69,7 +71,7 @@ class QualityCurve:
             ConfigError: When ``coverage`` is out of its range.
         """
         check_coverage(coverage)
-        scores, truth = np.asarray(oodm, dtype=np.float64), np.asarray(dice, dtype=np.float64)
+        score, truth = np.asarray(scores, dtype=np.float64), np.asarray(dice, dtype=np.float64)
         names = sorted({name for name, value in zip(patients, truth, strict=True) if not math.isnan(value)}, key=str)
         if len(names) < MIN_PATIENTS:
             return None
@@ -77,59 +79,89 @@ class QualityCurve:
         owners = np.asarray([place.get(name, -1) for name in patients])
         owners[np.isnan(truth)] = -1
         known = owners >= 0
-        scores, truth, owners = scores[known], truth[known], owners[known]
-        missing, folds = np.empty(len(scores)), owners % FOLDS
+        score, truth, owners = score[known], truth[known], owners[known]
+        missing, folds = np.empty(len(score)), owners % FOLDS
         for fold in np.unique(folds):
             inside = folds == fold
-            missing[inside] = np.interp(scores[inside], *_fit_knots(scores[~inside], truth[~inside])) - truth[inside]
-        edges, margins = fit_margins(scores, missing, owners, coverage)
-        return cls(*_fit_knots(scores, truth), edges, margins, float(coverage))
+            missing[inside] = np.interp(score[inside], *_fit_knots(score[~inside], truth[~inside])) - truth[inside]
+        edges, margins = fit_margins(score, missing, owners, coverage)
+        return cls(*_fit_knots(score, truth), edges, margins, float(coverage))
 
-    def expect(self, oodm: float) -> tuple[float, float]:
-        """Returns the Dice to expect at an OODM, and the lower bound, both in [0, 1].
+    def expect(self, score: float) -> tuple[float, float]:
+        """Returns the Dice to expect at a score, and the lower bound, both in [0, 1].
 
-        Above the highest OODM that was seen nothing is promised: the bound is 0.
+        Above the highest score that was seen nothing is promised: the bound is 0.
 
         Args:
-            oodm: OODM of a scan; higher means more abnormal.
+            score: Score of a scan; higher means more abnormal.
         """
-        expected = float(np.interp(oodm, self.oodm, self.dice))
-        if oodm > self.oodm[-1]:
+        expected = float(np.interp(score, self.score, self.dice))
+        if score > self.score[-1]:
             return expected, 0.0
-        margin = float(self.margins[np.searchsorted(self.edges, oodm, side="right")])
+        margin = float(self.margins[np.searchsorted(self.edges, score, side="right")])
         return expected, max(0.0, expected - margin)
 
-    def content(self) -> dict[str, Any]:
-        """Returns the arrays of a bank's file."""
-        return {f"quality_{name}": np.asarray(value) for name, value in vars(self).items()}
+    def content(self, prefix: str = "quality") -> dict[str, Any]:
+        """Returns the arrays of a bank's file.
+
+        Args:
+            prefix: What the names of the arrays begin with, of :data:`CURVES`. Default ``quality``, the curve of OODM.
+        """
+        return {_array_name(prefix, name): np.asarray(value) for name, value in vars(self).items()}
 
     @classmethod
-    def read(cls, content: Mapping[str, Any]) -> QualityCurve | None:
+    def read(cls, content: Mapping[str, Any], prefix: str = "quality") -> QualityCurve | None:
         """Returns the curve in the arrays of a bank's file; ``None`` where these arrays are missing or empty.
+
+        Args:
+            content: Arrays of the file, by name.
+            prefix: What the names of the arrays begin with. Default ``quality``, the curve of OODM.
 
         Raises:
             BankError: When they are no curve.
         """
-        names = ("oodm", "dice", "edges", "margins")
-        if not any(np.size(content.get(f"quality_{name}", ())) for name in names):
+        names = [_array_name(prefix, name) for name in ("score", "dice", "edges", "margins")]
+        if not any(np.size(content.get(name, ())) for name in names):
             return None
-        oodm, dice, edges, margins = (content[f"quality_{name}"] for name in names)
-        coverage = float(content["quality_coverage"])
-        check_curve(oodm.tolist(), dice.tolist(), edges.tolist(), margins.tolist(), coverage)
-        return cls(oodm, dice, edges, margins, coverage)
+        score, dice, edges, margins = (content[name] for name in names)
+        coverage = float(content[_array_name(prefix, "coverage")])
+        check_curve(score.tolist(), dice.tolist(), edges.tolist(), margins.tolist(), coverage)
+        return cls(score, dice, edges, margins, coverage)
 
 
-def _fit_knots(oodm: Array, dice: Array) -> tuple[Array, Array]:
-    """OODM and Dice of the knots of an isotonic regression that never rises; its ends are the ends of the scores."""
-    regression = IsotonicRegression(y_min=0.0, y_max=1.0, increasing=False, out_of_bounds="clip").fit(oodm, dice)
+def expect_dice(*known: tuple[QualityCurve | None, float | None]) -> tuple[float, float] | None:
+    """Returns the Dice to expect of a scan of which several scores are known, and its lower bound, in [0, 1].
+
+    How unsure a network is tells its quality best. A network may be sure of nonsense, though, which the OODM reveals:
+    the bound is the lowest of all. Each keeps the promised coverage, so that does.
+
+    Args:
+        *known: Curves and the scan's score on each, the best first; the first decides what is expected. Where one of a
+            pair is ``None``, the pair does not count.
+
+    Returns:
+        Both; ``None`` where no pair counts.
+    """
+    found = [curve.expect(score) for curve, score in known if curve is not None and score is not None]
+    return (found[0][0], min(found[0][0], *(low for _, low in found))) if found else None
+
+
+def _array_name(prefix: str, name: str) -> str:
+    """Name of an array of a curve in a bank's file."""
+    return f"{prefix}_{CURVES[prefix]}" if name == "score" else f"{prefix}_{name}"
+
+
+def _fit_knots(score: Array, dice: Array) -> tuple[Array, Array]:
+    """Scores and Dice of the knots of an isotonic regression that never rises; its ends are the ends of the scores."""
+    regression = IsotonicRegression(y_min=0.0, y_max=1.0, increasing=False, out_of_bounds="clip").fit(score, dice)
     return np.asarray(regression.X_thresholds_), np.asarray(regression.y_thresholds_)
 
 
-def fit_margins(oodm: Array, missing: Array, patients: NDArray[np.int64], coverage: float) -> tuple[Array, Array]:
-    """Returns the edges of ranges of OODM and their margins, never falling; as many ranges as the patients allow.
+def fit_margins(score: Array, missing: Array, patients: NDArray[np.int64], coverage: float) -> tuple[Array, Array]:
+    """Returns the edges of ranges of scores and their margins, never falling; as many ranges as the patients allow.
 
     Args:
-        oodm: OODM of scans, ``(N,)``.
+        score: Scores of scans, ``(N,)``.
         missing: How much Dice each lacks to a curve of other patients, ``(N,)``; negative where it is better.
         patients: Patient of each scan, ``(N,)``.
         coverage: Share of scans whose Dice shall reach the bound.
@@ -138,14 +170,14 @@ def fit_margins(oodm: Array, missing: Array, patients: NDArray[np.int64], covera
         ``(B - 1,)`` and ``(B,)``. With too few patients for any promise, the one margin is 1.
     """
     for number in range(BINS, 0, -1):
-        edges = np.unique(np.quantile(oodm, np.arange(1, number) / number))
-        inside = np.searchsorted(edges, oodm, side="right")
+        edges = np.unique(np.quantile(score, np.arange(1, number) / number))
+        inside = np.searchsorted(edges, score, side="right")
         margins = [
             conformal_quantile(missing[inside == place], patients[inside == place], coverage)
             for place in range(len(edges) + 1)
         ]
         if max(margins) < math.inf:
-            # A bound that never rises with the OODM; larger margins only keep more of the promise.
+            # A bound that never rises with the score; larger margins only keep more of the promise.
             return edges, np.clip(np.maximum.accumulate(margins), 0.0, 1.0)
     return np.empty(0), np.ones(1)
 

@@ -15,6 +15,7 @@ from ..errors import BankError, MissingDataError
 from .bank import SignatureBank
 from .digest import bank_settings
 from .properties import ScanProperties, measure_properties
+from .quality import expect_dice
 
 RESULT = ("oodm", "threshold", "is_ood", "reason", "p_value", "expected_dice", "expected_dice_low", "reasons")
 """What a verdict holds: the measure (higher means more abnormal), the threshold, whether it is exceeded, and why there
@@ -25,19 +26,23 @@ MAX_REASONS = 4
 """Most properties that the reasons name."""
 
 
-def judge_signature(bank: SignatureBank, signature: Tensor, scan: ScanProperties | None = None) -> dict[str, Any]:
+def judge_signature(
+    bank: SignatureBank, signature: Tensor, scan: ScanProperties | None = None, uncertainty: Tensor | None = None
+) -> dict[str, Any]:
     """Returns the verdict of a bank on a scan, as plain values by the names of :data:`RESULT`.
 
     Args:
         bank: Bank that belongs to the network.
         signature: Signature of the scan, ``(D,)``.
         scan: Properties of the scan, which the bank's ranges are compared with. Default none.
+        uncertainty: How unsure the network is of the segmentation, ``(1,)``, for the Dice to expect. Default none.
 
     Raises:
         BankError: When the signature is not one of the bank's network.
     """
     oodm = bank.oodm(signature)
-    expected, low = bank.quality.expect(oodm) if bank.quality else (None, None)
+    unsure = None if uncertainty is None else float(uncertainty)
+    expected, low = expect_dice((bank.uncertainty, unsure), (bank.quality, oodm)) or (None, None)
     return {
         "oodm": oodm,
         "threshold": bank.threshold,
@@ -103,12 +108,18 @@ class SpectralVerdictd(MapTransform):
             prediction = unpacked[key]
             unpacked[key] = prediction["logits"]
             unpacked["signature"] = prediction["signature"]
-            verdict = self.judge(prediction["signature"], prediction["weights_digest"], unpacked)
+            verdict = self.judge(
+                prediction["signature"], prediction["weights_digest"], unpacked, prediction["uncertainty"]
+            )
             unpacked[self.result_key] = dict(unpacked.get(self.result_key) or {}) | verdict
         return unpacked
 
     def judge(
-        self, signature: Tensor, weights_digest: Tensor, data: Mapping[Hashable, Any] | None = None
+        self,
+        signature: Tensor,
+        weights_digest: Tensor,
+        data: Mapping[Hashable, Any] | None = None,
+        uncertainty: Tensor | None = None,
     ) -> dict[str, Any]:
         """Returns the verdict on one scan, by the names of :data:`RESULT`.
 
@@ -116,6 +127,7 @@ class SpectralVerdictd(MapTransform):
             signature: Signature of the scan, ``(D,)``.
             weights_digest: SHA-256 of the network's weights, ``(32,)`` uint8.
             data: Case with the prepared ``image``, whose properties are compared with those of training. Default none.
+            uncertainty: How unsure the network is of the segmentation, ``(1,)``. Default none.
         """
         digest = bytes(weights_digest.tolist()).hex()
         try:
@@ -123,7 +135,7 @@ class SpectralVerdictd(MapTransform):
             bank.check(**self.settings | {"weights_digest": digest})
             image = (data or {}).get("image")
             scan = measure_properties(image, data) if bank.ranges and isinstance(image, Tensor) else None
-            return judge_signature(bank, signature, scan)
+            return judge_signature(bank, signature, scan, uncertainty)
         except (BankError, MissingDataError) as error:
             return dict.fromkeys(RESULT) | {"reason": str(error)}
 

@@ -17,6 +17,7 @@ from common.spectral import (
     spectral_signature,
     weights_digest,
 )
+from common.spectral.confidence import soft_dice_confidence
 from common.spectral.distance import distance_to, leave_one_out
 from common.spectral.fitting import BankFitter
 from common.spectral.measuring import QUALITY_DAMAGES, QualityMeasurer, ScanMeasurer, share_out
@@ -225,8 +226,8 @@ def test_rate_of_false_alarms_sets_the_threshold(fit):
         fit_held_out(fit, quality_cases=0, false_alarm_rate=0.1)
 
 
-def test_dice_is_predicted_from_damaged_held_out_scans(fit):
-    bank = fit_held_out(fit, coverage=0.5)
+def test_dice_is_predicted_from_oodm_and_uncertainty_of_damaged_held_out_scans(fit):
+    bank = fit_held_out(fit, coverage=0.5, inferer=make_inferer(sigmoid=True))
     network, measured = Network(seed=1).eval(), []
     for case in HELD_OUT:
         for name in (None, *QUALITY_DAMAGES):
@@ -235,12 +236,15 @@ def test_dice_is_predicted_from_damaged_held_out_scans(fit):
             ]
             with torch.no_grad():
                 features = network.features(image[None])
-                mask, truth = network.head(features)[0] > 0, prepare(case)["image"] > 1
-            dice = 2 * float((mask & truth).sum()) / float(mask.sum() + truth.sum())
-            measured.append((bank.oodm(spectral_signature(features[0])), dice, case["patient"]))
-    curve = QualityCurve.fit(*zip(*measured, strict=True), coverage=0.5)
-    for name, array in curve.content().items():
-        assert_close(bank.quality.content()[name], array, rtol=1e-5, atol=1e-6)
+                logits, truth = network.head(features)[0], prepare(case)["image"] > 1
+            dice = 2 * float(((logits > 0) & truth).sum()) / float((logits > 0).sum() + truth.sum())
+            doubt = 1 - float(soft_dice_confidence(logits, sigmoid=True))
+            measured.append((bank.oodm(spectral_signature(features[0])), doubt, dice, case["patient"]))
+    oodms, doubts, dices, patients = zip(*measured, strict=True)
+    assert len(set(doubts)) > len(HELD_OUT)
+    for curve, scores in ((bank.quality, oodms), (bank.uncertainty, doubts)):
+        for name, array in QualityCurve.fit(scores, dices, patients, coverage=0.5).content().items():
+            assert_close(curve.content()[name], array, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -263,9 +267,7 @@ def test_log_tells_why_no_dice_is_predicted(fit, caplog, settings, text):
 
 def test_scans_whose_dice_is_measured_are_spread_over_the_patients(fit, monkeypatch):
     seen = []
-    monkeypatch.setattr(
-        QualityMeasurer, "_damage", lambda self, number, *_: seen.append(number) or (np.ones((1, 3)), (1.0,))
-    )
+    monkeypatch.setattr(QualityMeasurer, "_damage", lambda self, number, *_: seen.append(number) or [])
     fit_held_out(fit, quality_cases=6)
     assert seen == [0, 2, 4, 6, 8, 10]
 

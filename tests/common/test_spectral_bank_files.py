@@ -12,7 +12,7 @@ from common.errors import (
     OutputError,
 )
 from common.spectral import SignatureBank
-from common.spectral.arrays import DIMENSIONS, LATER_SETTINGS, NUMBERS
+from common.spectral.arrays import DIMENSIONS, LATER_ARRAYS, LATER_SETTINGS, NUMBERS
 from common.spectral.bank import REFIT_COMMAND
 from tests.common.banks import BOUND, LINE, SETTINGS, assert_same_bank, full_bank, unit_rows
 
@@ -121,8 +121,8 @@ def test_pickled_objects_are_never_loaded(tmp_path):
         ({"threshold": np.nan}, "threshold .*does not follow from its signatures"),
         ({"c": 9.0}, "does not follow from its signatures"),
         ({"signatures": unit_rows(seed=1)}, "does not follow from its signatures"),
-        ({"version": 1}, "not a signature bank of version 1 to 3"),
-        ({"version": 4}, "not a signature bank of version 1 to 3"),
+        ({"version": 1}, "not a signature bank of version 1 to 4"),
+        ({"version": 5}, "not a signature bank of version 1 to 4"),
         ({"layers": [], "signatures": np.full((3, 4), np.nan)}, "NaN or infinite"),
         ({"distance": "cosine"}, NO_BANK),
         ({"signatures": unit_rows(1)}, NO_BANK),
@@ -137,7 +137,7 @@ def test_pickled_objects_are_never_loaded(tmp_path):
         ({"layers": [], "signatures": 1e200 * unit_rows()}, "negative or not finite: no threshold follows"),
         ({"signatures": unit_rows().astype(np.float32)}, "not of double precision"),
         ({"signatures": unit_rows().astype(complex)}, "not of double precision"),
-        ({"more": np.zeros(3)}, "not a signature bank of version 1 to 3"),
+        ({"more": np.zeros(3)}, "not a signature bank of version 1 to 4"),
     ],
 )
 def test_edited_bank_is_refused(tmp_path, changes, text):
@@ -180,6 +180,8 @@ SCORES = "scores of its held-out cases do not follow"
         ({"quality_margins": np.asarray([0.3, 0.1])}, CURVE),
         ({"quality_coverage": 1.0}, CURVE),
         ({"quality_coverage": np.nan}, CURVE),
+        ({"uncertainty_dice": np.asarray([0.2, 0.95])}, CURVE),
+        ({"uncertainty_coverage": np.nan}, CURVE),
         ({"property_names": np.asarray(["noise", "patient"])}, "properties that there are not"),
         ({"property_names": np.asarray(["noise", "noise"])}, "or twice"),
         ({"property_names": np.asarray([1.0, 2.0])}, "property_names is of another type"),
@@ -225,17 +227,18 @@ def test_logarithms_as_they_are_may_be_long_but_not_without_end(tmp_path):
         SignatureBank.load(tmp_path / "bank.npz")
 
 
-@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("version", [1, 2, 3])
 def test_bank_of_a_version_before_loads_without_the_new_parts(tmp_path, version):
     bank = SignatureBank.fit(unit_rows(), **SETTINGS | {"sigmoid": False})
     bank.save(tmp_path / "bank.npz")
-    new = {name for name, came in LATER_SETTINGS.items() if came > version} | set(DIMENSIONS if version == 1 else ())
+    new = {name for name, came in (LATER_SETTINGS | LATER_ARRAYS).items() if came > version}
+    new |= set(DIMENSIONS if version == 1 else ())
     with np.load(tmp_path / "bank.npz") as archive:
         content = {name: archive[name] for name in archive.files if name not in new}
     np.savez(tmp_path / "old.npz", **(content | {"version": np.asarray(version)}))
     old = SignatureBank.load(tmp_path / "old.npz")
     assert_same_bank(old, bank)
-    assert (old.quality, old.ranges, old.layers) == (None, None, None)
+    assert (old.quality, old.uncertainty, old.ranges, old.layers) == (None, None, None, None)
 
 
 def test_bank_without_a_setting_is_refused(tmp_path):

@@ -12,6 +12,7 @@ from torch.testing import assert_close
 from common.errors import ConfigError, FeatureError
 from common.runtime.progress import image_called
 from common.spectral import BankSettings, GramAccumulator, SpectralInferer, spectral_signature, weights_digest
+from common.spectral.confidence import soft_dice_confidence
 from common.spectral.pseudo_layers import image_signature, output_signature
 
 
@@ -220,10 +221,12 @@ def test_settings_are_those_of_the_bank():
     assert inferer.settings.keys() <= {field.name for field in fields(BankSettings)}
 
 
-@pytest.mark.parametrize("layers", [["fine"], ["fine", "output"]])
-def test_sigmoid_is_a_setting_where_the_segmentation_is_described(layers):
-    inferer = SpectralInferer([8, 16], layers, sigmoid=True)
-    assert inferer.settings["sigmoid"] == ("output" in layers)
+def test_uncertainty_is_that_of_the_whole_segmentation():
+    network, images = CellwiseNetwork(2), image(2, 1, 24, 16)
+    logits = network(images).detach()
+    for layers, sigmoid in ((["fine"], True), (["fine", "output"], False)):
+        found = SpectralInferer([8, 16], layers, sigmoid=sigmoid)(images, network)["uncertainty"]
+        assert_close(found, 1 - torch.stack([soft_dice_confidence(each, sigmoid=sigmoid) for each in logits]))
 
 
 def test_inferer_of_a_bank_has_its_settings():

@@ -26,19 +26,19 @@ def fitted(**settings):
 
 def test_curve_never_rises_and_its_bound_neither():
     curve = fitted()
-    check_curve(*(getattr(curve, name).tolist() for name in ("oodm", "dice", "edges", "margins")), curve.coverage)
-    pairs = np.array([curve.expect(oodm) for oodm in np.linspace(0.0, 1.2 * curve.oodm[-1], 400)])
+    check_curve(*(getattr(curve, name).tolist() for name in ("score", "dice", "edges", "margins")), curve.coverage)
+    pairs = np.array([curve.expect(oodm) for oodm in np.linspace(0.0, 1.2 * curve.score[-1], 400)])
     assert (np.diff(pairs, axis=0) <= 1e-12).all()
     assert (pairs[:, 1] <= pairs[:, 0]).all()
     assert pairs.min() >= 0.0
-    assert_allclose(pairs[40, 0], 0.9 - 0.12 * np.linspace(0.0, 1.2 * curve.oodm[-1], 400)[40], atol=0.08)
+    assert_allclose(pairs[40, 0], 0.9 - 0.12 * np.linspace(0.0, 1.2 * curve.score[-1], 400)[40], atol=0.08)
 
 
 def test_above_the_highest_oodm_nothing_is_promised():
     curve = fitted()
-    expected, low = curve.expect(curve.oodm[-1] + 1e-6)
+    expected, low = curve.expect(curve.score[-1] + 1e-6)
     assert (expected, low) == (curve.dice[-1], 0.0)
-    assert curve.oodm[-1] == draw(np.random.default_rng(0), 40)[0].max()
+    assert curve.score[-1] == draw(np.random.default_rng(0), 40)[0].max()
 
 
 @pytest.mark.parametrize(("coverage", "patients"), [(0.5, 10), (0.8, 10), (0.9, 10), (0.9, 24)])
@@ -66,7 +66,7 @@ def test_order_of_the_scans_does_not_matter():
 def test_scan_without_a_dice_counts_nowhere():
     oodm, dice, owners = draw(np.random.default_rng(0), 12)
     more = np.append(oodm, 99.0), np.append(dice, math.nan), np.append(owners, 77)
-    assert QualityCurve.fit(*more).oodm[-1] == oodm.max()
+    assert QualityCurve.fit(*more).score[-1] == oodm.max()
 
 
 @pytest.mark.parametrize("patients", [0, 1, 3])

@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import torch
 from monai.transforms import Orientationd, allow_missing_keys_mode
 
@@ -23,6 +24,13 @@ def test_verdict_of_a_whole_bank_tells_everything():
     assert (verdict["oodm"], verdict["threshold"], verdict["reason"]) == (oodm, bank.threshold, None)
     assert verdict["p_value"] == bank.p_value(oodm)
     assert (verdict["expected_dice"], verdict["expected_dice_low"]) == bank.quality.expect(oodm)
+    for row, uncertainty, expected in (
+        (bank.signatures[0], 0.8, (0.2, 0.0)),
+        (bank.signatures[0], 0.1, (0.95, 0.95 - 0.2)),
+        (signature, 0.1, (0.95, 0.0)),
+    ):
+        told = judge_signature(bank, row, scan, torch.tensor([uncertainty]))
+        assert (told["expected_dice"], told["expected_dice_low"]) == pytest.approx(expected)
     reasons = verdict["reasons"].split("; ")
     assert reasons[:3] == [
         "modality CT, training MR",
@@ -41,6 +49,7 @@ def test_verdict_reads_the_properties_of_the_prepared_image(tmp_path):
     replace(bank, ranges=PropertyRanges.of([ScanProperties({"bright_0": 1.0})])).save(tmp_path / "bank.npz")
     verdict = SpectralVerdictd("pred", str(tmp_path / "bank.npz"), inferer, [])
     pred = {"logits": torch.ones(1, 8, 8), "signature": torch.ones(3), "weights_digest": torch.zeros(32).byte()}
+    pred["uncertainty"] = torch.zeros(1)
     result = verdict({"image": torch.full((1, 8, 8), 3.0), "pred": pred})["result"]
     assert result["reasons"] == "bright intensities (99 %) 3, training 1"
     assert verdict({"pred": pred})["result"]["reasons"] is None

@@ -7,7 +7,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from common.archive.bank import FIELDS, MORE_FIELDS, NEWEST_FIELDS, bank_weights_digest
+from common.archive.bank import FIELDS, LATER_FIELDS, MORE_FIELDS, bank_weights_digest
 from common.errors import ArchiveError
 from common.spectral import SignatureBank
 from tests.common.banks import BOUND, full_bank
@@ -53,7 +53,7 @@ def test_sound_bank_tells_its_weights(tmp_path, distance, c):
 
 
 def test_fields_are_those_that_a_bank_has(content):
-    assert content.keys() == FIELDS | MORE_FIELDS | NEWEST_FIELDS
+    assert content.keys() == FIELDS.union(MORE_FIELDS, *LATER_FIELDS)
 
 
 @pytest.mark.parametrize("rate", [None, 0.25])
@@ -72,13 +72,16 @@ def test_rate_without_held_out_cases_is_checked_on_the_training_cases(tmp_path):
         bank_weights_digest(written(content | {"false_alarm_rate": np.asarray(np.nan)}), "bank")
 
 
-def test_bank_of_the_version_before_is_read(content):
-    old = {name: array for name, array in content.items() if name in FIELDS}
-    assert bank_weights_digest(written(old | {"version": np.asarray(1)}), "bank") == DIGEST
-    second = {name: array for name, array in content.items() if name not in NEWEST_FIELDS}
-    assert bank_weights_digest(written(second | {"version": np.asarray(2)}), "bank") == DIGEST
-    with pytest.raises(ArchiveError, match="the arrays of another version than 3"):
-        bank_weights_digest(written(second), "bank")
+@pytest.mark.parametrize("version", [1, 2, 3])
+def test_bank_of_a_version_before_is_read(content, version):
+    kept = FIELDS.union(*(MORE_FIELDS, *LATER_FIELDS)[: version - 1])
+    old = {name: array for name, array in content.items() if name in kept}
+    assert bank_weights_digest(written(old | {"version": np.asarray(version)}), "bank") == DIGEST
+    with pytest.raises(ArchiveError, match="the arrays of another version than 4"):
+        bank_weights_digest(written(old), "bank")
+
+
+def test_bank_of_another_version_than_it_says_is_refused(content):
     with pytest.raises(ArchiveError, match="the arrays of another version than 1"):
         bank_weights_digest(written(content | {"version": np.asarray(1)}), "bank")
 
@@ -150,6 +153,8 @@ PARTS = {
     "falling margins": ({"quality_margins": lambda old: old[::-1].copy()}, CURVE),
     "curve without knots": ({"quality_oodm": np.zeros(0), "quality_dice": np.zeros(0)}, CURVE),
     "coverage": ({"quality_coverage": 0.0}, CURVE),
+    "rising Dice by uncertainty": ({"uncertainty_dice": lambda old: old[::-1].copy()}, CURVE),
+    "coverage by uncertainty": ({"uncertainty_coverage": np.nan}, CURVE),
     "coarse Dice": ({"quality_dice": lambda old: old.astype(np.float32)}, "has to hold numbers"),
     "name of a patient": ({"property_planes": np.asarray(["Smith"])}, "properties that there are not"),
     "names of no property": ({"property_names": np.asarray(["noise", "tumor"])}, "properties that there are not"),
