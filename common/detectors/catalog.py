@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ..errors import ConfigError
 from ..runtime.digests import settings_digest
 from ..runtime.stages import file_digest
+from ..spectral.confidence import soft_dice_confidence
 from ..spectral.distance import Distance
 from ..spectral.pseudo_layers import IMAGE, PSEUDO_LAYERS
 from .dknn import DeepNearestNeighbors
@@ -202,7 +203,8 @@ class DetectorCatalog:
             "energy": energy,
             "entropy": foreground_entropy,
         }
-        return {name: Measure(partial(_output, function=function)) for name, function in functions.items()}
+        measures = {name: Measure(partial(_output, function=function)) for name, function in functions.items()}
+        return measures | {"soft_dice": Measure(_soft_dice)}
 
     def _distances(self, measures: dict[str, Measure]) -> list[tuple[str, str, Rule]]:
         """Name, measure and rule of detectors of features and intensities; adds their measures."""
@@ -260,6 +262,10 @@ def _full_signature(scan: Scan, *, layers: Sequence[str]) -> Array:
 
 def _output(scan: Scan, *, function: Callable[[Tensor], float]) -> Array:
     return np.array([function(scan.logits)])
+
+
+def _soft_dice(scan: Scan) -> Array:
+    return 1 - soft_dice_confidence(scan.outcome.logits[0], sigmoid=not scan.softmax).numpy()
 
 
 def _histogram(scan: Scan) -> Array:
