@@ -16,6 +16,7 @@ from sklearn.decomposition import PCA
 from torch import Tensor, nn
 
 from ..data.cases import Case, class_name
+from ..data.classes import legend_names
 from ..data.split import patient_of
 from ..figures import draw_bars, draw_overlays, draw_scatter
 from ..figures.slices import telling_slice
@@ -122,7 +123,8 @@ class FrameFigures:
         if not self.data:
             return {}
         seen = {
-            name: self._see(self._network(file)) for name, file in zip(("before", "after"), self.files, strict=True)
+            name: self._see(name, self._network(file))
+            for name, file in zip(("before", "after"), self.files, strict=True)
         }
         report: dict[str, Any] = {name: item.agreement(self.embedding_layer) for name, item in seen.items()}
         scales = {layer: {name: item.agreement(layer) for name, item in seen.items()} for layer in self.encoder_layers}
@@ -156,10 +158,10 @@ class FrameFigures:
         return made
 
     @torch.no_grad()
-    def _see(self, network: nn.Module) -> Seen:
-        """All frames, one after the other."""
+    def _see(self, name: str, network: nn.Module) -> Seen:
+        """All frames, one after the other, by the network ``before`` or ``after`` training."""
         seen, layers = Seen(), list(dict.fromkeys([self.embedding_layer, *self.encoder_layers]))
-        with Progress("embeddings", len(self.data), "frames") as progress:
+        with Progress(f"embeddings {name} training", len(self.data), "frames") as progress:
             for case in progress.over(self.data):
                 loaded = self.transform(case)
                 image, label = (torch.as_tensor(loaded[key]) for key in ("image", "label"))
@@ -189,7 +191,8 @@ class FrameFigures:
         bars = {"IoU": class_ious(total), "Dice": class_dices(total)}
         draw_bars(names, bars, self.output_dir / "per_class.png", xlabel="class", ylabel="over the test set")
         draw_overlays(after.pictures, names, self.output_dir / "overlays.png")
-        labels = [", ".join(names[index - 1] for index in item) or "background" for item in after.sets]
+        short = legend_names(self.data, len(names), self.foreground_labels)
+        labels = [", ".join(short[index] for index in item) or "background" for item in after.sets]
         if len(labels) > 1:
             both = {"before training": before, "after training": after}
             points = {name: PCA(2).fit_transform(item.stacked(self.embedding_layer)) for name, item in both.items()}

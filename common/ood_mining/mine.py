@@ -15,7 +15,7 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import nn
 
-from ..data.cases import class_name
+from ..data.classes import legend_names
 from ..errors import ConfigError
 from ..figures import draw_gallery
 from ..figures.slices import telling_slice
@@ -275,16 +275,14 @@ class CandidateMiner:
             image = self.dataset.image_at(ranked[place])
             logits = self.network(image[None].to(self.device))[0].cpu()
             found = logits.argmax(dim=0, keepdim=True) if len(logits) > 1 else logits > 0
+            if not self.dataset.count_padding:
+                # What is found beyond the edge of an image does not count for its score.
+                found = found.masked_fill(self.dataset.padding_at(ranked[place]), 0)
             text = f"rank {place + 1} of {len(ranked)}: {100 * scores[place]:.1f} % confused"
             pictures.append((*telling_slice(image, found.float()), text))
         if pictures:
-            draw_gallery(pictures, path, columns=6, names=self._names(len(logits)))
-
-    def _names(self, channels: int) -> dict[int, str]:
-        """Number -> name of the classes of a network, for a legend."""
-        cases = self.dataset.data
-        numbers = range(1, max(channels, 2))
-        return {number: f"class {class_name(cases, number, self.foreground_labels)}" for number in numbers}
+            names = legend_names(self.dataset.data, max(len(logits) - 1, 1), self.foreground_labels)
+            draw_gallery(pictures, path, columns=6, names=names)
 
 
 def _describe_kept(kept: Sequence[Mapping[str, str]]) -> dict[str, Any]:

@@ -60,7 +60,8 @@ class TestSources:
             in caplog.text
         )
         assert (
-            "5 frames with masks, 11 with their classes alone; 3 sets of classes, 2 frames with a phase" in caplog.text
+            "5 frame(s) with masks, 11 with their classes alone; 3 set(s) of classes, 2 frame(s) with a phase"
+            in caplog.text
         )
 
     def test_layout_of_cholecseg8k(self, train, run_config, tmp_path):

@@ -107,8 +107,8 @@ def test_classes_that_frames_show_have_their_names(make, tmp_path, monkeypatch):
     drawn = []
     monkeypatch.setattr(figures_module, "draw_scatter", lambda _points, labels, _path: drawn.extend(labels))
     (tmp_path / "labels").mkdir()
-    (tmp_path / "labels" / "dataset.json").write_text(json.dumps({"labels": {"1": "grasper", "2": "hook"}}))
+    (tmp_path / "labels" / "dataset.json").write_text(json.dumps({"labels": {"1": "grasper"}}))
     figures = make(count=3)
     figures.data = [{**case, "label": str(tmp_path / "labels" / "0.png")} for case in figures.data]
     figures.run()
-    assert drawn == ["background", "1 (grasper)", "1 (grasper), 2 (hook)"]
+    assert drawn == ["background", "grasper", "grasper, class 2"]

@@ -53,7 +53,7 @@ class TestMethod:
             miner.network[-1].bias[:] = torch.tensor([0.0, 9.0])
         torch.save(miner.network.state_dict(), tmp_path / "model.pt")
         miner.score(tmp_path / "model.pt", tmp_path)
-        assert drawn == [{1: "class 1 (large cell)"}]
+        assert drawn == [{1: "large cell"}]
 
     def test_proportion_holds_counts_and_choice(self, make):
         training = make()
