@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 from torch import Tensor, nn
 
-from ..data.cases import Case, class_name
+from ..data.cases import Case
 from ..data.classes import legend_names
 from ..data.split import patient_of
 from ..figures import draw_bars, draw_overlays, draw_scatter
@@ -187,12 +187,12 @@ class FrameFigures:
     def _draw(self, before: Seen, after: Seen, shares: Mapping[str, Sequence[float]]) -> None:
         """All figures; that of the retrieval where there are shares of it."""
         total = np.sum(after.matrices, axis=0)
-        names = [class_name(self.data, index, self.foreground_labels) for index in range(1, len(total))]
+        legend = legend_names(self.data, len(total) - 1, self.foreground_labels)
+        names = list(legend.values())
         bars = {"IoU": class_ious(total), "Dice": class_dices(total)}
         draw_bars(names, bars, self.output_dir / "per_class.png", xlabel="class", ylabel="over the test set")
         draw_overlays(after.pictures, names, self.output_dir / "overlays.png")
-        short = legend_names(self.data, len(names), self.foreground_labels)
-        labels = [", ".join(short[index] for index in item) or "background" for item in after.sets]
+        labels = [", ".join(legend[index] for index in item) or "background" for item in after.sets]
         if len(labels) > 1:
             both = {"before training": before, "after training": after}
             points = {name: PCA(2).fit_transform(item.stacked(self.embedding_layer)) for name, item in both.items()}

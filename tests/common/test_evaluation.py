@@ -339,7 +339,7 @@ def test_lines_of_an_evaluation_say_why_there_are_no_figures():
         "false_alarms": {"share": None, "n": 0},
     }
     assert result_lines(report) == [
-        "dsc: undefined, since no labeled case has foreground or a prediction of it",
+        "dsc: undefined, since no labeled case has both foreground and a prediction of it",
         "all cases together      found  all background",
         "iou_pooled              1.000           1.000",
         "miou_foreground     undefined       undefined",
