@@ -32,13 +32,16 @@ class NetworkConfig:
         content: Path of a JSON or YAML file, or its content: a whole config, or the definition of a network alone, with
             ``_target_``.
         root: Folder of the bundle that it belongs to, for ``bundle_root``. ``None``, the default, for none.
+        model_dir: Folder of the weights, for ``model_dir``. ``None``, the default, for what the config says.
 
     Raises:
         ConfigError: When it cannot be read.
         MissingDataError: When there is no such file.
     """
 
-    def __init__(self, content: str | Path | Mapping[str, Any], root: Path | None = None) -> None:
+    def __init__(
+        self, content: str | Path | Mapping[str, Any], root: Path | None = None, *, model_dir: str | None = None
+    ) -> None:
         self.name = "the network's definition" if isinstance(content, Mapping) else str(content)
         config = dict(content) if isinstance(content, Mapping) else self._read(Path(content))
         config = {NETWORK_IDS[0]: config} if "_target_" in config else config
@@ -47,6 +50,8 @@ class NetworkConfig:
             self.parser["bundle_root"] = str(root)
             # Code of a bundle lies beside its configs.
             sys.path[:0] = [] if str(root) in sys.path else [str(root)]
+        if model_dir is not None:
+            self.parser["model_dir"] = str(model_dir)
         if "device" in config:
             # Scans are prepared on the CPU, so that a bank belongs to machines with a GPU and without alike.
             self.parser["device"] = "$torch.device('cpu')"
