@@ -21,6 +21,9 @@ NETWORK_IDS = ("network_def", "network")
 LOADERS = ("LoadImaged", "LoadScand", "EnsureChannelFirstd", "CheckImaged")
 """Transforms at the beginning of a preprocessing that read a file; ours, which check it, take their place."""
 
+PARTS = ("load_transforms", "image_transforms")
+"""Ids of what loads a scan, and of what prepares it after that."""
+
 _UNUSABLE = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, ImportError, OSError)
 """What MONAI raises for a config that cannot be read or made into objects."""
 
@@ -100,6 +103,19 @@ class NetworkConfig:
                 f"{self.name} defines no network; needed is {' or '.join(map(repr, NETWORK_IDS))}, or '_target_' alone"
             )
         return self.make(key)
+
+    def make_parts(self) -> tuple[list[Any], list[Any]] | None:
+        """Returns what loads a scan and what prepares it after that; ``None`` where the config has no such two parts.
+
+        Configs of this collection have them, and their banks are bound to the second one.
+
+        Raises:
+            ConfigError: When a part cannot be made.
+        """
+        if not all(map(self.has, PARTS)):
+            return None
+        load, prepare = (list(self.make(part)) for part in PARTS)
+        return load, prepare
 
     def make_transforms(self) -> tuple[bool, list[Any]]:
         """Returns whether a file must be read before the preprocessing, and what prepares an image after that.

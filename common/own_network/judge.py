@@ -58,8 +58,8 @@ def judge_scans(
             the archive's own.
         model_dir: Folder of weights and bank that the bundle shall judge by, such as those of a training of your own.
             By default that of the bundle.
-        bank_file: File of the bank. By default that of ``model_dir``; with a network of your own ``signature_bank.npz`` in
-            the current folder.
+        bank_file: File of the bank. By default that of ``model_dir``; with a network of your own
+            ``signature_bank.npz`` in the current folder.
         output_dir: Folder of the tables. Default ``verdicts``.
         sw_batch_size: Number of windows that go through the network at once. Default 1.
         list_paths: Whether listings show names of files and folders of DICOM. Default false, which shows digests.
@@ -70,7 +70,8 @@ def judge_scans(
         device: Device that the network runs on. By default a GPU where there is one, else the CPU.
 
     Raises:
-        ConfigError: When a network comes with a bundle or ``model_dir``, or a config cannot be read or made into objects.
+        ConfigError: When a network comes with a bundle or ``model_dir``, or a config cannot be read or made into
+            objects.
         MissingDataError: When network, weights, bank or scans are missing.
         WeightsError: When the weights belong to another network.
         BankError: When the bank is unreadable or was fitted with other weights or transforms.

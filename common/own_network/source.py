@@ -114,8 +114,12 @@ def _describe(
     dims = len(size) if isinstance(size, Sequence) else axes[1] if axes else 3
     if channels is None:
         raise ConfigError("nothing tells how many channels the network takes; set in_channels")
-    reads, transforms = config.make_transforms()
-    load = CaseLoading(dims, channels).image() if reads else []
+    parts = config.make_parts()
+    if parts is None:
+        reads, transforms = config.make_transforms()
+        load = CaseLoading(dims, channels).image() if reads else []
+    else:
+        load, transforms = parts
     if not transforms:
         logger.warning("no preprocessing is known: scans are taken as their files hold them; config_file names one")
     sigmoid = getattr(inferer, "sigmoid", None)

@@ -1,4 +1,4 @@
-"""Says with which command a user goes on: ``trustseg`` where it is installed, else the same of a checkout or archive."""
+"""Says with which command a user goes on, by ``trustseg`` or, where that is not installed, by Python."""
 
 from __future__ import annotations
 

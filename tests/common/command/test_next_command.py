@@ -29,7 +29,10 @@ def test_without_an_installation_python_runs_the_same(installed, repository, tmp
     installed(False)
     root = repository / "bundles" / "spectral_ood"
     monkeypatch.chdir(repository)
-    assert command_line(root, "plan", "['a', 'b']", seed=3) == """python -m common plan '['"'"'a'"'"', '"'"'b'"'"']' --seed 3"""
+    assert (
+        command_line(root, "plan", "['a', 'b']", seed=3)
+        == """python -m common plan '['"'"'a'"'"', '"'"'b'"'"']' --seed 3"""
+    )
     monkeypatch.chdir(tmp_path)
     assert command_line(root, "plan", "d") == f"PYTHONPATH={repository} python -m common plan d"
     # From an archive, which holds the package itself.
