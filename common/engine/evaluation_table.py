@@ -52,6 +52,7 @@ def _detection(report: Mapping[str, Any]) -> list[str]:
     lines = table_lines([("out-of-distribution", *names), *rows], numbers=True) if rows else []
     alarms = report["false_alarms"]
     if alarms["n"]:
+        number = round(alarms["share"] * alarms["n"])
         share = number_text(alarms["share"])
-        lines.append(f"false alarms: {share} of {alarms['n']} in-distribution case(s)")
+        lines.append(f"false alarms: {number} of {alarms['n']} in-distribution case(s), a share of {share}")
     return lines

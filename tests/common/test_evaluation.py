@@ -326,7 +326,7 @@ def test_lines_of_an_evaluation_are_aligned_with_four_digits():
         "out-of-distribution     auc     fpr",
         "ring                  1.000   0.000",
         "worst                0.9861  0.5000",
-        "false alarms: 0.1667 of 12 in-distribution case(s)",
+        "false alarms: 2 of 12 in-distribution case(s), a share of 0.1667",
     ]
 
 
