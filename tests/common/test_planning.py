@@ -199,14 +199,16 @@ def test_steps_of_any_output_are_timed():
     assert seconds_per_step(nn.Conv2d(1, 1, 3), 1, 1, (8, 8), torch.device("cpu")) > 0.0
 
 
-def test_training_goes_by_the_plan(make_dataset, repository, run_config, tmp_path, caplog):
+def test_training_goes_by_the_plan(make_dataset, repository, run_config, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["trustseg"])
     bundle = repository / "bundles" / "spectral_ood"
     data = make_dataset(tmp_path / "organ")
     plan = tmp_path / "plan.json"
     small = {"batch_size": 1, "max_epochs": 1, "iterations": 2, "network_def#features": [2, 2, 2]}
     caplog.set_level("INFO")
     plan_training(str(data), str(bundle), minutes=0.001, output=str(plan), **small)
-    assert f"trustseg train {data} -o my_run --minutes 0.001 --bundle {bundle}" in caplog.text
+    given = "--batch_size 1 --max_epochs 1 --iterations 2 --network_def#features '[2, 2, 2]'"
+    assert f"trustseg train {data} -o my_run --minutes 0.001 {given}" in caplog.text
     content = json.loads(plan.read_text(encoding="utf-8"))
     assert content["roi_size"] == [24, 24, 16]
     rows = {row["setting"]: row for row in content["plan"]}
