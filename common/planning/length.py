@@ -25,8 +25,8 @@ LEAST = 0.25
 INFERENCES = 9
 """Inferences for a case whose quality is measured: as it is, and with eight damages."""
 
-INFERENCE = 0.6
-"""Time of the inference of a window, with its signature, over its share of a training step; 0.3 to 0.6 on a CPU."""
+INFERENCE = 0.5
+"""Time of the inference of a window, with its signature, over its share of a training step; 0.35 to 0.6 on a CPU."""
 
 REGIME = {
     "optimizer_name": "adamw",
@@ -63,10 +63,15 @@ class Budget:
         """Returns the time as a row of the plan, which says what it is for."""
         train = self.each * self.trainings
         uses = [f"{train:.2g} " + ("to train" if self.trainings == 1 else f"for {self.trainings} trainings")]
-        uses += [f"{self.bank:.2g} for the signature bank"]
-        uses += [f"{self.quality:.2g} for the expected Dice"] if self.quality else []
+        uses += [f"{_short(self.bank)} for the signature bank"]
+        uses += [f"{_short(self.quality)} for the expected Dice"] if self.quality else []
         more = "; more than given" if train + self.bank + self.quality > 1.001 * self.minutes else ""
         return Choice("minutes", self.minutes, ", ".join(uses) + more)
+
+
+def _short(minutes: float) -> str:
+    """A time in minutes, to two digits where it counts."""
+    return f"{minutes:.2g}" if minutes >= 0.05 else "under 0.1"
 
 
 def minutes_text(minutes: float) -> str:

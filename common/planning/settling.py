@@ -185,9 +185,9 @@ def _time_choices(request: Request, data: Fingerprint, settled: Mapping[str, Any
         choices = choose_quality(request.minutes, each, data, settled)
         settled = dict(settled) | _values(apply_given(choices, given))
         budget = share_out(request.minutes, each, data, settled, trainings=trainings)
-        choices = [budget.choice(), *choices]
     length = {"steps": steps, "pretrained": pretrained, "batch_size": batch_size, "case_windows": windows}
-    choices = [*choose_length(budget, seconds, **length), *choices]
+    told = [budget.choice()] if steps is None else []
+    choices = [*told, *choose_length(budget, seconds, **length), *choices]
     settled = dict(settled) | _values(apply_given(choices, given))
     return choices + choose_validation(data, settled, resized=resized)
 
