@@ -13,7 +13,7 @@ import fire
 
 from .archive import build_archives, install, sign, verify
 from .command import evaluate_on, export_network, segment_scans, train_on
-from .command.arguments import show_rest, spell_out
+from .command.arguments import show_plainly, spell_out
 from .contrast.slices import cut_volumes
 from .experiments.detection_report import write_detection_report
 from .experiments.gates import run_gates
@@ -68,7 +68,7 @@ def main(commands: Commands = COMMANDS) -> None:
         logging.getLogger(library).setLevel(logging.ERROR)
     sys.excepthook = report_error
     for command in commands.values():
-        show_rest(command)
+        show_plainly(command)
     fire.Fire(dict(commands), command=spell_out(sys.argv[1:], commands))
 
 

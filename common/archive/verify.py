@@ -57,8 +57,7 @@ class Archive:
 def read_archive(file: str, *, public_key: str | None = None, ignore_versions: bool = False) -> Archive:
     """Returns the content of an archive after checking all of it.
 
-    The order: signature (with a key), form of the zip file, manifest, digest of every file, required files. Then
-    whether every file is what its name says, weights, bank, whether it belongs to the weights, versions of packages.
+    The checks and their order are those of :func:`verify`.
 
     Args:
         file: Path of the archive.
@@ -107,13 +106,19 @@ def _checked(content: bytes, where: str) -> Archive:
 def verify(file: str, public_key: str | None = None, ignore_versions: bool = False) -> None:
     """Checks an archive and says what was checked.
 
-    Args, errors and order of the checks are those of :func:`read_archive`.
+    The order: signature (with a key), form of the zip file, manifest, digest of every file, required files. Then
+    whether every file is what its name says, weights, bank, whether it belongs to the weights, versions of packages.
 
     Args:
         file: Path of the archive.
         public_key: Path of the public key, in PEM form, of whoever must have signed it. Without one, the default, no
             signature is checked.
         ignore_versions: Whether packages may be missing or of other versions; false by default.
+
+    Raises:
+        MissingDataError: When a file does not exist.
+        ArchiveError: Naming what is wrong.
+        SignatureError: When there is no valid signature.
     """
     archive = read_archive(file, public_key=public_key, ignore_versions=ignore_versions)
     logger.info("%s", _passed(archive, public_key, ignore_versions))
@@ -149,7 +154,7 @@ def install(
     folder: str | None = None,
     replace: bool = False,
 ) -> None:
-    """Checks an archive, see :func:`read_archive`, and unpacks it, all of it or nothing.
+    """Checks an archive and unpacks it, all of it or nothing.
 
     Args:
         file: Path of the archive.

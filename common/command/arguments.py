@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence
 
@@ -13,6 +14,9 @@ RESULTS = ("output_dir", "output_file", "output", "into", "bank_file")
 """Names of what ``-o`` stands for, the first that a command has."""
 
 HELP = ("h", "help")
+
+_ROLE = re.compile(r":\w+:`~?(?:[\w.]*\.)?(?P<name>\w+)`")
+"""How documentation refers to code, as Sphinx reads it."""
 
 _FLAG = re.compile(r"--?(?P<name>[A-Za-z][^=]*)(?P<rest>=.*)?", re.DOTALL)
 
@@ -41,11 +45,15 @@ def spell_out(arguments: Sequence[str], commands: Commands) -> list[str]:
     options = inspect.signature(commands[command]).parameters
     own = [name for name, option in options.items() if option.kind is not inspect.Parameter.VAR_KEYWORD]
     spelled = [command]
+    flags = list(itertools.takewhile(lambda argument: argument != "--", arguments[1:]))
+    if any((found := _FLAG.fullmatch(flag)) and found["name"] in HELP for flag in flags):
+        # Fire's own flag: a command with ``**`` options would take it for one of these.
+        return [command, "--", "--help"]
     for place, argument in enumerate(arguments[1:], 1):
         if argument == "--":
             return spelled + list(arguments[place:])
         found = _FLAG.fullmatch(argument)
-        if found is None or found["name"] in HELP:
+        if found is None:
             spelled.append(argument)
             continue
         name = _whole_name(found["name"], {name: options[name] for name in own})
@@ -60,8 +68,6 @@ def _check_places(spelled: Sequence[str], options: Mapping[str, inspect.Paramete
     """Makes sure that a command gets what it needs, and not more than it takes by place."""
     command, *arguments = spelled
     flags = [found and found["name"] for found in map(_FLAG.fullmatch, arguments)]
-    if not {*HELP}.isdisjoint(flags):
-        return
     # What follows a flag without its own value is that flag's.
     valued = [bool(flag) and "=" not in argument for flag, argument in zip(flags, arguments, strict=True)]
     placed = [
@@ -106,13 +112,16 @@ def _unknown(argument: str, command: str, own: Sequence[str], commands: Commands
     return f"unknown option {name} of {command}, which takes {', '.join(f'--{option}' for option in own)}{known}"
 
 
-def show_rest(command: Callable[..., None]) -> None:
-    """Moves what the documentation says of ``**`` options to its description: Fire glues it to the last flag.
+def show_plainly(command: Callable[..., None]) -> None:
+    """Makes the documentation of a command what a terminal shows as help.
+
+    Marks for Sphinx go. What is said of ``**`` options moves to the description: Fire glues it to the last flag.
 
     Args:
         command: Function that Fire shows the help of.
     """
-    text = inspect.getdoc(command) or ""
+    text = _ROLE.sub(r"\g<name>", inspect.getdoc(command) or "").replace("``", "")
+    command.__doc__ = text
     found = re.search(r"^ +\*\*\w+: (?P<rest>.*?)(?=\n\n|\n {4}\w|\Z)", text, re.DOTALL | re.MULTILINE)
     if found is not None:
         rest = " ".join(found["rest"].split())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,6 @@ from typing import Any
 from ..planning.settling import MINUTES
 from ..runtime.bundle_folders import find_bundle
 from .running import check_output, run_bundle
-
-logger = logging.getLogger(__name__)
 
 
 def train_on(
@@ -45,10 +42,6 @@ def train_on(
     folder = check_output(output_dir)
     root = find_bundle(bundle)
     data = dataset if isinstance(dataset, str) else list(map(str, dataset))
-    models = str(Path(folder, "models"))
-    places = {"dataset_dir": data, "output_dir": folder, "model_dir": models}
+    places = {"dataset_dir": data, "output_dir": folder, "model_dir": str(Path(folder, "models"))}
     files = [str(root / "configs" / "train.json")]
     run_bundle(root, files, places | {"planned": planned, "minutes": minutes} | settings)
-    kept = settings.get("model_dir", models)
-    which = "" if bundle is None else f" --bundle {root}"
-    logger.info("trained; segment scans with: trustseg segment SCANS -o RESULTS%s --model_dir %s", which, kept)

@@ -92,7 +92,7 @@ class ContrastivePreflight(TrainingPreflight):
         table, phase = presence_table(cases, self.num_classes)
         kinds = len(torch.unique(table, dim=0))
         logger.info(
-            "%d frames with masks, %d with their classes alone; %d sets of classes, %d frames with a phase",
+            "%d frame(s) with masks, %d with their classes alone; %d set(s) of classes, %d frame(s) with a phase",
             len(self.labeled), len(self.used), kinds, int((phase >= 0).sum()),
         )  # fmt: skip
         for index in (table[: len(self.labeled)].sum(dim=0) == 0).nonzero().flatten().tolist():

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 from torch import Tensor, nn
 
-from ..data.cases import Case, class_name
+from ..data.cases import Case
+from ..data.classes import legend_names
 from ..data.split import patient_of
 from ..figures import draw_bars, draw_overlays, draw_scatter
 from ..figures.slices import telling_slice
@@ -68,6 +69,7 @@ class FrameFigures:
     The embedding of a frame is what one layer makes of it, averaged over its pixels. It is computed with the weights
     from before the training and with those after it. The picture shows the first two principal components of either.
     Retrieval asks, for every scale of the encoder, whether the nearest frame of another patient shows the same classes.
+    Where all frames are of one patient or operation it has no answer, and ``retrieval.png`` is not drawn.
 
     Args:
         network: Network that takes the weights; a copy of it runs.
@@ -121,17 +123,25 @@ class FrameFigures:
         if not self.data:
             return {}
         seen = {
-            name: self._see(self._network(file)) for name, file in zip(("before", "after"), self.files, strict=True)
+            name: self._see(name, self._network(file))
+            for name, file in zip(("before", "after"), self.files, strict=True)
         }
         report: dict[str, Any] = {name: item.agreement(self.embedding_layer) for name, item in seen.items()}
         scales = {layer: {name: item.agreement(layer) for name, item in seen.items()} for layer in self.encoder_layers}
         whole = report | {"layer": self.embedding_layer, "frames": len(self.data), "scales": scales}
         write_json(whole, self.output_dir / "embeddings.json")
-        for layer, found in scales.items():
-            shares = {name: found[name]["nearest"] for name in seen} | {"chance": found["after"]["chance"]}
-            text = ", ".join(f"{name} {number_text(share)}" for name, share in shares.items())
-            logger.info("%s: nearest frame of another patient shows the same classes: %s", layer, text)
-        self._draw(seen["before"], seen["after"])
+        shares = _retrieval(scales)
+        if shares:
+            for place, layer in enumerate(scales):
+                text = ", ".join(f"{name} {number_text(values[place])}" for name, values in shares.items())
+                logger.info("%s: nearest frame of another patient shows the same classes: %s", layer, text)
+        else:
+            logger.info(
+                "retrieval.png is not drawn: it compares frames of different patients or operations, and all %d are of "
+                "one",
+                len(self.data),
+            )
+        self._draw(seen["before"], seen["after"], shares)
         return whole
 
     def _network(self, file: str | None) -> nn.Module:
@@ -148,10 +158,10 @@ class FrameFigures:
         return made
 
     @torch.no_grad()
-    def _see(self, network: nn.Module) -> Seen:
-        """All frames, one after the other."""
+    def _see(self, name: str, network: nn.Module) -> Seen:
+        """All frames, one after the other, by the network ``before`` or ``after`` training."""
         seen, layers = Seen(), list(dict.fromkeys([self.embedding_layer, *self.encoder_layers]))
-        with Progress("embeddings", len(self.data), "frames") as progress:
+        with Progress(f"embeddings {name} training", len(self.data), "frames") as progress:
             for case in progress.over(self.data):
                 loaded = self.transform(case)
                 image, label = (torch.as_tensor(loaded[key]) for key in ("image", "label"))
@@ -174,24 +184,31 @@ class FrameFigures:
             seen.pictures.append((name, picture, shown, telling_slice(predicted, truth)[0]))
 
     @sparing("the figures of the classes")
-    def _draw(self, before: Seen, after: Seen) -> None:
-        """All figures."""
+    def _draw(self, before: Seen, after: Seen, shares: Mapping[str, Sequence[float]]) -> None:
+        """All figures; that of the retrieval where there are shares of it."""
         total = np.sum(after.matrices, axis=0)
-        names = [class_name(self.data, index, self.foreground_labels) for index in range(1, len(total))]
+        legend = legend_names(self.data, len(total) - 1, self.foreground_labels)
+        names = list(legend.values())
         bars = {"IoU": class_ious(total), "Dice": class_dices(total)}
         draw_bars(names, bars, self.output_dir / "per_class.png", xlabel="class", ylabel="over the test set")
         draw_overlays(after.pictures, names, self.output_dir / "overlays.png")
-        labels = [", ".join(map(str, item)) or "background" for item in after.sets]
-        both, scales = {"before training": before, "after training": after}, self.encoder_layers
+        labels = [", ".join(legend[index] for index in item) or "background" for item in after.sets]
         if len(labels) > 1:
+            both = {"before training": before, "after training": after}
             points = {name: PCA(2).fit_transform(item.stacked(self.embedding_layer)) for name, item in both.items()}
             draw_scatter(points, labels, self.output_dir / "embeddings.png")
-        shares = {name: [_share(item.agreement(layer)["nearest"]) for layer in scales] for name, item in both.items()}
-        shares["chance"] = [_share(after.agreement(layer)["chance"]) for layer in scales]
-        ylabel = "nearest frame shows the same classes"
-        draw_bars(list(scales), shares, self.output_dir / "retrieval.png", xlabel="layer", ylabel=ylabel)
+        if shares:
+            named = {name if name == "chance" else f"{name} training": values for name, values in shares.items()}
+            ylabel = "nearest frame shows the same classes"
+            draw_bars(self.encoder_layers, named, self.output_dir / "retrieval.png", xlabel="layer", ylabel=ylabel)
 
 
-def _share(value: float | None) -> float:
-    """A share, not a number where there is none."""
-    return float("nan") if value is None else value
+def _retrieval(scales: Mapping[str, Mapping[str, Mapping[str, float | None]]]) -> dict[str, list[float]]:
+    """Shares of the frames at every scale: ``before``, ``after`` and ``chance``; nothing where none can be compared."""
+    found = {
+        "before": [scale["before"]["nearest"] for scale in scales.values()],
+        "after": [scale["after"]["nearest"] for scale in scales.values()],
+        "chance": [scale["after"]["chance"] for scale in scales.values()],
+    }
+    shares = {name: [value for value in values if value is not None] for name, values in found.items()}
+    return shares if all(shares.values()) else {}

@@ -111,6 +111,21 @@ def class_name(
     """Returns the number of a class of a softmax network, with its name where a data set of the cases tells it.
 
     Args:
+        cases: Cases whose data sets may tell the name, see :func:`find_class_name`.
+        index: Index of the class, 0 for background.
+        foreground_labels: Data set -> label values of the classes that count, in order. With ``None``, the default,
+            label values are class indices.
+    """
+    name = find_class_name(cases, index, foreground_labels)
+    return f"{index} ({name})" if name else str(index)
+
+
+def find_class_name(
+    cases: Iterable[Mapping[str, Any]], index: int, foreground_labels: Mapping[str, Sequence[int]] | None = None
+) -> str:
+    """Returns the name of a class of a softmax network, empty where no data set of the cases tells it.
+
+    Args:
         cases: Cases whose data sets may tell the name; those without a label are passed over.
         index: Index of the class, 0 for background.
         foreground_labels: Data set -> label values of the classes that count, in order. With ``None``, the default,
@@ -126,8 +141,8 @@ def class_name(
         value = index if values is None else dict(enumerate(values, start=1)).get(index, -1)
         name = class_names(case).get(value)
         if name:
-            return f"{index} ({name})"
-    return str(index)
+            return name
+    return ""
 
 
 def decathlon_cases(folder: str | Path) -> list[Case]:

@@ -5,9 +5,27 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 
-from .cases import Case, class_names
+from .cases import Case, class_names, find_class_name
 
 logger = logging.getLogger(__name__)
+
+
+def legend_names(
+    cases: Sequence[Case], number: int, foreground_labels: Mapping[str, Sequence[int]] | None = None
+) -> dict[int, str]:
+    """Returns the foreground classes of a softmax network as a legend names them: ``hook``, or else ``class 2``.
+
+    Args:
+        cases: Cases whose data sets may tell the names.
+        number: Number of the foreground classes, at least 1.
+        foreground_labels: Data set -> label values of the classes that count, in order. With ``None``, the default,
+            label values are class indices.
+
+    Returns:
+        Index of the class, from 1 -> what a legend says.
+    """
+    indices = range(1, number + 1)
+    return {index: find_class_name(cases, index, foreground_labels) or f"class {index}" for index in indices}
 
 
 def named_classes(

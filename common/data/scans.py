@@ -15,6 +15,7 @@ from ..runtime.listing import describe_path, write_skipped
 from .cases import Case, Folders, labeled_cases, task_name
 from .folders import FolderContent, require_scans, search_folder, unique_names
 from .names import free_name
+from .seen import warn_of_training_cases
 from .split import select_cases
 
 SERIES_FILE = "dicom_series.json"
@@ -110,6 +111,7 @@ def evaluation_cases(
     ood_dir: Folders | None,
     output_dir: str,
     *,
+    model_dir: str | None = None,
     spatial_dims: int = 3,
     seed: int = 0,
     split_file: str | None = None,
@@ -127,6 +129,8 @@ def evaluation_cases(
         ood_dir: Folder or folders of out-of-distribution cases, with labels or without. ``None`` or empty for none;
             where in-distribution cases are phantoms, these come with out-of-distribution ones.
         output_dir: Folder of the listing; phantoms are written below ``output_dir/phantoms``.
+        model_dir: Folder of the weights. Where it tells the cases of their training, these are warned of. ``None``, the
+            default, for no warning.
         spatial_dims: Number of spatial axes, 2 or 3. 3 by default.
         seed: Seed of the phantoms. 0 by default.
         split_file: Path of the ``split.json`` of a training run; only its ``split_part`` of the in-distribution cases
@@ -155,6 +159,8 @@ def evaluation_cases(
     if others:
         outside = _describe_folders(others, spatial_dims, taken, in_distribution=False)
     inside = select_cases(inside, split_file, split_part)
+    if model_dir is not None:
+        warn_of_training_cases(inside, model_dir, asked=split_part if split_file else None)
     damaged = [
         case | {"case": f"{case['case']}_{name}", "group": name, "damage": name, "in_distribution": False}
         for name in damages

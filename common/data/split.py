@@ -152,14 +152,13 @@ def training_cases(
 
 
 def name_cases(parts: Mapping[str, Sequence[Case]]) -> dict[str, dict[str, list[str]]]:
-    """Returns part -> task -> names of cases."""
-    named: dict[str, dict[str, list[str]]] = {part: {} for part in parts}
+    """Returns part -> task -> names of cases, each once; those of slices are named after their volumes."""
+    named: dict[str, dict[str, dict[str, None]]] = {part: {} for part in parts}
     for part, cases in parts.items():
         for case in cases:
-            named[part].setdefault(str(case.get("task", "")), []).append(
-                str(case.get("case", case_name(case["image"])))
-            )
-    return named
+            name = case.get("volume") or case.get("case", case_name(case["image"]))
+            named[part].setdefault(str(case.get("task", "")), {})[str(name)] = None
+    return {part: {task: list(names) for task, names in tasks.items()} for part, tasks in named.items()}
 
 
 def write_split(parts: Mapping[str, Sequence[Case]], path: str | Path) -> None:

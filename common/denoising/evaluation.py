@@ -40,6 +40,7 @@ class PatientEvaluation:
         foreground_threshold: Threshold of the foreground, see :func:`foreground_mask`. 0.01 by default.
         min_component_size: Size of the smallest component that stays where small ones are removed, in voxels. 20 by
             default.
+        pictures: Largest number of patients shown in ``anomaly_maps.png``. 8 by default.
     """
 
     def __init__(
@@ -54,11 +55,13 @@ class PatientEvaluation:
         *,
         foreground_threshold: float = THRESHOLD,
         min_component_size: int = 20,
+        pictures: int = 8,
     ) -> None:
         self.dataset, self.network, self.denoiser = dataset, network, denoiser
         self.weights_file, self.denoiser_file = Path(weights_file), Path(denoiser_file)
         self.device, self.output_dir = torch.device(device), Path(output_dir)
         self.foreground_threshold, self.min_size = foreground_threshold, min_component_size
+        self.pictures = pictures
 
     def run(self) -> dict[str, Any]:
         """Returns what ``localization.json`` says of ``network`` and ``denoiser``, as far as they have weights.
@@ -76,10 +79,9 @@ class PatientEvaluation:
             report["network"] = self.measure_network()
         if self.denoiser_file.is_file():
             report["denoiser"] = self.measure_denoiser()
+            look: dict[str, Any] = {"foreground_threshold": self.foreground_threshold, "pictures": self.pictures}
             place = self.output_dir / MAPS
-            draw_anomaly_maps(
-                self.dataset, self.denoiser, self.device, place, foreground_threshold=self.foreground_threshold
-            )
+            draw_anomaly_maps(self.dataset, self.denoiser, self.device, place, **look)
         write_json(report | {"measures": _measures(next(iter(report.values())))}, self.output_dir / REPORT)
         columns = ["patient", "dice", "dice_filtered", "dice_denoiser"]
         write_csv(_rows(report), columns, self.output_dir / "patients.csv")

@@ -224,7 +224,7 @@ def measure_patients(
         min_size: Size of the smallest component that stays, in voxels.
     """
     # Each of the two passes over the set counts.
-    with Progress(f"{what} of patients, twice", 2 * len(patients), "scores") as progress:
+    with Progress(f"{what} of patients, in two passes", 2 * len(patients), "scores") as progress:
         return measure_scores(lambda: progress.over(score_patients(patients, scorer, device)), min_size=min_size)
 
 

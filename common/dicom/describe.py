@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -112,8 +112,8 @@ def describe_bundle(metadata_file: str | Path, class_names: Mapping[str, str] | 
         metadata_file: Path of the bundle's ``configs/metadata.json``. Segments are the entries of ``channel_def`` of
             the output ``pred`` but the background, 0. ``dicom_codes`` may give the codes of each, as
             ``{"1": {"category": [value, scheme, meaning], "type": [value, scheme, meaning]}}``.
-        class_names: Index of a class, as a text -> its name, of weights that were trained on other classes. Codes stay
-            with the names that the metadata give them to. Default none.
+        class_names: Index of a class, as a text -> its name, of weights that were trained on other classes. They give
+            the title in place of the bundle's. Codes stay with the names that the metadata give them to. Default none.
 
     Raises:
         MissingDataError: When there is no such file.
@@ -131,6 +131,7 @@ def describe_bundle(metadata_file: str | Path, class_names: Mapping[str, str] | 
         names = {int(index): str(name) for index, name in given.items() if int(index) > 0}
         segments = tuple(_describe_segment(number, names[number], codes) for number in sorted(names))
         title, version, authors = [str(metadata[key]) for key in ("name", "version", "authors")]
+        title = _title_of(list(class_names.values())) if class_names else title
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(
             f"{path} does not describe the segments of a DICOM file ({type(error).__name__}: {error}); it needs name, "
@@ -141,6 +142,12 @@ def describe_bundle(metadata_file: str | Path, class_names: Mapping[str, str] | 
             f"{path} names the classes {sorted(names)} in channel_def; a DICOM segmentation needs 1, 2, ... without gap"
         )
     return BundleDescription(path.resolve().parents[1].name, title, version, authors, segments)
+
+
+def _title_of(names: Sequence[str]) -> str:
+    """What weights of such classes do, in at most 64 characters."""
+    title = f"Segmentation of {', '.join(map(str, names))}"
+    return title if len(title) <= LONG_STRING else f"Segmentation of {len(names)} classes"
 
 
 def class_labels(metadata_file: str | Path | None, class_names: Mapping[str, str] | None = None) -> dict[int, str]:

@@ -30,7 +30,9 @@ def _segmentation(report: Mapping[str, Any]) -> list[str]:
     lines = table_lines([("in-distribution", "mean", "std", "n"), *rows], numbers=True) if rows else []
     absent = [metric for metric, found in report.items() if found["mean"] is None]
     if absent:
-        lines.append(f"{', '.join(absent)}: undefined, since no labeled case has foreground or a prediction of it")
+        lines.append(
+            f"{', '.join(absent)}: undefined, since no labeled case has both foreground and a prediction of it"
+        )
     return lines
 
 
@@ -52,6 +54,7 @@ def _detection(report: Mapping[str, Any]) -> list[str]:
     lines = table_lines([("out-of-distribution", *names), *rows], numbers=True) if rows else []
     alarms = report["false_alarms"]
     if alarms["n"]:
+        number = round(alarms["share"] * alarms["n"])
         share = number_text(alarms["share"])
-        lines.append(f"false alarms: {share} of {alarms['n']} in-distribution case(s)")
+        lines.append(f"false alarms: {number} of {alarms['n']} in-distribution case(s), a share of {share}")
     return lines

@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..data import CaseSplit, write_split
+from ..data import CaseSplit, name_cases, write_split
 from ..data.split import patient_of
 from ..errors import ConfigError, NotEnoughCasesError
 from ..runtime.conformal import check_rate
 from ..runtime.distributed import is_main_process
 from ..runtime.files import check_writable
+from ..runtime.model_settings import SPLIT_FILE, SettingsWriter
 from ..spectral.distance import Distance
 
 logger = logging.getLogger(__name__)
@@ -30,6 +31,7 @@ class TrainingPreflight:
         output_dir: Folder of ``split.json``, which tells the cases of this run.
         save_dir: Folder that weights and bank will be written to.
         split: Split that the cases come from; ``None``, the default, where they were set from outside.
+        settings_writer: Keeps the names of the cases beside the weights. Default none.
         foreground_labels: Classes that count, by data set; each data set must be one of the training cases'. Default
             none.
         false_alarm_rate: Share of false alarms that the bank shall promise, above 0, below 1; the patients of the
@@ -47,13 +49,15 @@ class TrainingPreflight:
         output_dir: str,
         save_dir: str,
         split: CaseSplit | None = None,
+        settings_writer: SettingsWriter | None = None,
         foreground_labels: Mapping[str, Any] | None = None,
         false_alarm_rate: float | None = None,
     ) -> None:
         self.train_cases, self.val_cases = train_cases, val_cases
         self.max_epochs, self.val_interval = max_epochs, val_interval
         self.distance, self.folders = distance, (output_dir, save_dir)
-        self.split, self.foreground_labels = split, dict(foreground_labels or {})
+        self.split, self.settings_writer = split, settings_writer
+        self.foreground_labels = dict(foreground_labels or {})
         self.false_alarm_rate = false_alarm_rate
 
     def run(self) -> None:
@@ -83,8 +87,11 @@ class TrainingPreflight:
         self._check_sources()
         for folder in self.folders:
             check_writable(folder)
+        parts = self._parts()
+        if self.settings_writer is not None:
+            self.settings_writer.case_names = name_cases(parts)
         if is_main_process():
-            write_split(self._parts(), Path(self.folders[0]) / "split.json")
+            write_split(parts, Path(self.folders[0]) / SPLIT_FILE)
 
     def _parts(self) -> dict[str, Sequence[Any]]:
         """The cases of the run: part -> cases."""

@@ -31,7 +31,7 @@ def write_report(
 ) -> None:
     """Writes the tables and figures of an experiment from its rows.
 
-    ``summary.csv`` has all metrics, see :func:`summarize_rows`; ``tables.md`` a table for each data set and metric;
+    ``summary.csv`` has all metrics; ``tables.md`` a table for each data set and metric;
     ``per_class_*.png`` the Dice of every class; ``curve_*.png`` the metrics over labels and over a swept setting.
 
     Args:

@@ -51,8 +51,11 @@ def draw_scatter(panels: Mapping[str, NDArray[np.float64]], labels: Sequence[str
             for number, name in enumerate(sorted(set(labels))):
                 chosen = points[[label == name for label in labels]]
                 look = MARKERS[number // len(SERIES) % len(MARKERS)]
-                axis.plot(*chosen.T, look, ls="", markersize=4, label=f"{name} (n = {len(chosen)})")
+                axis.plot(*chosen.T, look, ls="", markersize=4, label=wrap(f"{name} (n\u00a0=\u00a0{len(chosen)})", 36))
             axis.set(title=title, xlabel="first principal component", ylabel="second principal component")
+            # Small numbers have their power beside the axis, and do not touch.
+            axis.ticklabel_format(scilimits=(-2, 4))
+            axis.locator_params(nbins=6)
         legend(axes[0, -1], title="classes shown")
 
 

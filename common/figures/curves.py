@@ -48,6 +48,7 @@ def _draw_norms(axis: Any, gradient_norms: Sequence[Mapping[str, float]]) -> Non
         points = [(norms["iteration"], norms[term]) for norms in gradient_norms if norms.get(term, 0) > 0]
         axis.plot([x for x, _ in points], [y for _, y in points], marker=".", label=term.replace("_", " "))
     axis.set(xlabel="iteration", ylabel="gradient norm on shared weights", yscale="log")
+    whole_numbers(axis.xaxis)
     legend(axis)
 
 

@@ -11,6 +11,7 @@ from cycler import cycler
 from matplotlib.artist import Artist
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator, NullLocator
@@ -27,7 +28,8 @@ def open_sheet(
     path: str | Path, columns: int = 1, rows: int = 1, size: tuple[float, float] | None = None
 ) -> Iterator[Any]:
     """Gives the axes of a figure and writes it as PNG at the end; no display, no global state."""
-    figure = Figure(figsize=size or (5.6 * columns, 4.0 * rows), layout="constrained")
+    layout = ConstrainedLayoutEngine()
+    figure = Figure(figsize=size or (5.6 * columns, 4.0 * rows), layout=layout)
     FigureCanvasAgg(figure)
     axes = figure.subplots(rows, columns, squeeze=False)
     for axis in axes.flat:
@@ -36,6 +38,8 @@ def open_sheet(
         axis.grid(alpha=0.3)
         axis.set_axisbelow(True)
     yield axes
+    # The layout of one pass leaves titles of several lines too little room, and cuts them off.
+    layout.execute(figure)
     with write_atomically(path) as temporary:
         figure.savefig(temporary, dpi=DPI)
 

@@ -16,6 +16,7 @@ from torch.utils.tensorboard import SummaryWriter
 from ..figures.slices import telling_slice
 from ..runtime.sparing import sparing
 from .schedule import iteration_loss
+from .terms import iteration_terms
 
 
 class MovableWriter:
@@ -82,7 +83,8 @@ class EpochBoardHandler(TensorBoardStatsHandler):
 class IterationBoardHandler:
     """Writes loss and learning rate by iteration, as ``iteration/loss`` and ``iteration/learning_rate``.
 
-    Losses stay on their device until the end of the epoch: no iteration waits for one.
+    Where the loss is a sum of terms, each is written as well, as ``iteration/loss_<term>``. All stay on their device
+    until the end of the epoch: no iteration waits for one.
 
     Args:
         board: Writer of the events.
@@ -92,7 +94,7 @@ class IterationBoardHandler:
 
     def __init__(self, board: MovableWriter, *, most: int = 200) -> None:
         self.board, self.most = board, most
-        self._points: list[tuple[int, float | None, torch.Tensor]] = []
+        self._points: list[tuple[int, float | None, dict[str, torch.Tensor]]] = []
 
     def attach(self, engine: Engine) -> None:
         """Attaches to a training engine, whose ``optimizer`` tells the learning rate where it has one."""
@@ -104,21 +106,24 @@ class IterationBoardHandler:
         self._points = []
 
     def _keep(self, engine: Engine) -> None:
-        """Keeps the loss of an iteration, unread."""
+        """Keeps the loss of an iteration and its terms, unread."""
         step = -(-(engine.state.epoch_length or 1) // self.most)
         if engine.state.iteration % step == 0:
             optimizer = getattr(engine, "optimizer", None)
             rate = None if optimizer is None else float(optimizer.param_groups[0]["lr"])
-            self._points.append((engine.state.iteration, rate, iteration_loss(engine.state.output)))
+            output = engine.state.output
+            terms = {f"loss_{name}": value for name, value in iteration_terms(output).items()}
+            self._points.append((engine.state.iteration, rate, {"loss": iteration_loss(output), **terms}))
 
     def __call__(self, _engine: Engine) -> None:
         """Writes the points of the epoch."""
         if not self._points:
             return
         # One wait for the device in an epoch.
-        losses = torch.stack([loss.float() for *_, loss in self._points]).tolist()
-        for (iteration, rate, _), loss in zip(self._points, losses, strict=True):
-            self.board.add_scalar("iteration/loss", loss, iteration)
+        losses = iter(torch.stack([value.float() for *_, kept in self._points for value in kept.values()]).tolist())
+        for iteration, rate, kept in self._points:
+            for name in kept:
+                self.board.add_scalar(f"iteration/{name}", next(losses), iteration)
             if rate is not None:
                 self.board.add_scalar("iteration/learning_rate", rate, iteration)
         self._points = []

@@ -51,7 +51,7 @@ class EpochLog:
         self._rate, self._validated = math.nan, False
         self._told, self._trained = clock(), clock()
         self._validation = Pace(0, clock=clock)
-        self._warned = False
+        self._warned, self._epochs = False, 0
 
     def attach(self, engine: Engine) -> None:
         """Attaches to a training engine, after the handlers that validate and whose metrics are logged."""
@@ -87,6 +87,7 @@ class EpochLog:
 
     def _start_epoch(self, engine: Engine) -> None:
         """Begins to count; not before, since handlers that come earlier may go on from a checkpoint."""
+        self._epochs = engine.state.max_epochs or 0
         if self.bar is None:
             total, done = total_iterations(engine), engine.state.iteration
             self._training = Pace(total, done=done, clock=self.clock)
@@ -134,7 +135,9 @@ class EpochLog:
         self._validated = True
         before, took = self._validation.start - self._trained, self._validation.seconds
         self._trained = self.clock()
-        if took > max(before, LINE_SECONDS) and not self._warned:
+        # One validation of one image cannot be less.
+        avoidable = self._validation.total > 1 or self._epochs > 1
+        if took > max(before, LINE_SECONDS) and avoidable and not self._warned:
             self._warned = True
             logger.warning(
                 "a validation of %d image(s) took %s, the training before it %s: raise val_interval, or let val_cases "

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..errors import one_line
-from ..runtime.tables import table_lines
+from ..runtime.tables import number_text, table_lines
 from .recorder import quality_text
 
 LIMIT = 20
@@ -23,7 +23,7 @@ def summary_lines(rows: Sequence[Mapping[str, Any]], *, limit: int = LIMIT) -> l
     Example:
         >>> row = {"image": "a", "oodm": 0.5, "threshold": 2.0, "is_ood": False, "error": None}
         >>> summary_lines([row, row | {"image": "bc"}], limit=1)
-        ['a  in distribution  OODM 0.5 / 2', '... and 1 more scan(s)']
+        ['a  in distribution  OODM 0.5000 / 2.000', '... and 1 more scan(s)']
     """
     shown = [(one_line(str(row["image"])), *_verdict(row)) for row in rows[:limit]]
     more = len(rows) - len(shown)
@@ -33,6 +33,6 @@ def summary_lines(rows: Sequence[Mapping[str, Any]], *, limit: int = LIMIT) -> l
 def _verdict(row: Mapping[str, Any]) -> tuple[str, str, str]:
     """The verdict in words, its numbers, and what else is to be said: the Dice to expect, reasons, an error."""
     word = {None: "no verdict", True: "OUT OF DISTRIBUTION", False: "in distribution"}[row["is_ood"]]
-    numbers = "" if row["is_ood"] is None else f"OODM {row['oodm']:.4g} / {row['threshold']:.4g}"
+    numbers = "" if row["is_ood"] is None else f"OODM {number_text(row['oodm'])} / {number_text(row['threshold'])}"
     notes = (quality_text(row), row.get("reasons"), row["error"])
     return word, numbers, one_line("; ".join(str(note) for note in notes if note))

@@ -1,14 +1,27 @@
-"""Records the terms of a loss over the epochs."""
+"""Finds the terms of a loss, and records them over the epochs."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from operator import itemgetter
+from typing import Any
 
 import torch
 from ignite.engine import Engine
 
 from .epochs import attach_mean
+
+
+def iteration_terms(output: Any) -> dict[str, torch.Tensor]:
+    """Returns the terms of the loss of an iteration, as they are on their device; none of a loss without terms.
+
+    Args:
+        output: Output of a trainer: a dictionary of ``loss`` and its terms, each a scalar, see
+            :func:`~..engine.iteration.train_on_terms`. One of cases, as MONAI's own step returns it, has no terms.
+    """
+    if not isinstance(output, Mapping) or "pred" in output:
+        return {}
+    return {name: value for name, value in output.items() if name != "loss" and value.ndim == 0}
 
 
 class LossTerms:

@@ -15,6 +15,7 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import nn
 
+from ..data.classes import legend_names
 from ..errors import ConfigError
 from ..figures import draw_gallery
 from ..figures.slices import telling_slice
@@ -77,6 +78,8 @@ class CandidateMiner:
             paper.
         seed: Seed of the draw, a whole number from 0. Default 0.
         save_patches: Whether the selected patches are written as files as well, to ``ood_patches``. Default false.
+        foreground_labels: Data set -> label values of the classes that count, in order; for their names in the gallery.
+            With ``None``, the default, all count.
         pictures: Largest number of candidates shown in the gallery. Default 12.
     """
 
@@ -97,6 +100,7 @@ class CandidateMiner:
         ignore_removed: bool = False,
         seed: int = 0,
         save_patches: bool = False,
+        foreground_labels: Mapping[str, Sequence[int]] | None = None,
         pictures: int = 12,
     ) -> None:
         # Wrong settings shall be named now, not after the baseline has been trained.
@@ -111,6 +115,7 @@ class CandidateMiner:
         self.selection, self.ignore_removed = selection, ignore_removed
         self.candidate_kinds = None if candidate_kinds is None else list(candidate_kinds)
         self.seed, self.save_patches, self.pictures = seed, save_patches, pictures
+        self.foreground_labels = foreground_labels
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -270,10 +275,14 @@ class CandidateMiner:
             image = self.dataset.image_at(ranked[place])
             logits = self.network(image[None].to(self.device))[0].cpu()
             found = logits.argmax(dim=0, keepdim=True) if len(logits) > 1 else logits > 0
+            if not self.dataset.count_padding:
+                # What is found beyond the edge of an image does not count for its score.
+                found = found.masked_fill(self.dataset.padding_at(ranked[place]), 0)
             text = f"rank {place + 1} of {len(ranked)}: {100 * scores[place]:.1f} % confused"
             pictures.append((*telling_slice(image, found.float()), text))
         if pictures:
-            draw_gallery(pictures, path, columns=6)
+            names = legend_names(self.dataset.data, max(len(logits) - 1, 1), self.foreground_labels)
+            draw_gallery(pictures, path, columns=6, names=names)
 
 
 def _describe_kept(kept: Sequence[Mapping[str, str]]) -> dict[str, Any]:

@@ -85,7 +85,10 @@ class StagedTraining:
         """
         counts = self.dataset.counts
         logger.info(
-            "%d original patches: %d positive, %d negative", len(counts.foreground), counts.positive, counts.negative
+            "%d original patches, %d of them with foreground (positive), %d with background (negative)",
+            len(counts.foreground),
+            counts.positive,
+            counts.negative,
         )
         self._initial = self.course.states()
         dataset = self.dataset

@@ -21,6 +21,9 @@ NETWORK_IDS = ("network_def", "network")
 LOADERS = ("LoadImaged", "LoadScand", "EnsureChannelFirstd", "CheckImaged")
 """Transforms at the beginning of a preprocessing that read a file; ours, which check it, take their place."""
 
+PARTS = ("load_transforms", "image_transforms")
+"""Ids of what loads a scan, and of what prepares it after that."""
+
 _UNUSABLE = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, ImportError, OSError)
 """What MONAI raises for a config that cannot be read or made into objects."""
 
@@ -32,13 +35,16 @@ class NetworkConfig:
         content: Path of a JSON or YAML file, or its content: a whole config, or the definition of a network alone, with
             ``_target_``.
         root: Folder of the bundle that it belongs to, for ``bundle_root``. ``None``, the default, for none.
+        model_dir: Folder of the weights, for ``model_dir``. ``None``, the default, for what the config says.
 
     Raises:
         ConfigError: When it cannot be read.
         MissingDataError: When there is no such file.
     """
 
-    def __init__(self, content: str | Path | Mapping[str, Any], root: Path | None = None) -> None:
+    def __init__(
+        self, content: str | Path | Mapping[str, Any], root: Path | None = None, *, model_dir: str | None = None
+    ) -> None:
         self.name = "the network's definition" if isinstance(content, Mapping) else str(content)
         config = dict(content) if isinstance(content, Mapping) else self._read(Path(content))
         config = {NETWORK_IDS[0]: config} if "_target_" in config else config
@@ -47,6 +53,8 @@ class NetworkConfig:
             self.parser["bundle_root"] = str(root)
             # Code of a bundle lies beside its configs.
             sys.path[:0] = [] if str(root) in sys.path else [str(root)]
+        if model_dir is not None:
+            self.parser["model_dir"] = str(model_dir)
         if "device" in config:
             # Scans are prepared on the CPU, so that a bank belongs to machines with a GPU and without alike.
             self.parser["device"] = "$torch.device('cpu')"
@@ -95,6 +103,19 @@ class NetworkConfig:
                 f"{self.name} defines no network; needed is {' or '.join(map(repr, NETWORK_IDS))}, or '_target_' alone"
             )
         return self.make(key)
+
+    def make_parts(self) -> tuple[list[Any], list[Any]] | None:
+        """Returns what loads a scan and what prepares it after that; ``None`` where the config has no such two parts.
+
+        Configs of this collection have them, and their banks are bound to the second one.
+
+        Raises:
+            ConfigError: When a part cannot be made.
+        """
+        if not all(map(self.has, PARTS)):
+            return None
+        load, prepare = (list(self.make(part)) for part in PARTS)
+        return load, prepare
 
     def make_transforms(self) -> tuple[bool, list[Any]]:
         """Returns whether a file must be read before the preprocessing, and what prepares an image after that.

@@ -31,6 +31,7 @@ def judge_scans(
     dataset_dir: str | None = None,
     *,
     bundle: str | None = None,
+    model_dir: str | None = None,
     bank_file: str | None = None,
     output_dir: str = "verdicts",
     sw_batch_size: int = 1,
@@ -55,29 +56,36 @@ def judge_scans(
             default, where the first argument is the scans.
         bundle: Name of the bundle that judges scans alone, or its folder. Default ``spectral_ood``; from an archive,
             the archive's own.
-        bank_file: File of the bank. By default that of the bundle; with a network of your own ``signature_bank.npz`` in
-            the current folder.
+        model_dir: Folder of weights and bank that the bundle shall judge by, such as those of a training of your own.
+            By default that of the bundle.
+        bank_file: File of the bank. By default that of ``model_dir``; with a network of your own
+            ``signature_bank.npz`` in the current folder.
         output_dir: Folder of the tables. Default ``verdicts``.
         sw_batch_size: Number of windows that go through the network at once. Default 1.
         list_paths: Whether listings show names of files and folders of DICOM. Default false, which shows digests.
-        weights: File of the weights. By default ``models/model.pt`` or ``models/model.ts`` of the bundle.
+        weights: File of the weights. By default that of ``model_dir``; with a network of your own ``models/model.pt``
+            or ``models/model.ts`` of the bundle.
         config_file: Config that tells the preprocessing. By default that of the bundle or the TorchScript file.
         in_channels: Number of channels of the input. By default that of the metadata or of the first convolution.
         device: Device that the network runs on. By default a GPU where there is one, else the CPU.
 
     Raises:
-        ConfigError: When a network comes with a bundle, or a config cannot be read or made into objects.
+        ConfigError: When a network comes with a bundle or ``model_dir``, or a config cannot be read or made into
+            objects.
         MissingDataError: When network, weights, bank or scans are missing.
         WeightsError: When the weights belong to another network.
         BankError: When the bank is unreadable or was fitted with other weights or transforms.
         CasesFailedError: When a scan failed; the others have their rows.
         OutputError: When a table cannot be written.
     """
-    network, scans, bank_file = _settle(network, dataset_dir, bundle, bank_file)
+    network, scans, folder = _settle(network, dataset_dir, bundle, model_dir)
+    bank_file = bank_file or str(Path(folder or "", BANK_FILE))
     check_writable(output_dir)
     if not Path(bank_file).is_file():
         raise MissingDataError(f"there is no signature bank at {bank_file}; fit it with: {FIT_COMMAND}")
-    given = read_network(network, weights=weights, config_file=config_file, in_channels=in_channels, device=device)
+    given = read_network(
+        network, model_dir=folder, weights=weights, config_file=config_file, in_channels=in_channels, device=device
+    )
     cases = scans_to_segment(scans, output_dir, spatial_dims=given.spatial_dims, list_paths=list_paths)
     transforms = list(given.image_transforms)
     judge = ScanJudge(
@@ -98,17 +106,20 @@ def judge_scans(
     logger.info("to look at: %s", Path(output_dir, "report.html"))
 
 
-def _settle(network: Source, scans: str | None, bundle: str | None, bank_file: str | None) -> tuple[Source, str, str]:
-    """The network, the scans and the bank; of a bundle, where a network and scans are not both given."""
-    if scans is not None and bundle is not None:
-        raise ConfigError(
-            f"judge takes a network or --bundle, not both; without {network!r} the bundle judges the scans"
-        )
+def _settle(
+    network: Source, scans: str | None, bundle: str | None, model_dir: str | None
+) -> tuple[Source, str, str | None]:
+    """Network, scans, and folder of weights and bank; of a bundle, where a network and scans are not both given."""
+    for option, value in (("bundle", bundle), ("model_dir", model_dir)):
+        if scans is not None and value is not None:
+            raise ConfigError(
+                f"judge takes a network or --{option}, not both; without {network!r} the bundle judges the scans"
+            )
     if scans is not None:
-        return network, str(scans), bank_file or BANK_FILE
+        return network, str(scans), None
     root = find_bundle(bundle)
     logger.info("bundle: %s", root)
-    return str(root), str(network), bank_file or str(root / "models" / "signature_bank.npz")
+    return str(root), str(network), str(root / "models") if model_dir is None else str(model_dir)
 
 
 def _classes(given: GivenNetwork) -> Callable[[dict[str, Any]], dict[str, Any]]:

@@ -21,8 +21,8 @@ from .config import SUFFIXES, NetworkConfig
 
 logger = logging.getLogger(__name__)
 
-WEIGHTS = ("models/model.pt", "models/model.ts")
-"""Places of the weights in a bundle, the first that there is."""
+WEIGHTS = ("model.pt", "model.ts")
+"""Files of the weights, the first that there is."""
 
 NESTED = ("model", "network", "state_dict")
 """Keys under which checkpoints keep the weights."""
@@ -56,6 +56,7 @@ class GivenNetwork:
 def read_network(
     network: Source,
     *,
+    model_dir: str | None = None,
     weights: str | None = None,
     config_file: str | None = None,
     in_channels: int | None = None,
@@ -66,8 +67,10 @@ def read_network(
     Args:
         network: Folder of a bundle, in whose ``configs/inference.json`` or ``.yaml`` the network is; or a TorchScript
             file; or the file or the text of a config or of the network's definition alone, with ``_target_``.
-        weights: File of the weights, a state dictionary or TorchScript. ``None``, the default, for ``models/model.pt``
-            or ``models/model.ts`` of the bundle.
+        model_dir: Folder of the bundle's weights, and of the settings that belong to them. ``None``, the default, for
+            its own.
+        weights: File of the weights, a state dictionary or TorchScript. ``None``, the default, for ``model.pt`` or
+            ``model.ts`` of that folder.
         config_file: Config that tells preprocessing and inferer, and the network where ``network`` is a bundle.
             ``None``, the default, for the bundle's, or what MONAI has put into the TorchScript file.
         in_channels: Number of channels of the input. ``None``, the default, for that of ``metadata.json`` or of the
@@ -82,9 +85,10 @@ def read_network(
     given = _as_definition(network)
     metadata: Mapping[str, Any] = {}
     if isinstance(given, Path) and given.is_dir():
-        config = NetworkConfig(config_file or _bundle_config(given), given)
+        folder = given / "models" if model_dir is None else Path(model_dir)
+        config = NetworkConfig(config_file or _bundle_config(given), given, model_dir=model_dir)
         metadata = _read_metadata(given / "configs" / "metadata.json")
-        module = _load(config.make_network(), weights or _bundle_weights(given))
+        module = _load(config.make_network(), weights or _weights_in(folder))
     elif isinstance(given, Mapping) or given.suffix.lower() in SUFFIXES:
         config = NetworkConfig(given)
         if weights is None:
@@ -110,8 +114,12 @@ def _describe(
     dims = len(size) if isinstance(size, Sequence) else axes[1] if axes else 3
     if channels is None:
         raise ConfigError("nothing tells how many channels the network takes; set in_channels")
-    reads, transforms = config.make_transforms()
-    load = CaseLoading(dims, channels).image() if reads else []
+    parts = config.make_parts()
+    if parts is None:
+        reads, transforms = config.make_transforms()
+        load = CaseLoading(dims, channels).image() if reads else []
+    else:
+        load, transforms = parts
     if not transforms:
         logger.warning("no preprocessing is known: scans are taken as their files hold them; config_file names one")
     sigmoid = getattr(inferer, "sigmoid", None)
@@ -146,11 +154,11 @@ def _bundle_config(root: Path) -> Path:
     return found
 
 
-def _bundle_weights(root: Path) -> str:
-    """The weights of a bundle."""
-    found = next((root / file for file in WEIGHTS if (root / file).is_file()), None)
+def _weights_in(folder: Path) -> str:
+    """The weights in a folder."""
+    found = next((folder / file for file in WEIGHTS if (folder / file).is_file()), None)
     if found is None:
-        raise MissingDataError(f"{root} holds neither {' nor '.join(WEIGHTS)}; give the file as weights")
+        raise MissingDataError(f"{folder} holds neither {' nor '.join(WEIGHTS)}; give the file as weights")
     return str(found)
 
 

@@ -12,6 +12,9 @@ from .fingerprint import Fingerprint
 ANISOTROPIC = 3.0
 """From this ratio of the spacing between slices to that in the plane, networks see slice by slice (as nnU-Net does)."""
 
+LABELS = "labeled_fraction"
+"""Setting of bundles that learn from few labels: the share that is used. A plan leaves it as it is, and says so."""
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -88,6 +91,21 @@ def choose_classes(data: Fingerprint, *, sigmoid: bool, task: str = "") -> list[
     if values and values != list(range(1, len(values) + 1)):
         chosen.append(Choice("foreground_labels", {task: values}, "numbers of the classes have gaps"))
     return chosen
+
+
+def choose_labels(config: Mapping[str, Any]) -> list[Choice]:
+    """Returns the share of the labels that a bundle for few labels uses, which is the bundle's own; none for others.
+
+    Args:
+        config: Settings of the bundle.
+    """
+    share = config.get(LABELS)
+    if share is None or share == 1 or config.get("labeled_cases"):
+        return []
+    why = (
+        f"this method is for few labels: {100 * (1 - share):.0f} % of the training cases go without theirs; 1 uses all"
+    )
+    return [Choice(LABELS, share, why)]
 
 
 def choose_intensities(data: Fingerprint) -> list[Choice]:

@@ -15,6 +15,7 @@ from ..runtime.bundle_folders import find_bundle
 from ..runtime.files import write_atomically
 from ..runtime.json_format import format_json
 from ..runtime.model_settings import with_defaults
+from ..runtime.next_command import command_line
 from ..runtime.tables import table_lines
 from .choices import Choice
 from .fingerprint import measure_cases
@@ -58,15 +59,9 @@ def plan_training(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     write_plan(str(output), Request(dataset, root, config, minutes, given, device))
     folders = [str(folder) for folder, _ in name_folders(dataset)]
-    data = folders[0] if len(folders) == 1 else f'"{folders}"'
-    which = "" if bundle is None else f" --bundle {root}"
-    logger.info(
-        "%s written; plan and train in one with: trustseg train %s -o my_run --minutes %g%s",
-        output,
-        data,
-        minutes,
-        which,
-    )
+    data = folders[0] if len(folders) == 1 else str(folders)
+    line = command_line(root, "train", data, o="my_run", minutes=f"{minutes:g}", **given)
+    logger.info("%s written; plan and train in one with: %s", output, line)
 
 
 def write_plan(output: str | Path, request: Request) -> dict[str, Any]:

@@ -25,12 +25,21 @@ from .choices import (
     choose_classes,
     choose_grid,
     choose_intensities,
+    choose_labels,
     choose_picture_window,
     is_sliced,
     room_of,
 )
 from .fingerprint import Fingerprint
-from .length import choose_length, choose_quality, choose_validation
+from .length import (
+    Budget,
+    case_seconds,
+    case_windows,
+    choose_length,
+    choose_quality,
+    choose_validation,
+    share_out,
+)
 from .timing import memory_of, seconds_per_step
 
 SLICES = "slices.json"
@@ -144,7 +153,7 @@ def _data_choices(
     dims = len(data.size)
     divisors = divisor if isinstance(divisor, list) else [divisor] * dims
     sigmoid = bool(config["loss"].get("sigmoid"))
-    choices = choose_classes(data, sigmoid=sigmoid, task=task) + choose_intensities(data)
+    choices = choose_classes(data, sigmoid=sigmoid, task=task) + choose_intensities(data) + choose_labels(config)
     if dims == 2:
         return choices + choose_picture_window(data, divisors, room, resized=_resizes(config))
     if overlay:
@@ -166,14 +175,21 @@ def _time_choices(request: Request, data: Fingerprint, settled: Mapping[str, Any
     pretrained = bool(settled.get("pretrained")) and "pretrain_iterations" in settled
     # Either comes before the training itself, and takes as long.
     trainings = 2 if pretrained or "baseline_dir" in settled else 1
-    steps, resized = given.get("iterations"), _resizes(request.config)
-    seconds = 0.0 if steps is not None else _measure(request.root, settled, request.device)
-    choices = choose_length(request.minutes / trainings, seconds, steps=steps, pretrained=pretrained)
-    settled = dict(settled) | _values(apply_given(choices, given))
-    choices += choose_validation(data, settled, resized=resized)
+    steps, resized, batch_size = given.get("iterations"), _resizes(request.config), settled["batch_size"]
+    windows = case_windows(data, settled, resized=resized)
+    choices: list[Choice] = []
+    budget, seconds = Budget(request.minutes), 0.0
     if steps is None:
-        choices += choose_quality(request.minutes, seconds, data, settled, resized=resized)
-    return choices
+        seconds = _measure(request.root, settled, request.device)
+        each = case_seconds(windows, seconds, batch_size)
+        choices = choose_quality(request.minutes, each, data, settled)
+        settled = dict(settled) | _values(apply_given(choices, given))
+        budget = share_out(request.minutes, each, data, settled, trainings=trainings)
+    length = {"steps": steps, "pretrained": pretrained, "batch_size": batch_size, "case_windows": windows}
+    told = [budget.choice()] if steps is None else []
+    choices = [*told, *choose_length(budget, seconds, **length), *choices]
+    settled = dict(settled) | _values(apply_given(choices, given))
+    return choices + choose_validation(data, settled, resized=resized)
 
 
 def _resizes(config: Mapping[str, Any]) -> bool:

@@ -17,6 +17,7 @@ from ..runtime.config_source import items_being_resolved
 from ..runtime.model_settings import NETWORK, PLAN, with_defaults
 from ..runtime.networks_by_name import TrainedNetwork
 from ..runtime.options import read_flag
+from .choices import LABELS
 from .command import write_plan
 from .settling import EPOCHS, MINUTES, REQUEST, Request
 
@@ -105,7 +106,7 @@ class TrainingPlanner:
         config, file = self._config, self.root / "configs" / "train.json"
         own = ConfigParser.load_config_file(file)
         asked = [key for key, value in own.items() if isinstance(value, str) and _OPEN.match(value)]
-        asked += [name for name in EPOCHS if name not in asked]
+        asked += [name for name in (*EPOCHS, LABELS) if name not in asked]
         parser = ConfigParser(with_defaults(config))
         given = {
             name: parser.get_parsed_content(name) for name in asked if name in config and config[name] != own[name]

@@ -14,13 +14,16 @@ from monai.bundle.config_item import ConfigItem
 
 from ..errors import ConfigError
 from .config_source import component_source, items_being_resolved
-from .files import plain_json, write_atomically
+from .files import plain_json, write_atomically, write_json
 from .json_format import format_json
 from .networks_by_name import TrainedNetwork, is_plain, refuse_other
 from .run_settings import short_text
 
 SETTINGS_FILE = "model_settings.json"
 """Name of the file, beside the weights, of what their training decided."""
+
+SPLIT_FILE = "split.json"
+"""Name of the file, beside the weights, of the cases that they were trained, validated and shall be tested on."""
 
 NEEDED = (
     *("spatial_dims", "in_channels", "out_channels", "norm", "residual"),
@@ -188,6 +191,8 @@ class SettingsWriter:
         plan: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         self.path, self.config, self.class_names = Path(save_dir, SETTINGS_FILE), config, dict(class_names or {})
+        # Part of the run -> data set -> names of cases, once a run has told them.
+        self.case_names: Mapping[str, Mapping[str, Sequence[str]]] = {}
         self._items = items_being_resolved(config)
         self._plan = list(plan) or (self._items[PLAN].get_config() if PLAN in self._items else [])
 
@@ -199,12 +204,18 @@ class SettingsWriter:
         return settings | ({NAMES: self.class_names} if self.class_names else {})
 
     def write(self) -> None:
-        """Writes the settings of new weights.
+        """Writes the settings of new weights, and the names of the cases of their run.
 
         Raises:
-            OutputError: When the file cannot be written.
+            OutputError: When a file cannot be written.
         """
         self._write(self.collect())
+        path = self.path.with_name(SPLIT_FILE)
+        if self.case_names:
+            write_json(self.case_names, path)
+        else:
+            # Of weights that are no more.
+            path.unlink(missing_ok=True)
 
     def update(self) -> None:
         """Writes the settings of weights that stay: those that this run does not come to are kept.

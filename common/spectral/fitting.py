@@ -252,9 +252,9 @@ class BankFitter:
         )
         if curve is None and is_main_process():
             logger.warning(
-                "no Dice is predicted: %d labeled patient(s) were kept from training, too few; its columns stay empty",
-                number,
-            )
+                "no Dice is predicted: %d labeled patient(s) were kept from training, it takes %d; columns stay empty",
+                number, MIN_PATIENTS,
+            )  # fmt: skip
         elif number < needed and is_main_process():
             logger.warning(
                 "the lower bound of the predicted Dice is 0: it takes %d labeled patients kept from training, there "
@@ -274,6 +274,6 @@ def describe_promise(bank: SignatureBank) -> str:
     if not len(bank.held_out.scores):
         return "p-values come from the training cases themselves: no rate of false alarms is promised"
     return (
-        f"p-values come from {len(bank.held_out.scores)} case(s) of {bank.ranked.patients:g} patient(s) that trained "
-        f"no weights: rates of false alarms from {lowest:.3g} on can be promised"
+        f"p-values rank a scan among {len(bank.held_out.scores)} case(s) of {bank.ranked.patients:g} patient(s) that "
+        f"trained no weights: none is below {lowest:.3g}, the lowest rate of false alarms that can be promised"
     )

@@ -113,6 +113,7 @@ class TestTraining:
         assert sorted(named) == sorted(Path(item["image"]).name.split(".")[0] for item in listed)
         assert split["train"]
         assert split["val"]
+        assert json.loads((trained.models / "split.json").read_text(encoding="utf-8")) == split
 
     @pytest.mark.two_bundles
     def test_another_seed_gives_other_weights(self, bundle, trained, dataset, run_config, tmp_path):

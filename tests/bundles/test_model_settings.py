@@ -6,6 +6,7 @@ import shutil
 import pytest
 from monai.bundle import ConfigParser
 
+from common.own_network import judge_scans
 from common.runtime.model_settings import DEFAULTS, NEEDED, SETTINGS_FILE
 from common.runtime.shipped_settings import write_shipped_settings
 
@@ -52,6 +53,19 @@ def test_bank_is_fitted_again_with_the_settings_of_the_weights(
     error = str(fail_config(bundle, names, "fit_bank", tiny=False, out_channels=9, **places))
     assert error.startswith("out_channels is 9, but the weights in ")
     assert error.endswith("; lay as_trained.json over train.json to take it from the weights")
+
+
+@pytest.mark.two_bundles
+def test_scans_are_judged_by_weights_of_a_training_as_inference_does(
+    bundle, trained, dataset, bundle_importable, run_config, tmp_path
+):
+    scan = next(iter(sorted((dataset / "imagesTr").iterdir())))
+    with bundle_importable(bundle):
+        judge_scans(str(scan), bundle=str(bundle), model_dir=str(trained.models), output_dir=str(tmp_path / "judged"))
+    places = {"dataset_dir": scan, "model_dir": trained.models, "output_dir": tmp_path / "segmented"}
+    run_config(bundle, "inference.json", tiny=False, **places)
+    judged, segmented = ((tmp_path / name / "ood_report.csv").read_bytes() for name in ("judged", "segmented"))
+    assert judged == segmented
 
 
 def test_weights_without_settings_take_those_of_the_config(bundle, configs, bundle_importable, tmp_path):

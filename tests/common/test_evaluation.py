@@ -326,7 +326,7 @@ def test_lines_of_an_evaluation_are_aligned_with_four_digits():
         "out-of-distribution     auc     fpr",
         "ring                  1.000   0.000",
         "worst                0.9861  0.5000",
-        "false alarms: 0.1667 of 12 in-distribution case(s)",
+        "false alarms: 2 of 12 in-distribution case(s), a share of 0.1667",
     ]
 
 
@@ -339,7 +339,7 @@ def test_lines_of_an_evaluation_say_why_there_are_no_figures():
         "false_alarms": {"share": None, "n": 0},
     }
     assert result_lines(report) == [
-        "dsc: undefined, since no labeled case has foreground or a prediction of it",
+        "dsc: undefined, since no labeled case has both foreground and a prediction of it",
         "all cases together      found  all background",
         "iou_pooled              1.000           1.000",
         "miou_foreground     undefined       undefined",

@@ -81,6 +81,12 @@ def test_gallery_grows_by_rows(tmp_path, read_picture):
     assert sizes[2] == (2 * sizes[0][0], sizes[0][1])
 
 
+def test_titles_of_broad_pictures_are_not_cut(tmp_path, read_picture):
+    broad = (RNG.random((32, 18)), np.ones((32, 18)), "\n".join(["OUT OF DISTRIBUTION"] * 4))
+    draw_gallery([broad] * 6, tmp_path / "gallery.png", columns=3, names={1: "tool"})
+    assert read_picture(tmp_path / "gallery.png")[0].min() > 200
+
+
 @pytest.fixture
 def drawn(monkeypatch):
     """The figures that are drawn, in place of their files."""

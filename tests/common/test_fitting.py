@@ -213,8 +213,8 @@ def test_log_tells_what_p_values_are_worth(fit, caplog):
         fit_held_out(fit, quality_cases=0)
         fit()
     assert (
-        "p-values come from 12 case(s) of 6 patient(s) that trained no weights: rates of false alarms from 0.143"
-        in (caplog.text)
+        "p-values rank a scan among 12 case(s) of 6 patient(s) that trained no weights: none is below 0.143,"
+        in caplog.text
     )
     assert "p-values come from the training cases themselves: no rate of false alarms is promised" in caplog.text
 
@@ -252,7 +252,7 @@ def test_dice_is_predicted_from_oodm_and_uncertainty_of_damaged_held_out_scans(f
     [
         ({"held_out": Labeled(labeled=False)}, "no Dice is predicted: 0 labeled patient(s) were kept from training"),
         ({"postprocessing": None}, "no Dice is predicted: 0 labeled patient(s)"),
-        ({"quality_cases": 3}, "no Dice is predicted: 3 labeled patient(s)"),
+        ({"quality_cases": 3}, "no Dice is predicted: 3 labeled patient(s) were kept from training, it takes 4;"),
         (
             {},
             "the lower bound of the predicted Dice is 0: it takes 9 labeled patients kept from training, there are 6",

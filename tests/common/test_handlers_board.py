@@ -9,6 +9,7 @@ import common.handlers.buffers
 from common.handlers import BroadcastBuffers, EpochBoardHandler, MovableWriter
 from common.handlers import board as board_module
 from common.handlers.board import IterationBoardHandler, PictureBoardHandler, side_by_side
+from common.handlers.terms import iteration_terms
 
 
 def scalars(folder):
@@ -33,17 +34,23 @@ def test_events_go_where_the_writer_was_moved(tmp_path):
 
 def test_losses_and_rates_are_written_by_iteration_once_an_epoch(tmp_path):
     board = MovableWriter(str(tmp_path))
-    engine = Engine(lambda engine, batch: {"loss": torch.tensor(batch)})
+    engine = Engine(lambda engine, batch: {"loss": torch.tensor(batch), "contrast": torch.tensor(batch / 2)})
     engine.optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.5)
     read = []
     IterationBoardHandler(board, most=2).attach(engine)
     board.add_scalar = lambda tag, value, step: read.append((tag, value, step, engine.state.iteration))
     engine.run([0.5, 1.5, 2.5, 3.5], max_epochs=2)
-    losses = [(value, step, now) for tag, value, step, now in read if tag == "iteration/loss"]
-    assert losses == [(1.5, 2, 4), (3.5, 4, 4), (1.5, 6, 8), (3.5, 8, 8)], "no loss is read before the epoch's end"
-    assert [(value, step) for tag, value, step, _ in read if tag != "iteration/loss"] == [
-        (0.5, step) for step in (2, 4, 6, 8)
-    ]
+    curves = {tag: [entry[1:] for entry in read if entry[0] == tag] for tag, *_ in read}
+    assert curves.keys() == {f"iteration/{name}" for name in ("loss", "loss_contrast", "learning_rate")}
+    losses = [(1.5, 2, 4), (3.5, 4, 4), (1.5, 6, 8), (3.5, 8, 8)]
+    assert curves["iteration/loss"] == losses, "no loss is read before the epoch's end"
+    assert curves["iteration/loss_contrast"] == [(value / 2, *when) for value, *when in losses]
+    assert [entry[:2] for entry in curves["iteration/learning_rate"]] == [(0.5, step) for step in (2, 4, 6, 8)]
+
+
+def test_cases_of_a_step_are_no_terms_of_its_loss():
+    cases = {"image": torch.zeros(1, 1, 2), "pred": torch.zeros(1, 1, 2), "loss": torch.tensor(1.0)}
+    assert iteration_terms(cases | {"weight": torch.tensor(2.0)}) == iteration_terms([cases]) == {}
 
 
 def test_picture_of_a_validation_shows_image_label_and_prediction_where_there_is_most_label():

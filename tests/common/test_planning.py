@@ -17,12 +17,22 @@ from common.planning.choices import (
     choose_classes,
     choose_grid,
     choose_intensities,
+    choose_labels,
     choose_picture_window,
     is_sliced,
     room_of,
 )
 from common.planning.fingerprint import Fingerprint, measure_cases
-from common.planning.length import choose_length, choose_quality, choose_validation
+from common.planning.length import (
+    INFERENCE,
+    INFERENCES,
+    Budget,
+    case_seconds,
+    choose_length,
+    choose_quality,
+    choose_validation,
+    share_out,
+)
 from common.planning.timing import seconds_per_step, total
 
 DATA = Fingerprint(
@@ -128,7 +138,7 @@ def test_batches_are_those_of_the_gates(window, pictures, size):
     [(20, 1.0, 780, 15), (1, 10.0, 2, 2), (0.1, 10.0, 2, 2), (9999, 0.1, 20_000, 20)],
 )
 def test_length_is_what_fits_the_time(minutes, seconds, steps, epochs):
-    chosen = values(choose_length(minutes, seconds))
+    chosen = values(choose_length(Budget(minutes), seconds))
     assert (chosen["iterations"], chosen["max_epochs"]) == (steps, epochs)
     assert chosen["optimizer_name"] == "adamw"
 
@@ -142,15 +152,16 @@ def test_what_is_given_rules_and_the_table_says_so():
 @pytest.mark.parametrize(
     ("steps", "spacing", "expected"),
     [
-        # 2 of 10 cases, of 4 x 4 x 1 windows each, beside twice the 8 windows of an epoch.
-        (4, None, {"val_cases": 2}),
-        # Beside twice the 32 of an epoch.
-        (16, None, {}),
+        # 4 of 20 cases, of 4 x 4 x 1 windows each, beside 0.77 of the windows of an epoch.
+        (42, None, {}),
+        (41, None, {"val_cases": 3}),
+        # One case would do, but chooses nothing.
+        (9, None, {"val_cases": 2}),
         (4, [12.8, 12.8, -1.0], {}),
     ],
 )
-def test_validation_takes_no_longer_than_an_epoch(steps, spacing, expected):
-    data = replace(DATA, sizes=[[100, 100, 32]], spacings=[[1.0, 1.0, 1.0]])
+def test_validations_take_no_more_than_their_share(steps, spacing, expected):
+    data = replace(DATA, num_cases=20, sizes=[[100, 100, 32]], spacings=[[1.0, 1.0, 1.0]])
     settled = {"roi_size": [32, 32, 32], "iterations": 10 * steps, "max_epochs": 10, "batch_size": 2}
     settled |= {"val_fraction": 0.2, "spacing": spacing}
     assert values(choose_validation(data, settled, resized=False)) == expected
@@ -159,26 +170,72 @@ def test_validation_takes_no_longer_than_an_epoch(steps, spacing, expected):
 
 @pytest.mark.parametrize(
     ("minutes", "seconds", "expected"),
-    # 16 windows of 0.1 s, nine times a case, in 15 % of the time.
-    [(10, 0.6, {"quality_cases": 6}), (1, 6.0, {"quality_cases": 0}), (10, 0.06, {}), (100, 0.6, {})],
+    # Nine times a case, in 15 % of the time.
+    [(10, 1.6, {"quality_cases": 6}), (1, 16.0, {"quality_cases": 0}), (10, 0.16, {}), (100, 1.6, {})],
 )
 def test_quality_is_measured_on_as_many_cases_as_the_time_allows(minutes, seconds, expected):
-    data = replace(DATA, num_cases=200, sizes=[[100, 100, 32]], spacings=[[1.0, 1.0, 1.0]])
-    settled = {"roi_size": [32, 32, 32], "batch_size": 2, "val_fraction": 0.2, "quality_cases": 20}
-    assert values(choose_quality(minutes, seconds, data, settled, resized=False)) == expected
+    data, settled = replace(DATA, num_cases=200), {"val_fraction": 0.2, "quality_cases": 20}
+    assert values(choose_quality(minutes, seconds, data, settled)) == expected
+
+
+def test_time_is_shared_out_between_training_and_what_follows():
+    settled = {"val_fraction": 0.2, "quality_cases": 1}
+    # Ten cases for the bank, one with eight damages.
+    budget = share_out(10, 6.0, DATA, settled)
+    assert (budget.bank, budget.quality, budget.each) == pytest.approx((1.0, INFERENCES / 10, 8.1))
+    (steps, *_) = choose_length(budget, 1.0)
+    assert steps.value == pytest.approx(8.1 * 60 * 0.65, rel=0.03)
+    assert steps.why == "65 % of 8.1 minutes, 1 s a step as measured here; the rest is for validation and reading"
+    assert budget.choice().why == "8.1 to train, 1 for the signature bank, 0.9 for the expected Dice"
+    # Labels of half of the eight training cases.
+    assert share_out(10, 6.0, DATA, settled | {"labeled_fraction": 0.5}).bank == pytest.approx(0.6)
+    twice = share_out(10, 6.0, DATA, settled, trainings=2)
+    assert twice.each == pytest.approx(8.1 / 2)
+    assert twice.choice().why.startswith("8.1 for 2 trainings, 1 for")
+    assert share_out(10, 0.01, DATA, settled).choice().why.endswith("under 0.1 for the expected Dice")
+    # What takes longer than all the time leaves some to train, and says so.
+    long = share_out(1, 60.0, DATA, settled | {"quality_cases": 0})
+    assert long.each == 0.25
+    assert long.choice().why == "0.25 to train, 10 for the signature bank; more than given"
+    assert case_seconds(16, 3.0, 2) == pytest.approx(24 * INFERENCE)
+
+
+def test_cases_of_many_windows_are_validated_less_often():
+    def length(**settings):
+        return values(choose_length(Budget(10), 1.0, batch_size=2, **settings))["max_epochs"]
+
+    assert (length(), length(case_windows=1), length(case_windows=50), length(case_windows=9999)) == (7, 7, 6, 1)
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ({"labeled_fraction": 0.05, "labeled_cases": None}, {"labeled_fraction": 0.05}),
+        ({"labeled_fraction": 1}, {}),
+        ({"labeled_fraction": 0.2, "labeled_cases": ["a"]}, {}),
+        ({}, {}),
+    ],
+)
+def test_few_labels_are_told(config, expected):
+    chosen = choose_labels(config)
+    assert values(chosen) == expected
+    if len(config) == 2 and chosen:
+        assert (
+            chosen[0].why == "this method is for few labels: 95 % of the training cases go without theirs; 1 uses all"
+        )
 
 
 def test_most_cases_of_a_validation_are_left_out_where_there_are_many():
     data = replace(DATA, num_cases=200, sizes=[[100, 100, 32]], spacings=[[1.0, 1.0, 1.0]])
     settled = {"roi_size": [32, 32, 32], "iterations": 400, "max_epochs": 4, "batch_size": 2, "val_fraction": 0.2}
     (choice,) = choose_validation(data, settled, resized=False)
-    assert choice.value == 400 // 16
-    assert choice.why == "40 cases of 16 windows would take longer than the 100 steps of an epoch"
+    assert choice.value == int(0.25 / 0.65 * 200 / INFERENCE) // 16 == 9
+    assert choice.why == "40 cases of 16 window(s) would take longer than 25 % of the training"
 
 
 def test_length_that_is_given_is_shared_out_and_the_time_to_several_trainings():
-    assert values(choose_length(1, 0.0, steps=300))["max_epochs"] == 6
-    twice = values(choose_length(10, 1.0, pretrained=True))
+    assert values(choose_length(Budget(1), 0.0, steps=300))["max_epochs"] == 6
+    twice = values(choose_length(Budget(10, trainings=2), 2.0 / 4, pretrained=True))
     assert twice["iterations"] == twice["pretrain_iterations"] == 385
     assert twice["max_epochs"] == twice["pretrain_epochs"] == 7
 
@@ -199,18 +256,20 @@ def test_steps_of_any_output_are_timed():
     assert seconds_per_step(nn.Conv2d(1, 1, 3), 1, 1, (8, 8), torch.device("cpu")) > 0.0
 
 
-def test_training_goes_by_the_plan(make_dataset, repository, run_config, tmp_path, caplog):
+def test_training_goes_by_the_plan(make_dataset, repository, run_config, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["trustseg"])
     bundle = repository / "bundles" / "spectral_ood"
     data = make_dataset(tmp_path / "organ")
     plan = tmp_path / "plan.json"
     small = {"batch_size": 1, "max_epochs": 1, "iterations": 2, "network_def#features": [2, 2, 2]}
     caplog.set_level("INFO")
     plan_training(str(data), str(bundle), minutes=0.001, output=str(plan), **small)
-    assert f"trustseg train {data} -o my_run --minutes 0.001 --bundle {bundle}" in caplog.text
+    given = "--batch_size 1 --max_epochs 1 --iterations 2 --network_def#features '[2, 2, 2]'"
+    assert f"trustseg train {data} -o my_run --minutes 0.001 {given}" in caplog.text
     content = json.loads(plan.read_text(encoding="utf-8"))
     assert content["roi_size"] == [24, 24, 16]
     rows = {row["setting"]: row for row in content["plan"]}
-    assert (rows["iterations"]["why"], rows["max_epochs"]["why"]) == ("given", "given; planned was 2")
+    assert (rows["iterations"]["why"], rows["max_epochs"]["why"]) == ("given", "given")
     assert rows["out_channels"]["why"] in caplog.text
     places = {"dataset_dir": data, "output_dir": tmp_path / "out", "model_dir": tmp_path / "m"}
     run_config(bundle, ["train.json", str(plan)], tiny=False, quality_cases=0, **places)

@@ -40,7 +40,7 @@ class TestSources:
         data = write_frames(tmp_path / "listed", listed=True)
         with caplog.at_level("INFO"):
             train(dataset_dir=data)
-        assert "3 sets of classes, 12 frames with a phase" in caplog.text
+        assert "3 set(s) of classes, 12 frame(s) with a phase" in caplog.text
 
     def test_classes_and_phases_of_a_table_for_frames_of_another_folder(self, train, tmp_path, caplog):
         more = tmp_path / "video9"
@@ -60,7 +60,8 @@ class TestSources:
             in caplog.text
         )
         assert (
-            "5 frames with masks, 11 with their classes alone; 3 sets of classes, 2 frames with a phase" in caplog.text
+            "5 frame(s) with masks, 11 with their classes alone; 3 set(s) of classes, 2 frame(s) with a phase"
+            in caplog.text
         )
 
     def test_layout_of_cholecseg8k(self, train, run_config, tmp_path):
@@ -155,7 +156,7 @@ class TestBadInput:
         with caplog.at_level("INFO"):
             out = train(dataset_dir=data)
         split = self.split_names(out)
-        assert f"{sum(int(name[1:]) % 3 > 0 for name in split)} frames with a phase" in caplog.text
+        assert f"{sum(int(name[1:]) % 3 > 0 for name in split)} frame(s) with a phase" in caplog.text
         assert np.isfinite(epochs_of(out)[0]["loss_contrastive"])
 
     def test_presence_file_without_its_columns(self, fail, tmp_path):

@@ -55,7 +55,7 @@ def experiment(run_config, pictures, tmp_path_factory):
 class TestExperiment:
     def test_every_picture_of_the_fold_is_tested_once_for_each_arm(self, experiment, read_table, read_json):
         rows = read_table(experiment / "negatives.csv")
-        (split, _) = [read_json(file)["test"]["tiles"] for file in experiment.rglob("split.json")]
+        (split,) = {tuple(read_json(file)["test"]["tiles"]) for file in experiment.rglob("split.json")}
         for arm in ("baseline", "all"):
             tested = [row["case"] for row in rows if (row["arm"], row["metric"]) == (arm, "dsc") and row["case"]]
             assert sorted(tested) == sorted(split)

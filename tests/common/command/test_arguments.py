@@ -6,8 +6,8 @@ import fire
 import pytest
 
 import common.__main__ as program
-from common.__main__ import COMMANDS
-from common.command.arguments import show_rest, spell_out
+from common.__main__ import COMMANDS, USER_COMMANDS
+from common.command.arguments import show_plainly, spell_out
 from common.errors import ConfigError
 
 
@@ -23,7 +23,8 @@ from common.errors import ConfigError
         ("evaluate d -o y --ood_dir e", "evaluate d --output_dir y --ood_dir e"),
         ("judge n x -o y --list-paths", "judge n x --output_dir y --list-paths"),
         ("fit-bank n x -o b.npz", "fit-bank n x --bank_file b.npz"),
-        ("segment --help", "segment --help"),
+        ("segment --help", "segment -- --help"),
+        ("export -h -o y", "export -- --help"),
         ("zips -- --trace", "zips -- --trace"),
         ("segment --scans x -o y", "segment --scans x --output_dir y"),
         ("--help", "--help"),
@@ -57,7 +58,7 @@ def test_what_a_command_does_not_take_is_refused_before_a_command_runs(given, me
 
 def test_help_tells_of_further_options_apart_from_the_flags():
     def command(first: str = "", **settings: str) -> None:
-        """Does something.
+        """Does ``something``, as :func:`plain` :class:`~.a.b.words` do.
 
         Args:
             first: Something. Default empty.
@@ -68,10 +69,34 @@ def test_help_tells_of_further_options_apart_from_the_flags():
             ConfigError: Never.
         """
 
-    show_rest(command)
+    show_plainly(command)
+    assert command.__doc__.startswith("Does something, as plain words do.")
     described, _, rest = command.__doc__.partition("Args:")
     assert described.split("\n\n")[1:] == ["Further options of the bundle.", ""]
     assert (rest.count("settings"), "Raises:" in rest) == (0, True)
+
+
+@pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)])
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_every_command_shows_its_help_in_plain_words(monkeypatch, capsys, command, flag):
+    monkeypatch.setattr("sys.argv", ["trustseg", *command, flag])
+    monkeypatch.setattr("sys.excepthook", None)
+    with pytest.raises(SystemExit) as ended:
+        program.main()
+    shown = capsys.readouterr().err
+    assert ended.value.code == 0
+    assert re.findall(r"``|:\w+:`", shown) == []
+    for name in command or COMMANDS:
+        assert f"{name}" in shown
+        assert not command or "SYNOPSIS" in shown
+
+
+def test_page_of_commands_has_a_row_for_each(repository):
+    page = (repository / "common" / "command" / "README.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[1] for line in page.splitlines() if line.startswith("| `trustseg")]
+    named = {word for row in rows for word in re.findall(r"`(?:trustseg )?([a-z-]+)[ `]", row)}
+    assert named == set(USER_COMMANDS)
+    assert all(f"`{name}`" in page for name in COMMANDS.keys() - USER_COMMANDS.keys())
 
 
 def test_program_spells_out_what_fire_gets(monkeypatch):

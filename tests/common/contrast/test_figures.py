@@ -9,6 +9,7 @@ from monai.networks.nets import BasicUNet
 from PIL import Image
 
 from common.contrast import FrameFigures
+from common.contrast import figures as figures_module
 from common.contrast.retrieval import nearest_agreement
 
 
@@ -88,3 +89,26 @@ def test_before_is_a_network_that_has_learned_nothing_or_given_weights(make, tmp
 def test_without_labeled_frames_there_is_nothing_to_draw(make, tmp_path):
     assert make(count=0).run() == {}
     assert not (tmp_path / "out").exists()
+
+
+def test_retrieval_is_not_drawn_for_frames_of_one_patient(make, tmp_path, caplog):
+    caplog.set_level("INFO")
+    figures = make()
+    figures.data = [{**case, "patient": "a"} for case in figures.data]
+    assert figures.run()["scales"]["down_4"]["after"] == {"nearest": None, "chance": None}
+    assert (tmp_path / "out" / "embeddings.png").is_file()
+    assert not (tmp_path / "out" / "retrieval.png").exists()
+    told = [record.getMessage() for record in caplog.records if "nearest frame" in record.getMessage()]
+    assert told == []
+    assert "all 6 are of one" in caplog.text
+
+
+def test_classes_that_frames_show_have_their_names(make, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(figures_module, "draw_scatter", lambda _points, labels, _path: drawn.extend(labels))
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels" / "dataset.json").write_text(json.dumps({"labels": {"1": "grasper"}}))
+    figures = make(count=3)
+    figures.data = [{**case, "label": str(tmp_path / "labels" / "0.png")} for case in figures.data]
+    figures.run()
+    assert drawn == ["background", "grasper", "grasper, class 2"]

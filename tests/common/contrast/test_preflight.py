@@ -29,7 +29,9 @@ def preflight(tmp_path):
 def test_classes_that_occur_once_are_counted_and_training_goes_on(preflight, caplog, tmp_path):
     with caplog.at_level("INFO"):
         preflight(frames([[1], [1, 2]]), frames([[1], [2], []], 10)).run()
-    assert "2 frames with masks, 3 with their classes alone; 4 sets of classes, 0 frames with a phase" in caplog.text
+    assert (
+        "2 frame(s) with masks, 3 with their classes alone; 4 set(s) of classes, 0 frame(s) with a phase" in caplog.text
+    )
     assert "3 of 5 training frames show a set of classes (in a phase) that no other shows" in caplog.text
     split = json.loads((tmp_path / "split.json").read_text())
     assert {part: sum(map(len, tasks.values())) for part, tasks in split.items()} == {
@@ -53,7 +55,7 @@ def test_phases_missing_for_some_frames_still_make_pairs(preflight, caplog):
     labeled[0]["phase"], labeled[1]["phase"] = "a", "b"
     with caplog.at_level("INFO"):
         preflight(labeled, others).run()
-    assert "2 frames with a phase" in caplog.text
+    assert "2 frame(s) with a phase" in caplog.text
     assert "no other shows" not in caplog.text
 
 

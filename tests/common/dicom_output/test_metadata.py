@@ -18,6 +18,9 @@ def test_weights_of_other_classes_have_their_own_names_and_no_code_of_another(me
     codes = {"1": {"type": ["5366008", "SCT", "Hippocampus"]}, "2": {"type": ["1", "SCT", "Other"]}}
     described = describe_bundle(metadata_file(("a", "b"), dicom_codes=codes), {"1": "a", "2": "x", "3": "y"})
     assert [segment.label for segment in described.segments] == ["a", "x", "y"]
+    assert described.title == "Segmentation of a, x, y"
+    many = {str(index): f"organ {index}" for index in range(1, 9)}
+    assert describe_bundle(metadata_file(("a",)), many).title == "Segmentation of 8 classes"
     assert [segment.kind[2] for segment in described.segments] == ["Hippocampus", "Tissue", "Tissue"]
 
 

@@ -44,6 +44,17 @@ class TestMethod:
             share = float((data.label_at(index) > 0).double().mean())
             assert float(row["foreground"]) == pytest.approx(share)
 
+    def test_gallery_names_the_class_that_is_found(self, make, cases, tmp_path, monkeypatch):
+        drawn = []
+        monkeypatch.setattr("common.ood_mining.mine.draw_gallery", lambda *_, names, **__: drawn.append(names))
+        (tmp_path / "dataset.json").write_text(json.dumps({"labels": {"0": "background", "1": "large cell"}}))
+        miner = make(cases=[case | {"label": case["image"]} for case in cases[:3]]).miner
+        with torch.no_grad():
+            miner.network[-1].bias[:] = torch.tensor([0.0, 9.0])
+        torch.save(miner.network.state_dict(), tmp_path / "model.pt")
+        miner.score(tmp_path / "model.pt", tmp_path)
+        assert drawn == [{1: "large cell"}]
+
     def test_proportion_holds_counts_and_choice(self, make):
         training = make()
         training.run()

@@ -99,9 +99,11 @@ def test_scans_without_a_network_are_judged_by_a_bundle_as_segment_does(reposito
     assert (judged / "ood_report.csv").read_bytes() == (segmented / "ood_report.csv").read_bytes()
 
 
-def test_network_and_bundle_at_once_are_refused(tmp_path):
-    with pytest.raises(ConfigError, match=r"^judge takes a network or --bundle, not both; without 'net.ts' the bundle"):
-        judge_scans("net.ts", "scans", bundle="spectral_ood", output_dir=str(tmp_path / "out"))
+@pytest.mark.parametrize("option", ["bundle", "model_dir"])
+def test_network_and_bundle_at_once_are_refused(tmp_path, option):
+    line = rf"^judge takes a network or --{option}, not both; without 'net.ts' the bundle"
+    with pytest.raises(ConfigError, match=line):
+        judge_scans("net.ts", "scans", output_dir=str(tmp_path / "out"), **{option: "spectral_ood"})
     assert list(tmp_path.iterdir()) == []
 
 

@@ -74,6 +74,15 @@ def test_long_epochs_and_validations_tell_how_far_they_are(clock, caplog):
     ]
 
 
+def test_validation_that_cannot_be_shorter_is_not_warned_of(clock, caplog):
+    training = Training(clock)
+    validation = Engine(lambda engine, batch: setattr(clock, "now", clock.now + 200))
+    EpochLog(validation, clock=clock).attach(training.trainer)
+    training.trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda: validation.run([0]))
+    training.trainer.run(BATCHES, max_epochs=1)
+    assert caplog.messages == []
+
+
 def test_resumed_training_counts_only_what_this_process_did(clock, caplog):
     caplog.set_level("INFO", NAME)
     training = Training(clock)

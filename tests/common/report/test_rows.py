@@ -48,9 +48,9 @@ def test_run_ends_with_a_line_on_each_of_the_first_scans(tmp_path, bank_file, sc
     with pytest.raises(CasesFailedError):
         Inference(tmp_path / "out", bank_file, scans[:3], {"a": known, "b": STRANGE}, fails={"c": "c\nis broken"}).run()
     assert caplog.messages[-4:-1] == [
-        "a  in distribution      OODM 0.1 / 0.25  expected Dice 0.87, at least 0.79",
-        "b  OUT OF DISTRIBUTION  OODM 0.5 / 0.25",
-        "c  no verdict                            c is broken",
+        "a  in distribution      OODM 0.1000 / 0.2500  expected Dice 0.87, at least 0.79",
+        "b  OUT OF DISTRIBUTION  OODM 0.5000 / 0.2500",
+        "c  no verdict                                 c is broken",
     ]
     assert caplog.messages[-1].startswith("verdicts on 3 scan(s) written to ")
     rows = [row(str(number)) | {"oodm": 0.1, "threshold": 0.25, "is_ood": False} for number in range(22)]
