@@ -39,32 +39,44 @@ class SignatureForm:
     """A form of the spectral signature with a distance.
 
     Args:
-        every_layer: Whether the signatures of all feature layers stand side by side; else it is that of the last.
+        places: Places of the feature layers whose signatures stand side by side, such as -1 for the last one; empty for
+            all layers.
         per_voxel: Whether singular values are divided by the square root of the number of voxels.
         distance: Name of the distance.
-        beside: Names from ``PSEUDO_LAYERS`` that stand beside the first and the last feature layer, all in the form
-            ``full``; only for a distance by a shrunk covariance. Default none.
+        beside: Names from ``PSEUDO_LAYERS`` that stand beside the feature layers, all in the form ``full``; only for a
+            distance by a shrunk covariance. Default none.
     """
 
-    every_layer: bool
+    places: tuple[int, ...]
     per_voxel: bool
     distance: Distance
     beside: tuple[str, ...] = ()
 
 
+EVERY: tuple[int, ...] = ()
+"""All feature layers."""
+
+ENDS = (0, -1)
+"""The first and the last feature layer."""
+
+INSIDE = (0, -2, -1)
+"""The same, and the one before the last: what the bundles describe by default."""
+
 SIGNATURES: dict[str, SignatureForm] = {
-    "signature": SignatureForm(False, False, "nearest"),
-    "signature_mahalanobis": SignatureForm(False, False, "mahalanobis"),
-    "signature_per_voxel": SignatureForm(False, True, "nearest"),
-    "signature_per_voxel_mahalanobis": SignatureForm(False, True, "mahalanobis"),
-    "signature_layers": SignatureForm(True, False, "nearest"),
-    "signature_layers_mahalanobis": SignatureForm(True, False, "mahalanobis"),
-    "signature_layers_per_voxel": SignatureForm(True, True, "nearest"),
-    "signature_layers_per_voxel_mahalanobis": SignatureForm(True, True, "mahalanobis"),
-    "signature_full": SignatureForm(True, True, "ledoit_wolf", PSEUDO_LAYERS),
-    "signature_full_clusters": SignatureForm(True, True, "clusters", PSEUDO_LAYERS),
-    "signature_full_image": SignatureForm(True, True, "ledoit_wolf", (IMAGE,)),
-    "signature_full_image_clusters": SignatureForm(True, True, "clusters", (IMAGE,)),
+    "signature": SignatureForm((-1,), False, "nearest"),
+    "signature_mahalanobis": SignatureForm((-1,), False, "mahalanobis"),
+    "signature_per_voxel": SignatureForm((-1,), True, "nearest"),
+    "signature_per_voxel_mahalanobis": SignatureForm((-1,), True, "mahalanobis"),
+    "signature_layers": SignatureForm(EVERY, False, "nearest"),
+    "signature_layers_mahalanobis": SignatureForm(EVERY, False, "mahalanobis"),
+    "signature_layers_per_voxel": SignatureForm(EVERY, True, "nearest"),
+    "signature_layers_per_voxel_mahalanobis": SignatureForm(EVERY, True, "mahalanobis"),
+    "signature_full": SignatureForm(ENDS, True, "ledoit_wolf", PSEUDO_LAYERS),
+    "signature_full_clusters": SignatureForm(ENDS, True, "clusters", PSEUDO_LAYERS),
+    "signature_full_image": SignatureForm(ENDS, True, "ledoit_wolf", (IMAGE,)),
+    "signature_full_image_clusters": SignatureForm(ENDS, True, "clusters", (IMAGE,)),
+    "signature_inside_image_clusters": SignatureForm(INSIDE, True, "clusters", (IMAGE,)),
+    "signature_every_image_clusters": SignatureForm(EVERY, True, "clusters", (IMAGE,)),
 }
 """Name of a detector -> its form; the first is the paper's. A new form is a line here."""
 
@@ -178,14 +190,15 @@ class DetectorCatalog:
         """Detectors of all forms of the signature, and a measure for each form that differs in more than distance."""
         detectors, measures = [], {}
         for name, form in SIGNATURES.items():
+            layers = tuple(dict.fromkeys(self.layers[place] for place in form.places)) or self.layers
             if form.beside:
-                layers = (*dict.fromkeys((self.layers[0], self.layers[-1])), *form.beside)
-                measure = "_".join(("spectrum_full", *form.beside))
-                measures[measure] = Measure(partial(_full_signature, layers=layers), layers)
+                inside = {EVERY: "_every", INSIDE: "_inside"}.get(form.places, "")
+                measure = "_".join((f"spectrum_full{inside}", *form.beside))
+                chosen = (*layers, *form.beside)
+                measures[measure] = Measure(partial(_full_signature, layers=chosen), chosen)
                 detectors.append(self._detector(name, measure, LayeredSignatureDistance(form.distance)))
                 continue
-            layers = self.layers if form.every_layer else self.layers[-1:]
-            measure = f"spectrum{'_layers' * form.every_layer}{'_per_voxel' * form.per_voxel}"
+            measure = f"spectrum{'_layers' * (form.places == EVERY)}{'_per_voxel' * form.per_voxel}"
             measures[measure] = Measure(partial(_signature, layers=layers, per_voxel=form.per_voxel), layers)
             detectors.append(self._detector(name, measure, SignatureDistance(form.distance)))
         for layer in self.layers:

@@ -65,7 +65,7 @@ def fit_own_bank(
         split_file: The ``split.json`` of a training run, whose ``train`` and ``val`` are taken of ``dataset_dir``.
             Default none.
         layers: Names of the feature layers, ``image`` and ``output`` among them. By default, the first and the last
-            feature map, ``image`` and ``output``; of TorchScript, the latter two alone.
+            feature map and ``image``; of TorchScript, ``image`` and ``output``.
         roi_size: Sliding window, in voxels along each axis. By default, that of the config's inferer.
         overlap: Share of a window that the next one covers again, in [0, 1). By default that of the config's inferer,
             or else 0.25.

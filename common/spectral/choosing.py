@@ -12,7 +12,7 @@ from ..networks.layers import find_layer
 from ..networks.probing import is_scripted, probe_network
 from ..runtime.distributed import unwrap
 from .inferer import Precision, SpectralInferer
-from .pseudo_layers import PSEUDO_LAYERS
+from .pseudo_layers import IMAGE, PSEUDO_LAYERS
 from .signature import SignatureForm
 
 logger = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ def choose_inferer(
         in_channels: Number of channels of its input, at least 1.
         roi_size: Sliding window, in voxels along each axis, as for the network's own inference.
         layers: Names of the feature layers, ``image`` and ``output`` among them. ``None``, the default, for the first
-            and the last feature map, ``image`` and ``output``; of TorchScript, for the latter two alone.
+            and the last feature map and ``image``; of TorchScript, for ``image`` and ``output``.
         overlap: Share of a window that the next one covers again, in [0, 1). Default 0.25.
         divisor: Number of voxels of which window sizes are multiples, for all axes or for each; the window then shrinks
             with an image that is smaller. ``None``, the default, leaves it at ``roi_size``, as MONAI does.
@@ -69,7 +69,7 @@ def choose_inferer(
     probe = probe_network(plain, in_channels, inferer.roi_size)
     inferer.sigmoid = probe.out_channels == 1 if sigmoid is None else sigmoid
     if layers is None:
-        inferer.feature_layers = (*probe.ends, *PSEUDO_LAYERS)
+        inferer.feature_layers = (*probe.ends, IMAGE) if probe.ends else PSEUDO_LAYERS
         logger.info("layers: %s%s", ", ".join(inferer.feature_layers), _why(plain, probe.ends))
     return inferer
 
@@ -91,4 +91,4 @@ def _why(network: nn.Module, ends: Sequence[str]) -> str:
     """Why these layers were chosen, for the log."""
     if is_scripted(network):
         return " (torch lets nobody watch the layers of TorchScript: with definition and weights, more is found)"
-    return " (the first and the last feature map, the image and the segmentation)" if ends else ""
+    return " (the first and the last feature map, and the image)" if ends else ""

@@ -56,8 +56,8 @@ def fit_bank(
         network: Trained network; in evaluation mode afterwards.
         scans: Training scans, each ``(C, H, W[, D])``, prepared as for the network, on the network's device.
         roi_size: Sliding window, in voxels along each axis, as for the network's own inference.
-        layers: Names of the feature layers, see :func:`choose_inferer`. By default, the first and the last feature map,
-            ``image`` and ``output``.
+        layers: Names of the feature layers, see :func:`choose_inferer`. By default, the first and the last feature map
+            and ``image``.
         overlap: Share of a window that the next one covers again, in [0, 1). Default 0.25.
         divisor: Number of voxels of which window sizes are multiples, see :func:`choose_inferer`. By default, the
             window stays as it is.

@@ -27,6 +27,6 @@ def test_bank_of_a_bundle_of_ours_is_one_that_its_own_inference_takes(repository
     bank.check(**bank_settings(inferer, transforms, inferer.weights_digest(network)))
     assert_allclose(bank.signatures, np.unique(rows, axis=0), rtol=0, atol=1e-7)
     assert (bank.settings.layers, bank.settings.signature_form) == (
-        ("decoders.0", "encoders.0", "image", "output"),
+        ("decoders.0", "decoders.1", "encoders.0", "image"),
         "full",
     )

@@ -59,7 +59,7 @@ def test_scan_like_those_of_training_is_in_and_noise_is_out(names):
 
 def test_bank_of_the_example_is_bound_to_weights_and_transforms(names):
     network, judge, bank = (names[name] for name in ("network", "judge", "bank"))
-    assert bank.settings.layers == ("conv_0", "upcat_1", "image", "output")
+    assert bank.settings.layers == ("conv_0", "upcat_1", "image")
     assert (bank.settings.roi_size, bank.settings.overlap, bank.settings.sigmoid) == ((32, 32, 32), 0.25, False)
     assert not network.training
     with pytest.raises(BankMismatchError, match=r"preprocessing_digest .* refit it with: python -m common fit-bank"):
@@ -74,7 +74,7 @@ def test_bank_of_the_example_is_bound_to_weights_and_transforms(names):
 def test_layers_are_found_and_settings_reach_the_bank(names):
     settings = {"roi_size": (32, 32, 32), "c": 1.5, "distance": "mahalanobis", "held_out": [names["scan"]]}
     bank = fit_bank(names["network"], iter(names["training_scans"][:4]), **settings)
-    assert bank.settings.layers == ("conv_0", "upcat_1", "image", "output")
+    assert bank.settings.layers == ("conv_0", "upcat_1", "image")
     assert (bank.c, bank.settings.distance, len(bank.held_out.scores)) == (1.5, "mahalanobis", 1)
 
 

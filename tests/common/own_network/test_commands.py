@@ -51,7 +51,7 @@ def direct_signatures(zoo, **settings):
 
 def test_bank_of_a_bundle_holds_the_signatures_of_its_own_preparation(zoo, fitted):
     bank = SignatureBank.load(fitted)
-    layers = ("model.0", "model.1", "image", "output")
+    layers = ("model.0", "model.1", "image")
     assert_allclose(bank.signatures, direct_signatures(zoo, layers=layers), rtol=1e-5, atol=1e-6)
     found = bank.settings
     assert (found.layers, found.roi_size, found.overlap, found.divisor) == (layers, (16, 16, 16), 0.5, 16)
