@@ -190,7 +190,8 @@ class DetectorCatalog:
         """Detectors of all forms of the signature, and a measure for each form that differs in more than distance."""
         detectors, measures = [], {}
         for name, form in SIGNATURES.items():
-            layers = tuple(dict.fromkeys(self.layers[place] for place in form.places)) or self.layers
+            places = [place for place in form.places if place >= -len(self.layers)]
+            layers = tuple(dict.fromkeys(self.layers[place] for place in places)) or self.layers
             if form.beside:
                 inside = {EVERY: "_every", INSIDE: "_inside"}.get(form.places, "")
                 measure = "_".join((f"spectrum_full{inside}", *form.beside))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
@@ -21,6 +22,7 @@ from ..runtime.model_settings import SettingsWriter
 from ..runtime.weights import load_weights
 from .bank import SignatureBank
 from .choosing import choose_inferer
+from .confidence import NOTHING_FOUND
 from .digest import bank_settings
 from .distance import Distance
 from .held_out import HeldOut
@@ -247,9 +249,12 @@ class BankFitter:
         scores = [bank.oodm(row) for case in labeled for row in case.signatures]
         unsure = [value for case in labeled for value in case.uncertainties]
         dices = [dice for case in labeled for dice in case.dices]
-        curve, by_uncertainty = (
-            QualityCurve.fit(values, dices, owners, coverage=self.coverage) for values in (scores, unsure)
-        )
+        curve = QualityCurve.fit(scores, dices, owners, coverage=self.coverage)
+        if any(case.is_empty for case in further):
+            # Where scans may hold nothing, finding nothing may be right: what it is worth is not to be told.
+            pairs = zip(dices, unsure, strict=True)
+            dices = [math.nan if value == NOTHING_FOUND else dice for dice, value in pairs]
+        by_uncertainty = QualityCurve.fit(unsure, dices, owners, coverage=self.coverage)
         if curve is None and is_main_process():
             logger.warning(
                 "no Dice is predicted: %d labeled patient(s) were kept from training, it takes %d; columns stay empty",

@@ -63,6 +63,7 @@ class MeasuredQuality:
             was not measured.
         uncertainties: How unsure the network is of each of their segmentations.
         dices: Dice of each of these.
+        is_empty: Whether its label holds no foreground, as a slice without a tumor does.
     """
 
     patient: str
@@ -70,6 +71,7 @@ class MeasuredQuality:
     signatures: Array
     uncertainties: tuple[float, ...]
     dices: tuple[float, ...]
+    is_empty: bool
 
 
 @dataclass(frozen=True)
@@ -185,13 +187,15 @@ class QualityMeasurer:
         undamaged = self.measurer.segment(image)
         results: list[SegmentedScan] = []
         dices: tuple[float, ...] = ()
-        if isinstance(label, Tensor) and bool((label > 0).any()) and self.left and self.taken[patient] < self.each:
+        is_empty = isinstance(label, Tensor) and not bool((label > 0).any())
+        if isinstance(label, Tensor) and not is_empty and self.left and self.taken[patient] < self.each:
             self.left -= 1
             self.taken[patient] += 1
             results = [undamaged, *self._damage(number, image)]
             dices = tuple(self._dice(scan.logits, label) for scan in results)
         signatures = np.stack([scan.signature for scan in [undamaged, *results]])[1:]
-        return MeasuredQuality(patient, undamaged.signature, signatures, tuple(s.uncertainty for s in results), dices)
+        unsure = tuple(scan.uncertainty for scan in results)
+        return MeasuredQuality(patient, undamaged.signature, signatures, unsure, dices, is_empty)
 
     def _damage(self, number: int, image: Tensor) -> list[SegmentedScan]:
         """Segmentations of a scan after each damage."""

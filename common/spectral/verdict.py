@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..errors import BankError, MissingDataError
 from .bank import SignatureBank
+from .confidence import NOTHING_FOUND
 from .digest import bank_settings
 from .properties import ScanProperties, measure_properties
 from .quality import expect_dice
@@ -41,8 +42,7 @@ def judge_signature(
         BankError: When the signature is not one of the bank's network.
     """
     oodm = bank.oodm(signature)
-    unsure = None if uncertainty is None else float(uncertainty)
-    expected, low = expect_dice((bank.uncertainty, unsure), (bank.quality, oodm)) or (None, None)
+    expected, low = _expect(bank, oodm, None if uncertainty is None else float(uncertainty)) or (None, None)
     return {
         "oodm": oodm,
         "threshold": bank.threshold,
@@ -53,6 +53,14 @@ def judge_signature(
         "expected_dice_low": low,
         "reasons": "; ".join(find_reasons(bank, signature, scan)) or None,
     }
+
+
+def _expect(bank: SignatureBank, oodm: float, uncertainty: float | None) -> tuple[float, float] | None:
+    """The Dice to expect and its bound; none of an empty segmentation, where scans may hold nothing."""
+    curve = bank.uncertainty
+    if curve is not None and uncertainty == NOTHING_FOUND and curve.score[-1] < NOTHING_FOUND:
+        return None
+    return expect_dice((curve, uncertainty), (bank.quality, oodm))
 
 
 def find_reasons(bank: SignatureBank, signature: Tensor, scan: ScanProperties | None) -> list[str]:

@@ -117,8 +117,8 @@ def test_process_without_a_case_gets_the_signatures_of_the_others(gather):
 def fit(tmp_path):
     """Fits a bank for weights on disk with a network that holds others; gives the bank and its file."""
 
-    def run(cases=CASES, *, inferer=None, **settings):
-        save_atomically(Network(seed=1).state_dict(), tmp_path / "model.pt")
+    def run(cases=CASES, *, inferer=None, weights=None, **settings):
+        save_atomically((weights or Network(seed=1)).state_dict(), tmp_path / "model.pt")
         transforms = [NormalizeByModalityd("image", "MR")]
         fitter = BankFitter(
             cases, [prepare], transforms, Network(), inferer or make_inferer(), CPU, tmp_path, **settings
@@ -185,6 +185,14 @@ class Labeled:
     def __getitem__(self, index):
         image = prepare(self.cases[index])["image"]
         return {"image": image} | ({"label": (image > 1).long()} if self.labeled else {})
+
+
+class SometimesEmpty(Labeled):
+    """The labels of every other case hold nothing."""
+
+    def __getitem__(self, index):
+        item = super().__getitem__(index)
+        return item | {"label": item["label"] * (index % 2)}
 
 
 def foreground(output):
@@ -263,6 +271,16 @@ def test_log_tells_why_no_dice_is_predicted(fit, caplog, settings, text):
     bank = fit_held_out(fit, **settings)
     assert text in caplog.text
     assert (bank.quality is None) == ("no Dice" in text)
+
+
+@pytest.mark.parametrize(("held_out", "last"), [(Labeled(), 1.0), (SometimesEmpty(), None)])
+def test_finding_nothing_tells_no_quality_where_scans_may_hold_nothing(fit, held_out, last):
+    network = Network(seed=1)
+    with torch.no_grad():
+        network.head.bias += 0.4
+    bank = fit_held_out(fit, held_out=held_out, inferer=make_inferer(sigmoid=True), weights=network)
+    assert bank.quality.score[-1] > 0
+    assert (bank.uncertainty.score[-1] == 1.0) == (last is not None)
 
 
 def test_scans_whose_dice_is_measured_are_spread_over_the_patients(fit, monkeypatch):

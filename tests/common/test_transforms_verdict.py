@@ -31,6 +31,8 @@ def test_verdict_of_a_whole_bank_tells_everything():
     ):
         told = judge_signature(bank, row, scan, torch.tensor([uncertainty]))
         assert (told["expected_dice"], told["expected_dice_low"]) == pytest.approx(expected)
+    nothing = judge_signature(bank, signature, scan, torch.tensor([1.0]))
+    assert (nothing["expected_dice"], nothing["expected_dice_low"]) == (None, None)
     reasons = verdict["reasons"].split("; ")
     assert reasons[:3] == [
         "modality CT, training MR",
