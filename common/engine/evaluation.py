@@ -78,10 +78,16 @@ def test_set_report(rows: Sequence[Row]) -> dict[str, Any]:
     return describe_matrices(matrices) if matrices else {}
 
 
-def rank_correlation(rows: Sequence[Row]) -> dict[str, float | int | None]:
-    """Returns Spearman's correlation between OODM and Dice over all labeled cases; a good detector's is near -1."""
-    judged = [row for row in rows if "metrics" in row and has_verdict(row)]
-    return spearman([row["result"]["oodm"] for row in judged], [case_mean(row, "dsc") for row in judged])
+def rank_correlation(rows: Sequence[Row], told: str = "oodm") -> dict[str, float | int | None]:
+    """Returns Spearman's correlation between what a verdict tells and Dice over all labeled cases.
+
+    Args:
+        rows: Rows of the recorder, one for each case.
+        told: Name in the verdict. Default ``oodm``, whose correlation is near -1 at best; that of ``expected_dice`` is
+            near 1.
+    """
+    judged = [row for row in rows if "metrics" in row and (row.get("result") or {}).get(told) is not None]
+    return spearman([row["result"][told] for row in judged], [case_mean(row, "dsc") for row in judged])
 
 
 def quality_report(rows: Sequence[Row]) -> dict[str, float | int | None]:
@@ -195,6 +201,7 @@ class Evaluation:
             "detection": self._detect(inside, outside, bank.threshold),
             "false_alarms": self._false_alarms(inside),
             "rank_correlation_oodm_dsc": rank_correlation(rows),
+            "rank_correlation_expected_dice_dsc": rank_correlation(rows, "expected_dice"),
             "expected_quality": {
                 "in_distribution": quality_report(inside),
                 "out_of_distribution": quality_report(outside),

@@ -2,6 +2,7 @@ import csv
 import json
 import math
 from types import SimpleNamespace
+from unittest.mock import ANY
 
 import numpy as np
 import pytest
@@ -112,6 +113,8 @@ def test_predicted_dice_is_compared_with_the_true_one():
     report = quality_report(rows + others)
     assert report == {"coverage": pytest.approx(2 / 3), "mean_absolute_error": pytest.approx(0.2), "n": 3}
     assert quality_report(others) == {"coverage": None, "mean_absolute_error": None, "n": 0}
+    ranked = [expecting(dice, 0.0, true) for dice, true in ((0.1, 0.2), (0.5, 0.3), (0.9, 0.4), (0.7, 0.6))]
+    assert rank_correlation(ranked + others, "expected_dice") == {"rho": pytest.approx(0.8), "p": ANY, "n": 4}
 
 
 def test_rank_correlation_is_that_of_the_ranks():
