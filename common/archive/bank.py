@@ -30,10 +30,11 @@ MORE_FIELDS = frozenset({
 
 LATER_FIELDS = (
     frozenset({"sigmoid"}),
-    frozenset(
-        {"uncertainty_coverage", "uncertainty_dice", "uncertainty_edges", "uncertainty_margins", "uncertainty_score"}
-    ),
-)
+    frozenset({
+        "may_be_empty", "uncertainty_coverage", "uncertainty_dice", "uncertainty_edges", "uncertainty_margins",
+        "uncertainty_score",
+    }),
+)  # fmt: skip
 """Further arrays of banks of versions 3 and 4, the newest, as ``SignatureBank.save`` writes them."""
 
 MAX_HEADER = 10_000

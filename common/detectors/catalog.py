@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from ..errors import ConfigError
 from ..runtime.digests import settings_digest
 from ..runtime.stages import file_digest
-from ..spectral.confidence import soft_dice_confidence
 from ..spectral.distance import Distance
 from ..spectral.pseudo_layers import IMAGE, PSEUDO_LAYERS
+from .confidence import soft_dice_confidence
 from .dknn import DeepNearestNeighbors
 from .histogram import intensity_histogram
 from .interface import Array, Detector, OwnValue, Rule

@@ -31,6 +31,7 @@ EMPTY: dict[str, Any] = {
     "uncertainty_edges": np.empty(0),
     "uncertainty_margins": np.empty(0),
     "uncertainty_coverage": np.asarray(np.nan),
+    "may_be_empty": np.asarray(False),
     "property_names": np.empty(0, dtype="<U1"),
     "property_limits": np.empty((0, 2)),
     "property_planes": np.empty(0, dtype="<U1"),
@@ -40,7 +41,7 @@ EMPTY: dict[str, Any] = {
 }
 """Arrays of what a bank need not hold, as they are without it."""
 
-LATER_ARRAYS = {name: 4 for name in EMPTY if name.startswith("uncertainty_")}
+LATER_ARRAYS = {name: 4 for name in EMPTY if name.startswith(("uncertainty_", "may_be_"))}
 """Arrays by the version that brought them, where that is not the second."""
 
 DIMENSIONS = {"calibration": 1, "calibration_signatures": 2, "calibration_weights": 1, "false_alarm_rate": 0} | {

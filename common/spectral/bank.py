@@ -44,7 +44,9 @@ class SignatureBank:
             from ``leave_one_out``, and promise nothing, since the network has learned those cases.
         false_alarm_rate: Promised share of false alarms, above 0, below 1; ``None``, the default, for the paper's rule.
         quality: Prediction of Dice from the OODM. Default none.
-        uncertainty: Prediction of Dice from how unsure the network is of its segmentation. Default none.
+        uncertainty: Prediction of Dice from :func:`quality_score`. Default none.
+        may_be_empty: Whether a held-out scan holds no foreground, as a slice without a tumor does: no Dice is predicted
+            then where none is found. Default false.
         ranges: Ranges of the training scans' plain properties. Default none.
         layers: Distances of the training cases in every layer by itself. Default none.
     """
@@ -58,6 +60,7 @@ class SignatureBank:
     false_alarm_rate: float | None = None
     quality: QualityCurve | None = None
     uncertainty: QualityCurve | None = None
+    may_be_empty: bool = False
     ranges: PropertyRanges | None = None
     layers: LayerSpreads | None = None
 
@@ -199,6 +202,7 @@ class SignatureBank:
         for part in (self.quality, self.ranges, self.layers):
             content |= part.content() if part else {}
         content |= self.uncertainty.content("uncertainty") if self.uncertainty else {}
+        content |= {"may_be_empty": np.asarray(self.may_be_empty)}
         with write_atomically(path) as temporary, open(temporary, "wb") as file:
             np.savez(file, **content)  # type: ignore[arg-type]
 
@@ -249,6 +253,7 @@ class SignatureBank:
             held_out=held_out,
             quality=QualityCurve.read(content),
             uncertainty=QualityCurve.read(content, "uncertainty"),
+            may_be_empty=bool(content.get("may_be_empty", False)),
             ranges=PropertyRanges.read(content),
             layers=layers,
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
@@ -22,13 +21,12 @@ from ..runtime.model_settings import SettingsWriter
 from ..runtime.weights import load_weights
 from .bank import SignatureBank
 from .choosing import choose_inferer
-from .confidence import NOTHING_FOUND
 from .digest import bank_settings
 from .distance import Distance
 from .held_out import HeldOut
 from .inferer import SpectralInferer
 from .measuring import Items, MeasuredQuality, MeasuredScan, QualityMeasurer, ScanMeasurer, share_out
-from .quality import MIN_PATIENTS, QualityCurve, check_coverage, patients_needed
+from .quality import MIN_PATIENTS, QualityCurve, check_coverage, patients_needed, quality_score
 from .ranges import PropertyRanges
 from .signature import SignatureForm
 
@@ -214,7 +212,8 @@ class BankFitter:
         )
         ranges = PropertyRanges.of([scan.properties for scan in scans])
         quality, uncertainty = self._fit_quality(bank, further)
-        return replace(bank, ranges=ranges, quality=quality, uncertainty=uncertainty)
+        may_be_empty = any(case.is_empty for case in further)
+        return replace(bank, ranges=ranges, quality=quality, uncertainty=uncertainty, may_be_empty=may_be_empty)
 
     def _measure_training(self, measurer: ScanMeasurer) -> list[MeasuredScan]:
         """Signature and properties of every training case."""
@@ -250,11 +249,8 @@ class BankFitter:
         unsure = [value for case in labeled for value in case.uncertainties]
         dices = [dice for case in labeled for dice in case.dices]
         curve = QualityCurve.fit(scores, dices, owners, coverage=self.coverage)
-        if any(case.is_empty for case in further):
-            # Where scans may hold nothing, finding nothing may be right: what it is worth is not to be told.
-            pairs = zip(dices, unsure, strict=True)
-            dices = [math.nan if value == NOTHING_FOUND else dice for dice, value in pairs]
-        by_uncertainty = QualityCurve.fit(unsure, dices, owners, coverage=self.coverage)
+        both = [quality_score(value, oodm) for value, oodm in zip(unsure, scores, strict=True)]
+        by_uncertainty = QualityCurve.fit(both, dices, owners, coverage=self.coverage)
         if curve is None and is_main_process():
             logger.warning(
                 "no Dice is predicted: %d labeled patient(s) were kept from training, it takes %d; columns stay empty",

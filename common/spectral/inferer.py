@@ -16,9 +16,9 @@ from ..runtime.distributed import unwrap
 from ..runtime.progress import Progress, image_name
 from ..transforms.padding import divisor_per_axis
 from .collector import TOO_SMALL, SpectrumCollector
-from .confidence import soft_dice_confidence
 from .cores import fit_window, plan_cores
 from .digest import WeightsDigest
+from .pseudo_layers import uncertainty
 from .settings import BankSettings
 from .signature import SignatureForm
 
@@ -137,8 +137,8 @@ class SpectralInferer(Inferer):
         Returns:
             The logits ``(B, K, H, W[, D])``; with signatures, a dictionary of ``logits``, ``signature`` (``(B, D)``
             float64 on the CPU), ``layer_sizes`` (``(B, L)`` int64, the numbers that each layer has in a signature),
-            ``uncertainty`` (``(B, 1)`` float64, one minus the :func:`soft_dice_confidence`, so that higher means more
-            abnormal) and ``weights_digest`` (``(B, 32)`` uint8, the SHA-256 of the network's weights).
+            ``uncertainty`` (``(B, 1)`` float64, see :func:`uncertainty`) and ``weights_digest`` (``(B, 32)`` uint8, the
+            SHA-256 of the network's weights).
 
         Raises:
             ConfigError: When a layer does not exist or the window does not fit the image's number of axes.
@@ -155,7 +155,7 @@ class SpectralInferer(Inferer):
             "logits": logits,
             "signature": torch.stack([torch.cat(row) for row in parts]),
             "layer_sizes": torch.tensor([[len(part) for part in row] for row in parts]),
-            "uncertainty": torch.stack([1 - soft_dice_confidence(each, sigmoid=self.sigmoid) for each in logits]),
+            "uncertainty": torch.stack([uncertainty(each, sigmoid=self.sigmoid) for each in logits]),
             "weights_digest": digest.repeat(len(inputs), 1),
         }
 

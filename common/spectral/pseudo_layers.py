@@ -20,6 +20,9 @@ PSEUDO_LAYERS = (IMAGE, OUTPUT)
 MAX_PATCHES = 65_536
 """Most neighborhoods of an image that count; of a larger image, as many are drawn, always the same."""
 
+NOTHING_FOUND = 1.0
+"""Uncertainty of a segmentation without any foreground."""
+
 LEAST_ENTROPY = 1e-6
 """Smallest mean entropy of the foreground, in nats: hardly any network is surer."""
 
@@ -93,6 +96,26 @@ def output_signature(logits: Tensor, *, sigmoid: bool = False) -> Tensor:
     Raises:
         FeatureError: When the logits are not finite.
     """
+    mean = uncertainty(logits, sigmoid=sigmoid) * _largest_entropy(logits, sigmoid)
+    return mean.clamp_min(LEAST_ENTROPY).log()
+
+
+def uncertainty(logits: Tensor, *, sigmoid: bool = False) -> Tensor:
+    """Returns the mean entropy over the predicted foreground, as a share of the largest there is.
+
+    Args:
+        logits: Logits, ``(K, H, W[, D])``.
+        sigmoid: Whether each channel is a class by itself, foreground where it is likelier than not; else class 0 is
+            background. Default false.
+
+    Returns:
+        ``(1,)`` float64 on the CPU, in [0, 1]; higher means more abnormal. :data:`NOTHING_FOUND` where no foreground is
+        predicted, and nowhere else.
+
+    Raises:
+        FeatureError: When the logits are not finite.
+    """
+    logits = logits.detach()
     if not bool(torch.isfinite(logits.sum())):
         raise FeatureError("the output of the network holds NaN or infinite values: no signature exists")
     if sigmoid:
@@ -100,7 +123,13 @@ def output_signature(logits: Tensor, *, sigmoid: bool = False) -> Tensor:
         rivals = torch.stack([chosen, torch.zeros_like(chosen)])
     else:
         rivals = logits[:, logits.argmax(dim=0) > 0]
+    if not rivals.numel():
+        return torch.tensor([NOTHING_FOUND], dtype=torch.float64)
     logarithms = rivals.double().log_softmax(dim=0)
     entropy = -(logarithms.exp() * logarithms).sum(dim=0)
-    mean = float(entropy.mean()) if entropy.numel() else math.log(len(rivals))
-    return torch.tensor([math.log(max(mean, LEAST_ENTROPY))], dtype=torch.float64)
+    return (entropy.mean().reshape(1) / _largest_entropy(logits, sigmoid)).cpu()
+
+
+def _largest_entropy(logits: Tensor, sigmoid: bool) -> float:
+    """Entropy of classes that are all alike, in nats."""
+    return math.log(2 if sigmoid else len(logits))

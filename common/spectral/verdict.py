@@ -13,10 +13,10 @@ from torch import Tensor
 
 from ..errors import BankError, MissingDataError
 from .bank import SignatureBank
-from .confidence import NOTHING_FOUND
 from .digest import bank_settings
 from .properties import ScanProperties, measure_properties
-from .quality import expect_dice
+from .pseudo_layers import NOTHING_FOUND
+from .quality import expect_dice, quality_score
 
 RESULT = ("oodm", "threshold", "is_ood", "reason", "p_value", "expected_dice", "expected_dice_low", "reasons")
 """What a verdict holds: the measure (higher means more abnormal), the threshold, whether it is exceeded, and why there
@@ -57,10 +57,10 @@ def judge_signature(
 
 def _expect(bank: SignatureBank, oodm: float, uncertainty: float | None) -> tuple[float, float] | None:
     """The Dice to expect and its bound; none of an empty segmentation, where scans may hold nothing."""
-    curve = bank.uncertainty
-    if curve is not None and uncertainty == NOTHING_FOUND and curve.score[-1] < NOTHING_FOUND:
+    if bank.may_be_empty and uncertainty == NOTHING_FOUND:
         return None
-    return expect_dice((curve, uncertainty), (bank.quality, oodm))
+    score = None if uncertainty is None else quality_score(uncertainty, oodm)
+    return expect_dice((bank.uncertainty, score), (bank.quality, oodm))
 
 
 def find_reasons(bank: SignatureBank, signature: Tensor, scan: ScanProperties | None) -> list[str]:

@@ -46,7 +46,7 @@ def full_bank(**changes):
     )
     scans = [ScanProperties({"noise": noise, "spacing_z": 1.0}, "axial", "MR") for noise in (0.02, 0.04)]
     doubt = QualityCurve(np.asarray([0.1, 0.8]), np.asarray([0.95, 0.2]), np.empty(0), np.asarray([0.2]), 0.9)
-    return replace(bank, quality=curve, uncertainty=doubt, ranges=PropertyRanges.of(scans))
+    return replace(bank, quality=curve, uncertainty=doubt, may_be_empty=True, ranges=PropertyRanges.of(scans))
 
 
 def assert_same_bank(first, second):
@@ -54,6 +54,7 @@ def assert_same_bank(first, second):
     assert_array_equal(first.leave_one_out, second.leave_one_out)
     assert (first.threshold, first.c, first.settings) == (second.threshold, second.c, second.settings)
     assert first.false_alarm_rate == second.false_alarm_rate
+    assert first.may_be_empty == second.may_be_empty
     for part in ("held_out", "quality", "uncertainty", "ranges", "layers"):
         one, other = (getattr(bank, part) for bank in (first, second))
         assert (one is None) == (other is None)

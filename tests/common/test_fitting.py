@@ -17,10 +17,11 @@ from common.spectral import (
     spectral_signature,
     weights_digest,
 )
-from common.spectral.confidence import soft_dice_confidence
 from common.spectral.distance import distance_to, leave_one_out
 from common.spectral.fitting import BankFitter
 from common.spectral.measuring import QUALITY_DAMAGES, QualityMeasurer, ScanMeasurer, share_out
+from common.spectral.pseudo_layers import uncertainty
+from common.spectral.quality import quality_score
 from common.transforms import NormalizeByModalityd
 from common.transforms.damage import DamageScand
 
@@ -117,8 +118,8 @@ def test_process_without_a_case_gets_the_signatures_of_the_others(gather):
 def fit(tmp_path):
     """Fits a bank for weights on disk with a network that holds others; gives the bank and its file."""
 
-    def run(cases=CASES, *, inferer=None, weights=None, **settings):
-        save_atomically((weights or Network(seed=1)).state_dict(), tmp_path / "model.pt")
+    def run(cases=CASES, *, inferer=None, **settings):
+        save_atomically(Network(seed=1).state_dict(), tmp_path / "model.pt")
         transforms = [NormalizeByModalityd("image", "MR")]
         fitter = BankFitter(
             cases, [prepare], transforms, Network(), inferer or make_inferer(), CPU, tmp_path, **settings
@@ -246,8 +247,9 @@ def test_dice_is_predicted_from_oodm_and_uncertainty_of_damaged_held_out_scans(f
                 features = network.features(image[None])
                 logits, truth = network.head(features)[0], prepare(case)["image"] > 1
             dice = 2 * float(((logits > 0) & truth).sum()) / float((logits > 0).sum() + truth.sum())
-            doubt = 1 - float(soft_dice_confidence(logits, sigmoid=True))
-            measured.append((bank.oodm(spectral_signature(features[0])), doubt, dice, case["patient"]))
+            doubt = float(uncertainty(logits, sigmoid=True))
+            oodm = bank.oodm(spectral_signature(features[0]))
+            measured.append((oodm, quality_score(doubt, oodm), dice, case["patient"]))
     oodms, doubts, dices, patients = zip(*measured, strict=True)
     assert len(set(doubts)) > len(HELD_OUT)
     for curve, scores in ((bank.quality, oodms), (bank.uncertainty, doubts)):
@@ -273,14 +275,10 @@ def test_log_tells_why_no_dice_is_predicted(fit, caplog, settings, text):
     assert (bank.quality is None) == ("no Dice" in text)
 
 
-@pytest.mark.parametrize(("held_out", "last"), [(Labeled(), 1.0), (SometimesEmpty(), None)])
-def test_finding_nothing_tells_no_quality_where_scans_may_hold_nothing(fit, held_out, last):
-    network = Network(seed=1)
-    with torch.no_grad():
-        network.head.bias += 0.4
-    bank = fit_held_out(fit, held_out=held_out, inferer=make_inferer(sigmoid=True), weights=network)
-    assert bank.quality.score[-1] > 0
-    assert (bank.uncertainty.score[-1] == 1.0) == (last is not None)
+@pytest.mark.parametrize(("held_out", "empty"), [(Labeled(), False), (SometimesEmpty(), True)])
+def test_bank_knows_whether_scans_may_hold_nothing(fit, tmp_path, held_out, empty):
+    bank = fit_held_out(fit, held_out=held_out)
+    assert bank.may_be_empty == SignatureBank.load(tmp_path / "signature_bank.npz").may_be_empty == empty
 
 
 def test_scans_whose_dice_is_measured_are_spread_over_the_patients(fit, monkeypatch):

@@ -12,8 +12,7 @@ from torch.testing import assert_close
 from common.errors import ConfigError, FeatureError
 from common.runtime.progress import image_called
 from common.spectral import BankSettings, GramAccumulator, SpectralInferer, spectral_signature, weights_digest
-from common.spectral.confidence import soft_dice_confidence
-from common.spectral.pseudo_layers import image_signature, output_signature
+from common.spectral.pseudo_layers import image_signature, output_signature, uncertainty
 
 
 class CellwiseNetwork(nn.Module):
@@ -226,7 +225,7 @@ def test_uncertainty_is_that_of_the_whole_segmentation():
     logits = network(images).detach()
     for layers, sigmoid in ((["fine"], True), (["fine", "output"], False)):
         found = SpectralInferer([8, 16], layers, sigmoid=sigmoid)(images, network)["uncertainty"]
-        assert_close(found, 1 - torch.stack([soft_dice_confidence(each, sigmoid=sigmoid) for each in logits]))
+        assert_close(found, torch.stack([uncertainty(each, sigmoid=sigmoid) for each in logits]))
 
 
 def test_inferer_of_a_bank_has_its_settings():

@@ -6,7 +6,14 @@ import torch
 from torch.testing import assert_close
 
 from common.errors import FeatureError
-from common.spectral.pseudo_layers import LEAST_ENTROPY, image_signature, neighborhoods, output_signature
+from common.spectral.pseudo_layers import (
+    LEAST_ENTROPY,
+    NOTHING_FOUND,
+    image_signature,
+    neighborhoods,
+    output_signature,
+    uncertainty,
+)
 
 
 def draw(*shape, seed=0):
@@ -85,6 +92,20 @@ def test_sure_output_has_the_least_entropy_and_an_empty_one_the_most():
     assert output_signature(-sure.abs(), sigmoid=True).tolist() == [math.log(math.log(2))]
     empty = torch.stack([torch.ones(4, 4), torch.zeros(4, 4), torch.zeros(4, 4)])
     assert output_signature(empty).tolist() == [math.log(math.log(3))]
+
+
+@pytest.mark.parametrize("sigmoid", [True, False])
+def test_uncertainty_is_a_share_of_the_largest_entropy(sigmoid):
+    logits = draw(3, 5, 6)
+    largest = math.log(2 if sigmoid else 3)
+    assert float(uncertainty(logits, sigmoid=sigmoid)) == pytest.approx(
+        math.exp(float(output_signature(logits, sigmoid=sigmoid))) / largest
+    )
+    nothing = torch.full((3, 5, 6), -4.0)
+    nothing[0] = -4.0 if sigmoid else 4.0
+    assert uncertainty(nothing, sigmoid=sigmoid).tolist() == [NOTHING_FOUND]
+    # Foreground that is hardly likelier than not: nearly, but not quite nothing.
+    assert 0.99 < float(uncertainty(1e-3 + 1e-3 * draw(3, 5, 6).abs(), sigmoid=sigmoid)) < NOTHING_FOUND
 
 
 def test_output_that_is_not_finite_is_an_error():

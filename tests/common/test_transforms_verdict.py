@@ -4,7 +4,6 @@ import json
 from dataclasses import replace
 
 import numpy as np
-import pytest
 import torch
 from monai.transforms import Orientationd, allow_missing_keys_mode
 
@@ -24,13 +23,11 @@ def test_verdict_of_a_whole_bank_tells_everything():
     assert (verdict["oodm"], verdict["threshold"], verdict["reason"]) == (oodm, bank.threshold, None)
     assert verdict["p_value"] == bank.p_value(oodm)
     assert (verdict["expected_dice"], verdict["expected_dice_low"]) == bank.quality.expect(oodm)
-    for row, uncertainty, expected in (
-        (bank.signatures[0], 0.8, (0.2, 0.0)),
-        (bank.signatures[0], 0.1, (0.95, 0.95 - 0.2)),
-        (signature, 0.1, (0.95, 0.0)),
-    ):
-        told = judge_signature(bank, row, scan, torch.tensor([uncertainty]))
-        assert (told["expected_dice"], told["expected_dice_low"]) == pytest.approx(expected)
+    for row, unsure in ((signature, 0.1), (signature, 0.9), (bank.signatures[0], 0.1), (bank.signatures[0], 0.9)):
+        told, known = judge_signature(bank, row, scan, torch.tensor([unsure], dtype=torch.float64)), bank.oodm(row)
+        expected, low = bank.uncertainty.expect(unsure * known**0.15)
+        assert told["expected_dice"] == expected
+        assert told["expected_dice_low"] == min(expected, low, bank.quality.expect(known)[1])
     nothing = judge_signature(bank, signature, scan, torch.tensor([1.0]))
     assert (nothing["expected_dice"], nothing["expected_dice_low"]) == (None, None)
     reasons = verdict["reasons"].split("; ")

@@ -10,9 +10,6 @@ from ..errors import FeatureError
 CHUNK = 1_048_576
 """Voxels whose probabilities are computed at once, so that memory does not grow with the image."""
 
-NOTHING_FOUND = 1.0
-"""Uncertainty, one minus the confidence, of a segmentation without any foreground."""
-
 
 def soft_dice_confidence(logits: Tensor, *, sigmoid: bool = False) -> Tensor:
     """Returns the Soft Dice Confidence, the Dice of a segmentation with the probabilities that it was made from.

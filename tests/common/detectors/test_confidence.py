@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
+from common.detectors import confidence
+from common.detectors.confidence import soft_dice_confidence
 from common.errors import FeatureError
-from common.spectral import confidence
-from common.spectral.confidence import soft_dice_confidence
 
 
 def slow_confidence(logits, sigmoid):
