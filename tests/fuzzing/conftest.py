@@ -22,7 +22,8 @@ from monai.bundle import ConfigParser
 from tests.running import importable, own_error
 
 BUNDLE = Path(__file__).resolve().parents[2] / "bundles" / "spectral_ood"
-SETTINGS = {"network_def#features": [2, 2], "roi_size": [8, 8, 8], "report#pictures": 1}
+LAYERS = ["decoders.0", "encoders.0", "image"]
+SETTINGS = {"network_def#features": [2, 2], "feature_layers": LAYERS, "roi_size": [8, 8, 8], "report#pictures": 1}
 """The smallest network and windows; drawing twelve scans would take longer than all the rest."""
 MEMORY = 400_000
 """Most kB that a run may take up beside what the process holds before it; 100,000 were measured."""
