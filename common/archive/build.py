@@ -102,9 +102,14 @@ def build_archives(bundles: str | None = None, into: str = "dist") -> None:
         bundles: Folder of the bundles; those of its folders that hold ``configs`` are built. By default those that came
             with this software.
         into: Folder that the archives are written to; ``dist`` by default.
+
+    Raises:
+        MissingDataError: When there is no bundle in ``bundles``.
     """
     parent = bundle_folders()[-1] if bundles is None else Path(bundles)
     folders = sorted(path for path in parent.iterdir() if (path / "configs").is_dir())
+    if not folders:
+        raise MissingDataError(f"{parent} holds no bundle; bundles are folders with configs/metadata.json: set bundles")
     made = [*(build_archive(folder, Path(into)) for folder in folders), build_tool(Path(into))]
     sums = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in made]
     with write_atomically(Path(into) / "SHA256SUMS") as temporary:

@@ -84,7 +84,10 @@ def quality_text(result: Mapping[str, Any]) -> str:
     Example:
         >>> quality_text({"expected_dice": 0.874, "expected_dice_low": 0.79})
         'expected Dice 0.87, at least 0.79'
+        >>> quality_text({"expected_dice": 0.874, "expected_dice_low": 0.0})
+        'expected Dice 0.87, nothing promised'
     """
     if result.get("expected_dice") is None:
         return ""
-    return f"expected Dice {result['expected_dice']:.2f}, at least {result['expected_dice_low']:.2f}"
+    low = result["expected_dice_low"]
+    return f"expected Dice {result['expected_dice']:.2f}, " + (f"at least {low:.2f}" if low > 0 else "nothing promised")

@@ -99,7 +99,8 @@ def _document(title: str, parts: Sequence[str]) -> str:
 
 def _summary(rows: Sequence[Mapping[str, Any]], total: int) -> str:
     """Numbers of scans by verdict."""
-    counts = Counter(kind for row in rows for kind in kinds(row))
+    # A scan that failed counts once, as such: it has no verdict either.
+    counts = Counter(kinds(row)[-1] for row in rows)
     shown = [("all", f"scan(s){'' if total <= len(rows) else f' of {total}, the run was ended'}", len(rows))]
     shown += [(kind, CHOICES[kind], counts[kind]) for kind in ("out", "in", "none", "failed")]
     items = "".join(f'<li class="{kind}"><b>{count}</b>{words}</li>' for kind, words, count in shown)

@@ -111,4 +111,5 @@ def _expected(row: Mapping[str, Any]) -> str:
     if not is_number(row.get("expected_dice")):
         return ""
     low = row.get("expected_dice_low")
-    return f"{row['expected_dice']:.2f}" + (f"<br><small>at least {low:.2f}</small>" if is_number(low) else "")
+    bound = (f"at least {low:.2f}" if low > 0 else "nothing promised") if is_number(low) else ""
+    return f"{row['expected_dice']:.2f}" + (f"<br><small>{bound}</small>" if bound else "")

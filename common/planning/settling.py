@@ -127,6 +127,7 @@ def choose_settings(request: Request, data: Fingerprint, task: str) -> tuple[dic
     if dims != config["spatial_dims"]:
         raise ConfigError(
             f"the images have {dims} axes, but {request.root.name} is for {config['spatial_dims']}; give another bundle"
+            + (", or cut the volumes by python -m common slices" if dims == 3 else "")
         )
     overlay = request.overlay() if dims == 3 and is_sliced(data) and NETWORK not in given else {}
     room = room_of(memory_of(request.device), cuda=request.device.type == "cuda")

@@ -56,11 +56,15 @@ def judge_signature(
 
 
 def _expect(bank: SignatureBank, oodm: float, uncertainty: float | None) -> tuple[float, float] | None:
-    """The Dice to expect and its bound; none of an empty segmentation, where scans may hold nothing."""
+    """The Dice to expect and its bound; none of an empty segmentation, where scans may hold nothing.
+
+    The promise speaks of scans like those of the calibration: out of distribution, the bound is 0.
+    """
     if bank.may_be_empty and uncertainty == NOTHING_FOUND:
         return None
     score = None if uncertainty is None else quality_score(uncertainty, oodm)
-    return expect_dice((bank.uncertainty, score), (bank.quality, oodm))
+    found = expect_dice((bank.uncertainty, score), (bank.quality, oodm))
+    return (found[0], 0.0) if found and oodm > bank.threshold else found
 
 
 def find_reasons(bank: SignatureBank, signature: Tensor, scan: ScanProperties | None) -> list[str]:

@@ -286,7 +286,11 @@ def test_training_goes_by_the_plan(make_dataset, repository, run_config, tmp_pat
     [
         ({"minutes": 0}, ConfigError, "^minutes is 0; accepted are numbers above 0$"),
         ({"bundle": "nobody"}, MissingDataError, "^there is no bundle 'nobody' in "),
-        ({"bundle": "med_ood"}, ConfigError, "^the images have 3 axes, but med_ood is for 2; give another bundle$"),
+        (
+            {"bundle": "med_ood"},
+            ConfigError,
+            "^the images have 3 axes, but med_ood is for 2; give another bundle, or cut the volumes by python -m common slices$",
+        ),
         ({"colour": 3}, ConfigError, "^unknown option --colour: train.json of spectral_ood has no such key$"),
     ],
 )
