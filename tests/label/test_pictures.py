@@ -193,9 +193,10 @@ def test_training_replaces_weights_and_bank(server, model, bundle, labeled):
     before = server.judge(bundle, labeled[0])
     log = server.train(bundle, **REQUEST)
     assert f"starts from the weights in {model / 'models' / 'model.pt'}" in log
-    changed = {file.name for file in (model / "models").iterdir() if file.read_bytes() != files[file.name]}
-    assert changed == {"model.pt", "signature_bank.npz"}
-    split = read(model / "output" / "split.json")
+    changed = {file.name for file in (model / "models").iterdir() if file.read_bytes() != files.get(file.name)}
+    assert changed == {"model.pt", "signature_bank.npz", "split.json"}
+    split = read(model / "models" / "split.json")
+    assert split == read(model / "output" / "split.json")
     assert sorted(name for part in split.values() for names in part.values() for name in names) == labeled
     bank = SignatureBank.load(model / "models" / "signature_bank.npz")
     assert len(bank.signatures) == sum(len(names) for names in split["train"].values())
