@@ -241,15 +241,13 @@ class BankFitter:
         """The predictions of Dice from OODM and uncertainty; a line of the log says why there is none, or no bound."""
         if not self.quality_cases:
             return None, None
-        labeled = [case for case in further if case.dices]
-        owners = [case.patient for case in labeled for _ in case.dices]
+        graded = [scan for case in further for scan in case.graded]
+        owners = [case.patient for case in further for _ in case.graded]
         kept, needed = {case.patient for case in further}, patients_needed(self.coverage)
         number = len(set(owners)) if len(kept) >= MIN_PATIENTS else len(kept)
-        scores = [bank.oodm(row) for case in labeled for row in case.signatures]
-        unsure = [value for case in labeled for value in case.uncertainties]
-        dices = [dice for case in labeled for dice in case.dices]
+        scores, dices = [bank.oodm(scan.signature) for scan in graded], [scan.dice for scan in graded]
         curve = QualityCurve.fit(scores, dices, owners, coverage=self.coverage)
-        both = [quality_score(value, oodm) for value, oodm in zip(unsure, scores, strict=True)]
+        both = [quality_score(scan.uncertainty, oodm) for scan, oodm in zip(graded, scores, strict=True)]
         by_uncertainty = QualityCurve.fit(both, dices, owners, coverage=self.coverage)
         if curve is None and is_main_process():
             logger.warning(

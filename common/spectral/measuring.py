@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Protocol, TypeVar
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -53,24 +53,34 @@ class MeasuredScan:
 
 
 @dataclass(frozen=True)
+class GradedScan:
+    """What the prediction of Dice learns from one segmentation.
+
+    Args:
+        signature: Signature, ``(D,)``.
+        uncertainty: How unsure the network is of the segmentation, see :class:`SpectralInferer`.
+        dice: Dice of the segmentation.
+    """
+
+    signature: Array
+    uncertainty: float
+    dice: float
+
+
+@dataclass(frozen=True)
 class MeasuredQuality:
     """What a held-out case contributes to a bank.
 
     Args:
         patient: What tells its patient.
         signature: Signature, ``(D,)``.
-        signatures: Signatures of the scan as it is and after each damage, ``(1 + damages, D)``; empty where its quality
-            was not measured.
-        uncertainties: How unsure the network is of each of their segmentations.
-        dices: Dice of each of these.
+        graded: The scan as it is and after each damage; empty where its quality was not measured.
         is_empty: Whether its label holds no foreground, as a slice without a tumor does.
     """
 
     patient: str
     signature: Array
-    signatures: Array
-    uncertainties: tuple[float, ...]
-    dices: tuple[float, ...]
+    graded: tuple[GradedScan, ...]
     is_empty: bool
 
 
@@ -185,28 +195,26 @@ class QualityMeasurer:
         """Returns what a case contributes."""
         patient, image, label = self.patients[number], item["image"], item.get("label")
         undamaged = self.measurer.segment(image)
-        results: list[SegmentedScan] = []
-        dices: tuple[float, ...] = ()
+        graded: tuple[GradedScan, ...] = ()
         is_empty = isinstance(label, Tensor) and not bool((label > 0).any())
         if isinstance(label, Tensor) and not is_empty and self.left and self.taken[patient] < self.each:
             self.left -= 1
             self.taken[patient] += 1
-            results = [undamaged, *self._damage(number, image)]
-            dices = tuple(self._dice(scan.logits, label) for scan in results)
-        signatures = np.stack([scan.signature for scan in [undamaged, *results]])[1:]
-        unsure = tuple(scan.uncertainty for scan in results)
-        return MeasuredQuality(patient, undamaged.signature, signatures, unsure, dices, is_empty)
+            graded = tuple(self._grade(scan, label) for scan in chain([undamaged], self._damage(number, image)))
+        return MeasuredQuality(patient, undamaged.signature, graded, is_empty)
 
-    def _damage(self, number: int, image: Tensor) -> list[SegmentedScan]:
-        """Segmentations of a scan after each damage."""
+    def _damage(self, number: int, image: Tensor) -> Iterator[SegmentedScan]:
+        """Segmentations of a scan after each damage, one by one."""
         named: dict[Hashable, Any] = {
             "case": self.cases[number].get("case", number),
             "image": torch.as_tensor(image).as_subclass(Tensor),
         }
-        return [self.measurer.segment(self.damage(named | {"damage": name})["image"]) for name in self.damages]
+        for name in self.damages:
+            yield self.measurer.segment(self.damage(named | {"damage": name})["image"])
 
-    def _dice(self, logits: Tensor, label: Tensor) -> float:
-        """Dice of a segmentation, averaged over the classes of its label."""
+    def _grade(self, scan: SegmentedScan, label: Tensor) -> GradedScan:
+        """A segmentation with its Dice, averaged over the classes of its label."""
         assert self.postprocessing is not None
-        pred = torch.as_tensor(self.postprocessing({"pred": logits})["pred"])
-        return mean_class_dice(pred.cpu(), torch.as_tensor(label).cpu())
+        pred = torch.as_tensor(self.postprocessing({"pred": scan.logits})["pred"])
+        dice = mean_class_dice(pred.cpu(), torch.as_tensor(label).cpu())
+        return GradedScan(scan.signature, scan.uncertainty, dice)

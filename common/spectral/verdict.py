@@ -42,11 +42,15 @@ def judge_signature(
         BankError: When the signature is not one of the bank's network.
     """
     oodm = bank.oodm(signature)
+    is_ood = bool(oodm > bank.threshold)
     expected, low = _expect(bank, oodm, None if uncertainty is None else float(uncertainty)) or (None, None)
+    if low is not None and is_ood:
+        # The promise speaks of scans like those of the calibration.
+        low = 0.0
     return {
         "oodm": oodm,
         "threshold": bank.threshold,
-        "is_ood": bool(oodm > bank.threshold),
+        "is_ood": is_ood,
         "reason": None,
         "p_value": bank.p_value(oodm),
         "expected_dice": expected,
@@ -56,15 +60,11 @@ def judge_signature(
 
 
 def _expect(bank: SignatureBank, oodm: float, uncertainty: float | None) -> tuple[float, float] | None:
-    """The Dice to expect and its bound; none of an empty segmentation, where scans may hold nothing.
-
-    The promise speaks of scans like those of the calibration: out of distribution, the bound is 0.
-    """
+    """The Dice to expect and its bound; none of an empty segmentation, where scans may hold nothing."""
     if bank.may_be_empty and uncertainty == NOTHING_FOUND:
         return None
     score = None if uncertainty is None else quality_score(uncertainty, oodm)
-    found = expect_dice((bank.uncertainty, score), (bank.quality, oodm))
-    return (found[0], 0.0) if found and oodm > bank.threshold else found
+    return expect_dice((bank.uncertainty, score), (bank.quality, oodm))
 
 
 def find_reasons(bank: SignatureBank, signature: Tensor, scan: ScanProperties | None) -> list[str]:
