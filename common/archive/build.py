@@ -103,11 +103,14 @@ def build_archives(bundles: str | None = None, into: str = "dist") -> None:
             with this software.
         into: Folder that the archives are written to; ``dist`` by default.
 
+    Example:
+        trustseg zips -o dist
+
     Raises:
         MissingDataError: When there is no bundle in ``bundles``.
     """
     parent = bundle_folders()[-1] if bundles is None else Path(bundles)
-    folders = sorted(path for path in parent.iterdir() if (path / "configs").is_dir())
+    folders = sorted(path.parent for path in parent.glob("*/configs") if path.is_dir())
     if not folders:
         raise MissingDataError(f"{parent} holds no bundle; bundles are folders with configs/metadata.json: set bundles")
     made = [*(build_archive(folder, Path(into)) for folder in folders), build_tool(Path(into))]

@@ -115,6 +115,9 @@ def verify(file: str, public_key: str | None = None, ignore_versions: bool = Fal
             signature is checked.
         ignore_versions: Whether packages may be missing or of other versions; false by default.
 
+    Example:
+        trustseg verify spectral_ood_v0.10.0.zip --public_key public.pem
+
     Raises:
         MissingDataError: When a file does not exist.
         ArchiveError: Naming what is wrong.
@@ -134,6 +137,9 @@ def sign(file: str, private_key: str) -> None:
     Args:
         file: Path of the archive.
         private_key: Path of an Ed25519 private key in PEM form, without a passphrase.
+
+    Example:
+        trustseg sign spectral_ood_v0.10.0.zip private.pem
 
     Raises:
         MissingDataError: When a file does not exist.
@@ -165,6 +171,9 @@ def install(
         folder: Name of the bundle's folder, its own name by default; another lets two versions live side by side.
         replace: Whether a bundle in a folder of that name is replaced, as by a newer version; false by default. The old
             one stays beside it as ``<folder>.old``, with whatever was trained or written in it.
+
+    Example:
+        trustseg install spectral_ood_v0.10.0.zip -o bundles --public_key public.pem
 
     Raises:
         MissingDataError: When a file does not exist.

@@ -2,71 +2,81 @@
 
 from __future__ import annotations
 
-import difflib
-import inspect
 import itertools
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from inspect import Parameter
 
 from ..errors import ConfigError
-
-RESULTS = ("output_dir", "output_file", "output", "into", "bank_file")
-"""Names of what ``-o`` stands for, the first that a command has."""
+from ..runtime.nearest import did_you_mean
+from ..runtime.next_command import PROGRAM
+from .commands import Command
+from .help import examples, usage
 
 HELP = ("h", "help")
 
-_ROLE = re.compile(r":\w+:`~?(?:[\w.]*\.)?(?P<name>\w+)`")
-"""How documentation refers to code, as Sphinx reads it."""
-
 _FLAG = re.compile(r"--?(?P<name>[A-Za-z][^=]*)(?P<rest>=.*)?", re.DOTALL)
 
-Commands = Mapping[str, Callable[..., None]]
+Commands = Mapping[str, Command]
 
 
-def spell_out(arguments: Sequence[str], commands: Commands) -> list[str]:
+def asks_for_help(arguments: Sequence[str]) -> bool:
+    """Returns whether arguments ask for help in place of a run, or are none.
+
+    Args:
+        arguments: Arguments of the command line, the name of a command among them or not.
+    """
+    own = itertools.takewhile(lambda argument: argument != "--", arguments)
+    flags = [found["name"] for found in map(_FLAG.fullmatch, own) if found]
+    return not arguments or any(flag in HELP for flag in flags)
+
+
+def find_command(name: str, commands: Commands) -> Command:
+    """Returns the command of a name.
+
+    Args:
+        name: What the command line names first.
+        commands: Name -> command.
+
+    Raises:
+        ConfigError: When there is no such command, naming those that there are.
+    """
+    if name not in commands:
+        raise ConfigError(f"there is no command {name}, but {', '.join(commands)}{did_you_mean(name, commands)}")
+    return commands[name]
+
+
+def spell_out(arguments: Sequence[str], commands: Commands, program: str = PROGRAM) -> list[str]:
     """Returns the arguments of a command line with whole names in place of single letters.
 
-    A letter stands for the only option that begins with it, ``-o`` for the place of the results.
+    ``-o`` stands for the place of the results and ``-b`` for the bundle, in every command; another letter for the only
+    option that begins with it.
 
     Args:
         arguments: Name of the command and its arguments. Those behind ``--`` are Fire's own.
-        commands: Name -> function.
+        commands: Name -> command.
+        program: How the program is called, for errors. Default ``trustseg``.
 
     Raises:
         ConfigError: When there is no such command, or it has no such option, or lacks an argument or has one too many.
     """
-    if not arguments or arguments[0].startswith("-"):
-        return list(arguments)
-    command = arguments[0]
-    if command not in commands:
-        near = difflib.get_close_matches(command, commands, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise ConfigError(f"there is no command {command}, but {', '.join(commands)}{hint}")
-    options = inspect.signature(commands[command]).parameters
-    own = [name for name, option in options.items() if option.kind is not inspect.Parameter.VAR_KEYWORD]
-    spelled = [command]
-    flags = list(itertools.takewhile(lambda argument: argument != "--", arguments[1:]))
-    if any((found := _FLAG.fullmatch(flag)) and found["name"] in HELP for flag in flags):
-        # Fire's own flag: a command with ``**`` options would take it for one of these.
-        return [command, "--", "--help"]
+    name = arguments[0]
+    command = find_command(name, commands)
+    spelled = [name]
     for place, argument in enumerate(arguments[1:], 1):
         if argument == "--":
             return spelled + list(arguments[place:])
         found = _FLAG.fullmatch(argument)
-        if found is None:
-            spelled.append(argument)
-            continue
-        name = _whole_name(found["name"], {name: options[name] for name in own})
-        if len(own) == len(options) and name.replace("-", "_") not in {*own, *(f"no{option}" for option in own)}:
-            raise ConfigError(_unknown(argument, command, own, commands))
-        spelled.append(f"--{name}{found['rest'] or ''}")
-    _check_places(spelled, options)
+        spelled.append(
+            argument if found is None else f"--{_whole_name(found['name'], name, commands)}{found['rest'] or ''}"
+        )
+    _check_places(spelled, command, program)
     return spelled
 
 
-def _check_places(spelled: Sequence[str], options: Mapping[str, inspect.Parameter]) -> None:
+def _check_places(spelled: Sequence[str], command: Command, program: str) -> None:
     """Makes sure that a command gets what it needs, and not more than it takes by place."""
-    command, *arguments = spelled
+    name, *arguments = spelled
     flags = [found and found["name"] for found in map(_FLAG.fullmatch, arguments)]
     # What follows a flag without its own value is that flag's.
     valued = [bool(flag) and "=" not in argument for flag, argument in zip(flags, arguments, strict=True)]
@@ -76,54 +86,48 @@ def _check_places(spelled: Sequence[str], options: Mapping[str, inspect.Paramete
         if not flag and not before
     ]
     named = {str(flag).replace("-", "_") for flag in flags if flag}
-    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    places = [option for name, option in options.items() if option.kind in kinds and name not in named]
-    missing = [option.name.upper() for option in places[len(placed) :] if option.default is inspect.Parameter.empty]
+    places = [o for o in command.options.values() if o.kind is Parameter.POSITIONAL_OR_KEYWORD and o.name not in named]
+    given = named | {option.name for option in places[: len(placed)]}
+    missing = [option for option in command.needed if option not in given]
+    for flag in named - command.options.keys():
+        # A command that takes any option of a config: this one was meant to be what is missing.
+        if hint := did_you_mean(flag, missing, before="--"):
+            raise ConfigError(f"unknown option --{flag} of {name}{hint}")
     if missing:
-        raise ConfigError(f"{command} needs {' and '.join(missing)}; {command} --help explains them")
-    many = any(option.kind is inspect.Parameter.VAR_POSITIONAL for option in options.values())
+        wanted = [f"-o {option.upper()}" if option == command.results else option.upper() for option in missing]
+        text = command.places or " and ".join(wanted)
+        example = [*examples(command, program), usage(name, command, program)][0]
+        raise ConfigError(f"{name} needs {text}, as in '{example}'; {program} {name} --help explains it")
+    many = any(option.kind is Parameter.VAR_POSITIONAL for option in command.options.values())
     if placed[len(places) :] and not many:
         raise ConfigError(
-            f"{command} does not take {placed[len(places)]!r} as well; several scans or folders are one list: "
+            f"{name} does not take {placed[len(places)]!r} as well; several scans or folders are one list: "
             "\"['a','b']\""
         )
 
 
-def _whole_name(name: str, options: Mapping[str, inspect.Parameter]) -> str:
-    """The name of an option that a single letter stands for; arguments that are needed come behind true options."""
-    if len(name) > 1:
-        return name
-    results = [option for option in RESULTS if option in options] if name == "o" else []
-    begun = [option for option in options if option.startswith(name)]
-    free = [option for option in begun if options[option].default is not inspect.Parameter.empty]
-    fitting = results[:1] or free or begun
-    return fitting[0] if len(fitting) == 1 else name
+def _whole_name(given: str, name: str, commands: Commands) -> str:
+    """The name of an option, which a single letter may stand for; options of a config may have any other."""
+    command = commands[name]
+    if len(given) == 1:
+        fitting = command.letter_options(given)
+        if len(fitting) > 1:
+            options = " or ".join(f"--{option}" for option in fitting)
+            raise ConfigError(f"-{given} of {name} may stand for {options}; write the one that is meant")
+        if not fitting:
+            raise ConfigError(_unknown(f"-{given}", name, commands))
+        return fitting[0]
+    own = [option.name for option in command.options.values() if option.kind is not Parameter.VAR_KEYWORD]
+    if len(own) == len(command.options) and given.replace("-", "_") not in {*own, *(f"no{option}" for option in own)}:
+        raise ConfigError(_unknown(f"--{given}", name, commands))
+    return given
 
 
-def _unknown(argument: str, command: str, own: Sequence[str], commands: Commands) -> str:
-    """The line on an option that a command does not have, and which commands have it."""
-    name = argument.partition("=")[0]
-    others = [
-        other
-        for other, function in commands.items()
-        if name.lstrip("-").replace("-", "_") in inspect.signature(function).parameters
-    ]
-    known = f" ({name} is an option of {', '.join(others)})" if others else ""
-    return f"unknown option {name} of {command}, which takes {', '.join(f'--{option}' for option in own)}{known}"
-
-
-def show_plainly(command: Callable[..., None]) -> None:
-    """Makes the documentation of a command what a terminal shows as help.
-
-    Marks for Sphinx go. What is said of ``**`` options moves to the description: Fire glues it to the last flag.
-
-    Args:
-        command: Function that Fire shows the help of.
-    """
-    text = _ROLE.sub(r"\g<name>", inspect.getdoc(command) or "").replace("``", "")
-    command.__doc__ = text
-    found = re.search(r"^ +\*\*\w+: (?P<rest>.*?)(?=\n\n|\n {4}\w|\Z)", text, re.DOTALL | re.MULTILINE)
-    if found is not None:
-        rest = " ".join(found["rest"].split())
-        without = text[: found.start()].rstrip() + text[found.end() :]
-        command.__doc__ = without.replace("\nArgs:", f"\n{rest}\n\nArgs:", 1)
+def _unknown(flag: str, name: str, commands: Commands) -> str:
+    """The line on an option that a command does not have, what is near it, and which commands have it."""
+    given = flag.lstrip("-").replace("-", "_")
+    own = [option.name for option in commands[name].options.values() if option.kind is not Parameter.VAR_KEYWORD]
+    others = [other for other, command in commands.items() if given in command.options]
+    known = f" ({flag} is an option of {', '.join(others)})" if others else ""
+    hint = did_you_mean(given, own, before="--")
+    return f"unknown option {flag} of {name}, which takes {', '.join(f'--{option}' for option in own)}{known}{hint}"

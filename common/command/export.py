@@ -18,9 +18,7 @@ SOURCES = {"config_file": "inference", "meta_file": "metadata"}
 """Option of ``ckpt_export`` -> config of the bundle that it reads."""
 
 
-def export_network(
-    output_file: str | None = None, bundle: str | None = None, model_dir: str | None = None, **settings: Any
-) -> None:
+def export_network(output_file: str, bundle: str | None = None, model_dir: str | None = None, **settings: Any) -> None:
     """Writes a network with its weights as TorchScript, with configs and metadata inside, as MONAI's ``ckpt_export``.
 
     That finds the code of a bundle in the current folder alone.
@@ -29,7 +27,11 @@ def export_network(
         output_file: TorchScript file to write, ``-o`` for short.
         bundle: Name of the bundle, or its folder. Default ``spectral_ood``; from an archive, the archive's own.
         model_dir: Folder of the weights. By default that of the bundle.
-        **settings: Further options of MONAI's ``ckpt_export``, such as ``use_trace``.
+        **settings: Further options are those of MONAI's ``ckpt_export``, such as ``use_trace``.
+
+    Example:
+        trustseg export -o network.ts
+        trustseg export -o network.ts -m my_run/models
 
     Raises:
         MissingDataError: When there is no such bundle, or there are no weights.

@@ -18,22 +18,25 @@ from ..runtime.options import TRACKING, check_option, check_tracking, read_laid
 
 logger = logging.getLogger(__name__)
 
+ACCEPTED = TRACKING | {"bundle"}
+"""Options of the commands beside the keys of their config."""
+
 
 def run_on_scans(
-    config: str, scans: str | Sequence[str], output_dir: str | None, bundle: str | None, settings: Mapping[str, Any]
+    config: str, scans: str | Sequence[str], output_dir: str, bundle: str | None, settings: Mapping[str, Any]
 ) -> None:
     """Runs a config of a bundle on scans, and names the page that shows the results.
 
     Args:
         config: Name of the config, without its ending.
         scans: One scan or folder, or a list of these.
-        output_dir: Folder of the results; ``None`` for none, which is an error.
+        output_dir: Folder of the results.
         bundle: Name of the bundle, or its folder; ``None`` for the default.
         settings: Further options of the config.
 
     Raises:
         MissingDataError: When there is no such bundle, or no scan.
-        ConfigError: When an option is missing, or does not exist.
+        ConfigError: When an option does not exist, or the folder is none.
         CasesFailedError: When a scan failed; the others are complete.
     """
     folder = check_output(output_dir)
@@ -61,9 +64,19 @@ def run_bundle(root: Path, files: Sequence[str], settings: Mapping[str, Any]) ->
     config = read_laid(files)
     check_tracking(settings.get("tracking"))
     for option, value in settings.items():
-        check_option(config, option, value, accepted=TRACKING)
+        check_option(config, option, value, accepted=ACCEPTED)
     with bundle_code(root):
         run(run_id="run", config_file=list(files), logging_file=False, **settings)
+
+
+def with_weights(model_dir: str | None, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the options of a run with the folder of its weights among them, where one is given.
+
+    Args:
+        model_dir: Folder of weights and bank; ``None`` for that of the bundle.
+        settings: Further options.
+    """
+    return dict(settings) if model_dir is None else {"model_dir": str(model_dir), **settings}
 
 
 @contextmanager
@@ -81,14 +94,14 @@ def bundle_code(root: Path) -> Iterator[None]:
         yield
 
 
-def check_output(output: str | None) -> str:
+def check_output(output: str) -> str:
     """Returns the folder or file of the results, which may be called by a number.
 
     Args:
-        output: Folder or file; ``None`` for none.
+        output: Folder or file, which a command line may have given as a number.
 
     Raises:
-        ConfigError: When there is none.
+        ConfigError: When it is neither, as with ``-o`` alone.
     """
     if not isinstance(output, str | int | float) or isinstance(output, bool):
         raise ConfigError("no place is given for the results; name one with -o")

@@ -14,7 +14,7 @@ from .running import check_output, run_bundle
 def train_on(
     dataset: str | Sequence[str],
     *,
-    output_dir: str | None = None,
+    output_dir: str,
     bundle: str | None = None,
     minutes: float = MINUTES,
     planned: bool = True,
@@ -31,7 +31,12 @@ def train_on(
         bundle: Name of the bundle, or its folder. Default ``spectral_ood``; from an archive, the archive's own.
         minutes: Time of the training on this machine, in minutes, above 0. Default 20.
         planned: Whether settings are chosen from the data; with false, those of ``train.json`` hold. Default true.
-        **settings: Further options of the bundle's ``train.json``, which rule over the plan.
+        **settings: Further options are all keys of the bundle's ``train.json``, which rule over the plan.
+
+    Example:
+        trustseg train data/A -o my_run
+        trustseg train data/A -o my_run -b double_mix -m 60
+        trustseg train data/A -o my_run --resume True
 
     Raises:
         MissingDataError: When there is no such data set or bundle.

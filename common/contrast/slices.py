@@ -40,6 +40,9 @@ def cut_volumes(dataset_dir: str, output_dir: str, longest: int | None = None) -
         longest: Number of pixels, at least 1, that the longer side of every slice is resized to; labels by nearest
             neighbor. Default none: sizes stay as they are, and pictures are refused.
 
+    Example:
+        trustseg slices data/A -o slices --longest 256
+
     Raises:
         MissingDataError: When there is no such data set.
         ImageError: When an image is no volume and is not to be resized, or cannot be read.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import sys
 import time
@@ -20,6 +19,7 @@ from ..runtime.digests import settings_digest
 from ..runtime.files import write_json
 from ..runtime.knobs import WORDS, plain_keys
 from ..runtime.model_settings import with_defaults
+from ..runtime.nearest import did_you_mean
 from ..runtime.options import has_option
 from ..runtime.run_settings import PLACES
 from ..runtime.stages import file_digest
@@ -85,8 +85,7 @@ class Bundle:
         config, laid = _read([*self.files("evaluate", ()), *files]), _read(files[1:])
         for option in run.settings:
             if not _takes(config, laid, option) or not has_option(config, option):
-                near = difflib.get_close_matches(option, list(config), n=1)
-                hint = f"; did you mean {near[0]!r}?" if near else ""
+                hint = did_you_mean(option, config)
                 raise ConfigError(f"arm {run.arm!r} sets {option!r}, which is not an option of train.json{hint}")
 
     def digests(self, run: Run) -> dict[str, str]:

@@ -85,6 +85,10 @@ def fit_own_bank(
         in_channels: Number of channels of the input. By default that of the metadata or of the first convolution.
         device: Device that the network runs on. By default a GPU where there is one, else the CPU.
 
+    Example:
+        trustseg fit-bank my_bundle data/A
+        trustseg fit-bank network.ts data/A -o signature_bank.npz --roi_size [96,96,96]
+
     Raises:
         ConfigError: When a setting is not accepted or missing, or the network cannot be run on an image alone.
         MissingDataError: When network, weights, config or scans are missing.

@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 def judge_scans(
     network: Source,
-    dataset_dir: str | None = None,
+    scans: str | None = None,
     *,
     bundle: str | None = None,
     model_dir: str | None = None,
@@ -41,19 +41,20 @@ def judge_scans(
     in_channels: int | None = None,
     device: str | None = None,
 ) -> None:
-    """Judges scans: lines on the console for the first 20, and all in ``ood_report.csv`` and ``ood_report.json``.
+    """Judges scans without segmenting them, by a bundle or by a network of your own and its bank.
 
-    Scans alone are judged by a bundle: the same verdicts as those of ``segment``, without segmentations.
+    By a bundle, the verdicts are those of ``segment``. The first 20 are lines on the console, and all are in
+    ``ood_report.csv`` and ``ood_report.json``.
 
     Layers, window and all that decides over signatures are those of the bank. The tables have the columns of a bundle's
     inference, and ``report.html`` shows them. The config of a bundle is code and may run any: give only bundles that
     you trust.
 
     Args:
-        network: Network that the bank was fitted to, given as for the command ``fit-bank``; or the scans, where nothing
-            follows.
-        dataset_dir: One scan, or a folder of scans: images, DICOM series, or a Decathlon folder. ``None``, the
-            default, where the first argument is the scans.
+        network: Network of your own that the bank was fitted to, given as for the command ``fit-bank``. May be left
+            out: a bundle then judges the scans, which are the only argument.
+        scans: One scan, or a folder of scans: images, DICOM series, or a Decathlon folder. By default none:
+            the first argument is the scans then.
         bundle: Name of the bundle that judges scans alone, or its folder. Default ``spectral_ood``; from an archive,
             the archive's own.
         model_dir: Folder of weights and bank that the bundle shall judge by, such as those of a training of your own.
@@ -69,6 +70,11 @@ def judge_scans(
         in_channels: Number of channels of the input. By default that of the metadata or of the first convolution.
         device: Device that the network runs on. By default a GPU where there is one, else the CPU.
 
+    Example:
+        trustseg judge scans -o verdicts
+        trustseg judge scans -o verdicts -m my_run/models
+        trustseg judge network.ts scans -o verdicts --bank_file signature_bank.npz
+
     Raises:
         ConfigError: When a network comes with a bundle or ``model_dir``, or a config cannot be read or made into
             objects.
@@ -78,7 +84,7 @@ def judge_scans(
         CasesFailedError: When a scan failed; the others have their rows.
         OutputError: When a table cannot be written.
     """
-    network, scans, folder = _settle(network, dataset_dir, bundle, model_dir)
+    network, found, folder = _settle(network, scans, bundle, model_dir)
     bank_file = bank_file or str(Path(folder or "", BANK_FILE))
     check_writable(output_dir)
     if not Path(bank_file).is_file():
@@ -86,7 +92,7 @@ def judge_scans(
     given = read_network(
         network, model_dir=folder, weights=weights, config_file=config_file, in_channels=in_channels, device=device
     )
-    cases = scans_to_segment(scans, output_dir, spatial_dims=given.spatial_dims, list_paths=list_paths)
+    cases = scans_to_segment(found, output_dir, spatial_dims=given.spatial_dims, list_paths=list_paths)
     transforms = list(given.image_transforms)
     judge = ScanJudge(
         given.network, SignatureBank.load(bank_file), image_transforms=transforms, sw_batch_size=sw_batch_size

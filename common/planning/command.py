@@ -46,7 +46,11 @@ def plan_training(
         output: File that the plan is written to, ``-o`` for short. Default ``plan.json``.
         minutes: Time of the training on this machine, in minutes, above 0. Default 20.
         bundles: Folder of the bundles. By default those that came with this software.
-        **given: Settings of ``train.json`` that are already decided, which the plan keeps.
+        **given: Further options are settings of ``train.json`` that are already decided, which the plan keeps.
+
+    Example:
+        trustseg plan data/A
+        trustseg plan data/A -o plan.json -b double_mix -m 60 --batch_size 4
 
     Raises:
         MissingDataError: When there is no such data set or bundle.

@@ -16,6 +16,7 @@ from ..data.cases import Case, decathlon_cases, name_folders
 from ..errors import ConfigError
 from ..runtime.digests import settings_digest
 from ..runtime.model_settings import NETWORK, PLAN
+from ..runtime.nearest import did_you_mean
 from ..runtime.options import has_option
 from .choices import (
     Choice,
@@ -83,9 +84,11 @@ class Request:
         if not isinstance(self.minutes, int | float) or not self.minutes > 0:
             raise ConfigError(f"minutes is {self.minutes!r}; accepted are numbers above 0")
         # An overlay's network may have further arguments.
-        unknown = [name for name in self.given if not has_option(dict(self.config) | self.overlay(), name)]
-        if unknown:
-            raise ConfigError(f"unknown option --{unknown[0]}: train.json of {self.root.name} has no such key")
+        config = dict(self.config) | self.overlay()
+        for name in self.given:
+            if not has_option(config, name):
+                hint = did_you_mean(name, map(str, config), before="--")
+                raise ConfigError(f"unknown option --{name}: train.json of {self.root.name} has no such key{hint}")
 
     @cached_property
     def cases(self) -> dict[str, list[Case]]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any
 
@@ -12,6 +11,7 @@ from monai.bundle import ConfigParser
 from ..errors import ConfigError
 from .knobs import WORDS
 from .model_settings import with_defaults
+from .nearest import did_you_mean
 
 TRACKING = frozenset({"experiment_name", "run_name", "tracking", "tracking_uri"})
 """Options of MONAI's runner on the tracking of experiments."""
@@ -93,7 +93,7 @@ def check_tracking(tracking: str | None) -> None:
         raise ConfigError("--tracking mlflow needs the package mlflow, which is not installed: pip install mlflow")
 
 
-def check_option(config: Mapping[str, Any], option: str, value: Any, *, accepted: Container[str] = ()) -> None:
+def check_option(config: Mapping[str, Any], option: str, value: Any, *, accepted: Collection[str] = ()) -> None:
     """Makes sure that a config has an option, and that the value of a flag is one.
 
     Args:
@@ -103,15 +103,14 @@ def check_option(config: Mapping[str, Any], option: str, value: Any, *, accepted
         accepted: Names of further options that are accepted. Default none.
 
     Raises:
-        ConfigError: Naming the unknown option and the most similar one that exists, or the flag.
+        ConfigError: Naming the unknown option and the most similar ones that exist, or the flag.
     """
     wrong = isinstance(config.get(option), bool) and str(value).lower() in ("false", "no", "off")
     if wrong and str(value) != "False" and option not in READ_AS_TEXT:
         raise ConfigError(f"--{option} {value} is a text, which would count as true; write --{option} False")
     if option in accepted or has_option(config, option):
         return
-    near = difflib.get_close_matches(option, [str(key) for key in config if key != WORDS], n=1)
-    hint = f"; did you mean --{near[0]}?" if near else ""
+    hint = did_you_mean(option, [*(str(key) for key in config if key != WORDS), *accepted], before="--")
     raise ConfigError(f"unknown option --{option}: no such key in the config files{hint}")
 
 

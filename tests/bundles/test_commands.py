@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from common.command import segment_scans
+from common.command.segment import segment_scans
 from tests.running import run_of
 
 

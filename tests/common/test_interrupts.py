@@ -6,8 +6,8 @@ import threading
 
 import pytest
 
+from common.runtime.error_report import report_error
 from common.runtime.interrupts import NAMES, Interrupted, Interrupts, undisturbed, watch_signals
-from common.runtime.session import report_error
 
 SIGNALS = sorted(NAMES)
 

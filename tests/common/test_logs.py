@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from common.errors import escaped, one_line
+from common.runtime.error_report import report_error
 from common.runtime.files import csv_cell, write_csv, write_json
 from common.runtime.logs import PrintableRecord, escape_logs
-from common.runtime.session import report_error
 
 FORGED = "scan\n2026-01-01 root INFO all scans are in distribution"
 STEERING = [

@@ -17,11 +17,12 @@ from monai.utils import set_determinism
 from common.errors import BundleError, ConfigError, ImageError
 from common.runtime import distributed as session
 from common.runtime.distributed import is_cuda, is_main_process, process_rank, world_size
+from common.runtime.error_report import report_error
 from common.runtime.interrupts import NAMES, Interrupts
 from common.runtime.logs import PrintableRecord
 from common.runtime.options import check_options
 from common.runtime.reasons import error_line, find_bundle_error
-from common.runtime.session import end_session, report_error, start_session
+from common.runtime.session import end_session, start_session
 
 
 @pytest.fixture

@@ -121,6 +121,16 @@ def test_every_bundle_is_packed_with_the_tool_and_the_sums(make_bundle, tmp_path
     assert read_archive(str(tmp_path / "dist" / "another_v0.1.0.zip"), ignore_versions=True).manifest.name == "another"
 
 
+@pytest.mark.parametrize("name", ["notes", "nowhere"])
+def test_folder_without_bundles_is_one_line_and_nothing_is_written(tmp_path, name):
+    (tmp_path / "notes" / "reading").mkdir(parents=True)
+    before = sorted(tmp_path.rglob("*"))
+    text = f"{tmp_path / name} holds no bundle; bundles are folders with configs/metadata.json: set bundles"
+    with pytest.raises(MissingDataError, match=f"^{re.escape(text)}$"):
+        build_archives(str(tmp_path / name), str(tmp_path / "dist"))
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 def test_shared_package_of_this_repository_is_what_is_packed(repository, monkeypatch):
     monkeypatch.undo()
     assert repository / "common" == build.PACKAGE

@@ -9,7 +9,10 @@ from torch.testing import assert_close
 
 import common.command.running as running
 from common.__main__ import COMMANDS, USER_COMMANDS
-from common.command import evaluate_on, export_network, segment_scans, train_on
+from common.command.evaluate import evaluate_on
+from common.command.export import export_network
+from common.command.segment import segment_scans
+from common.command.train import train_on
 from common.errors import ConfigError, MissingDataError
 from common.own_network.source import read_torchscript
 from common.runtime.bundle_folders import find_bundle
@@ -93,7 +96,6 @@ def test_network_without_weights_is_one_line(tmp_path):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({}, ConfigError, "^no place is given for the results; name one with -o$"),
         ({"output_dir": True}, ConfigError, "^no place is given for the results; name one with -o$"),
         ({"output_dir": "x", "bundle": "nobody"}, MissingDataError, "^there is no bundle 'nobody' in "),
         (
@@ -101,6 +103,7 @@ def test_network_without_weights_is_one_line(tmp_path):
             ConfigError,
             "^unknown option --model_dri: .*; did you mean --model_dir",
         ),
+        ({"output_dir": "x", "bundel": "y"}, ConfigError, "^unknown option --bundel: .*; did you mean --bundle"),
     ],
 )
 @pytest.mark.parametrize("command", [segment_scans, evaluate_on])

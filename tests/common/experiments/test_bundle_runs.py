@@ -92,7 +92,7 @@ class TestOptions:
     @pytest.mark.parametrize(
         ("option", "overlays", "words"),
         [
-            ("max_epoch", [], "sets 'max_epoch', which is not an option of train.json; did you mean 'max_epochs'?"),
+            ("max_epoch", [], "sets 'max_epoch', which is not an option of train.json; did you mean max_epochs?"),
             ("zzz", [], "sets 'zzz', which is not an option of train.json"),
             ("pair", [], "sets 'pair'"),
             ("zzz#a", [], "sets 'zzz#a'"),

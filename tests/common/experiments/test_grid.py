@@ -201,7 +201,7 @@ def test_runs_after_one_that_failed_are_not_begun(experiment, two):
 
 def test_options_are_checked_before_anything_is_trained(experiment, calls):
     with pytest.raises(
-        ConfigError, match=r"arm 'typo' sets 'rat', which is not an option of train.json; did you mean 'rate'"
+        ConfigError, match=r"arm 'typo' sets 'rat', which is not an option of train.json; did you mean rate"
     ):
         experiment(arms={"slow": [], "typo": [{"rat": 1}]}).run()
     with pytest.raises(ConfigError, match="reference is 'slow'; accepted are the arms x"):

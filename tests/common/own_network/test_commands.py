@@ -14,7 +14,7 @@ from numpy.testing import assert_allclose
 from torch.testing import assert_close
 
 from common.__main__ import COMMANDS
-from common.command import segment_scans
+from common.command.segment import segment_scans
 from common.errors import (
     BankMismatchError,
     CasesFailedError,
@@ -241,7 +241,7 @@ def test_judge_needs_the_bank(zoo, tmp_path):
 
 
 def test_commands_go_by_their_names():
-    assert (COMMANDS["fit-bank"], COMMANDS["judge"]) == (fit_own_bank, judge_scans)
+    assert (COMMANDS["fit-bank"].load(), COMMANDS["judge"].load()) == (fit_own_bank, judge_scans)
 
 
 def test_logits_are_those_of_the_sliding_window(zoo, fitted):
