@@ -131,7 +131,7 @@ def test_validation_of_a_few_cases_has_foreground_among_them(foreground, most, e
 @pytest.mark.parametrize("most", [None, 2])
 def test_validation_without_any_foreground_is_refused_before_the_training(most):
     cases = [{"label": torch.zeros(1, 2)} for _ in range(3)]
-    with pytest.raises(LabelError, match="all 3 validation case.* hold no foreground.* val_fraction"):
+    with pytest.raises(LabelError, match=r"all 3 validation case.* hold no foreground.* val_fraction"):
         validation_loader(cases, val_cases=most)
 
 
