@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ from monai.data import DataLoader, pad_list_data_collate
 from torch import Tensor
 from torch.utils.data import Sampler, Subset
 
-from .errors import ConfigError, NotEnoughCasesError
+from .errors import ConfigError, LabelError, NotEnoughCasesError
 from .runtime.distributed import process_rank, world_size
 
 
@@ -264,11 +264,27 @@ def validation_loader(
     Args:
         dataset: The set.
         batch_size: Number of cases that are loaded together, at least 1. Default 1.
-        val_cases: Largest number of cases that are loaded, evenly spread over the set, at least 1. Default all.
+        val_cases: Largest number of cases that are loaded, at least 1: evenly spread over those with foreground and
+            those without, so that some foreground is among them where there is any. Default all.
         num_workers: Number of processes that load data; 0 loads in the main process. Default 0.
 
     Raises:
         ConfigError: When ``val_cases`` is below 1.
+        LabelError: When no label of the set holds foreground, so that no weights could be told to be better.
     """
-    chosen: Any = dataset if val_cases is None else Subset(dataset, spread_evenly(len(dataset), val_cases))
+    if len(dataset) and not any(_has_foreground(dataset[place]) for place in range(len(dataset))):
+        raise LabelError(
+            f"the labels of all {len(dataset)} validation case(s) hold no foreground, so no weights could be chosen by "
+            "them; check labels and foreground_labels, or give another seed, a larger val_fraction or a split_file"
+        )
+    chosen: Any = dataset
+    if val_cases is not None:
+        # The first place is always taken, so a case with foreground stands there.
+        order = sorted(range(len(dataset)), key=lambda place: not _has_foreground(dataset[place]))
+        chosen = Subset(dataset, sorted(order[place] for place in spread_evenly(len(dataset), val_cases)))
     return DataLoader(chosen, batch_size=batch_size, sampler=ShardSampler(chosen), num_workers=num_workers)
+
+
+def _has_foreground(case: Any) -> bool:
+    """Whether the label of a loaded case holds any class; true of what has no label."""
+    return not isinstance(case, Mapping) or "label" not in case or bool((torch.as_tensor(case["label"]) > 0).any())

@@ -6,7 +6,7 @@ from scipy.stats import chisquare
 from torch.testing import assert_close
 
 from common import sampling
-from common.errors import ConfigError
+from common.errors import ConfigError, LabelError
 from common.sampling import ShardSampler, TaskSampler, samples_of_epoch, task_probabilities, validation_loader
 
 CASES = [{"task": "small"}] * 4 + [{"task": "large"}] * 16 + [{}]
@@ -116,6 +116,23 @@ def test_errors_name_the_options_of_the_part_of_a_training():
 @pytest.mark.parametrize(("most", "expected"), [(None, list(range(7))), (3, [0, 2, 4]), (9, list(range(7)))])
 def test_validation_takes_cases_evenly(most, expected):
     assert [int(case) for case in validation_loader(range(7), val_cases=most)] == expected
+
+
+@pytest.mark.parametrize(
+    ("foreground", "most", "expected"),
+    # Ten cases; the last row would be measured on no foreground at all, were they only spread evenly.
+    [(range(10), 3, [0, 3, 6]), ([4, 5, 6, 7, 8], 4, [0, 2, 4, 6]), ([9], 3, [2, 5, 9])],
+)
+def test_validation_of_a_few_cases_has_foreground_among_them(foreground, most, expected):
+    cases = [{"case": place, "label": torch.full((1, 2), float(place in foreground))} for place in range(10)]
+    assert [int(case["case"]) for case in validation_loader(cases, val_cases=most)] == expected
+
+
+@pytest.mark.parametrize("most", [None, 2])
+def test_validation_without_any_foreground_is_refused_before_the_training(most):
+    cases = [{"label": torch.zeros(1, 2)} for _ in range(3)]
+    with pytest.raises(LabelError, match=r"all 3 validation case.* hold no foreground.* val_fraction"):
+        validation_loader(cases, val_cases=most)
 
 
 def test_validation_needs_a_case():
