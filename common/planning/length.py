@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..spectral.quality import MIN_PATIENTS
 from .choices import LABELS, Choice
 from .fingerprint import Fingerprint
 
@@ -160,7 +161,7 @@ def choose_validation(data: Fingerprint, settled: Mapping[str, Any], *, resized:
 
 
 def choose_quality(minutes: float, seconds: float, data: Fingerprint, settled: Mapping[str, Any]) -> list[Choice]:
-    """Returns on how many cases the Dice is measured that verdicts predict, if less than by default.
+    """Returns on how many cases the Dice is measured that verdicts predict, if less than by default or of no use.
 
     Args:
         minutes: Time of the training, in minutes, above 0.
@@ -168,10 +169,21 @@ def choose_quality(minutes: float, seconds: float, data: Fingerprint, settled: M
         data: Measures of the data.
         settled: Settings that are chosen so far, over those of ``train.json``.
     """
-    number = int(QUALITY * minutes * 60 / (INFERENCES * seconds))
-    if number >= min(settled["quality_cases"], _held_out(data, settled)):
+    wanted = settled["quality_cases"]
+    if wanted > 0 and (kept := _share_of(data.num_patients, settled)) < MIN_PATIENTS:
+        # Splits are drawn later, and may be given: the number stays.
+        why = f"no expected Dice: {kept} patient(s) are kept from training, it takes {MIN_PATIENTS}"
+        return [Choice("quality_cases", wanted, why)]
+    each = INFERENCES * seconds
+    number = int(QUALITY * minutes * 60 / each)
+    if number >= min(wanted, _held_out(data, settled)):
         return []
-    why = f"{_percent(QUALITY)} of {minutes_text(minutes)}, {INFERENCES} inferences a case of {seconds:.2g} s"
+    share = f"{_percent(QUALITY)} of {minutes_text(minutes)}"
+    if number < MIN_PATIENTS:
+        needed = minutes_text(MIN_PATIENTS * each / QUALITY / 60)
+        why = f"no expected Dice: {MIN_PATIENTS} cases of {INFERENCES} inferences of {seconds:.2g} s take more than {share}"
+        return [Choice("quality_cases", 0, f"{why}; {needed} would do")]
+    why = f"cases for the expected Dice: {INFERENCES} inferences of {seconds:.2g} s each, in {share}"
     return [Choice("quality_cases", number, why)]
 
 
@@ -189,7 +201,8 @@ def share_out(
     """
     held_out = _held_out(data, settled)
     trained = max(1, round((data.num_cases - held_out) * settled.get(LABELS, 1.0)))
-    measured = INFERENCES * min(settled["quality_cases"], held_out)
+    graded = _share_of(data.num_patients, settled) >= MIN_PATIENTS
+    measured = INFERENCES * min(settled["quality_cases"], held_out) if graded else 0
     return Budget(minutes, (trained + held_out) * seconds / 60, measured * seconds / 60, trainings)
 
 
@@ -222,7 +235,12 @@ def case_windows(data: Fingerprint, settled: Mapping[str, Any], *, resized: bool
 
 def _held_out(data: Fingerprint, settled: Mapping[str, Any]) -> int:
     """Cases that are kept for validation."""
-    return max(1, round(settled["val_fraction"] * data.num_cases))
+    return _share_of(data.num_cases, settled)
+
+
+def _share_of(number: int, settled: Mapping[str, Any]) -> int:
+    """How many of a number of cases or patients are kept for validation."""
+    return max(1, round(settled["val_fraction"] * number))
 
 
 def _pairs(targets: Sequence[float] | None, own: Sequence[float]) -> list[tuple[float | None, float]]:

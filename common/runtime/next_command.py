@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import shlex
 import shutil
 import sys
 from pathlib import Path
 
 from .bundle_folders import DEFAULT_BUNDLE
-
-logger = logging.getLogger(__name__)
 
 PROGRAM = "trustseg"
 
@@ -41,14 +38,3 @@ def command_line(bundle_root: str | Path, command: str, *places: str, **options:
     # Python finds the module from its own folder, where paths that are relative here lead elsewhere.
     found = [f"PYTHONPATH={shlex.quote(str(folder))}"] if Path.cwd() != folder else []
     return " ".join([*found, "python", "-m", module, *words])
-
-
-def name_next_command(bundle_root: str, save_dir: str) -> None:
-    """Logs how to segment scans with weights that a training has written, the last line of every training.
-
-    Args:
-        bundle_root: Folder of the bundle.
-        save_dir: Folder of the weights.
-    """
-    line = command_line(bundle_root, "segment", "SCANS", o="RESULTS", model_dir=save_dir)
-    logger.info("trained; segment scans with: %s", line)

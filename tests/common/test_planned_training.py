@@ -36,7 +36,9 @@ class TestPlanner:
         settings = train(**given, minutes=0.001)
         assert settings["roi_size"] == [24, 24, 16]
         assert "settings planned from the data; --planned False takes those of train.json" in caplog.text
-        assert caplog.messages[-1].startswith("trained; segment scans with: ")
+        assert caplog.messages[-2].startswith("validation Dice 0.")
+        assert " after 4 iterations: not yet a network to use; train longer (" in caplog.messages[-2]
+        assert caplog.messages[-1].startswith("to see what it does all the same; segment scans with: ")
         assert f" segment SCANS -o RESULTS --model_dir {tmp_path / 'm'}" in caplog.messages[-1]
         plan = json.loads((tmp_path / "out" / "plan.json").read_text(encoding="utf-8"))
         kept = json.loads((tmp_path / "m" / "plan.json").read_text(encoding="utf-8"))

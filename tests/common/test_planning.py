@@ -41,6 +41,7 @@ DATA = Fingerprint(
 )  # fmt: skip
 SLICED = replace(DATA, sizes=[[256, 200, 30]] * 2, spacings=[[1.25, 1.25, 7.7]] * 2)
 CPU = room_of(16.0, cuda=False)
+NO_DICE = "no expected Dice: 4 cases of 9 inferences of"
 
 
 def values(choices):
@@ -170,29 +171,47 @@ def test_validations_take_no_more_than_their_share(steps, spacing, expected):
 
 @pytest.mark.parametrize(
     ("minutes", "seconds", "expected"),
-    # Nine times a case, in 15 % of the time.
-    [(10, 1.6, {"quality_cases": 6}), (1, 16.0, {"quality_cases": 0}), (10, 0.16, {}), (100, 1.6, {})],
+    # Nine times a case, in 15 % of the time; of three cases nothing would come.
+    [
+        (10, 1.6, (6, "cases for the expected Dice: 9 inferences of 1.6 s each, in 15 % of 10 minutes")),
+        (6, 1.6, (0, f"{NO_DICE} 1.6 s take more than 15 % of 6 minutes; 6.4 minutes would do")),
+        (1, 16.0, (0, f"{NO_DICE} 16 s take more than 15 % of 1 minute; 64 minutes would do")),
+        (10, 0.16, None),
+        (100, 1.6, None),
+    ],
 )
 def test_quality_is_measured_on_as_many_cases_as_the_time_allows(minutes, seconds, expected):
-    data, settled = replace(DATA, num_cases=200), {"val_fraction": 0.2, "quality_cases": 20}
-    assert values(choose_quality(minutes, seconds, data, settled)) == expected
+    data, settled = replace(DATA, num_cases=200, num_patients=200), {"val_fraction": 0.2, "quality_cases": 20}
+    chosen = [(choice.value, choice.why) for choice in choose_quality(minutes, seconds, data, settled)]
+    assert chosen == ([] if expected is None else [expected])
+
+
+def test_plan_says_where_too_few_patients_are_kept_for_an_expected_dice():
+    settled = {"val_fraction": 0.2, "quality_cases": 20}
+    (choice,) = choose_quality(10, 0.1, replace(DATA, num_cases=200, num_patients=17), settled)
+    assert (choice.value, choice.why) == (20, "no expected Dice: 3 patient(s) are kept from training, it takes 4")
+    assert choose_quality(10, 0.1, replace(DATA, num_cases=200, num_patients=18), settled) == []
+    # Whoever has switched it off needs no reason.
+    assert choose_quality(10, 0.1, DATA, settled | {"quality_cases": 0}) == []
+    assert share_out(10, 6.0, DATA, settled).quality == 0
 
 
 def test_time_is_shared_out_between_training_and_what_follows():
-    settled = {"val_fraction": 0.2, "quality_cases": 1}
-    # Ten cases for the bank, one with eight damages.
-    budget = share_out(10, 6.0, DATA, settled)
+    settled = {"val_fraction": 0.2, "quality_cases": 2}
+    # Twenty cases for the bank, two with eight damages.
+    data = replace(DATA, num_cases=20, num_patients=20)
+    budget = share_out(10, 3.0, data, settled)
     assert (budget.bank, budget.quality, budget.each) == pytest.approx((1.0, INFERENCES / 10, 8.1))
     (steps, *_) = choose_length(budget, 1.0)
     assert steps.value == pytest.approx(8.1 * 60 * 0.65, rel=0.03)
     assert steps.why == "65 % of 8.1 minutes, 1 s a step as measured here; the rest is for validation and reading"
     assert budget.choice().why == "8.1 to train, 1 for the signature bank, 0.9 for the expected Dice"
-    # Labels of half of the eight training cases.
-    assert share_out(10, 6.0, DATA, settled | {"labeled_fraction": 0.5}).bank == pytest.approx(0.6)
-    twice = share_out(10, 6.0, DATA, settled, trainings=2)
+    # Labels of half of the 16 training cases.
+    assert share_out(10, 3.0, data, settled | {"labeled_fraction": 0.5}).bank == pytest.approx(0.6)
+    twice = share_out(10, 3.0, data, settled, trainings=2)
     assert twice.each == pytest.approx(8.1 / 2)
     assert twice.choice().why.startswith("8.1 for 2 trainings, 1 for")
-    assert share_out(10, 0.01, DATA, settled).choice().why.endswith("under 0.1 for the expected Dice")
+    assert share_out(10, 0.01, data, settled).choice().why.endswith("under 0.1 for the expected Dice")
     # What takes longer than all the time leaves some to train, and says so.
     long = share_out(1, 60.0, DATA, settled | {"quality_cases": 0})
     assert long.each == 0.25

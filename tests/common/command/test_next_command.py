@@ -1,12 +1,11 @@
 """What a user is told to type next works where it is typed."""
 
-import logging
 import sys
 
 import pytest
 
 from common.runtime import next_command
-from common.runtime.next_command import command_line, name_next_command
+from common.runtime.next_command import command_line
 
 
 @pytest.fixture
@@ -16,13 +15,12 @@ def installed(monkeypatch):
     return lambda yes: monkeypatch.setattr(next_command.shutil, "which", lambda _: "/bin/trustseg" if yes else None)
 
 
-def test_bundle_is_named_unless_it_is_the_default(installed, repository, caplog):
+def test_bundle_is_named_unless_it_is_the_default(installed, repository):
     installed(True)
-    caplog.set_level(logging.INFO)
-    for name in ("spectral_ood", "med_ood"):
-        name_next_command(str(repository / "bundles" / name), "my run/models")
-    line = "trained; segment scans with: trustseg segment SCANS -o RESULTS --model_dir 'my run/models'"
-    assert caplog.messages == [line, f"{line} --bundle {repository / 'bundles' / 'med_ood'}"]
+    bundles = [repository / "bundles" / name for name in ("spectral_ood", "med_ood")]
+    lines = [command_line(root, "segment", "SCANS", o="RESULTS", model_dir="my run/models") for root in bundles]
+    line = "trustseg segment SCANS -o RESULTS --model_dir 'my run/models'"
+    assert lines == [line, f"{line} --bundle {bundles[1]}"]
 
 
 def test_without_an_installation_python_runs_the_same(installed, repository, tmp_path, monkeypatch):
