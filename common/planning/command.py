@@ -23,6 +23,9 @@ from .settling import MINUTES, REQUEST, Request, choose_settings
 
 logger = logging.getLogger(__name__)
 
+WIDEST = 40
+"""Most characters of a value in the table of a plan; lists of many classes are longer."""
+
 SHORT = 300
 """Steps below which hardly any network has learned much."""
 
@@ -104,4 +107,10 @@ def choice_lines(choices: Sequence[Choice]) -> list[str]:
     Args:
         choices: Choices of a plan.
     """
-    return table_lines([("setting", "value", "why"), *((c.setting, str(c.value), c.why) for c in choices)])
+    return table_lines([("setting", "value", "why"), *((c.setting, _short(c.value), c.why) for c in choices)])
+
+
+def _short(value: Any) -> str:
+    """A value as a table shows it; the plan's file has the whole of a long one."""
+    text = str(value)
+    return text if len(text) <= WIDEST else f"{text[: WIDEST - 3]}..."

@@ -152,12 +152,12 @@ def choose_validation(data: Fingerprint, settled: Mapping[str, Any], *, resized:
     epochs, windows = settled["max_epochs"], case_windows(data, settled, resized=resized)
     room = _validation_windows(settled["iterations"] // epochs, settled["batch_size"])
     cases = _held_out(data, settled)
-    if cases * windows <= room:
+    # One epoch has nothing to choose from.
+    number = max(2 if epochs > 1 else 1, room // windows)
+    if number >= cases:
         return []
     why = f"{cases} cases of {windows} window(s) would take longer than {_percent(VALIDATION)} of the training"
-    # One epoch has nothing to choose from.
-    least = 2 if epochs > 1 else 1
-    return [Choice("val_cases", min(cases, max(least, room // windows)), why)]
+    return [Choice("val_cases", number, why)]
 
 
 def choose_quality(minutes: float, seconds: float, data: Fingerprint, settled: Mapping[str, Any]) -> list[Choice]:
@@ -181,8 +181,9 @@ def choose_quality(minutes: float, seconds: float, data: Fingerprint, settled: M
     share = f"{_percent(QUALITY)} of {minutes_text(minutes)}"
     if number < MIN_PATIENTS:
         needed = minutes_text(MIN_PATIENTS * each / QUALITY / 60)
-        why = f"no expected Dice: {MIN_PATIENTS} cases of {INFERENCES} inferences of {seconds:.2g} s take more than {share}"
-        return [Choice("quality_cases", 0, f"{why}; {needed} would do")]
+        work = f"{MIN_PATIENTS} cases of {INFERENCES} inferences of {seconds:.2g} s"
+        why = f"no expected Dice: {work} take more than {share}; {needed} would do"
+        return [Choice("quality_cases", 0, why)]
     why = f"cases for the expected Dice: {INFERENCES} inferences of {seconds:.2g} s each, in {share}"
     return [Choice("quality_cases", number, why)]
 

@@ -12,6 +12,7 @@ from common.data.cases import decathlon_cases
 from common.errors import ConfigError, MissingDataError
 from common.planning import plan_training
 from common.planning.choices import (
+    Choice,
     apply_given,
     choose_batch,
     choose_classes,
@@ -22,6 +23,7 @@ from common.planning.choices import (
     is_sliced,
     room_of,
 )
+from common.planning.command import choice_lines
 from common.planning.fingerprint import Fingerprint, measure_cases
 from common.planning.length import (
     INFERENCE,
@@ -150,6 +152,12 @@ def test_what_is_given_rules_and_the_table_says_so():
     assert [choice.why for choice in chosen[1:]] == ["given; planned was 2", "given"]
 
 
+def test_table_cuts_long_values_and_keeps_reasons():
+    lines = choice_lines([Choice("a", list(range(50)), "why " * 50), Choice("b", 1, "x")])
+    assert lines[1] == f"a        {str(list(range(50)))[:37]}...  {'why ' * 50}".rstrip()
+    assert lines[2] == f"b        1{' ' * 41}x"
+
+
 @pytest.mark.parametrize(
     ("steps", "spacing", "expected"),
     [
@@ -167,6 +175,8 @@ def test_validations_take_no_more_than_their_share(steps, spacing, expected):
     settled |= {"val_fraction": 0.2, "spacing": spacing}
     assert values(choose_validation(data, settled, resized=False)) == expected
     assert choose_validation(data, settled, resized=True) == []
+    # The fewest are all that there are: no row says that they take too long.
+    assert choose_validation(replace(data, num_cases=8), settled | {"iterations": 10}, resized=False) == []
 
 
 @pytest.mark.parametrize(
