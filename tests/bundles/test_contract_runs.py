@@ -98,6 +98,10 @@ class TestTraining:
         for line in lines:
             assert re.fullmatch(r"epoch 1/1: loss [\d.]+(, \w+ -?[\d.]+)+, [\d.]+ images/s, done in 0:\d\d:\d\d", line)
         assert "ignite" not in log
+        # A tiny epoch makes no network to use.
+        assert re.search(
+            r"validation Dice 0\.\d+ after \d+ iterations: not yet a network to use; .*\n.*segment scans with", log
+        )
 
     def test_metrics_record_every_epoch_and_the_best(self, trained):
         metrics = json.loads((trained.output / "metrics.json").read_text(encoding="utf-8"))
