@@ -158,6 +158,8 @@ def verdict_of(root, image):
     return judge
 
 
+# The judging is of the shared package; that its code is the archive's own is seen of each above.
+@pytest.mark.parametrize("archive", REPRESENTATIVES, indirect=True)
 def test_two_versions_judge_in_turns_by_their_own_banks(archive, make_scan, save_scan, shape_of, tmp_path):
     roots = [unpack(archive, tmp_path / name) for name in ("old", "new")]
     shape = shape_of(json.loads((roots[0] / "configs" / "inference.json").read_text(encoding="utf-8")))
