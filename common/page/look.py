@@ -35,7 +35,7 @@ th, td {{ text-align: left; vertical-align: top; padding: .4rem .5rem; border-bo
 th {{ vertical-align: bottom }}
 td {{ overflow-wrap: break-word }}
 td.name, td.reasons {{ overflow-wrap: anywhere }}
-td.name {{ min-width: 9rem }}
+td.name {{ min-width: 8.5rem }}
 td.reasons {{ min-width: 16rem; font-size: .9rem }}
 td.number, td small, .figures td {{ white-space: nowrap }}
 td.oodm {{ white-space: normal }}
@@ -49,7 +49,7 @@ tr.out .verdict b {{ color: {VERMILION} }}
 tr.in .verdict b {{ color: {BLUE} }}
 tr.out {{ background: #fdf3ec }}
 .look {{ border: 0; padding: 0; background: none; cursor: zoom-in }}
-.look img {{ display: block; width: clamp(9rem, 13vw, 15rem); max-height: 12rem }}
+.look img {{ display: block; width: clamp(8.5rem, 12vw, 15rem); max-height: 12rem }}
 .look img, #view > img {{ object-fit: contain; background: #000 }}
 dialog {{ width: min(96vw, 70rem); max-height: 96vh; border: 1px solid {GRAY}; padding: 1rem; overflow: auto }}
 #view > img {{ width: 100%; max-height: 60vh }}

@@ -17,8 +17,8 @@ def test_page_has_a_line_for_every_scan(tmp_path):
     assert [line["name"] for line in lines] == ["scan10", "scan9", NASTY, "broken"]
     assert [line["class"] for line in lines] == ["in", "out", "in", "none failed"]
     assert lines[0] == {
-        "class": "in", "name": "scan10", "verdict": "in distribution", "oodm": "0.020.08 \u00d7 threshold 0.25",
-        "p_value": "0.8", "expected_dice": "0.88at least 0.75", "reasons": "",
+        "class": "in", "name": "scan10", "verdict": "in distribution", "oodm": "0.020000.08 \u00d7 threshold 0.2500",
+        "p_value": "0.8000", "expected_dice": "0.88at least 0.75", "reasons": "",
     }  # fmt: skip
     assert lines[1]["verdict"] == "OUT OF DISTRIBUTION"
     assert lines[1]["reasons"] == "noise 1, training 2"
