@@ -15,7 +15,7 @@ from ..runtime.tables import number_text
 
 logger = logging.getLogger(__name__)
 
-RESULTS = ("result", "metrics", "overlaps", "shares", "confusion", "signature", "calibration_bins", "error")
+RESULTS = ("result", "metrics", "unit", "overlaps", "shares", "confusion", "signature", "calibration_bins", "error")
 DESCRIPTIONS = ("case", "group", "patient", "region", "in_distribution", "damage")
 
 

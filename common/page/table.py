@@ -29,11 +29,13 @@ class FigureTable:
         title: Words above the table.
         header: Heads of the columns.
         lines: Lines of cells, as many as columns: texts, numbers, or ``None``.
+        note: Words between title and table. Default nothing.
     """
 
     title: str
     header: Sequence[str]
     lines: Sequence[Sequence[Any]]
+    note: str = ""
 
 
 def scan_table(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -58,7 +60,8 @@ def figure_table(table: FigureTable) -> str:
     head = "".join(f"<th>{breakable(name)}</th>" for name in table.header)
     lines = "".join(f"<tr>{''.join(f'<td>{_plain(cell)}</td>' for cell in line)}</tr>\n" for line in table.lines)
     body = f'<table class="figures"><thead><tr>{head}</tr></thead><tbody>\n{lines}</tbody></table>'
-    return f'<h2>{text(table.title)}</h2><div class="wide">{body}</div>'
+    note = f'<p class="notice">{text(table.note)}</p>' if table.note else ""
+    return f'<h2>{text(table.title)}</h2>{note}<div class="wide">{body}</div>'
 
 
 def _plain(cell: Any) -> str:
