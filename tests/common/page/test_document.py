@@ -73,6 +73,15 @@ def test_legend_names_the_classes_of_the_weights(tmp_path, repository):
     assert re.findall("</svg>([a-z]+)</li>", legend) == ["anterior", "posterior"]
 
 
+def test_weights_of_classes_without_names_are_not_called_after_the_organ_of_the_bundle(tmp_path, repository):
+    metadata = repository / "bundles" / "spectral_ood" / "configs" / "metadata.json"
+    names = {"1": "class 1", "2": "class 2"}
+    words = Page(make_page(tmp_path, metadata_file=str(metadata), class_names=names)).words
+    assert "Segmentation of 2 unnamed class(es): report" in words
+    assert {"class 1", "class 2"} <= set(words)
+    assert not {"hippocampus", json.loads(metadata.read_text())["name"]} & set(words)
+
+
 def test_summary_counts_and_names_bundle_and_bank(tmp_path, repository):
     metadata = repository / "bundles" / "spectral_ood" / "configs" / "metadata.json"
     text = " ".join(Page(make_page(tmp_path, total=6, metadata_file=str(metadata))).words)
