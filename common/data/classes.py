@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 
+from ..dicom.describe import numbered_class
 from .cases import Case, class_names, find_class_name
 
 logger = logging.getLogger(__name__)
@@ -25,13 +26,15 @@ def legend_names(
         Index of the class, from 1 -> what a legend says.
     """
     indices = range(1, number + 1)
-    return {index: find_class_name(cases, index, foreground_labels) or f"class {index}" for index in indices}
+    return {index: find_class_name(cases, index, foreground_labels) or numbered_class(index) for index in indices}
 
 
 def named_classes(
     cases: Sequence[Case], out_channels: int, *, sigmoid: bool, foreground_labels: Mapping[str, Sequence[int]] | None
 ) -> dict[str, str]:
-    """Returns the names of the classes that a network segments, where the data sets tell them and agree.
+    """Returns the names of the classes that a network segments, which its results bear.
+
+    Weights must not be called after the bundle's organ just since their data sets name no classes: they get numbers.
 
     Args:
         cases: Labeled cases of training, of one or several data sets.
@@ -40,10 +43,11 @@ def named_classes(
         foreground_labels: Data set -> label values of the classes that count, in order. With ``None``, all do.
 
     Returns:
-        Index of the class, as a text from ``1`` -> name. Empty where a name is missing, where classes are learned as
-        one, or where data sets name them differently.
+        Index of the class, as a text from ``1`` -> name. All are numbered, as ``class 1``, where a name is missing,
+        where classes are learned as one, or where data sets name them differently.
     """
     number = out_channels if sigmoid else out_channels - 1
+    numbered = {str(index): numbered_class(index) for index in range(1, number + 1)}
     found: dict[str, str] = {}
     seen: set[str] = set()
     for case in cases:
@@ -61,6 +65,6 @@ def named_classes(
                 task, len(values), number,
             )  # fmt: skip
         if len(named) != number or len(values) != number or (found and found != named):
-            return {}
+            return numbered
         found = named
-    return found
+    return found or numbered

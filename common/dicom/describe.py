@@ -113,7 +113,8 @@ def describe_bundle(metadata_file: str | Path, class_names: Mapping[str, str] | 
             the output ``pred`` but the background, 0. ``dicom_codes`` may give the codes of each, as
             ``{"1": {"category": [value, scheme, meaning], "type": [value, scheme, meaning]}}``.
         class_names: Index of a class, as a text -> its name, of weights that were trained on other classes. They give
-            the title in place of the bundle's. Codes stay with the names that the metadata give them to. Default none.
+            the title in place of the bundle's; names like ``class 1`` stand for classes without a name. Codes stay with
+            the names that the metadata give them to. Default none.
 
     Raises:
         MissingDataError: When there is no such file.
@@ -146,8 +147,19 @@ def describe_bundle(metadata_file: str | Path, class_names: Mapping[str, str] | 
 
 def _title_of(names: Sequence[str]) -> str:
     """What weights of such classes do, in at most 64 characters."""
+    if names == [numbered_class(index) for index in range(1, len(names) + 1)]:
+        return f"Segmentation of {len(names)} unnamed class(es)"
     title = f"Segmentation of {', '.join(map(str, names))}"
     return title if len(title) <= LONG_STRING else f"Segmentation of {len(names)} classes"
+
+
+def numbered_class(index: int) -> str:
+    """Returns what a class without a name is called, such as ``class 1``.
+
+    Args:
+        index: Index of the class, from 1.
+    """
+    return f"class {index}"
 
 
 def class_labels(metadata_file: str | Path | None, class_names: Mapping[str, str] | None = None) -> dict[int, str]:

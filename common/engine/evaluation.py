@@ -24,7 +24,7 @@ from ..runtime.files import write_csv, write_json
 from ..runtime.listing import skipped_note
 from ..runtime.sparing import sparing
 from ..spectral import SignatureBank
-from .evaluation_table import result_lines
+from .evaluation_table import distance_unit_of, notes_on_labels, result_lines
 from .inference_checks import InferencePreflight
 from .measures import measure_groups, measure_persons
 from .report_page import write_evaluation_page
@@ -290,6 +290,7 @@ class Evaluation:
 
     def _log(self, report: Mapping[str, Any]) -> None:
         """The figures a user looks for first."""
-        for line in result_lines(report):
+        rows = self.recorder.rows
+        for line in [*result_lines(report, unit=distance_unit_of(rows)), *notes_on_labels(rows)]:
             logger.info("%s", line)
         logger.info("results written to %s%s", self.output_dir, skipped_note(self.output_dir))

@@ -3,27 +3,55 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..metrics.segmentation import MM, metric_title
 from ..runtime.tables import number_text, table_lines
 
 OF_THE_WHOLE = ("iou_pooled", "miou_foreground", "dsc_foreground")
 
 
-def result_lines(report: Mapping[str, Any]) -> list[str]:
+OTHER_CLASSES = (
+    "out-of-distribution cases are measured by their own labels: where these are of other classes than the network "
+    "segments, their Dice is no measure of quality"
+)
+"""What is to be known of the segmentation of other data sets."""
+
+
+def distance_unit_of(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Returns the unit of distances, both where cases differ; mm where no case tells it.
+
+    Args:
+        rows: Rows of the recorder, one for each case.
+    """
+    return " or ".join(sorted({row["unit"] for row in rows if "unit" in row})) or MM
+
+
+def notes_on_labels(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Returns what is to be known of the Dice of labeled cases of other data sets; nothing without such cases.
+
+    Args:
+        rows: Rows of the recorder; damaged cases of the test set itself have its classes.
+    """
+    outside = (row for row in rows if not row.get("in_distribution", True) and not row.get("damage"))
+    return [OTHER_CLASSES] if any("metrics" in row for row in outside) else []
+
+
+def result_lines(report: Mapping[str, Any], *, unit: str = MM) -> list[str]:
     """Returns the lines of the figures that a user looks for first, with four significant digits.
 
     Args:
         report: Content of ``metrics.json``.
+        unit: Unit of distances. Default ``mm``.
     """
-    return [*_segmentation(report["segmentation"]), *_whole(report["test_set"]), *_detection(report)]
+    return [*_segmentation(report["segmentation"], unit), *_whole(report["test_set"]), *_detection(report)]
 
 
-def _segmentation(report: Mapping[str, Any]) -> list[str]:
+def _segmentation(report: Mapping[str, Any], unit: str) -> list[str]:
     """Mean, standard deviation and number of cases of every metric."""
     rows = [
-        (metric, number_text(found["mean"]), number_text(found["std"]), number_text(found["n"]))
+        (metric_title(metric, unit), number_text(found["mean"]), number_text(found["std"]), number_text(found["n"]))
         for metric, found in report.items()
         if found["mean"] is not None
     ]

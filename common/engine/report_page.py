@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from ..metrics.segmentation import MM, metric_title
 from ..page import PAGE, FigureTable, write_page
 from ..spectral import SignatureBank
+from .evaluation_table import distance_unit_of, notes_on_labels
 
 FIGURES = ("oodm.png", "roc.png", "signatures.png", "reliability.png", "gallery.png")
 """Pictures that an evaluation draws."""
@@ -48,21 +50,26 @@ def write_evaluation_page(
         metadata_file=metadata_file,
         class_names=class_names,
         figures=[output_dir / name for name in FIGURES],
-        tables=evaluation_tables(report),
+        tables=evaluation_tables(report, unit=distance_unit_of(rows), note=" ".join(notes_on_labels(rows))),
     )
 
 
-def evaluation_tables(report: Mapping[str, Any]) -> list[FigureTable]:
+def evaluation_tables(report: Mapping[str, Any], *, unit: str = MM, note: str = "") -> list[FigureTable]:
     """Returns the tables of an evaluation: segmentation in and out of distribution, and detection; those with lines.
 
     Args:
         report: Content of ``metrics.json``.
+        unit: Unit of distances. Default ``mm``.
+        note: What is to be known of the segmentation out of distribution. Default nothing.
     """
     header = ("metric", "class", "mean", "standard deviation", "n")
     tables = [
-        FigureTable("Segmentation", header, _segmentation_lines(report["segmentation"])),
+        FigureTable("Segmentation", header, _segmentation_lines(report["segmentation"], unit)),
         FigureTable(
-            "Segmentation, out of distribution", header, _segmentation_lines(report["segmentation_out_of_distribution"])
+            "Segmentation, out of distribution",
+            header,
+            _segmentation_lines(report["segmentation_out_of_distribution"], unit),
+            note,
         ),
         FigureTable(
             "Detection (positive: out of distribution)",
@@ -73,13 +80,13 @@ def evaluation_tables(report: Mapping[str, Any]) -> list[FigureTable]:
     return [table for table in tables if table.lines]
 
 
-def _segmentation_lines(report: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+def _segmentation_lines(report: Mapping[str, Any], unit: str) -> list[tuple[Any, ...]]:
     """A line for each metric and, where there are several, each class."""
     lines: list[tuple[Any, ...]] = []
     for metric, figures in report.items():
         classes = figures["per_class"] if len(figures["per_class"]) > 1 else {}
         for name, found in {"all": figures, **classes}.items():
-            lines.append((metric, name, found["mean"], found["std"], found["n"]))
+            lines.append((metric_title(metric, unit), name, found["mean"], found["std"], found["n"]))
     return lines
 
 

@@ -13,11 +13,15 @@ import pandas as pd
 
 from ..errors import ConfigError, MissingDataError
 from ..figures import draw_bars, draw_learning_curves
+from ..metrics.segmentation import MM, PIXELS, metric_title
 from ..runtime.files import write_atomically, write_csv
 from .rows import COLUMNS
 from .summary import SUMMARY, summarize_rows
 
 logger = logging.getLogger(__name__)
+
+UNIT = f"{MM}, of pictures {PIXELS}"
+"""Unit of distances; rows of experiments do not tell which of both."""
 
 HEADER = ("labeled", "dose", "arm", "mean", "whole", "n", "runs", "difference", "p", "p_t")
 
@@ -95,7 +99,13 @@ def _tables(table: pd.DataFrame, metrics: Sequence[str], reference: str) -> str:
         titles |= {"mean": "mean of patients (sd of seeds)", "whole": "whole test set", "n": "patients"}
         head = [[titles.get(name, name) for name in shown], ["---"] * len(shown)]
         parts.append(
-            "\n".join([f"**{dataset}**, `{metric}`:", "", *(f"| {' | '.join(line)} |" for line in head + lines)])
+            "\n".join(
+                [
+                    f"**{dataset}**, `{metric_title(metric, UNIT)}`:",
+                    "",
+                    *(f"| {' | '.join(line)} |" for line in head + lines),
+                ]
+            )
         )
     return "\n\n".join(parts) + "\n"
 
@@ -140,7 +150,7 @@ def _draw_curves(cells: pd.DataFrame, axis: str, metrics: Sequence[str], path: P
         means = group["mean"].fillna(group["whole"])
         spreads = group["sd_of_seeds"].fillna(0.0)
         points = sorted(zip(group[axis].astype(float), means, spreads, strict=True))
-        panels.setdefault(metric, {})[f"{arm}, {value}" if value else arm] = points
+        panels.setdefault(metric_title(metric, UNIT), {})[f"{arm}, {value}" if value else arm] = points
     draw_learning_curves(panels, path, xlabel="labeled" if axis == "labeled" else _swept(shown))
 
 

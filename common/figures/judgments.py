@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..runtime.sparing import spared_picture
+from ..runtime.tables import number_text
 from .sheet import legend, logarithmic, open_sheet, whole_numbers
 from .style import DASHES, GRAY, SERIES, SMALL, marker, wrap
 
@@ -88,7 +89,7 @@ def draw_scores(groups: Mapping[str, Sequence[float]], threshold: float, path: s
             look = {"fill": True, "facecolor": (color, 0.35), "edgecolor": color, "linewidth": 1.3}
             label = f"{name} (n = {len(scores)})"
             axes[0, 0].stairs(np.where(counts > 0, counts, np.nan), edges, label=label, **look)
-        axes[0, 0].axvline(threshold, color="black", linestyle="--", label=f"threshold {threshold:.3g}")
+        axes[0, 0].axvline(threshold, color="black", linestyle="--", label=f"threshold {number_text(threshold)}")
         axes[0, 0].set(xlabel="OODM (higher: more abnormal)", ylabel="scans")
         logarithmic(axes[0, 0], edges[0], edges[-1])
         axes[0, 0].set_ylim(bottom=0)

@@ -17,7 +17,7 @@ from ..figures import draw_gallery
 from ..figures.slices import telling_slice
 from ..page import thumbnail, thumbnail_limit
 from ..runtime.sparing import sparing
-from .recorder import quality_text
+from .recorder import oodm_text, quality_text
 
 Picture = tuple[NDArray[np.float32], NDArray[np.float32], str]
 
@@ -109,6 +109,6 @@ def gallery_title(batch: dict[str, Any], output: dict[str, Any]) -> str:
     if result.get("oodm") is not None:
         word = "OUT OF DISTRIBUTION" if result["is_ood"] else "in distribution"
         quality = quality_text(result)
-        verdict = f"{word}\nOODM {result['oodm']:.4f}, threshold {result['threshold']:.4f}"
+        verdict = f"{word}\n{oodm_text(result)}"
         verdict += f"\n{quality}" if quality else ""
     return f"{batch.get('group', '')}{measured}\n{verdict}"

@@ -11,10 +11,11 @@ from ignite.engine import Engine, Events
 
 from ..errors import CasesFailedError
 from ..runtime.sparing import sparing
+from ..runtime.tables import number_text
 
 logger = logging.getLogger(__name__)
 
-RESULTS = ("result", "metrics", "overlaps", "shares", "confusion", "signature", "calibration_bins", "error")
+RESULTS = ("result", "metrics", "unit", "overlaps", "shares", "confusion", "signature", "calibration_bins", "error")
 DESCRIPTIONS = ("case", "group", "patient", "region", "in_distribution", "damage")
 
 
@@ -72,7 +73,20 @@ def verdict_text(row: dict[str, Any]) -> str:
     if result.get("oodm") is None:
         return f"no verdict: {result.get('reason', 'no signature was computed')}"
     word = "OUT OF DISTRIBUTION" if result["is_ood"] else "in distribution"
-    return f"OODM {result['oodm']:.4f}, threshold {result['threshold']:.4f}: {word}"
+    return f"{oodm_text(result)}: {word}"
+
+
+def oodm_text(result: Mapping[str, Any]) -> str:
+    """Returns the numbers of a verdict.
+
+    Args:
+        result: Verdict on a case with ``oodm`` and ``threshold``.
+
+    Example:
+        >>> oodm_text({"oodm": 8.33681, "threshold": 1.4934})
+        'OODM 8.337, threshold 1.493'
+    """
+    return f"OODM {number_text(result['oodm'])}, threshold {number_text(result['threshold'])}"
 
 
 def quality_text(result: Mapping[str, Any]) -> str:

@@ -13,6 +13,10 @@ from torch import Tensor
 from ..calibration import boundary_band, calibration_bins, errors_from_bins
 
 METRICS = ("dsc", "hd95", "assd", "ece", "mce")
+DISTANCES = ("hd95", "assd")
+"""Metrics with a unit: those of surfaces."""
+
+MM, PIXELS = "mm", "pixels"
 THRESHOLD = 0.5
 """Probability above which a voxel is foreground."""
 
@@ -35,7 +39,7 @@ def measure_segmentation(
     Args:
         y_pred: Predicted probability of the structure, ``(H, W[, D])`` in [0, 1].
         y: Ground truth, ``(H, W[, D])``, zero or one.
-        spacing: Size of a voxel along each axis, in mm, above 0.
+        spacing: Size of a voxel along each axis, in mm, above 0; 1 for pictures, whose distances are in pixels.
         segmentation: Predicted structure, ``(H, W[, D])``, nonzero inside; by default where ``y_pred`` is above
             ``threshold``.
         threshold: Probability above which a voxel is foreground, in [0, 1]; 0.5 by default.
@@ -43,8 +47,9 @@ def measure_segmentation(
         num_bins: Number of equal bins of ECE and MCE; 10 by default.
 
     Returns:
-        ``dsc`` in [0, 1], ``hd95`` and ``assd`` in mm, ``ece`` and ``mce`` in [0, 1]; NaN where a metric does not exist
-        (no ground truth; no prediction, for the distances). Then the calibration bins ``(3, num_bins)``.
+        ``dsc`` in [0, 1], ``hd95`` and ``assd`` in the unit of the spacing, ``ece`` and ``mce`` in [0, 1]; NaN where a
+        metric does not exist (no ground truth; no prediction, for the distances). Then the calibration bins
+        ``(3, num_bins)``.
 
     Raises:
         ConfigError: When shapes differ or a probability lies outside [0, 1].
@@ -62,6 +67,20 @@ def measure_segmentation(
         )
     dsc = float(compute_dice(predicted, truth, ignore_empty=True))
     return dict(zip(METRICS, (dsc, *distances, ece, mce), strict=True)), bins
+
+
+def metric_title(metric: str, unit: str) -> str:
+    """Returns a metric as tables and axes name it: with its unit, where it has one.
+
+    Args:
+        metric: Name of the metric.
+        unit: Unit of distances.
+
+    Example:
+        >>> metric_title("hd95", "mm"), metric_title("dsc", "mm")
+        ('hd95 (mm)', 'dsc')
+    """
+    return f"{metric} ({unit})" if metric in DISTANCES else metric
 
 
 def count_overlap(predicted: Tensor, truth: Tensor) -> tuple[int, int, int]:

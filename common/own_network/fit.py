@@ -15,6 +15,7 @@ from ..data.folders import find_scans
 from ..data.split import select_cases
 from ..errors import ConfigError
 from ..runtime.files import check_writable
+from ..runtime.tables import number_text
 from ..spectral import BankFitter, SignatureBank, SpectralInferer, choose_inferer
 from ..spectral.distance import Distance
 from ..spectral.fitting import describe_promise
@@ -128,7 +129,7 @@ def fit_own_bank(
     )
     bank = fitter.fit()
     bank.save(bank_file)
-    logger.info("signature bank of %d scans, threshold %.4f, written to %s", *_summary(bank), bank_file)
+    logger.info("signature bank of %d scans, threshold %s, written to %s", *_summary(bank), bank_file)
     logger.info("%s", describe_promise(bank))
 
 
@@ -207,6 +208,6 @@ def _unlabeled(cases: Sequence[Case]) -> list[Case]:
     return [{key: value for key, value in case.items() if key != "label"} for case in cases]
 
 
-def _summary(bank: SignatureBank) -> tuple[int, float]:
+def _summary(bank: SignatureBank) -> tuple[int, str]:
     """Number of training scans and threshold."""
-    return len(bank.signatures), bank.threshold
+    return len(bank.signatures), number_text(bank.threshold)

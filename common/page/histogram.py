@@ -59,7 +59,7 @@ def _ticks(axis: LogAxis, tallest: int) -> str:
     for value in log_ticks(axis.first, axis.last):
         place = axis.at(value)
         parts.append(f'<path d="M{place} {FLOOR}v5" stroke="#000"/>')
-        parts.append(f'<text x="{place}" y="236" text-anchor="middle">{number(value, "g")}</text>')
+        parts.append(f'<text x="{place}" y="236" text-anchor="middle">{value:g}</text>')
     middle = (LEFT + WIDTH - RIGHT) // 2
     parts.append(f'<text x="{middle}" y="256" text-anchor="middle">OODM (higher: more abnormal)</text>')
     parts.append(f'<text x="{LEFT - 6}" y="{TOP + 20}" text-anchor="end">{tallest}</text>')

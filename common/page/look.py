@@ -34,8 +34,9 @@ table {{ border-collapse: collapse; width: 100% }}
 th, td {{ text-align: left; vertical-align: top; padding: .4rem .5rem; border-bottom: 1px solid #ccc }}
 th {{ vertical-align: bottom }}
 td {{ overflow-wrap: break-word }}
-td.name {{ min-width: 9rem }}
-td.reasons, td.error {{ min-width: 13rem; font-size: .9rem }}
+td.name, td.reasons {{ overflow-wrap: anywhere }}
+td.name {{ min-width: 8.5rem }}
+td.reasons {{ min-width: 16rem; font-size: .9rem }}
 td.number, td small, .figures td {{ white-space: nowrap }}
 td.oodm {{ white-space: normal }}
 .figures {{ width: auto }}
@@ -48,7 +49,7 @@ tr.out .verdict b {{ color: {VERMILION} }}
 tr.in .verdict b {{ color: {BLUE} }}
 tr.out {{ background: #fdf3ec }}
 .look {{ border: 0; padding: 0; background: none; cursor: zoom-in }}
-.look img {{ display: block; width: clamp(11rem, 15vw, 15rem); max-height: 12rem }}
+.look img {{ display: block; width: clamp(8.5rem, 12vw, 15rem); max-height: 12rem }}
 .look img, #view > img {{ object-fit: contain; background: #000 }}
 dialog {{ width: min(96vw, 70rem); max-height: 96vh; border: 1px solid {GRAY}; padding: 1rem; overflow: auto }}
 #view > img {{ width: 100%; max-height: 60vh }}
@@ -57,7 +58,7 @@ figure img {{ max-width: 100%; height: auto }}
 .gallery {{ grid-column: 1 / -1; overflow-x: auto }}
 .gallery img {{ min-width: 48rem }}
 .pictures {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 30rem), 1fr)); gap: 1rem }}
-@media (max-width: 48rem) {{
+@media (max-width: 70rem) {{
   #scans table, #scans tbody, #scans td {{ display: block }}
   #scans thead tr {{ display: flex; flex-wrap: wrap; align-items: baseline }}
   #scans thead th {{ border: 0; padding: .2rem .4rem }}
@@ -68,7 +69,7 @@ figure img {{ max-width: 100%; height: auto }}
   #scans td {{ border: 0; padding: .1rem .3rem }}
   #scans td:empty {{ display: none }}
   #scans td[data-label]::before {{ content: attr(data-label) ": "; color: {GRAY} }}
-  .look, .look img {{ width: 100%; max-height: none }}
+  .look, .look img {{ width: min(100%, 34rem); max-height: none }}
 }}
 @media (max-width: 36rem) {{
   dl {{ grid-template-columns: 9.5rem 1fr }}
@@ -116,7 +117,7 @@ function look(row) {
   const dialog = find("dialog");
   const picture = row.querySelector("img");
   const words = document.createElement("p");
-  words.textContent = ["name", "verdict", "oodm", "reasons", "error"]
+  words.textContent = ["name", "verdict", "oodm", "reasons"]
     .map(name => row.querySelector(`.${name}`)?.innerText).filter(Boolean).join(" \\u00b7 ");
   const parts = [words];
   if (picture) parts.unshift(picture.cloneNode());

@@ -12,12 +12,12 @@ WORDS = {"out": "OUT OF DISTRIBUTION", "in": "in distribution", "none": "no verd
 
 COLUMNS = {
     "name": "scan", "group": "group", "verdict": "verdict", "oodm": "OODM", "p_value": "p\u2011value", "dsc": "Dice",
-    "expected_dice": "expected Dice", "reasons": "reasons", "error": "error",
+    "expected_dice": "expected Dice", "reasons": "reasons",
 }  # fmt: skip
 """Class of a cell -> head of its column; lines do not end at the hyphen of the p-value."""
 
 NUMBERS = ("oodm", "p_value", "dsc", "expected_dice")
-OPTIONAL = ("group", "dsc", "expected_dice", "p_value", "reasons", "error")
+OPTIONAL = ("group", "dsc", "expected_dice", "p_value", "reasons")
 """Columns of numbers, and columns that are left out where no row has a value."""
 
 
@@ -29,11 +29,13 @@ class FigureTable:
         title: Words above the table.
         header: Heads of the columns.
         lines: Lines of cells, as many as columns: texts, numbers, or ``None``.
+        note: Words between title and table. Default nothing.
     """
 
     title: str
     header: Sequence[str]
     lines: Sequence[Sequence[Any]]
+    note: str = ""
 
 
 def scan_table(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -42,9 +44,13 @@ def scan_table(rows: Sequence[Mapping[str, Any]]) -> str:
     Args:
         rows: Rows of the report, each with its ``thumbnail``, and, of an evaluation, ``group`` and ``dsc``.
     """
-    shown = [name for name in COLUMNS if name not in OPTIONAL or any(_is_given(row.get(name)) for row in rows)]
-    heads = [_head(name) for name in shown]
-    lines = [_line(index, row, shown) for index, row in enumerate(rows)]
+    # A scan that failed has no reasons: its error stands in their place, which leaves both enough room.
+    told = [{**row, "reasons": row.get("error") or row.get("reasons")} for row in rows]
+    shown = [name for name in COLUMNS if name not in OPTIONAL or any(_is_given(row.get(name)) for row in told)]
+    given = {_label("reasons", row) for row in told if row["reasons"]}
+    words = [word for word in ("reasons", "error") if word in given]
+    heads = [_head(name, " or ".join(words) if name == "reasons" else COLUMNS[name]) for name in shown]
+    lines = [_line(index, row, shown) for index, row in enumerate(told)]
     head = f"<thead><tr><th>picture</th>{''.join(heads)}</tr></thead>"
     return f'<div class="wide"><table>{head}<tbody>\n{"".join(lines)}</tbody></table></div>'
 
@@ -54,7 +60,8 @@ def figure_table(table: FigureTable) -> str:
     head = "".join(f"<th>{breakable(name)}</th>" for name in table.header)
     lines = "".join(f"<tr>{''.join(f'<td>{_plain(cell)}</td>' for cell in line)}</tr>\n" for line in table.lines)
     body = f'<table class="figures"><thead><tr>{head}</tr></thead><tbody>\n{lines}</tbody></table>'
-    return f'<h2>{text(table.title)}</h2><div class="wide">{body}</div>'
+    note = f'<p class="notice">{text(table.note)}</p>' if table.note else ""
+    return f'<h2>{text(table.title)}</h2>{note}<div class="wide">{body}</div>'
 
 
 def _plain(cell: Any) -> str:
@@ -66,19 +73,26 @@ def _is_given(value: Any) -> bool:
     return is_number(value) or (isinstance(value, str) and value != "")
 
 
-def _head(name: str) -> str:
+def _head(name: str, words: str) -> str:
     """Head of a column, which the script makes a button that sorts."""
     kind = "number" if name in NUMBERS else "text"
-    return f'<th data-kind="{kind}"><button type="button" disabled>{COLUMNS[name]}</button></th>'
+    return f'<th data-kind="{kind}"><button type="button" disabled>{words}</button></th>'
+
+
+def _label(column: str, row: Mapping[str, Any]) -> str:
+    """Name of a cell, which a phone shows before its content."""
+    return "error" if column == "reasons" and row.get("error") else COLUMNS[column]
 
 
 def _line(index: int, row: Mapping[str, Any], shown: Sequence[str]) -> str:
     """The row of a scan."""
     name, found = text(row["image"]), kinds(row)
     picture = f'<img src="{text(row.get("thumbnail"))}" alt="segmentation of {name}" loading="lazy">'
-    button = f'<button type="button" class="look" title="larger view">{picture if row.get("thumbnail") else "view"}'
+    inside = picture if row.get("thumbnail") else "view" if is_number(row.get("oodm")) else ""
+    # A scan without a picture and without a place in the histogram has nothing to be viewed.
+    button = inside and f'<button type="button" class="look" title="larger view">{inside}</button>'
     cells = "".join(_cell(column, row) for column in shown)
-    return f'<tr class="{" ".join(found)}" data-row="{index}"><td data-value="">{button}</button></td>{cells}</tr>\n'
+    return f'<tr class="{" ".join(found)}" data-row="{index}"><td data-value="">{button}</td>{cells}</tr>\n'
 
 
 def _cell(column: str, row: Mapping[str, Any]) -> str:
@@ -88,7 +102,7 @@ def _cell(column: str, row: Mapping[str, Any]) -> str:
     content = shown(row) if shown else number(value) if column in NUMBERS else breakable(value)
     sorted_by = repr(float(value)) if is_number(value) else text(value) if isinstance(value, str) else ""
     classes = f"{column} number" if column in NUMBERS else column
-    return f'<td class="{classes}" data-label="{COLUMNS[column]}" data-value="{sorted_by}">{content}</td>'
+    return f'<td class="{classes}" data-label="{_label(column, row)}" data-value="{sorted_by}">{content}</td>'
 
 
 def _verdict(row: Mapping[str, Any]) -> str:

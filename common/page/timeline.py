@@ -126,7 +126,7 @@ def _background(axis: LogAxis, training: NDArray[np.float64], threshold: float) 
     for value in log_ticks(axis.first, axis.last, number=5):
         place = axis.at(value)
         parts.append(f'<path d="M{LEFT - 4} {place}h4" stroke="#000"/>')
-        parts.append(f'<text x="{LEFT - 7}" y="{place + 4:.1f}" text-anchor="end">{number(value, "g")}</text>')
+        parts.append(f'<text x="{LEFT - 7}" y="{place + 4:.1f}" text-anchor="end">{value:g}</text>')
     parts.append(f'<text x="{LEFT - 7}" y="14" text-anchor="end">OODM</text>')
     return "".join(parts)
 

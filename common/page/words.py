@@ -8,6 +8,8 @@ import re
 from collections.abc import Mapping
 from typing import Any, TypeGuard
 
+from ..runtime.tables import number_text
+
 
 def text(value: Any) -> str:
     """Returns a value as text for HTML and its attributes; nothing for ``None``.
@@ -33,14 +35,14 @@ def breakable(value: Any) -> str:
     return "" if value is None else "<wbr>".join(map(text, BREAKS.split(str(value))))
 
 
-def number(value: Any, form: str = ".4g") -> str:
-    """Returns a number as text; nothing for what is none or not finite.
+def number(value: Any) -> str:
+    """Returns a number with four significant digits, as the log has it; nothing for what is none or not finite.
 
-    Args:
-        value: Number, or anything else.
-        form: Format of the number. Default ``.4g``.
+    Example:
+        >>> number(0.25), number(None)
+        ('0.2500', '')
     """
-    return format(value, form) if is_number(value) else ""
+    return number_text(value) if is_number(value) else ""
 
 
 def is_number(value: Any) -> TypeGuard[float]:

@@ -7,19 +7,19 @@ from collections.abc import Sequence
 
 
 def number_text(value: float | None, digits: int = 4) -> str:
-    """Returns a number with so many significant digits; ``undefined`` where there is none.
+    """Returns a number with so many significant digits, as logs, pages and pictures show it; ``undefined`` for none.
 
     Args:
         value: Number of any kind, or ``None`` or NaN.
         digits: Number of significant digits, at least 1. Default 4.
 
     Example:
-        >>> number_text(0.92364), number_text(1), number_text(0.5), number_text(0.0), number_text(None)
-        ('0.9236', '1', '0.5000', '0.000', 'undefined')
+        >>> number_text(0.92364), number_text(1), number_text(0.5), number_text(1234.5), number_text(None)
+        ('0.9236', '1', '0.5000', '1234', 'undefined')
     """
     if value is None or math.isnan(value):
         return "undefined"
-    return str(value) if isinstance(value, int) else f"{float(value):#.{digits}g}"
+    return str(value) if isinstance(value, int) else f"{float(value):#.{digits}g}".rstrip(".")
 
 
 def table_lines(rows: Sequence[Sequence[str]], *, numbers: bool = False) -> list[str]:

@@ -18,6 +18,7 @@ from ..data.split import patient_of
 from ..errors import ConfigError, NotEnoughCasesError
 from ..runtime.distributed import is_main_process, wait_for_all
 from ..runtime.model_settings import SettingsWriter
+from ..runtime.tables import number_text
 from ..runtime.weights import load_weights
 from .bank import SignatureBank
 from .choosing import choose_inferer
@@ -181,8 +182,8 @@ class BankFitter:
                 self.settings_writer.update()
             bank.save(self.bank_file)
             logger.info(
-                "signature bank of %d cases, threshold %.4f, written to %s",
-                len(bank.signatures), bank.threshold, self.bank_file,
+                "signature bank of %d cases, threshold %s, written to %s",
+                len(bank.signatures), number_text(bank.threshold), self.bank_file,
             )  # fmt: skip
             logger.info("%s", describe_promise(bank))
         return bank

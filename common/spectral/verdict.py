@@ -55,7 +55,7 @@ def judge_signature(
         "p_value": bank.p_value(oodm),
         "expected_dice": expected,
         "expected_dice_low": low,
-        "reasons": "; ".join(find_reasons(bank, signature, scan)) or None,
+        "reasons": "; ".join(find_reasons(bank, signature, scan, is_ood=is_ood)) or None,
     }
 
 
@@ -67,16 +67,20 @@ def _expect(bank: SignatureBank, oodm: float, uncertainty: float | None) -> tupl
     return expect_dice((bank.uncertainty, score), (bank.quality, oodm))
 
 
-def find_reasons(bank: SignatureBank, signature: Tensor, scan: ScanProperties | None) -> list[str]:
+def find_reasons(bank: SignatureBank, signature: Tensor, scan: ScanProperties | None, *, is_ood: bool) -> list[str]:
     """Returns a phrase for each property in which a scan leaves training, then for the layers that deviate most.
+
+    Layers are named only out of distribution, where they explain the verdict. One layer by itself is no verdict, and
+    that of a scan in distribution may well deviate.
 
     Args:
         bank: Bank with ranges and spreads; what it does not hold gives no phrase.
         signature: Signature of the scan, ``(D,)``.
         scan: Properties of the scan; ``None`` for none.
+        is_ood: Whether the scan is called out-of-distribution.
     """
     reasons = bank.ranges.left_by(scan)[:MAX_REASONS] if bank.ranges and scan else []
-    if bank.layers:
+    if bank.layers and is_ood:
         row = np.asarray(signature, dtype=np.float64)
         reasons += bank.layers.deviating(row, bank.signatures, bank.settings.layers, bank.c)
     return reasons

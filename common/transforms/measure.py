@@ -11,14 +11,15 @@ from monai.data.utils import affine_to_spacing
 from monai.transforms import MapTransform
 from torch import Tensor
 
-from ..metrics.segmentation import THRESHOLD, count_overlap, measure_segmentation
+from ..metrics.segmentation import MM, PIXELS, THRESHOLD, count_overlap, measure_segmentation
+from ..runtime.sources import PICTURE_SUFFIXES
 
 
 class MeasureSegmentationd(MapTransform):
     """Adds ``metrics`` (channel -> metric -> value), ``overlaps``, ``shares`` (of voxels) and ``calibration_bins``.
 
     ``overlaps`` are numbers of voxels of each channel, see :func:`count_overlap`; those of several cases may be added.
-    A case without a label gets none of these.
+    ``unit`` is that of distances, see :func:`distance_unit`. A case without a label gets none of these.
 
     Args:
         keys: Key of the probabilities, ``(K, H, W[, D])``.
@@ -60,6 +61,7 @@ class MeasureSegmentationd(MapTransform):
                 measure_segmentation(probability, target, spacing, segmentation=mask, **settings)  # type: ignore[arg-type]
                 for probability, target, mask in zip(probabilities, label, predicted, strict=True)
             ]
+            measured["unit"] = distance_unit(image)
             measured["metrics"] = {str(index + 1): metrics for index, (metrics, _) in enumerate(channels)}
             measured["overlaps"] = {
                 str(index): count_overlap(mask, target)
@@ -77,3 +79,13 @@ class MeasureSegmentationd(MapTransform):
             return probability, list(probability > THRESHOLD)
         best = probability.argmax(dim=0)
         return probability[1 : count + 1], [best == channel for channel in range(1, count + 1)]
+
+
+def distance_unit(image: Any) -> str:
+    """Returns the unit of distances in an image: ``mm``, or ``pixels`` in pictures and images without a geometry.
+
+    Args:
+        image: Image with the affine and the metadata of its file, or a plain tensor.
+    """
+    source = str(getattr(image, "meta", {}).get("filename_or_obj", "")).lower()
+    return PIXELS if not hasattr(image, "affine") or source.endswith(PICTURE_SUFFIXES) else MM

@@ -28,9 +28,9 @@ LABELS = {"0": "background", "1": "anterior", "2": "posterior"}
         (2, True, None, {"1": "anterior", "2": "posterior"}),
         (3, False, None, {"1": "anterior", "2": "posterior"}),
         (1, True, {"a": [2]}, {"1": "posterior"}),
-        (1, True, {"b": [2]}, {}),
-        (1, True, None, {}),
-        (2, True, {"a": [1, 7]}, {}),
+        (1, True, {"b": [2]}, {"1": "class 1"}),
+        (1, True, None, {"1": "class 1"}),
+        (2, True, {"a": [1, 7]}, {"1": "class 1", "2": "class 2"}),
     ],
 )
 def test_names_are_those_of_the_data_set_in_the_order_of_the_channels(case_of, out_channels, sigmoid, kept, expected):
@@ -42,7 +42,12 @@ def test_data_sets_must_agree_on_names(case_of):
     same, other = case_of("b", LABELS), case_of("c", LABELS | {"2": "tail"})
     given = {"sigmoid": True, "foreground_labels": None}
     assert named_classes([case_of("a", LABELS), same], 2, **given) == {"1": "anterior", "2": "posterior"}
-    assert named_classes([same, other], 2, **given) == {}
+    assert named_classes([same, other], 2, **given) == {"1": "class 1", "2": "class 2"}
+
+
+def test_classes_without_a_listing_are_numbered(tmp_path):
+    case = {"label": str(tmp_path / "a" / "b" / "label.nii.gz"), "task": "a"}
+    assert named_classes([case], 3, sigmoid=False, foreground_labels=None) == {"1": "class 1", "2": "class 2"}
 
 
 def test_classes_that_are_learned_as_one_are_told(case_of, caplog):

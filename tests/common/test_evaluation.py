@@ -18,7 +18,7 @@ from common.engine.evaluation import (
     rank_correlation,
     segmentation_report,
 )
-from common.engine.evaluation_table import result_lines
+from common.engine.evaluation_table import distance_unit_of, result_lines
 from common.errors import CasesFailedError
 from common.handlers import CaseRecorder
 from common.metrics.detection import detection_report
@@ -322,15 +322,39 @@ def test_lines_of_an_evaluation_are_aligned_with_four_digits():
         },
         "false_alarms": {"share": 1 / 6, "n": 12},
     }
-    assert result_lines(report) == [
+    assert result_lines(report, unit="pixels") == [
         "in-distribution    mean      std   n",
         "dsc              0.9236  0.02740  12",
-        "hd95              10.00    1.500  12",
+        "hd95 (pixels)     10.00    1.500  12",
         "out-of-distribution     auc     fpr",
         "ring                  1.000   0.000",
         "worst                0.9861  0.5000",
         "false alarms: 2 of 12 in-distribution case(s), a share of 0.1667",
     ]
+
+
+@pytest.mark.parametrize(
+    ("units", "unit"),
+    [(["mm", "mm"], "mm"), (["pixels", None], "pixels"), (["pixels", "mm"], "mm or pixels"), ([], "mm")],
+)
+def test_unit_of_distances_is_that_of_the_cases(units, unit):
+    rows = [{"case": "a", **({"unit": given} if given else {})} for given in units]
+    assert distance_unit_of(rows) == unit
+
+
+def test_dice_by_labels_of_other_data_sets_is_called_no_measure_of_quality(evaluate, tmp_path, caplog):
+    caplog.set_level("INFO")
+    results = make_results()
+    evaluate(results, draw=False)
+    said = "no measure of quality"
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert caplog.text.count(said) == page.count(said) == 1
+    assert "<td>hd95 (mm)</td>" in page
+    for batch, _ in results:
+        batch["damage"] = "noise"
+    caplog.clear()
+    evaluate(results, draw=False)
+    assert said not in caplog.text + (tmp_path / "out" / "report.html").read_text()
 
 
 def test_lines_of_an_evaluation_say_why_there_are_no_figures():

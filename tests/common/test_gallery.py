@@ -56,7 +56,7 @@ def test_nothing_is_drawn_where_every_case_failed(run_cases, tmp_path):
 @pytest.mark.parametrize(
     ("output", "text"),
     [
-        ({"result": OUTSIDE}, "organ\nOUT OF DISTRIBUTION\nOODM 0.5000, threshold 0.2500"),
+        ({"result": OUTSIDE | {"oodm": 8.33681}}, "organ\nOUT OF DISTRIBUTION\nOODM 8.337, threshold 0.2500"),
         (
             {"result": INSIDE, "metrics": {"1": {"dsc": 0.5}, "2": {"dsc": 0.7}}},
             "organ, Dice 0.60\nin distribution\nOODM 0.1000, threshold 0.2500",

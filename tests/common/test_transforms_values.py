@@ -198,6 +198,7 @@ def test_every_channel_is_measured_in_the_spacing_of_the_image():
     measured = MeasureSegmentationd("pred")(data)
     assert set(measured["metrics"]) == {"1", "2"}
     assert [measured["metrics"][channel]["hd95"] for channel in "12"] == [2.0, 2.0]
+    assert measured["unit"] == "mm"
     expected = sum(measure_segmentation(p, y, SPACING)[1] for p, y in zip(moved, labels, strict=True))
     assert_close(measured["calibration_bins"], expected)
 
@@ -205,7 +206,11 @@ def test_every_channel_is_measured_in_the_spacing_of_the_image():
 def test_image_without_geometry_is_measured_in_voxels():
     label = box((1, 4), (1, 4), (1, 4))[None]
     data = {"pred": label.roll(1, dims=1), "label": label, "image": torch.zeros(1, 8, 9, 7)}
-    assert MeasureSegmentationd("pred")(data)["metrics"]["1"]["hd95"] == 1.0
+    measured = MeasureSegmentationd("pred")(data)
+    assert (measured["metrics"]["1"]["hd95"], measured["unit"]) == (1.0, "pixels")
+    data["image"] = MetaTensor(torch.zeros(1, 8, 9), affine=torch.eye(3), meta={"filename_or_obj": "frame.PNG"})
+    data |= {"pred": data["pred"][..., 0], "label": label[..., 0]}
+    assert MeasureSegmentationd("pred")(data)["unit"] == "pixels"
 
 
 def test_unlabeled_case_is_not_measured():

@@ -38,9 +38,18 @@ def test_verdict_of_a_whole_bank_tells_everything():
         "voxel size foot to head 7.7 mm, training 1 mm",
     ]
     assert reasons[3] == "noise 0.2, training 0.02 to 0.04"
-    assert reasons[4:] == find_reasons(bank, signature, None)
+    assert reasons[4:] == find_reasons(bank, signature, None, is_ood=True)
     assert len(reasons) == 6
     assert json.loads(json.dumps(verdict)) == verdict
+
+
+def test_layers_are_named_only_out_of_distribution():
+    bank, scan = full_bank(), ScanProperties({"noise": 0.2})
+    far = 10 * torch.ones(8).double()
+    inside, outside = (judge_signature(replace(bank, threshold=limit), far, scan) for limit in (1e9, 0.0))
+    assert (inside["is_ood"], outside["is_ood"]) == (False, True)
+    assert inside["reasons"] == "noise 0.2, training 0.02 to 0.04"
+    assert outside["reasons"].startswith(f"{inside['reasons']}; layer ")
 
 
 def test_verdict_reads_the_properties_of_the_prepared_image(tmp_path):

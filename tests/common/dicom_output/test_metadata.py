@@ -22,6 +22,8 @@ def test_weights_of_other_classes_have_their_own_names_and_no_code_of_another(me
     many = {str(index): f"organ {index}" for index in range(1, 9)}
     assert describe_bundle(metadata_file(("a",)), many).title == "Segmentation of 8 classes"
     assert [segment.kind[2] for segment in described.segments] == ["Hippocampus", "Tissue", "Tissue"]
+    unnamed = describe_bundle(metadata_file(("a",), dicom_codes=codes), {"1": "class 1"})
+    assert (unnamed.title, unnamed.segments[0].kind[2]) == ("Segmentation of 1 unnamed class(es)", "Tissue")
 
 
 @pytest.mark.parametrize(

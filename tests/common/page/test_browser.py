@@ -47,9 +47,12 @@ for (const cell of document.querySelectorAll("th, td")) {
     }
   }
 }
+const wide = [...document.body.querySelectorAll("*")].filter(element =>
+  element.getBoundingClientRect().right > window.innerWidth + .5 && !element.closest("table.figures"));
 const width = selector => Math.round(find(selector).getBoundingClientRect().width);
 parent.postMessage([window.innerWidth, {
   page: document.documentElement.scrollWidth, broken,
+  wide: wide.map(element => element.tagName + "." + element.className),
   lines: Math.max(...rows.map(row => row.getBoundingClientRect().width)),
   picture: width(".look img"), reasons: width("td.reasons"), table: width("#scans table"), box: width("#scans .wide"),
 }], "*");
@@ -59,14 +62,18 @@ FRAMES = """<title>[]</title><script>
 const seen = {};
 addEventListener("message", event => { seen[event.data[0]] = event.data[1]; document.title = JSON.stringify(seen) });
 </script><iframe src="report.html" width="390" height="800"></iframe>
-<iframe src="report.html" width="1265" height="800"></iframe>"""
-"""A phone, and a window of 1280 pixels beside its scroll bar; a window of Chromium itself is never so narrow."""
+<iframe src="report.html" width="1185" height="800"></iframe>"""
+"""A phone, and a window of 1200 pixels beside its scroll bar; a window of Chromium itself is never so narrow."""
 
 LONG = {
     "group": "thick_slices_3",
     "reasons": "sharpness 0.503, training 1.07 to 1.43; layer network_a.encoders.0 deviates by 15.9 spreads",
     "p_value": 0.02439, "dsc": 0.7685, "expected_dice": 0.86, "expected_dice_low": 0.41,
 }  # fmt: skip
+
+DIGEST = "0123456789abcdef" * 4
+ERROR = f"case {DIGEST!r}: image /scans/study_7/{DIGEST}.nii.gz cannot be read (it ends early): copy it again"
+"""The error of a scan whose name has no place where a line may end."""
 
 
 def browse(path, folder, *further):
@@ -92,17 +99,19 @@ def test_page_fits_on_a_phone_and_on_a_desk_without_a_break_inside_a_word(tmp_pa
         "Detection", ("scans", "fpr at 95 tpr", *["sensitivity"] * 5), [("thick_slices_3", *[0.0125] * 6)]
     )
     rows = [row(f"hippocampus_{number}_thick_slices_3", **LONG) for number in (4, 150)]
-    page = make_page(tmp_path, [*rows, ROWS[0]], tables=[table])
+    failed = row(DIGEST, None, error=ERROR, thumbnail="", group="thick_slices_3")
+    page = make_page(tmp_path, [*rows, ROWS[0], failed], tables=[table])
     (tmp_path / "frames.html").write_text(FRAMES)
     seen = try_page(page, tmp_path, LAYOUT, tmp_path / "frames.html")
-    phone, desk = seen["390"], seen["1265"]
+    phone, desk = seen["390"], seen["1185"]
+    assert phone["wide"] == desk["wide"] == [], "a wide table of figures scrolls in its own box"
     assert phone["page"] <= 390, "nothing is cut off at the right"
     assert phone["lines"] <= 390
     assert phone["picture"] > 320, "pictures take the whole width"
-    assert desk["page"] <= 1265
+    assert desk["page"] <= 1185
     assert desk["table"] <= desk["box"], "all columns are seen at once"
-    assert desk["reasons"] > 200
-    assert phone["broken"] == desk["broken"] == []
+    assert desk["reasons"] > 250
+    assert {word for word in phone["broken"] + desk["broken"] if DIGEST not in word} == set()
 
 
 def test_script_sorts_filters_and_enlarges(tmp_path):

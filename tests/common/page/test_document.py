@@ -17,13 +17,31 @@ def test_page_has_a_line_for_every_scan(tmp_path):
     assert [line["name"] for line in lines] == ["scan10", "scan9", NASTY, "broken"]
     assert [line["class"] for line in lines] == ["in", "out", "in", "none failed"]
     assert lines[0] == {
-        "class": "in", "name": "scan10", "verdict": "in distribution", "oodm": "0.020.08 \u00d7 threshold 0.25",
-        "p_value": "0.8", "expected_dice": "0.88at least 0.75", "reasons": "", "error": "",
+        "class": "in", "name": "scan10", "verdict": "in distribution", "oodm": "0.020000.08 \u00d7 threshold 0.2500",
+        "p_value": "0.8000", "expected_dice": "0.88at least 0.75", "reasons": "",
     }  # fmt: skip
     assert lines[1]["verdict"] == "OUT OF DISTRIBUTION"
     assert lines[1]["reasons"] == "noise 1, training 2"
     assert (lines[3]["verdict"], lines[3]["oodm"]) == ("no verdict (error)", "")
-    assert lines[3]["error"] == "it is <truncated>"
+    assert lines[3]["reasons"] == "it is <truncated>"
+
+
+def test_scan_that_failed_counts_once_and_has_nothing_to_view(tmp_path):
+    page = Page(make_page(tmp_path, [row("good"), row("bad", None, error="it is truncated", thumbnail="")]))
+    counts = dict(re.findall(r"<li class=\"(\w+)\"><b>(\d+)</b>", (tmp_path / "report.html").read_text()))
+    assert counts == {"all": "2", "out": "0", "in": "1", "none": "0", "failed": "1"}
+    assert [button.get("class") for button in page.all("button")].count("look") == 1
+    labels = [cell["data-label"] for cell in page.all("td") if cell.get("class") == "reasons"]
+    assert labels == ["reasons", "error"]
+
+
+@pytest.mark.parametrize(
+    ("further", "head"),
+    [([], "error"), ([row("far", reasons="noise 1, training 2")], "reasons or error")],
+)
+def test_error_stands_in_the_column_of_reasons(tmp_path, further, head):
+    page = Page(make_page(tmp_path, [*further, row("bad", None, error="it is truncated")]))
+    assert page.words[page.words.index("OODM") + 1] == head
 
 
 def test_columns_without_any_value_are_left_out(tmp_path):
@@ -53,6 +71,15 @@ def test_legend_names_the_classes_of_the_weights(tmp_path, repository):
     page = make_page(tmp_path, metadata_file=metadata, class_names={"1": "anterior", "2": "posterior"})
     legend = page.read_text(encoding="utf-8").split('<ul class="legend">')[1].split("</ul>")[0]
     assert re.findall("</svg>([a-z]+)</li>", legend) == ["anterior", "posterior"]
+
+
+def test_weights_of_classes_without_names_are_not_called_after_the_organ_of_the_bundle(tmp_path, repository):
+    metadata = repository / "bundles" / "spectral_ood" / "configs" / "metadata.json"
+    names = {"1": "class 1", "2": "class 2"}
+    words = Page(make_page(tmp_path, metadata_file=str(metadata), class_names=names)).words
+    assert "Segmentation of 2 unnamed class(es): report" in words
+    assert {"class 1", "class 2"} <= set(words)
+    assert not {"hippocampus", json.loads(metadata.read_text())["name"]} & set(words)
 
 
 def test_summary_counts_and_names_bundle_and_bank(tmp_path, repository):

@@ -93,7 +93,7 @@ def test_scans_lie_on_their_day_higher_with_a_higher_oodm():
     (first, low, *_), (last, same, *_), (middle, high, *_) = ([float(x), float(y)] for _, x, y in marks)
     assert middle == pytest.approx((first + last) / 2, abs=4.1), "circles begin left of their center"
     assert low == same > high
-    assert "<title>scan_5, 2024-03-06: OODM 0.5</title>" in drawn
+    assert "<title>scan_5, 2024-03-06: OODM 0.5000</title>" in drawn
     assert drawn.count('fill="#d55e00"') == 1, "one is out of distribution"
 
 
