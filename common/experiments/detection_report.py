@@ -191,18 +191,14 @@ def _draw(groups: Sequence[Line], detectors: Sequence[Line], folder: Path, name:
         draw_table(*_found(groups), folder / f"finds_{name}.png")
     ranks = {line["arm"]: (line.get("epd", math.nan), -line["spearman_dsc"]) for line in detectors}
     costs = {line["arm"]: (line["times_segmentation"], line.get("mean_auc", math.nan)) for line in detectors}
-    figures = (
-        (
-            "ranks",
-            ranks,
-            "Dice lost to scans that pass (EPD, lower is better)",
-            "rank correlation with 1 - Dice",
-            False,
-        ),
-        ("costs", costs, "time of a scan, as a multiple of the segmentation alone", "mean AUC over all groups", True),
+    lost, rank = (
+        "Dice lost to scans that pass (EPD, lower is better)",
+        "rank correlation with 1 - Dice (higher is better)",
     )
-    for kind, points, xlabel, ylabel, logarithmic in figures:
+    spent, mean = "time of a scan (1: the segmentation alone)", "mean AUC over all groups (higher is better)"
+    figures = (("ranks", ranks, lost, rank, False), ("costs", costs, spent, mean, True))
+    for kind, points, first, second, log_first in figures:
         drawn = {arm: point for arm, point in points.items() if np.isfinite(point).all()}
         if drawn:
             path = folder / f"{kind}_{name}.png"
-            draw_named_points(drawn, path, xlabel=xlabel, ylabel=ylabel, logarithmic=logarithmic)
+            draw_named_points(drawn, path, first=first, second=second, log_first=log_first)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..runtime.sparing import spared_picture
-from .sheet import legend, open_sheet
+from .sheet import legend, logarithmic, open_sheet
 from .style import MARKERS, SERIES, SHARES, SMALL, TINY, wrap
 
 
@@ -64,29 +64,32 @@ def draw_named_points(
     points: Mapping[str, tuple[float, float]],
     path: str | Path,
     *,
-    xlabel: str,
-    ylabel: str,
-    logarithmic: bool = False,
+    first: str,
+    second: str,
+    log_first: bool = False,
 ) -> None:
-    """Draws a point with its name for each of several things that differ in two figures.
+    """Draws two figures of several things: a line for each thing, the one with the largest second figure at the top.
+
+    Names stand in lines of their own, so that they touch neither each other nor a point, however close the figures.
 
     Args:
-        points: Figures of the horizontal and of the vertical axis by name, all finite.
+        points: First and second figure by name, all finite.
         path: Path of the PNG file that is written.
-        xlabel: Text below the horizontal axis.
-        ylabel: Text beside the vertical axis.
-        logarithmic: Whether the horizontal axis is logarithmic, for figures above 0. Default false.
+        first: Text below the axis of the first figures, at the left.
+        second: Text below the axis of the second figures, at the right.
+        log_first: Whether the axis of the first figures is logarithmic, for figures above 0. Default false.
     """
-    with open_sheet(path, size=(9.0, 6.5)) as axes:
-        axis = axes[0, 0]
-        # Points may lie at one place: numbers are short, and the names stand beside the picture.
-        for number, (name, place) in enumerate(points.items(), start=1):
-            axis.plot(*place, "o", color=SERIES[number % len(SERIES)], markersize=5, label=f"{number} {name}")
-            shift = (4 + 9 * (number % 3), 3 if number % 2 else -10)
-            axis.annotate(str(number), place, xytext=shift, textcoords="offset points", fontsize=TINY)
-        axis.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=TINY)
-        axis.set(xlabel=xlabel, ylabel=ylabel, xscale="log" if logarithmic else "linear")
-        axis.margins(0.12)
+    names = sorted(points, key=lambda name: points[name][1])
+    with open_sheet(path, columns=2, size=(10.0, 1.0 + 0.22 * len(names))) as axes:
+        for place, (axis, text) in enumerate(zip(axes[0], (first, second), strict=True)):
+            axis.plot([points[name][place] for name in names], range(len(names)), "o", markersize=5)
+            axis.set(xlabel=text, ylim=(-0.6, len(names) - 0.4))
+            axis.set_yticks(range(len(names)), [""] * len(names) if place else names, fontsize=SMALL)
+            axis.tick_params(axis="y", length=0)
+            axis.locator_params(axis="x", nbins=6)
+        if log_first:
+            values = [value for value, _ in points.values()]
+            logarithmic(axes[0, 0], min(values), max(values))
 
 
 @spared_picture

@@ -1,4 +1,5 @@
 import inspect
+import itertools
 import re
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from common.figures import (
     draw_history,
     draw_learning_curves,
     draw_maps,
+    draw_named_points,
     draw_reliability,
     draw_roc,
     draw_scores,
@@ -96,6 +98,20 @@ def drawn(monkeypatch):
 
 
 WIDE = (np.hypot(*np.mgrid[-8:8, -6:6]) < 7).astype(float)
+
+
+def test_names_of_many_points_do_not_touch_however_close_the_points(tmp_path, drawn):
+    points = {f"a_detector_of_a_long_name_{number:02}": (0.01 + number / 1e9, 0.8) for number in range(30)}
+    points["the_best"] = (0.2, 0.9)
+    draw_named_points(points, tmp_path / "ranks.png", first="cost", second="gain", log_first=True)
+    figure = drawn()
+    boxes = [label.get_window_extent() for label in figure.axes[0].get_yticklabels()]
+    assert all(low.y1 <= high.y0 for low, high in itertools.pairwise(boxes))
+    names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert sorted(names) == sorted(points)
+    assert names[-1] == "the_best", "the best is at the top"
+    for place, axis in enumerate(figure.axes):
+        assert axis.lines[0].get_xdata().tolist() == [points[name][place] for name in names]
 
 
 @pytest.mark.parametrize(
