@@ -31,14 +31,15 @@ input, select, button {{ font: inherit }}
 .legend svg {{ display: inline-block; width: .8rem; margin-right: .3rem }}
 .wide {{ overflow-x: auto }}
 table {{ border-collapse: collapse; width: 100% }}
-th, td {{ text-align: left; vertical-align: top; padding: .4rem .5rem; border-bottom: 1px solid #ccc }}
+th, td {{ text-align: left; vertical-align: top; padding: .4rem .35rem; border-bottom: 1px solid #ccc }}
 th {{ vertical-align: bottom }}
 td {{ overflow-wrap: break-word }}
-td.name, td.reasons {{ overflow-wrap: anywhere }}
+td.name, td.group, td.reasons {{ overflow-wrap: anywhere }}
 td.name {{ min-width: 8.5rem }}
+td.group {{ min-width: 8rem }}
 td.reasons {{ min-width: 16rem; font-size: .9rem }}
-td.number, td small, .figures td {{ white-space: nowrap }}
-td.oodm {{ white-space: normal }}
+td.number, .figures td {{ white-space: nowrap }}
+td.oodm, td.expected_dice {{ white-space: normal }}
 .figures {{ width: auto }}
 .figures td, .number {{ font-variant-numeric: tabular-nums }}
 th button {{ border: 0; background: none; padding: 0; font-weight: bold; cursor: pointer; text-align: left }}
@@ -49,7 +50,7 @@ tr.out .verdict b {{ color: {VERMILION} }}
 tr.in .verdict b {{ color: {BLUE} }}
 tr.out {{ background: #fdf3ec }}
 .look {{ border: 0; padding: 0; background: none; cursor: zoom-in }}
-.look img {{ display: block; width: clamp(8.5rem, 12vw, 15rem); max-height: 12rem }}
+.look img {{ display: block; width: clamp(8rem, 11vw, 15rem); max-height: 12rem }}
 .look img, #view > img {{ object-fit: contain; background: #000 }}
 dialog {{ width: min(96vw, 70rem); max-height: 96vh; border: 1px solid {GRAY}; padding: 1rem; overflow: auto }}
 #view > img {{ width: 100%; max-height: 60vh }}
@@ -58,7 +59,7 @@ figure img {{ max-width: 100%; height: auto }}
 .gallery {{ grid-column: 1 / -1; overflow-x: auto }}
 .gallery img {{ min-width: 48rem }}
 .pictures {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 30rem), 1fr)); gap: 1rem }}
-@media (max-width: 70rem) {{
+@media (max-width: 73rem) {{
   #scans table, #scans tbody, #scans td {{ display: block }}
   #scans thead tr {{ display: flex; flex-wrap: wrap; align-items: baseline }}
   #scans thead th {{ border: 0; padding: .2rem .4rem }}
