@@ -83,10 +83,11 @@ class TestOptions:
 
 class TestBadInput:
     def test_no_foreground_and_no_background(self, fail, tmp_path):
-        for name, value in (("foreground", 0), ("background", 1)):
+        nothing_to_tell = "training cases hold no background: there is nothing to tell apart"
+        for name, value, said in (("foreground", 0, "hold no foreground"), ("background", 1, nothing_to_tell)):
             data = write_pictures(tmp_path / name, SIZES, labels=lambda index, label, value=value: label * 0 + value)
             error = fail(data)
-            assert f"the labels of all 5 training cases hold no {name}: there is nothing to tell apart" in str(error)
+            assert said in str(error)
 
     def test_palette_and_16_bit_labels_are_class_numbers(self, trained, train, tmp_path, read_json):
         def palette(label):
