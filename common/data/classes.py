@@ -10,6 +10,9 @@ from .cases import Case, class_names, find_class_name
 
 logger = logging.getLogger(__name__)
 
+LONGEST_NAME = 40
+"""Characters of the longest name of one class."""
+
 
 def legend_names(
     cases: Sequence[Case], number: int, foreground_labels: Mapping[str, Sequence[int]] | None = None
@@ -43,8 +46,9 @@ def named_classes(
         foreground_labels: Data set -> label values of the classes that count, in order. With ``None``, all do.
 
     Returns:
-        Index of the class, as a text from ``1`` -> name. All are numbered, as ``class 1``, where a name is missing,
-        where classes are learned as one, or where data sets name them differently.
+        Index of the class, as a text from ``1`` -> name. Classes that are learned as one are called after all of them,
+        ``anterior and posterior``, or ``13 classes as one`` where that is long. All are numbered, as ``class 1``, where
+        a name is missing or data sets name them differently.
     """
     number = out_channels if sigmoid else out_channels - 1
     numbered = {str(index): numbered_class(index) for index in range(1, number + 1)}
@@ -57,7 +61,9 @@ def named_classes(
         seen.add(task)
         names = class_names(case)
         values = (foreground_labels or {}).get(task) or sorted(value for value in names if value > 0)
-        named = {str(index): names[value] for index, value in enumerate(values, start=1) if value in names}
+        if sigmoid and number == 1 and len(values) > 1:
+            names, values = {1: _merged_name([names.get(value) for value in values])}, [1]
+        named = {str(index): names[value] for index, value in enumerate(values, start=1) if names.get(value)}
         if len(values) != number and names and not case.get("phantom"):
             logger.info(
                 "data set %r has %d class(es), the network learns %d: results name none; the command plan chooses such "
@@ -68,3 +74,11 @@ def named_classes(
             return numbered
         found = named
     return found or numbered
+
+
+def _merged_name(names: Sequence[str | None]) -> str:
+    """What one channel that stands for several classes is called; empty where one of them has no name."""
+    if not all(names):
+        return ""
+    name = " and ".join(map(str, names))
+    return name if len(name) <= LONGEST_NAME else f"{len(names)} classes as one"

@@ -28,8 +28,9 @@ LABELS = {"0": "background", "1": "anterior", "2": "posterior"}
         (2, True, None, {"1": "anterior", "2": "posterior"}),
         (3, False, None, {"1": "anterior", "2": "posterior"}),
         (1, True, {"a": [2]}, {"1": "posterior"}),
-        (1, True, {"b": [2]}, {"1": "class 1"}),
-        (1, True, None, {"1": "class 1"}),
+        (1, True, {"b": [2]}, {"1": "anterior and posterior"}),
+        (1, True, {"a": [1, 7]}, {"1": "class 1"}),
+        (1, True, None, {"1": "anterior and posterior"}),
         (2, True, {"a": [1, 7]}, {"1": "class 1", "2": "class 2"}),
     ],
 )
@@ -50,11 +51,16 @@ def test_classes_without_a_listing_are_numbered(tmp_path):
     assert named_classes([case], 3, sigmoid=False, foreground_labels=None) == {"1": "class 1", "2": "class 2"}
 
 
-def test_classes_that_are_learned_as_one_are_told(case_of, caplog):
+def test_many_classes_that_are_learned_as_one_are_counted(case_of):
+    labels = {str(value): f"structure {value}" for value in range(1, 5)}
+    assert named_classes([case_of("a", labels)], 1, sigmoid=True, foreground_labels=None) == {"1": "4 classes as one"}
+
+
+def test_data_set_of_other_classes_than_the_network_learns_is_told(case_of, caplog):
     caplog.set_level("INFO")
-    named_classes([case_of("a", LABELS)], 1, sigmoid=True, foreground_labels=None)
-    named_classes([case_of("p", LABELS, phantom=True)], 1, sigmoid=True, foreground_labels=None)
+    named_classes([case_of("a", LABELS)], 3, sigmoid=True, foreground_labels=None)
+    named_classes([case_of("p", LABELS, phantom=True)], 3, sigmoid=True, foreground_labels=None)
     assert caplog.messages == [
-        "data set 'a' has 2 class(es), the network learns 1: results name none; the command plan chooses such settings "
+        "data set 'a' has 2 class(es), the network learns 3: results name none; the command plan chooses such settings "
         "from the data"
     ]
