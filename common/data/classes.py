@@ -48,7 +48,8 @@ def named_classes(
     Returns:
         Index of the class, as a text from ``1`` -> name. Classes that are learned as one are called after all of them,
         ``anterior and posterior``, or ``13 classes as one`` where that is long. All are numbered, as ``class 1``, where
-        a name is missing or data sets name them differently.
+        a name is missing or data sets name them differently. Empty for cases of no data set, which a server or a
+        federation sets from outside: they are labeled with the classes of the weights that are there.
     """
     number = out_channels if sigmoid else out_channels - 1
     numbered = {str(index): numbered_class(index) for index in range(1, number + 1)}
@@ -56,7 +57,7 @@ def named_classes(
     seen: set[str] = set()
     for case in cases:
         task = str(case.get("task", ""))
-        if task in seen or "label" not in case:
+        if task in seen or not {"task", "label"} <= case.keys():
             continue
         seen.add(task)
         names = class_names(case)
@@ -73,7 +74,7 @@ def named_classes(
         if len(named) != number or len(values) != number or (found and found != named):
             return numbered
         found = named
-    return found or numbered
+    return found or (numbered if seen else {})
 
 
 def _merged_name(names: Sequence[str | None]) -> str:

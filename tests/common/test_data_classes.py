@@ -51,6 +51,11 @@ def test_classes_without_a_listing_are_numbered(tmp_path):
     assert named_classes([case], 3, sigmoid=False, foreground_labels=None) == {"1": "class 1", "2": "class 2"}
 
 
+def test_cases_that_are_set_from_outside_are_of_the_classes_of_the_weights(tmp_path):
+    cases = [{"image": "a.png", "label": str(tmp_path / "a" / "b" / f"{index}.png")} for index in range(2)]
+    assert named_classes(cases, 3, sigmoid=False, foreground_labels=None) == {}
+
+
 def test_many_classes_that_are_learned_as_one_are_counted(case_of):
     labels = {str(value): f"structure {value}" for value in range(1, 5)}
     assert named_classes([case_of("a", labels)], 1, sigmoid=True, foreground_labels=None) == {"1": "4 classes as one"}
