@@ -57,7 +57,11 @@ def read_checkpoint(path: str | Path, *, device: str | torch.device = "cpu") -> 
         WeightsError: When it is truncated or holds something else.
     """
     if not Path(path).is_file():
-        raise MissingDataError(f"no weights at {path}; train first, or set model_dir to the folder that holds model.pt")
+        below = Path(path).parent / "models" / Path(path).name
+        there = f", such as {below.parent}" if below.is_file() else ""
+        raise MissingDataError(
+            f"no weights at {path}; train first, or set model_dir to the folder that holds model.pt{there}"
+        )
     try:
         with warnings.catch_warnings():
             # What torch warns of here, other formats and protocols, is refused below.

@@ -53,6 +53,12 @@ def test_missing_weights_are_named(tmp_path):
     assert isinstance(caught.value, FileNotFoundError)
 
 
+def test_folder_of_a_run_is_answered_with_the_one_of_its_weights(tmp_path):
+    save_atomically({"a": torch.zeros(1)}, str(tmp_path / "models" / "model.pt"))
+    with pytest.raises(MissingDataError, match=r"the folder that holds model\.pt, such as .*/models$"):
+        read_checkpoint(tmp_path / "model.pt")
+
+
 def test_weights_truncated_anywhere_are_refused(path):
     whole = path.read_bytes()
     for length in range(0, len(whole), 97):
