@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..planning.settling import MINUTES
 from ..runtime.bundle_folders import find_bundle
+from ..runtime.training_end import MINUTES
 from .running import check_output, run_bundle
 
 

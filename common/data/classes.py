@@ -74,7 +74,7 @@ def named_classes(
         if len(named) != number or len(values) != number or (found and found != named):
             return numbered
         found = named
-    return found or (numbered if seen else {})
+    return found
 
 
 def _merged_name(names: Sequence[str | None]) -> str:

@@ -17,9 +17,10 @@ from ..runtime.json_format import format_json
 from ..runtime.model_settings import with_defaults
 from ..runtime.next_command import command_line
 from ..runtime.tables import table_lines
+from ..runtime.training_end import MINUTES
 from .choices import Choice
 from .fingerprint import measure_cases
-from .settling import MINUTES, REQUEST, Request, choose_settings
+from .settling import REQUEST, Request, choose_settings
 
 logger = logging.getLogger(__name__)
 

@@ -51,9 +51,6 @@ EPOCHS = ("max_epochs", "samples_per_epoch")
 REQUEST = "plan_request"
 """Key of a plan's file that tells what the plan was made for, see :meth:`Request.digest`."""
 
-MINUTES = 20.0
-"""Length of a training where nothing else is said, in minutes."""
-
 
 @dataclass(frozen=True)
 class Request:

@@ -17,9 +17,10 @@ from ..runtime.config_source import items_being_resolved
 from ..runtime.model_settings import NETWORK, PLAN, with_defaults
 from ..runtime.networks_by_name import TrainedNetwork
 from ..runtime.options import read_flag
+from ..runtime.training_end import MINUTES
 from .choices import LABELS
 from .command import write_plan
-from .settling import EPOCHS, MINUTES, REQUEST, Request
+from .settling import EPOCHS, REQUEST, Request
 
 logger = logging.getLogger(__name__)
 

@@ -18,8 +18,8 @@ METRIC = "val_mean_dice"
 LOW_DICE = 0.5
 """Validation Dice below which a network is called not yet one to use: less than half of what it outlines is right."""
 
-MINUTES = 20
-"""Length of a training below which more time is the first thing to try, in minutes; the default of a plan."""
+MINUTES = 20.0
+"""Length of a training where nothing else is said, in minutes; below it, more time is the first thing to try."""
 
 
 def tell_end(bundle_root: str, save_dir: str, output_dir: str, plan: Sequence[Mapping[str, Any]] = ()) -> None:
