@@ -32,6 +32,8 @@ def write_report(
     *,
     reference: str | None = None,
     metrics: Sequence[str] = ("dsc",),
+    over: str | None = None,
+    mark: float | None = None,
 ) -> None:
     """Writes the tables and figures of an experiment from its rows.
 
@@ -43,6 +45,9 @@ def write_report(
         into: Folder of the report; by default one beside the rows, with the name of their file.
         reference: Arm that others are tested against; by default the first in the rows.
         metrics: Metrics of ``tables.md`` and of the curves. Default ``dsc`` alone.
+        over: Metric whose mean places the points of the curves over a swept setting, such as the ratio that a
+            setting led to. Default none: the setting itself.
+        mark: Place on that axis to mark by a line. Default none.
 
     Raises:
         MissingDataError: When there are no such rows.
@@ -54,9 +59,10 @@ def write_report(
     if reference is not None and reference not in arms:
         raise ConfigError(f"reference is {reference!r}; accepted are the arms {', '.join(arms)}")
     table = summarize_rows(rows, reference or arms[0])
-    unknown = sorted(set(chosen) - set(table["metric"]))
-    if unknown:
-        raise ConfigError(f"metrics names {unknown[0]!r}; accepted are {', '.join(table['metric'].unique())}")
+    _check_metrics("metrics", chosen, table["metric"].unique())
+    if over is not None:
+        groups = [group["metric"].unique() for _, group in table.groupby("dataset")]
+        _check_metrics("over", [over], [name for name in groups[0] if all(name in group for group in groups)])
     folder = Path(into) if into else Path(rows_file).with_suffix("")
     write_csv(table.to_dict("records"), SUMMARY, folder / "summary.csv")
     text = _tables(table, chosen, reference or arms[0])
@@ -66,9 +72,15 @@ def write_report(
         logger.info("%s", line)
     for name, cells in table.groupby("dataset", sort=False):
         _draw_classes(cells, folder, _file_name(name))
-        for axis in ("labeled", "dose"):
-            _draw_curves(cells, axis, chosen, folder / f"curve_{axis}_{_file_name(name)}.png")
+        _draw_curves(cells, "labeled", chosen, folder / f"curve_labeled_{_file_name(name)}.png")
+        _draw_curves(cells, "dose", chosen, folder / f"curve_dose_{_file_name(name)}.png", over=over, mark=mark)
     logger.info("report written to %s", folder)
+
+
+def _check_metrics(option: str, names: Sequence[str], accepted: Sequence[str]) -> None:
+    unknown = [name for name in names if name not in accepted]
+    if unknown:
+        raise ConfigError(f"{option} names {unknown[0]!r}; accepted are {', '.join(accepted)}")
 
 
 def load_rows(path: str | Path) -> pd.DataFrame:
@@ -139,19 +151,45 @@ def _draw_classes(cells: pd.DataFrame, folder: Path, name: str) -> None:
         draw_bars(labels, {arm: bars[arm].tolist() for arm in bars}, path, xlabel="class", ylabel="Dice")
 
 
-def _draw_curves(cells: pd.DataFrame, axis: str, metrics: Sequence[str], path: Path) -> None:
+def _draw_curves(
+    cells: pd.DataFrame,
+    axis: str,
+    metrics: Sequence[str],
+    path: Path,
+    *,
+    over: str | None = None,
+    mark: float | None = None,
+) -> None:
     """Metrics of every arm over the number of labels, or over the swept setting; nothing without two places."""
-    shown = cells[cells["metric"].isin(metrics) & (cells[axis] != "")]
+    known = cells[cells[axis] != ""]
+    shown = known[known["metric"].isin(metrics)]
     if shown[axis].nunique() < 2:
         return
     other = next(name for name in ("labeled", "dose") if name != axis)
+    places = _centers(known[known["metric"] == over]) if over else {}
     panels: dict[str, dict[str, list[tuple[float, float, float]]]] = {}
     for (metric, value, arm), group in shown.groupby(["metric", other, "arm"], sort=False):
-        means = group["mean"].fillna(group["whole"])
         spreads = group["sd_of_seeds"].fillna(0.0)
-        points = sorted(zip(group[axis].astype(float), means, spreads, strict=True))
+        where = [places[key] for key in _keys(group)] if over else group[axis].astype(float)
+        points = sorted(zip(where, _means(group), spreads, strict=True))
         panels.setdefault(metric_title(metric, UNIT), {})[f"{arm}, {value}" if value else arm] = points
-    draw_learning_curves(panels, path, xlabel="labeled" if axis == "labeled" else _swept(shown))
+    xlabel = "labeled" if axis == "labeled" else metric_title(over, UNIT) if over else _swept(shown)
+    draw_learning_curves(panels, path, xlabel=xlabel, mark=mark)
+
+
+def _means(cells: pd.DataFrame) -> pd.Series:
+    """The mean of patients, or what was measured of the whole test set alone."""
+    return cells["mean"].fillna(cells["whole"])
+
+
+def _keys(cells: pd.DataFrame) -> list[tuple[str, ...]]:
+    """What tells the cells of one metric apart."""
+    return list(zip(cells["labeled"], cells["dose"], cells["arm"], strict=True))
+
+
+def _centers(cells: pd.DataFrame) -> dict[tuple[str, ...], float]:
+    """The mean of a metric by the cell that it belongs to."""
+    return dict(zip(_keys(cells), _means(cells), strict=True))
 
 
 def _file_name(text: Any) -> str:

@@ -75,15 +75,20 @@ def draw_curves(
 
 @spared_picture
 def draw_learning_curves(
-    panels: Mapping[str, Mapping[str, Sequence[tuple[float, float, float]]]], path: str | Path, *, xlabel: str
+    panels: Mapping[str, Mapping[str, Sequence[tuple[float, float, float]]]],
+    path: str | Path,
+    *,
+    xlabel: str,
+    mark: float | None = None,
 ) -> None:
-    """Draws a panel of named curves for each measure over a number on a logarithmic axis, on which 0 has its place.
+    """Draws a panel of named curves for each measure over a number on a logarithmic axis, linear from 0 to 1.
 
     Args:
         panels: Curves by the measure of their panel, which is in [0, 1]. The name of a curve leads to its points:
             place, 0 or more, mean and standard deviation.
         path: Path of the PNG file that is written.
         xlabel: Text below the horizontal axis of every panel.
+        mark: Place on that axis to mark by a line. Default none.
     """
     with open_sheet(path, columns=len(panels)) as axes:
         for axis, (title, curves) in zip(axes[0], panels.items(), strict=True):
@@ -92,8 +97,10 @@ def draw_learning_curves(
                 where, means, spreads = zip(*points, strict=True) if points else ((), (), ())
                 axis.errorbar(where, means, yerr=spreads, marker="o", capsize=3, label=name)
             axis.set_xscale("symlog", linthresh=1, linscale=0.5)
-            axis.set_xticks(places, [f"{place:g}" for place in places])
+            axis.set_xticks(places, [f"{place:.3g}" for place in places])
             axis.minorticks_off()
+            if mark is not None:
+                axis.axvline(mark, color="black", ls="--", lw=1, label=f"{mark:g}")
             highest = max(mean + spread for points in curves.values() for _, mean, spread in points)
             axis.set(title=title, xlabel=xlabel, ylim=(0, 1 if highest <= 1 else None))
             legend(axis)

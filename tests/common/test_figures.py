@@ -46,6 +46,7 @@ FIGURES = {
     "bars": lambda path: draw_bars(["1\n0.1%", "2\n5%"], BARS, path, xlabel="class", ylabel="Dice"),
     "curves": lambda path: draw_curves(PANELS, path, xlabel="epoch", ylabel="weight"),
     "learning curves": lambda path: draw_learning_curves(DOSES, path, xlabel="labeled"),
+    "learning curves, a place marked": lambda path: draw_learning_curves(DOSES, path, xlabel="ratio", mark=0.65),
     "gallery": lambda path: draw_gallery([SLICE] * 2, path),
     "gallery of one": lambda path: draw_gallery([SLICE], path, columns=1),
     "gallery without segmentation": lambda path: draw_gallery([(SLICE[0], 0 * DISK, "none"), SLICE], path, columns=2),

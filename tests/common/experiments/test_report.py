@@ -7,6 +7,7 @@ import pytest
 from scipy.stats import wilcoxon
 
 from common.errors import ConfigError, MissingDataError
+from common.experiments import report
 from common.experiments.report import load_rows, write_report
 from common.experiments.rows import COLUMNS
 from common.experiments.summary import summarize_rows
@@ -150,6 +151,24 @@ def test_dose_has_a_curve_and_a_column(write, tmp_path, read_picture):
     assert "| share | arm |" in (tmp_path / "trial" / "tables.md").read_text()
 
 
+@pytest.mark.parametrize(("options", "xlabel", "places"), [
+    ({}, "share", [0.0, 0.25]),
+    ({"over": "ratio", "mark": 0.65}, "ratio", [0.5, 1.0]),
+])  # fmt: skip
+def test_dose_stands_at_its_value_or_at_what_it_led_to(write, monkeypatch, options, xlabel, places):
+    drawn = []
+    monkeypatch.setattr(report, "draw_learning_curves", lambda panels, path, **said: drawn.append((panels, said)))
+    runs = [
+        rows_of("a", 0, [value] * 6, dose=dose, metric=metric, labeled="")
+        for dose, ratio in (("0", 1.01), ("0.25", 0.51)) for metric, value in (("dsc", 0.5), ("ratio", ratio))
+    ]  # fmt: skip
+    # The ratio is measured of a whole training set, so it has no patients.
+    write_report(write(*(rows[:1] if rows[0]["metric"] == "ratio" else rows for rows in runs)), **options)
+    ((panels, said),) = drawn
+    assert [place for place, _, _ in panels["dsc"]["a"]] == pytest.approx(places)
+    assert said == {"xlabel": xlabel, "mark": options.get("mark")}
+
+
 def test_what_a_report_cannot_be_made_of_is_named(write, tmp_path):
     with pytest.raises(MissingDataError, match=r"no rows at .*none.csv; give the CSV that an experiment wrote"):
         write_report(tmp_path / "none.csv")
@@ -163,3 +182,10 @@ def test_what_a_report_cannot_be_made_of_is_named(write, tmp_path):
         write_report(file, reference="b")
     with pytest.raises(ConfigError, match="metrics names 'ap'; accepted are dsc"):
         write_report(file, metrics="ap")
+    file = write(
+        rows_of("a", 0, BASE),
+        rows_of("a", 0, BASE, dataset="hearts", metric="ap"),
+        rows_of("a", 0, BASE, dataset="hearts"),
+    )
+    with pytest.raises(ConfigError, match=r"over names 'ap'; accepted are dsc$"):
+        write_report(file, over="ap")
