@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,8 @@ from torch import Tensor
 
 from ..errors import ConfigError, LabelError
 from .scan import scan_name
+
+logger = logging.getLogger(__name__)
 
 
 def foreground_channels(label: Tensor, labels: Sequence[int] | None, out_channels: int) -> Tensor:
@@ -65,7 +68,56 @@ def label_map(probability: Tensor, threshold: float = 0.5) -> Tensor:
     return ((index + 1) * (largest > threshold)).to(torch.uint8)
 
 
-class ForegroundChannelsd(MapTransform):
+class _LabelTransform(MapTransform):
+    """Turns labels; one of another data set whose classes are not the network's is left out, and this is logged once.
+
+    An evaluation needs no label to judge a scan of another data set, and no Dice there would tell a quality.
+    """
+
+    def __init__(self, keys: KeysCollection, foreground_labels: Mapping[str, Sequence[int]] | None) -> None:
+        super().__init__(keys, allow_missing_keys=True)
+        self.foreground_labels = dict(foreground_labels or {})
+        self._left_out: set[str] = set()
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Returns ``data`` with labels turned.
+
+        Raises:
+            LabelError: When a label has a value beyond the network's classes, naming the case.
+        """
+        turned = dict(data)
+        for key in self.key_iterator(turned):
+            try:
+                label = self._turn(torch.as_tensor(turned[key]), turned)
+            except LabelError as error:
+                if not _is_of_others(turned):
+                    raise LabelError(f"{scan_name(turned)}: {error}") from error
+                self._leave_out(turned, key)
+            else:
+                turned[key] = convert_to_dst_type(label, turned[key], dtype=label.dtype)[0]
+        return turned
+
+    def _turn(self, label: Tensor, data: Mapping[Hashable, Any]) -> Tensor:
+        raise NotImplementedError
+
+    def _named(self, data: Mapping[Hashable, Any]) -> Sequence[int] | None:
+        """The classes that count in the data set of a case, where they are named."""
+        return self.foreground_labels.get(str(data.get("task", "")))
+
+    def _leave_out(self, data: dict[Hashable, Any], key: Hashable) -> None:
+        del data[key]
+        group = str(data.get("group", ""))
+        if group not in self._left_out:
+            self._left_out.add(group)
+            logger.info("labels of %s have other classes than the network: they are not used, the scans are", group)
+
+
+def _is_of_others(data: Mapping[Hashable, Any]) -> bool:
+    """Whether a case of an evaluation is of another data set, not a damaged one of the network's own."""
+    return data.get("in_distribution") is False and "damage" not in data
+
+
+class ForegroundChannelsd(_LabelTransform):
     """Dictionary version of :func:`foreground_channels`.
 
     Args:
@@ -78,18 +130,11 @@ class ForegroundChannelsd(MapTransform):
     def __init__(
         self, keys: KeysCollection, out_channels: int, foreground_labels: Mapping[str, Sequence[int]] | None = None
     ) -> None:
-        super().__init__(keys, allow_missing_keys=True)
+        super().__init__(keys, foreground_labels)
         self.out_channels = out_channels
-        self.foreground_labels = dict(foreground_labels or {})
 
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Returns ``data`` with labels turned into binary channels."""
-        turned = dict(data)
-        for key in self.key_iterator(turned):
-            labels = self.foreground_labels.get(str(turned.get("task", "")))
-            channels = foreground_channels(torch.as_tensor(turned[key]), labels, self.out_channels)
-            turned[key] = convert_to_dst_type(channels, turned[key])[0]
-        return turned
+    def _turn(self, label: Tensor, data: Mapping[Hashable, Any]) -> Tensor:
+        return foreground_channels(label, self._named(data), self.out_channels)
 
 
 def class_indices(label: Tensor, num_classes: int, labels: Sequence[int] | None = None) -> Tensor:
@@ -125,7 +170,7 @@ def class_indices(label: Tensor, num_classes: int, labels: Sequence[int] | None 
     return ((label == given) * numbers).sum(dim=0, keepdim=True).to(torch.uint8)
 
 
-class ClassIndicesd(MapTransform):
+class ClassIndicesd(_LabelTransform):
     """Dictionary version of :func:`class_indices`.
 
     Args:
@@ -141,30 +186,10 @@ class ClassIndicesd(MapTransform):
     def __init__(
         self, keys: KeysCollection, num_classes: int, foreground_labels: Mapping[str, Sequence[int]] | None = None
     ) -> None:
-        super().__init__(keys, allow_missing_keys=True)
+        super().__init__(keys, foreground_labels)
         if not 2 <= num_classes <= 256:
             raise ConfigError(f"out_channels is {num_classes}; a softmax needs background and a class: 2 to 256")
         self.num_classes = num_classes
-        self.foreground_labels = dict(foreground_labels or {})
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Returns ``data`` with labels turned into class indices.
-
-        Raises:
-            LabelError: When a label has a value beyond the network's classes, naming the case.
-        """
-        turned = dict(data)
-        for key in self.key_iterator(turned):
-            try:
-                indices = self._turn(torch.as_tensor(turned[key]), turned)
-            except LabelError as error:
-                raise LabelError(f"{scan_name(turned)}: {error}") from error
-            turned[key] = convert_to_dst_type(indices, turned[key], dtype=indices.dtype)[0]
-        return turned
-
-    def _named(self, data: Mapping[Hashable, Any]) -> Sequence[int] | None:
-        """The classes that count in the data set of a case, where they are named."""
-        return self.foreground_labels.get(str(data.get("task", "")))
 
     def _turn(self, label: Tensor, data: Mapping[Hashable, Any]) -> Tensor:
         return class_indices(label, self.num_classes, self._named(data))

@@ -7,12 +7,35 @@ from torch.testing import assert_close
 
 from common.errors import ConfigError, LabelError
 from common.metrics.segmentation import measure_segmentation
-from common.transforms import ClassChannelsd, ClassIndicesd, MeasureSegmentationd
+from common.transforms import ClassChannelsd, ClassIndicesd, ForegroundChannelsd, MeasureSegmentationd
 from common.transforms.labels import class_indices
 
 
 def label_of(*values):
     return MetaTensor(torch.tensor([[list(map(float, values))]]))
+
+
+OTHER = {"in_distribution": False, "group": "hearts"}
+
+
+@pytest.mark.parametrize("transform", [ClassIndicesd, ClassChannelsd, ForegroundChannelsd])
+class TestLabelsOfOtherClasses:
+    def test_are_left_out_and_this_is_said_once(self, transform, caplog):
+        caplog.set_level("INFO")
+        turn = transform("label", 2)
+        for name in ("a", "b"):
+            assert turn({"label": label_of(0, 5), "case": name} | OTHER) == {"case": name} | OTHER
+        assert caplog.messages == [
+            "labels of hearts have other classes than the network: they are not used, the scans are"
+        ]
+
+    def test_are_turned_where_the_network_has_their_numbers(self, transform):
+        assert "label" in transform("label", 2)({"label": label_of(0, 1)} | OTHER)
+
+    @pytest.mark.parametrize("own", [{"in_distribution": True}, {}, OTHER | {"damage": "flip"}])
+    def test_of_own_scans_are_refused_by_name(self, transform, own):
+        with pytest.raises(LabelError, match=r"^case 'a': label holds (class )?5 but "):
+            transform("label", 2)({"label": label_of(0, 5), "case": "a"} | own)
 
 
 class TestIndices:
