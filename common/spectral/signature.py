@@ -19,7 +19,7 @@ EPS = 1e-7
 EMPTY = "no voxel was added to the Gram matrix: call update first"
 
 CHUNK = 65_536
-"""Voxels converted to float64 at once, so that memory does not grow with the image."""
+"""Voxels converted to float64 at once, or those of one slice, so that memory does not grow with the image."""
 
 
 def log_spectrum(singular_values: Tensor, *, eps: float = EPS) -> Tensor:
@@ -97,15 +97,16 @@ class GramAccumulator:
         """
         if features.ndim < 2 or features.shape[0] != self.num_channels:
             raise FeatureError(f"features have shape {tuple(features.shape)}; expected ({self.num_channels}, *spatial)")
-        flat = features.detach().reshape(self.num_channels, -1)
         if self._gram is None or self._sums is None:
-            self._gram = torch.zeros(self.num_channels, self.num_channels, dtype=torch.float64, device=flat.device)
-            self._sums = torch.zeros(self.num_channels, dtype=torch.float64, device=flat.device)
-        for chunk in flat.split(CHUNK, dim=1):
-            double = chunk.double()
+            self._gram = torch.zeros(self.num_channels, self.num_channels, dtype=torch.float64, device=features.device)
+            self._sums = torch.zeros(self.num_channels, dtype=torch.float64, device=features.device)
+        in_slice = features.shape[2:].numel()
+        # The part of a window that counts is no block of memory: slices of it are copied once, straight to float64.
+        for slices in features.detach().split(max(1, CHUNK // max(1, in_slice)), dim=1):
+            double = slices.double().reshape(self.num_channels, -1)
             self._gram.addmm_(double, double.T)
             self._sums += double.sum(dim=1)
-        self.num_voxels += flat.shape[1]
+        self.num_voxels += features.shape[1] * in_slice
         return self
 
     def singular_values(self) -> Tensor:
