@@ -15,10 +15,19 @@ from ..phantoms.volumes import PHANTOM_TASKS
 from ..runtime.files import write_json
 from .cases import Case, Folders, case_name, labeled_cases, weights_folder
 
+SHARED = ("patient", "region")
+"""What cases of a data set may have in common, so that no split tears them apart."""
 
-def patient_of(case: Case) -> str:
-    """Returns what tells the patients of one data set apart: the region of a case without one, or the case itself."""
-    return str(case.get("patient") or case.get("region") or case["image"])
+
+def patient_of(case: Mapping[str, Any], *, alone: str = "image") -> str:
+    """Returns what tells the patients of one data set apart: the region of a case without one, or the case itself.
+
+    Args:
+        case: Case, or what is known of it.
+        alone: Key of what stands for a case without either. Default ``image``.
+    """
+    # A patient may have the number 0.
+    return str(case[next((key for key in SHARED if case.get(key) not in (None, "")), alone)])
 
 
 def split_cases(

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..data.split import patient_of
 from ..metrics.confusion import (
     Matrix,
     all_background,
@@ -47,7 +48,7 @@ def measure_persons(rows: Sequence[Mapping[str, Any]]) -> Measures:
     several = len({str(row.get("group", "")) for row in measured}) > 1
     persons: dict[str, list[Mapping[str, Any]]] = {WHOLE: list(measured)} if measured else {}
     for row in measured:
-        name = str(row.get("patient") or row.get("region") or row.get("case"))
+        name = patient_of(row, alone="case")
         # Data sets may number their patients alike.
         persons.setdefault(f"{row.get('group', '')}/{name}" if several else name, []).append(row)
     measures: Measures = {}

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..data.cases import Case, Folders
 from ..data.folders import find_scans
-from ..data.split import CaseSplit, patient_of
+from ..data.split import SHARED, CaseSplit
 from .cutting import patch_place, patch_starts
 from .removal import Fill, check_removal, removal_weights, remove_foreground
 
@@ -65,7 +65,7 @@ class Removal:
     def __call__(self, image: Tensor, label: Tensor, roi_size: Sequence[int], name: str) -> tuple[Tensor, Tensor]:
         """Returns an image without foreground, and the mask ``(1, H, W[, D])`` of the pixels that were replaced.
 
-        Every patch is emptied by itself, as if nothing lay beyond it.
+        What fills a patch is of that patch alone; the rim of foreground reaches into the patches beside it.
 
         Args:
             image: Image ``(C, H, W[, D])``, in raw intensities.
@@ -73,16 +73,15 @@ class Removal:
             roi_size: Voxels of a patch along each axis.
             name: Name of the case, on which the draws of ``noise`` depend.
         """
-        emptied, removed = image.clone(), torch.zeros_like(label, dtype=torch.bool)
-        widths: dict[str, Any] = {"dilation": self.dilation, "feather": self.feather}
+        emptied = image.clone()
+        weights = removal_weights(label[0] != 0, dilation=self.dilation, feather=self.feather)
         for start in patch_starts(label.shape[1:], roi_size):
             place = patch_place(start, roi_size)
             generator = torch.Generator().manual_seed(zlib.crc32(f"{name}|{start}".encode()) + self.seed)
             emptied[place] = remove_foreground(
-                image[place], label[place], fill=self.fill, generator=generator, **widths
+                image[place], label[place], fill=self.fill, weights=weights[place[1:]], generator=generator
             )
-            removed[place] = removal_weights(label[place][0] != 0, **widths)[None] > 0
-        return emptied, removed
+        return emptied, weights[None] > 0
 
 
 def load_case(
@@ -113,17 +112,33 @@ def load_case(
     return LoadedCase(str(case.get("case", "")), image, emptied, label, removed)
 
 
-def load_candidate(case: Case, load: Callable[[Any], Any], prepare: Callable[[Any], Any]) -> LoadedCase:
-    """Returns an image without foreground in memory.
+def load_candidates(
+    cases: Sequence[Case],
+    load: Callable[[Any], Any],
+    load_labeled: Callable[[Any], Any],
+    prepare: Callable[[Any], Any],
+) -> list[LoadedCase]:
+    """Returns images without foreground in memory; those whose label holds some are left out, and the log says so.
 
     Args:
-        case: Case with ``image``.
-        load: Transform that loads and checks it.
+        cases: Cases with ``image``, some perhaps with ``label``.
+        load: Transform that loads and checks an image.
+        load_labeled: The same for an image with its label, which it turns into class indices.
         prepare: Transform that prepares an image after loading.
     """
-    image = _plain(prepare(load(dict(case)))["image"])
-    nothing = torch.zeros(1, *image.shape[1:], dtype=torch.uint8)
-    return LoadedCase(str(case["case"]), image, image, nothing, nothing.bool())
+    found = []
+    for case in cases:
+        loaded = (load_labeled if "label" in case else load)(dict(case))
+        if "label" in case and bool(loaded["label"].any()):
+            continue
+        image = _plain(prepare(loaded)["image"])
+        nothing = torch.zeros(1, *image.shape[1:], dtype=torch.uint8)
+        found.append(LoadedCase(str(case["case"]), image, image, nothing, nothing.bool()))
+    if len(found) < len(cases):
+        logger.info(
+            "candidate_dir: %d images are left out, since their labels hold foreground", len(cases) - len(found)
+        )
+    return found
 
 
 def find_candidates(candidate_dir: Folders, spatial_dims: int, split: CaseSplit | None = None) -> list[Case]:
@@ -138,19 +153,34 @@ def find_candidates(candidate_dir: Folders, spatial_dims: int, split: CaseSplit 
     folders = [candidate_dir] if isinstance(candidate_dir, str) else list(candidate_dir)
     found = [case for folder in folders for case in find_scans(folder, spatial_dims=spatial_dims, name="candidate_dir")]
     if split is not None and found:
-        held_out = {name for case in split.held_out() for name in _names(case)}
-        taken = [case for case in found if not held_out & _names(case)]
+        held_out = [_names(case) for case in split.held_out()]
+        names = set().union(*held_out)
+        taken = [case for case in found if not names & _names(case)]
         logger.info(
             "candidate_dir: %d images, %d of them left out, since their patients are for validation or test",
             len(found), len(found) - len(taken),
         )  # fmt: skip
+        _warn_of_strangers(names, taken)
         found = taken
-    return [{key: value for key, value in case.items() if key != "label"} for case in found]
+    return found
 
 
-def _names(case: Case) -> set[str]:
-    """What tells whether an image is another's, or of the same person: its file, and its patient or region."""
-    return {str(Path(str(case["image"])).resolve()), patient_of(case)}
+def _names(case: Case) -> set[tuple[str, str]]:
+    """What tells whether an image is another's, or of the same person: its file, and its patient and region."""
+    shared = {(key, str(case[key])) for key in SHARED if case.get(key) not in (None, "")}
+    return {("file", str(Path(str(case["image"])).resolve())), *shared}
+
+
+def _warn_of_strangers(held_out: set[tuple[str, str]], taken: Sequence[Case]) -> None:
+    """Warns of candidates that tell nothing by which persons who are held out would be known."""
+    keys = {key for key, _ in held_out} & set(SHARED)
+    unknown = sum(not keys & {key for key, _ in _names(case)} for case in taken) if keys else 0
+    if unknown:
+        logger.warning(
+            "candidate_dir: %d of %d images name no %s, so nobody can tell whether they are of patients for validation "
+            "or test; name it for each in the folder's dataset.json, as the data set does",
+            unknown, len(taken), " or ".join(sorted(keys)),
+        )  # fmt: skip
 
 
 def _plain(image: Any) -> Tensor:

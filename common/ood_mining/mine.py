@@ -178,7 +178,7 @@ class CandidateMiner:
         if is_main_process():
             kept = [row for row in rows if float(row["score"]) > 0]
             report["kept"] = _describe_kept(kept) | {"candidates": len(rows)}
-            counts = {"pnr": report["pnr_selected"], "selected": len(drawn), "candidates": len(kept)}
+            counts = {"pnr": report["pnr_selected"], "selected": len(drawn), "confusing": len(kept)}
             report["measures"] = {name: {"": value} for name, value in counts.items()}
             write_json(report, folder / PROPORTION)
             patches: list[dict[str, Any]] = [
@@ -194,6 +194,8 @@ class CandidateMiner:
                 "ratio of positive to negative %s: %.3f without, %.3f with %d out-of-distribution patches (%g %%)",
                 self.ratio_unit, report["pnr"], report["pnr_selected"], len(drawn), 100 * report["fraction"],
             )  # fmt: skip
+            if self.ood_fraction is None and report["fraction"] == 1 and report["pnr_selected"] > self.target_ratio:
+                logger.info("these are all that there are: the ratio stays above target_ratio %g", self.target_ratio)
         wait_for_all()
 
     def proportion(self, num_ood: int) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from torch import Tensor
 from ..data.cases import Case, Folders
 from ..data.split import CaseSplit
 from ..errors import ConfigError, LabelError
-from .candidates import LoadedCase, Removal, find_candidates, load_candidate, load_case
+from .candidates import LoadedCase, Removal, find_candidates, load_candidates, load_case
 from .counting import patch_signs
 from .cutting import cut_patch, padding_mask, patch_starts
 from .removal import Fill
@@ -73,7 +73,6 @@ class PatchDataset(Dataset):
         load: Transform or transforms that load and check a case and turn its label into class indices, of shape
             ``(1, H, W[, D])``.
         image_transforms: Transforms that prepare an image after loading; the foreground is removed before.
-        transform: Random changes of a patch. Default none.
         roi_size: Voxels of a patch along each axis; 128 x 128 in the paper. Where it is as large as the slices, these
             are the patches.
         fill: What replaces the foreground, see :func:`remove_foreground`. Default ``zero``.
@@ -81,7 +80,8 @@ class PatchDataset(Dataset):
         feather: Pixels over which the fill fades into the image, see :func:`remove_foreground`. Default none.
         empty_candidates: Whether cases whose whole label is empty are images without foreground, candidates as those of
             ``candidate_dir``. Default false: their patches are trained on as all others.
-        candidate_dir: Folders of images without foreground, the paper's other source. Default none.
+        candidate_dir: Folders of images without foreground, the paper's other source; images whose label holds some are
+            left out. Default none.
         load_candidate: Transform or transforms that load and check an image of ``candidate_dir``. Default none.
         split: Split of the training; images of ``candidate_dir`` of held-out patients are no candidates. Default none.
         count_padding: Whether padding counts as background, as in the paper. Default false.
@@ -98,7 +98,6 @@ class PatchDataset(Dataset):
         image_transforms: Sequence[Callable[..., Any]],
         *,
         roi_size: Sequence[int],
-        transform: Callable[..., Any] | None = None,
         fill: Fill = "zero",
         dilation: int | None = None,
         feather: int | None = None,
@@ -109,7 +108,7 @@ class PatchDataset(Dataset):
         count_padding: bool = False,
         seed: int = 0,
     ) -> None:
-        super().__init__(data, transform)
+        super().__init__(data)
         if candidate_dir and load_candidate is None:
             raise ConfigError("candidate_dir is given, but nothing that loads its images; set load_candidate")
         self.load = Compose(load)
@@ -147,7 +146,7 @@ class PatchDataset(Dataset):
         original = [self._labeled[number] for number in self._trained]
         rest = [case for number, case in enumerate(self._labeled) if number not in trained]
         if self.load_candidate is not None:
-            rest += [load_candidate(case, self.load_candidate, self.prepare) for case in self.candidates]
+            rest += load_candidates(self.candidates, self.load_candidate, self.load, self.prepare)
         return original + rest
 
     @cached_property
@@ -236,7 +235,4 @@ class PatchDataset(Dataset):
         """Returns ``image`` ``(C, *roi_size)``, ``label`` ``(1, *roi_size)``, empty where ``ood`` is true."""
         image, label = self.image_at(index).clone(), self.label_at(index).clone()
         ood = self.patch(index).kind != "original"
-        item: dict[str, Any] = {"image": image, "label": label.zero_() if ood else label}
-        if self.transform is not None:
-            item = self.transform(item)
-        return {key: item[key] for key in ("image", "label")} | {"ood": torch.tensor(ood)}
+        return {"image": image, "label": label.zero_() if ood else label, "ood": torch.tensor(ood)}

@@ -46,7 +46,7 @@ def fraction_grid(step: float = 0.1) -> list[float]:
         ConfigError: When ``step`` is not in (0, 1].
     """
     if not 0 < step <= 1:
-        raise ConfigError(f"step is {step}; accepted is 0 < step <= 1")
+        raise ConfigError(f"fraction_step is {step}; accepted is 0 < fraction_step <= 1")
     # 0.1 has no exact binary form: six steps of it shall be 0.6.
     return [min(round(index * step, 12), 1.0) for index in range(math.ceil(round(1 / step, 9)) + 1)]
 
@@ -115,4 +115,4 @@ def exact_ood_fraction(num_positive: int, num_negative: int, num_ood: float, *, 
 
 def _check_target(target: float) -> None:
     if not 0 < target < math.inf:
-        raise ConfigError(f"target ratio is {target}; accepted are positive numbers")
+        raise ConfigError(f"target_ratio is {target}; accepted are positive numbers")

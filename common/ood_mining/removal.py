@@ -23,6 +23,7 @@ def remove_foreground(
     fill: Fill = "zero",
     dilation: int | None = None,
     feather: int | None = None,
+    weights: Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> Any:
     """Returns a copy of an image in which nothing of the foreground is left.
@@ -42,6 +43,8 @@ def remove_foreground(
         dilation: Pixels by which the foreground grows first, at least 1, see :func:`removal_weights`. Default none.
         feather: Pixels over which the fill fades into the image around, at least 1, see :func:`removal_weights`.
             Default none.
+        weights: How much of every pixel is replaced, of the shape of ``label`` without a channel axis, in [0, 1]: for a
+            part of an image whose foreground lies beyond it. Default :func:`removal_weights` of ``label``.
         generator: Generator of ``noise``; torch's own with ``None``, the default.
 
     Returns:
@@ -61,7 +64,9 @@ def remove_foreground(
     source, foreground = torch.as_tensor(image), _foreground(torch.as_tensor(image), torch.as_tensor(label))
     channels = source if source.ndim > foreground.ndim else source[None]
     filled = channels.detach().clone()
-    weights = removal_weights(foreground, dilation=dilation, feather=feather).to(channels.device)
+    if weights is None:
+        weights = removal_weights(foreground, dilation=dilation, feather=feather)
+    weights = weights.to(channels.device)
     mask = weights > 0
     if bool(mask.all()):
         filled.zero_()
@@ -85,7 +90,7 @@ def check_removal(fill: str, dilation: int | None = None, feather: int | None = 
     if fill not in get_args(Fill):
         raise ConfigError(f"fill is {fill!r}; accepted are {', '.join(get_args(Fill))}")
     for name, width in (("dilation", dilation), ("feather", feather)):
-        if width is not None and width < 1:
+        if width is not None and (width < 1 or width != int(width)):
             raise ConfigError(f"{name} is {width}; accepted are whole numbers from 1, or null for none")
 
 

@@ -19,7 +19,8 @@ def confusion_score(logits: Tensor, padding: Tensor | None = None) -> Tensor:
     Args:
         logits: Logits, ``(B, C, H, W[, D])``. Channel 0 is the background where there are several; a single channel is
             the foreground (sigmoid).
-        padding: Mask of the pixels that padding added and that do not count, ``(B, 1, H, W[, D])``. Default none.
+        padding: Mask of the pixels that do not count, such as those that padding added, ``(B, 1, H, W[, D])``. Default
+            none.
 
     Returns:
         ``(B,)`` float64 in [0, 1], on the device of ``logits``; 0 for a patch of nothing but padding.
@@ -35,7 +36,7 @@ def removed_share(logits: Tensor, removed: Tensor, padding: Tensor | None = None
 
     Args:
         logits: Logits, ``(B, C, H, W[, D])``, as for :func:`confusion_score`.
-        removed: Mask of the pixels that were foreground, ``(B, 1, H, W[, D])``.
+        removed: Mask of the pixels whose foreground, or rim of it, was removed, ``(B, 1, H, W[, D])``.
         padding: Mask of padding, as for :func:`confusion_score`. Default none.
 
     Returns:
@@ -67,8 +68,9 @@ def score_batches(
 
     Args:
         network: Network of the baseline; in evaluation mode afterwards.
-        batches: Batches with ``image``, ``(B, C, H, W[, D])``, and the mask ``removed`` of the pixels that were
-            foreground, ``(B, 1, H, W[, D])``. Where padding shall not count, also its mask ``padding``.
+        batches: Batches with ``image``, ``(B, C, H, W[, D])``, and the mask ``removed`` of the pixels whose
+            foreground, or rim of it, was removed, ``(B, 1, H, W[, D])``. Where padding shall not count,
+            also its mask ``padding``.
         device: Device that the network runs on.
         ignore_removed: Whether pixels of ``removed`` do not count for the score either, so that what confuses is never
             the hole that the removal left. Default false, as in the paper.
@@ -81,11 +83,10 @@ def score_batches(
     scores = []
     for batch in batches:
         logits = network(torch.as_tensor(batch["image"]).to(device))
-        # Both scores from one look at the logits.
-        foreground, counted = _predicted_foreground(logits, batch.get("padding"))
-        removed = batch["removed"][:, 0].to(foreground.device)
-        outside = (foreground & ~removed, counted & ~removed) if ignore_removed else (foreground, counted)
-        scores.append(torch.stack([_share(*outside), _share(foreground & removed, foreground)], dim=1))
+        padding, removed = batch.get("padding"), batch["removed"]
+        left_out = removed if padding is None else removed | padding
+        score = confusion_score(logits, left_out if ignore_removed else padding)
+        scores.append(torch.stack([score, removed_share(logits, removed, padding)], dim=1))
     return torch.cat(scores).cpu() if scores else torch.zeros(0, 2, dtype=torch.float64)
 
 

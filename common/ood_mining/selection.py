@@ -34,7 +34,7 @@ def draw_selection(num_ood: int, fraction: float, *, seed: int) -> list[int]:
         [2, 4, 6]
     """
     if not 0 <= fraction <= 1:
-        raise ConfigError(f"fraction of the out-of-distribution patches is {fraction}; accepted is 0 to 1")
+        raise ConfigError(f"ood_fraction is {fraction}; accepted is 0 to 1")
     order = np.random.default_rng(seed).permutation(num_ood)
     return sorted(order[: round(fraction * num_ood)].tolist())
 

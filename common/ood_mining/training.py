@@ -164,9 +164,10 @@ class StagedTraining:
             # Who sees empty masks alone learns to predict nothing: a metric of 0 is what to expect, and is kept.
             self.course.best.best = -1.0
         sampler = self.course.trainer.data_loader.sampler  # type: ignore[attr-defined]
-        total = sampler.total
-        if self.equal_epochs and total is not None:
-            sampler.total = round(total * (len(original) + len(selected)) / self.dataset.num_original)
+        # Without a number of samples, an epoch of the baseline passes over all original patches once.
+        total, usual = sampler.total, sampler.total or self.dataset.num_original
+        longer = (len(original) + len(selected)) / self.dataset.num_original if self.equal_epochs else 1
+        sampler.total = round(usual * longer)
         # A run that was stopped before its last stage has no checkpoint of that.
         self.course.run(inputs, [*original, *selected], resume=self.resume and self.course.begun)
         sampler.total = total

@@ -37,6 +37,14 @@ def test_cases_of_one_patient_stay_together(seed):
     assert len(set.union(*patients.values())) == 8
 
 
+@pytest.mark.parametrize("key", ["patient", "region"])
+def test_patient_may_have_the_number_0(key):
+    cases = [{"image": f"{number}.png", "case": str(number), "task": "a", key: number // 4} for number in range(12)]
+    parts = split_cases(cases, 0.3, seed=0)
+    assert not {case[key] for case in parts["train"]} & {case[key] for case in parts["val"]}
+    assert {len(chosen) for part, chosen in parts.items() if part != "test"} == {4, 8}
+
+
 def test_cases_of_one_region_stay_together_where_no_patient_is_known():
     cases = [case | {"region": f"r{index // 4}"} for index, case in enumerate(make_cases(24))]
     parts = split_cases(cases, 0.2, seed=0, num_folds=3, fold=1)

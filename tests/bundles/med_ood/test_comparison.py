@@ -73,5 +73,5 @@ class TestExperiment:
         for row in read_table(experiment / "negatives.csv"):
             found.setdefault((row["arm"], row["metric"]), []).append(float(row["value"]))
         assert found["baseline", "selected"] == [0]
-        assert found["all", "selected"] == found["all", "candidates"] == found["baseline", "candidates"]
+        assert found["all", "selected"] == found["all", "confusing"] == found["baseline", "confusing"]
         assert (experiment / "report" / "tables.md").is_file()

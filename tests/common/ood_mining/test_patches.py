@@ -11,6 +11,7 @@ from common.errors import ConfigError, LabelError, NotEnoughCasesError
 from common.ood_mining import PatchDataset, patch_signs, remove_foreground
 from common.ood_mining.cutting import cut_patch, patch_starts
 from common.ood_mining.patches import Patch
+from common.ood_mining.removal import removal_weights
 from common.sampling import PatchSampler
 
 SIZES = {2: [(10, 7), (4, 4), (8, 5)], 3: [(6, 5, 4), (4, 4, 4), (7, 4, 9)]}
@@ -166,13 +167,8 @@ def test_noise_follows_the_seed_and_differs_from_patch_to_patch():
     assert not torch.equal(first[index]["image"], other[index]["image"])
 
 
-def test_random_changes_touch_items_alone():
-    def flip(item):
-        return item | {key: item[key].flip(-1) for key in ("image", "label")}
-
-    data = dataset(2, transform=flip)
-    assert torch.equal(data[0]["image"], data.image_at(0).flip(-1))
-    assert torch.equal(data[0]["label"], data.label_at(0).flip(-1))
+def test_changes_touch_items_alone():
+    data = dataset(2)
     before = data.image_at(0).clone()
     data[0]["image"].zero_()
     assert torch.equal(data.image_at(0), before), "the copy in memory stays"
@@ -210,6 +206,45 @@ def test_images_without_foreground_are_candidates(tmp_path):
     assert data.num_original == dataset(2).num_original
 
 
+def test_candidates_whose_label_holds_foreground_are_left_out(tmp_path, caplog):
+    caplog.set_level("INFO")
+    items = []
+    for name, value in (("full", 1), ("empty", 0), ("unlabeled", None)):
+        items.append({"image": f"{name}.nii.gz"} | ({} if value is None else {"label": f"{name}_label.nii.gz"}))
+        nib.save(nib.Nifti1Image(np.full((4, 4), 3, np.uint8), np.eye(4)), tmp_path / f"{name}.nii.gz")
+        nib.save(nib.Nifti1Image(np.full((4, 4), value or 0, np.uint8), np.eye(4)), tmp_path / f"{name}_label.nii.gz")
+    listing = {"training": items, "modality": {"0": "MR"}, "labels": {"0": "b", "1": "f"}}
+    (tmp_path / "dataset.json").write_text(json.dumps(listing))
+
+    def read(case):
+        read_parts = {
+            key: torch.as_tensor(nib.load(case[key]).get_fdata())[None] for key in ("image", "label") if key in case
+        }
+        return case | read_parts if "number" not in case else load(case)
+
+    cases = [{"number": 0, "dims": 2, "case": "case_0"}]
+    data = PatchDataset(cases, read, [halve], roi_size=[PATCH] * 2, candidate_dir=str(tmp_path), load_candidate=read)
+    assert {data.patch(index).case for index in range(2 * data.num_original, len(data))} == {"empty", "unlabeled"}
+    assert "candidate_dir: 1 images are left out, since their labels hold foreground" in caplog.messages
+
+
+@pytest.mark.parametrize("fill", ["zero", "inpaint"])
+def test_rim_of_foreground_reaches_into_the_patches_beside_it(fill):
+    """One pixel of foreground at the border of the first patch; the second one holds none, but its rim."""
+    label = torch.zeros(1, PATCH, 2 * PATCH, dtype=torch.uint8)
+    label[0, 2, PATCH - 1] = 1
+    image = torch.rand(2, PATCH, 2 * PATCH, generator=torch.Generator().manual_seed(0)) + 1
+    data = PatchDataset(
+        [{"case": "a"}], lambda case: case | {"image": image, "label": label}, [], roi_size=[PATCH] * 2, fill=fill,
+        dilation=1, feather=1,
+    )  # fmt: skip
+    second = next(n for n in range(len(data)) if data.patch(n) == Patch("emptied", "a", (0, PATCH)))
+    expected = (removal_weights(label[0] != 0, dilation=1, feather=1) > 0)[None, :, PATCH:]
+    assert 0 < expected.sum() < expected.numel()
+    assert torch.equal(data.removed_at(second), expected)
+    assert torch.equal((data.image_at(second) != image[..., PATCH:]).any(dim=0, keepdim=True), expected)
+
+
 def without_foreground(numbers):
     """Loads cases, some of which have an empty label."""
     return lambda case: load(case) | ({"label": load(case)["label"] * 0} if case["number"] in numbers else {})
@@ -244,7 +279,7 @@ def test_all_cases_without_foreground_are_refused():
 
 
 @pytest.mark.parametrize("key", ["patient", "region"])
-def test_candidates_of_held_out_patients_are_left_out(tmp_path, key):
+def test_candidates_of_held_out_patients_are_left_out(tmp_path, key, caplog):
     """One of the fold that is tested, one of the training patients, and one whom the data set does not have."""
     affine, persons = np.eye(4), ["a", "b", "c", "d"]
     for name in ("data", "free"):
@@ -267,6 +302,7 @@ def test_candidates_of_held_out_patients_are_left_out(tmp_path, key):
     data = dataset(2, candidate_dir=folders, load_candidate=lambda case: case, split=split)
     found = [str(case.get(key)) for case in data.candidates]
     assert sorted(found) == sorted([*named, "e", "None", *named])
+    assert f"candidate_dir: 1 of 6 images name no {key}, so nobody can tell whether they are of" in caplog.text
     undrawn = CaseSplit(str(tmp_path / "data"), str(tmp_path), val_fraction=0.25)
     assert len(dataset(2, candidate_dir=folders, load_candidate=lambda case: case, split=undrawn).candidates) == 10
 

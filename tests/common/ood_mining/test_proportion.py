@@ -95,9 +95,9 @@ def test_grid_of_the_paper_has_eleven_short_numbers():
     [
         (lambda: positive_negative_ratio(-1, 2), "accepted are counts of at least 0"),
         (lambda: exact_ood_fraction(1, -2, 3), "accepted are counts of at least 0"),
-        (lambda: estimate_ood_fraction(1, 2, 3, step=0), "accepted is 0 < step <= 1"),
-        (lambda: estimate_ood_fraction(1, 2, 3, target=0), "accepted are positive numbers"),
-        (lambda: draw_selection(3, 1.5, seed=0), "accepted is 0 to 1"),
+        (lambda: estimate_ood_fraction(1, 2, 3, step=0), "fraction_step is 0; accepted is 0 < fraction_step <= 1"),
+        (lambda: estimate_ood_fraction(1, 2, 3, target=0), "target_ratio is 0; accepted are positive numbers"),
+        (lambda: draw_selection(3, 1.5, seed=0), "ood_fraction is 1.5; accepted is 0 to 1"),
     ],
 )
 def test_wrong_numbers_are_named(call, words):

@@ -170,7 +170,8 @@ def test_fill_fades_into_the_image(fill, kind):
         assert_close(soft[:, rim].double(), expected, rtol=1e-6, atol=0.51 if kind is torch.uint8 else 1e-6)
 
 
+@pytest.mark.parametrize("width", [0, 1.5])
 @pytest.mark.parametrize("name", ["dilation", "feather"])
-def test_widths_below_one_pixel_are_refused(name):
-    with pytest.raises(ConfigError, match=f"{name} is 0; accepted are whole numbers from 1, or null for none"):
-        remove_foreground(*sample((1, 6, 6)), **{name: 0})
+def test_widths_that_are_no_pixels_are_refused(name, width):
+    with pytest.raises(ConfigError, match=f"{name} is {width}; accepted are whole numbers from 1, or null for none"):
+        remove_foreground(*sample((1, 6, 6)), **{name: width})

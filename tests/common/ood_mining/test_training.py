@@ -88,20 +88,23 @@ class TestMethod:
         assert seen == [known, known + selected]
         assert selected
 
-    def test_equal_epochs_make_the_combined_training_longer(self, make):
-        """In proportion to its patches, where the steps of an epoch are given."""
+    @pytest.mark.parametrize("total", [6, None])
+    def test_equal_epochs_make_the_combined_training_longer(self, make, total):
+        """In proportion to its patches; else both have as many steps, whether or not the samples are counted."""
         lengths = []
         for equal_epochs in (False, True):
             training = make(f"out_{equal_epochs}", ood_fraction=1.0, equal_epochs=equal_epochs)
             sampler = training.course.trainer.data_loader.sampler
-            sampler.total = 6
+            sampler.total = total
             training.run()
-            assert sampler.total == 6
+            assert sampler.total == total
             known, mined = training.dataset.num_original, len(read_selection(training.folder / "ood_selected.json"))
             histories = [training.folder / "baseline" / "metrics.json", training.folder / "metrics.json"]
             lengths.append([json.loads(file.read_text())["epochs"][-1]["iteration"] for file in histories])
         assert mined
-        assert lengths == [[6, 6], [6, 2 * -(-round(6 * (known + mined) / known) // 2)]]
+        usual = total or known
+        steps = [2 * -(-number // 2) for number in (usual, round(usual * (known + mined) / known))]
+        assert lengths == [[steps[0]] * 2, steps]
 
     def test_ratio_of_pixels_counts_pixels(self, make):
         training = make(ratio_unit="pixels", ood_fraction=0.5)
@@ -151,6 +154,13 @@ class TestMethod:
         assert (training.folder / "metrics.json").read_text() == (
             training.folder / "baseline" / "metrics.json"
         ).read_text()
+
+    @pytest.mark.parametrize(("settings", "said"), [
+        ({"target_ratio": 1e-3}, True), ({"target_ratio": 10.0}, False), ({"ood_fraction": 1.0}, False),
+    ])  # fmt: skip
+    def test_ratio_out_of_reach_is_said(self, make, caplog, settings, said):
+        make(**settings).run()
+        assert ("these are all that there are: the ratio stays above target_ratio 0.001" in caplog.text) == said
 
     def test_baseline_that_confuses_nothing_goes_on_with_the_known_patches(self, make, caplog):
         training = make(rate=0.0, network=bright_finder())
