@@ -19,6 +19,12 @@ SHARED = ("patient", "region")
 """What cases of a data set may have in common, so that no split tears them apart."""
 
 
+def shared_names(case: Mapping[str, Any]) -> dict[str, str]:
+    """Returns what a case may have in common with others, by its key of :data:`SHARED`, as far as the case tells it."""
+    # A patient may have the number 0.
+    return {key: str(case[key]) for key in SHARED if case.get(key) not in (None, "")}
+
+
 def patient_of(case: Mapping[str, Any], *, alone: str = "image") -> str:
     """Returns what tells the patients of one data set apart: the region of a case without one, or the case itself.
 
@@ -26,8 +32,7 @@ def patient_of(case: Mapping[str, Any], *, alone: str = "image") -> str:
         case: Case, or what is known of it.
         alone: Key of what stands for a case without either. Default ``image``.
     """
-    # A patient may have the number 0.
-    return str(case[next((key for key in SHARED if case.get(key) not in (None, "")), alone)])
+    return next(iter(shared_names(case).values()), None) or str(case[alone])
 
 
 def split_cases(

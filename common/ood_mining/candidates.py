@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..data.cases import Case, Folders
 from ..data.folders import find_scans
-from ..data.split import SHARED, CaseSplit
+from ..data.split import SHARED, CaseSplit, shared_names
 from .cutting import patch_place, patch_starts
 from .removal import Fill, check_removal, removal_weights, remove_foreground
 
@@ -153,8 +153,7 @@ def find_candidates(candidate_dir: Folders, spatial_dims: int, split: CaseSplit 
     folders = [candidate_dir] if isinstance(candidate_dir, str) else list(candidate_dir)
     found = [case for folder in folders for case in find_scans(folder, spatial_dims=spatial_dims, name="candidate_dir")]
     if split is not None and found:
-        held_out = [_names(case) for case in split.held_out()]
-        names = set().union(*held_out)
+        names = {name for case in split.held_out() for name in _names(case)}
         taken = [case for case in found if not names & _names(case)]
         logger.info(
             "candidate_dir: %d images, %d of them left out, since their patients are for validation or test",
@@ -167,14 +166,13 @@ def find_candidates(candidate_dir: Folders, spatial_dims: int, split: CaseSplit 
 
 def _names(case: Case) -> set[tuple[str, str]]:
     """What tells whether an image is another's, or of the same person: its file, and its patient and region."""
-    shared = {(key, str(case[key])) for key in SHARED if case.get(key) not in (None, "")}
-    return {("file", str(Path(str(case["image"])).resolve())), *shared}
+    return {("file", str(Path(str(case["image"])).resolve())), *shared_names(case).items()}
 
 
 def _warn_of_strangers(held_out: set[tuple[str, str]], taken: Sequence[Case]) -> None:
     """Warns of candidates that tell nothing by which persons who are held out would be known."""
     keys = {key for key, _ in held_out} & set(SHARED)
-    unknown = sum(not keys & {key for key, _ in _names(case)} for case in taken) if keys else 0
+    unknown = sum(not keys & shared_names(case).keys() for case in taken) if keys else 0
     if unknown:
         logger.warning(
             "candidate_dir: %d of %d images name no %s, so nobody can tell whether they are of patients for validation "
