@@ -167,7 +167,7 @@ class BundleJob:
         bundle: Bundle that is trained and evaluated.
         run: Run of the plan that is done.
         folder: Folder of its results.
-        places: Options of ``train.json`` that say where things lie and where it is run, such as ``device``.
+        places: Options of ``train.json`` that change no row, such as ``device``.
     """
 
     bundle: Bundle
