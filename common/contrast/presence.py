@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -31,9 +32,10 @@ class PresenceReader:
 
     Args:
         num_classes: Number of classes, C, background included.
-        presence_file: Path of a CSV table with the columns ``image`` (name of the case or its file), ``classes`` and,
-            optionally, ``phase``. ``classes`` holds label values between spaces or semicolons; it is empty where only
-            background is seen. With ``None``, the default, there is no table.
+        presence_file: Path of a CSV table with the columns ``image`` (name of the case, or of its file with as many
+            folders as tell it from others), ``classes`` and, optionally, ``phase``. ``classes`` holds label values
+            between spaces or semicolons; it is empty where only background is seen. With
+            ``None``, the default, there is no table.
         foreground_labels: Data set (``task`` of a case) -> label values of the classes that count, in order. With
             ``None``, the default, label values are class indices.
         reader: Function that loads the ``label`` of a case as class indices, checked against its ``image``. With
@@ -61,6 +63,7 @@ class PresenceReader:
         self.reader = reader
         self.table = read_presence(presence_file) if presence_file else {}
         self._read: dict[str, list[int]] = {}
+        self._told: dict[str, str] = {}
 
     def annotate(self, cases: Sequence[Case]) -> list[Case]:
         """Returns the cases with ``present``, the sorted class indices, and ``phase``, where something tells them.
@@ -74,8 +77,7 @@ class PresenceReader:
 
     def _describe(self, case: Case) -> Case:
         """One case with what the table, the listing or its mask tells."""
-        names = (str(case.get("case", "")), Path(str(case["image"])).name)
-        row = next((self.table[name] for name in names if name in self.table), {})
+        row = self._row(case)
         described = case | ({"phase": row["phase"]} if row.get("phase") else {})
         if self.phase_from != "data":
             described.pop("phase", None)
@@ -89,6 +91,20 @@ class PresenceReader:
                 self._read[path] = sorted(int(value) for value in label.unique().tolist() if value)
             return described | {"present": self._read[path]}
         return described
+
+    def _row(self, case: Case) -> dict[str, Any]:
+        """What the table tells of a case: by its name, or by the end of the path of its file, the longest first."""
+        parts = Path(str(case["image"])).parts
+        names = [str(case.get("case", "")), *("/".join(parts[start:]) for start in range(len(parts)))]
+        name = next((name for name in names if name in self.table), None)
+        if name is None:
+            return {}
+        other = self._told.setdefault(name, str(case["image"]))
+        if other != str(case["image"]):
+            raise LabelError(
+                f"presence_file names {name!r}, which both {other} and {case['image']} are called; add their folders"
+            )
+        return self.table[name]
 
     def _indices(self, values: Sequence[int], case: Case) -> list[int]:
         """Class indices of label values; background is none."""
@@ -114,12 +130,17 @@ def with_position(cases: Sequence[Case], parts: int = 3) -> list[Case]:
         cases: Frames of all patients; their order is that of ``slice``, where given, else of their names.
         parts: Number of equally large parts, at least 1. 3 by default.
     """
-    order = sorted(range(len(cases)), key=lambda n: (cases[n].get("slice", -1), str(cases[n].get("case", ""))))
+    order = sorted(range(len(cases)), key=lambda n: (cases[n].get("slice", -1), _natural(cases[n].get("case", ""))))
     members: dict[tuple[str, str], list[int]] = {}
     for number in order:
         members.setdefault((str(cases[number].get("task", "")), patient_of(cases[number])), []).append(number)
     part = {n: rank * parts // len(own) for own in members.values() for rank, n in enumerate(own)}
     return [{"phase": str(part[number])} | case for number, case in enumerate(cases)]
+
+
+def _natural(name: Any) -> list[tuple[int, str]]:
+    """What sorts names by their numbers: frame_2 before frame_10."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", str(name))]
 
 
 def read_presence(path: str | Path) -> dict[str, dict[str, Any]]:
@@ -151,7 +172,11 @@ def read_presence(path: str | Path) -> dict[str, dict[str, Any]]:
                     "label values as whole numbers, separated by spaces or semicolons"
                 ) from error
             entry = {"classes": classes, "phase": (row.get("phase") or "").strip()}
-            rows[row["image"]] = rows[case_name(row["image"])] = entry
+            image = Path(row["image"]).as_posix()
+            # The name alone would stand for files of all folders.
+            for name in {image} if "/" in image else {image, case_name(image)}:
+                if rows.setdefault(name, entry) != entry:
+                    raise LabelError(f"presence_file {path} has two rows of {name!r} that differ; keep one of them")
     return rows
 
 

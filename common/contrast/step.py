@@ -125,7 +125,11 @@ class ContrastiveStep:
             ``loss`` and its terms.
         """
         state = engine.state
-        place = {"iteration": state.iteration, "share": state.iteration / total_iterations(engine)}
+        total, done = total_iterations(engine), state.iteration
+        first = self.pretrain_epochs * (state.epoch_length or 0)
+        # The second step begins anew: what rises in its course must not be at its height from the start.
+        share = (done - first) / (total - first) if done > first else done / total
+        place = {"iteration": done, "share": share}
         return train_on_terms(engine, batchdata, partial(self.losses, epoch=state.epoch, **place))
 
     def losses(
@@ -138,7 +142,7 @@ class ContrastiveStep:
             batch: Batch as a call takes it.
             epoch: Number of the epoch, from 1, which tells the step. 1 by default.
             iteration: Number of the iteration, from 1. 1 by default.
-            share: Share of the training that is done, in [0, 1]. 0 by default.
+            share: Share of the training that is done, in [0, 1], or of the second step in that. 0 by default.
         """
         pretrains = epoch <= self.pretrain_epochs
         if self.pretrain_epochs and not pretrains:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -36,14 +37,24 @@ def probability_of_presence(logits: Tensor, share: float = 0.005) -> Tensor:
 def decoder_presence_loss(logits: Tensor, presence: Tensor, share: float = 0.005) -> Tensor:
     """Returns the binary cross entropy of :func:`probability_of_presence`, the mean over frames and classes.
 
+    All is taken in logarithms, since a class that a segmentation rules out is the one that must be found: a probability
+    that is rounded to 0 or 1 would have no gradient.
+
     Args:
         logits: Logits of a segmentation, ``(B, C, H, W[, D])``; at least one frame.
         presence: Table of classes, ``(B, C - 1)``: 1 where a frame shows a class and 0 elsewhere.
         share: Share of the pixels that count, in (0, 1]. 0.005 by default.
     """
-    shown = probability_of_presence(logits, share).clamp(1e-6, 1 - 1e-6)
+    chances = logits.float().log_softmax(dim=1).flatten(2)
+    number = max(1, round(share * chances.shape[2]))
+    shown, places = chances[:, 1:].topk(number, dim=2)
+    # What every class, ``(B, C, C - 1, number)``, has at the pixels that count for each class of the foreground.
+    found = chances.gather(2, places.flatten(1)[:, None].expand(-1, chances.shape[1], -1))
+    found = found.unflatten(2, places.shape[1:])
+    own = pad(torch.eye(places.shape[1], dtype=torch.bool, device=found.device), (0, 0, 1, 0))
+    absent = found.masked_fill(own[None, :, :, None], -torch.inf).logsumexp(dim=(1, 3))
     target = presence.to(shown)
-    return -(target * shown.log() + (1 - target) * (1 - shown).log()).mean()
+    return math.log(number) - (target * shown.logsumexp(dim=2) + (1 - target) * absent).mean()
 
 
 def gated_pseudo_labels(logits: Tensor, presence: Tensor, confidence: float = 0.0) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +14,8 @@ from ..errors import ConfigError, MissingDataError
 from .cases import Case, Folders, decathlon_scans, labeled_cases, name_folders
 from .folders import find_scans, unique_names
 from .split import CaseSplit, patient_of, select_cases, split_cases
+
+logger = logging.getLogger(__name__)
 
 
 def draw_labeled(cases: Sequence[Case], fraction: float, seed: int) -> tuple[list[Case], list[Case]]:
@@ -115,8 +118,10 @@ class SemiSupervisedSplit(CaseSplit):
     @cached_property
     def parts(self) -> dict[str, list[Case]]:
         """All parts, drawn when first asked for."""
-        cases = self._describe(labeled_cases(**self._source))
-        scans = self._describe(self._further_scans())
+        listed, further = labeled_cases(**self._source), self._further_scans()
+        # Together: items of a listing without a label may be of the same patients.
+        described = self._describe([*listed, *further])
+        cases, scans = described[: len(listed)], described[len(listed) :]
         split_file = self._draw["split_file"]
         if split_file:
             everything = [*cases, *scans]
@@ -124,10 +129,19 @@ class SemiSupervisedSplit(CaseSplit):
             parts["unlabeled"] = select_cases(everything, split_file, "unlabeled", required=False)
         else:
             parts = self._divide(cases)
-            tested = {_person(case) for part in ("val", "test") for case in parts[part]}
-            further = except_files(scans, cases)
-            parts["unlabeled"] += [case for case in further if _person(case) not in tested]
+            parts["unlabeled"] += self._of_training(except_files(scans, cases), [*parts["val"], *parts["test"]])
         return parts | {"unlabeled": without_labels(parts["unlabeled"]), "hidden": parts["unlabeled"]}
+
+    def _of_training(self, scans: list[Case], held_out: Sequence[Case]) -> list[Case]:
+        """The scans of other patients than those for validation and test, whatever folder either lies in."""
+        tested = {patient_of(case) for case in held_out}
+        kept = [case for case in scans if patient_of(case) not in tested]
+        if len(kept) < len(scans):
+            logger.info(
+                "%d of %d scans without labels are left out: their patients are for validation or test",
+                len(scans) - len(kept), len(scans),
+            )  # fmt: skip
+        return kept
 
     @property
     def further(self) -> list[Case]:

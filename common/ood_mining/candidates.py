@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..data.cases import Case, Folders
 from ..data.folders import find_scans
-from ..data.split import SHARED, CaseSplit, shared_names
+from ..data.split import CaseSplit, shared_names
 from .cutting import patch_place, patch_starts
 from .removal import Fill, check_removal, removal_weights, remove_foreground
 
@@ -152,26 +152,45 @@ def find_candidates(candidate_dir: Folders, spatial_dims: int, split: CaseSplit 
     """
     folders = [candidate_dir] if isinstance(candidate_dir, str) else list(candidate_dir)
     found = [case for folder in folders for case in find_scans(folder, spatial_dims=spatial_dims, name="candidate_dir")]
-    if split is not None and found:
-        names = {name for case in split.held_out() for name in _names(case)}
-        taken = [case for case in found if not names & _names(case)]
+    if split is not None and found and not split.drawn:
+        logger.warning(
+            "candidate_dir: the lists of cases are set from outside, so nobody can tell which of %d images are of "
+            "patients for validation; give a folder without them",
+            len(found),
+        )
+    elif split is not None and found:
+        held_out = split.held_out()
+        taken = _without_patients(found, held_out)
         logger.info(
             "candidate_dir: %d images, %d of them left out, since their patients are for validation or test",
             len(found), len(found) - len(taken),
         )  # fmt: skip
-        _warn_of_strangers(names, taken)
+        _warn_of_strangers(held_out, taken)
         found = taken
     return found
 
 
-def _names(case: Case) -> set[tuple[str, str]]:
-    """What tells whether an image is another's, or of the same person: its file, and its patient and region."""
-    return {("file", str(Path(str(case["image"])).resolve())), *shared_names(case).items()}
+def _without_patients(cases: Sequence[Case], held_out: Sequence[Case]) -> list[Case]:
+    """The cases that share no file with those held out, nor the patient; regions count where a patient is not told."""
+    files = {_file(case) for case in held_out}
+    every = {name for case in held_out for name in shared_names(case).items()}
+    # A region may be called alike in two patients, whom splits then tell apart.
+    deciding = {next(iter(shared_names(case).items()), None) for case in held_out}
+
+    def is_held_out(case: Case) -> bool:
+        names = list(shared_names(case).items())
+        return _file(case) in files or not deciding.isdisjoint(names) or not every.isdisjoint(names[:1])
+
+    return [case for case in cases if not is_held_out(case)]
 
 
-def _warn_of_strangers(held_out: set[tuple[str, str]], taken: Sequence[Case]) -> None:
+def _file(case: Case) -> Path:
+    return Path(str(case["image"])).resolve()
+
+
+def _warn_of_strangers(held_out: Sequence[Case], taken: Sequence[Case]) -> None:
     """Warns of candidates that tell nothing by which persons who are held out would be known."""
-    keys = {key for key, _ in held_out} & set(SHARED)
+    keys = {key for case in held_out for key in shared_names(case)}
     unknown = sum(not keys & shared_names(case).keys() for case in taken) if keys else 0
     if unknown:
         logger.warning(

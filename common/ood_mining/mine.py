@@ -32,6 +32,7 @@ from .proportion import (
     exact_ood_fraction,
     fraction_grid,
     positive_negative_ratio,
+    tell_reach,
 )
 from .scoring import rank_candidates, score_batches
 from .selection import Selection, check_selection, draw_selection, num_available, select_candidates
@@ -194,8 +195,8 @@ class CandidateMiner:
                 "ratio of positive to negative %s: %.3f without, %.3f with %d out-of-distribution patches (%g %%)",
                 self.ratio_unit, report["pnr"], report["pnr_selected"], len(drawn), 100 * report["fraction"],
             )  # fmt: skip
-            if self.ood_fraction is None and report["fraction"] == 1 and report["pnr_selected"] > self.target_ratio:
-                logger.info("these are all that there are: the ratio stays above target_ratio %g", self.target_ratio)
+            if self.ood_fraction is None:
+                tell_reach(report)
         wait_for_all()
 
     def proportion(self, num_ood: int) -> dict[str, Any]:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import math
+from collections.abc import Mapping
+from typing import Any
 
 from ..errors import ConfigError
+
+logger = logging.getLogger(__name__)
 
 TARGET = 0.65
 """The paper's reference ratio, found on one data set (Lizard, Unet with VGG11): the best of a sweep was at 0.644."""
@@ -111,6 +116,23 @@ def exact_ood_fraction(num_positive: int, num_negative: int, num_ood: float, *, 
     if num_ood == 0:
         return 0.0
     return min(max((num_positive / target - num_negative) / num_ood, 0.0), 1.0)
+
+
+def tell_reach(report: Mapping[str, Any]) -> None:
+    """Logs where the wanted ratio is out of reach: above that of the data set, or below that with all candidates.
+
+    Args:
+        report: What ``CandidateMiner.proportion`` returns.
+    """
+    target, unit = report["target"], report["unit"]
+    if report["num_ood"] and report["fraction"] == 0 and report["pnr"] <= target:
+        logger.warning(
+            "the ratio of positive to negative %s is %.3f without any candidate, not above target_ratio %g, so none is "
+            "drawn; set ood_fraction or a lower target_ratio, or empty_candidates where many images hold no foreground",
+            unit, report["pnr"], target,
+        )  # fmt: skip
+    if report["fraction"] == 1 and report["pnr_selected"] > target:
+        logger.info("these are all that there are: the ratio stays above target_ratio %g", target)
 
 
 def _check_target(target: float) -> None:

@@ -69,6 +69,9 @@ def remove_foreground(
     weights = weights.to(channels.device)
     mask = weights > 0
     if bool(mask.all()):
+        # Within a soft rim, what is replaced in part is all the background there is, and stays.
+        mask = weights == 1
+    if bool(mask.all()):
         filled.zero_()
     elif bool(mask.any()):
         values = _FILLS[fill](channels.detach(), mask, generator).to(filled.dtype)

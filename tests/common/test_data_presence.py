@@ -1,6 +1,7 @@
 """Where the classes of a frame come from, and which frames give their masks."""
 
 import csv
+import re
 from collections import Counter
 
 import numpy as np
@@ -81,6 +82,25 @@ class TestSources:
         assert presence.annotate(annotated) == annotated
         assert calls == ["c"]
 
+    def test_file_is_told_by_its_folders(self, tmp_path):
+        rows = [["v1/c/frame_2.png", "1", ""], ["v2/c/frame_2.png", "2", ""]]
+        presence = PresenceReader(5, presence_file=write_table(tmp_path / "t.csv", rows))
+        cases = [{"image": f"/data/v{n}/c/frame_2.png", "case": f"frame_2_{n}"} for n in (1, 2, 3)]
+        found = presence.annotate(cases)
+        assert [case.get("present") for case in found] == [[1], [2], None]
+
+    def test_name_of_several_files_is_refused(self, tmp_path):
+        presence = PresenceReader(5, presence_file=write_table(tmp_path / "t.csv", [["frame_2.png", "1", ""]]))
+        cases = [{"image": f"v{n}/frame_2.png", "case": f"v{n}"} for n in (1, 2)]
+        both = "'frame_2.png', which both v1/frame_2.png and v2/frame_2.png are called"
+        with pytest.raises(LabelError, match=re.escape(both)):
+            presence.annotate(cases)
+
+    def test_frames_are_in_the_order_of_their_numbers(self):
+        cases = [{"image": f"{n}.png", "case": f"frame_{n}", "patient": "p"} for n in (10, 2, 1)]
+        found = PresenceReader(5, phase_from="position").annotate(cases)
+        assert [case["phase"] for case in found] == ["2", "1", "0"]
+
     def test_class_beyond_those_of_the_network(self):
         with pytest.raises(LabelError, match="case 'f1' is said to show class 3, but out_channels is 3"):
             PresenceReader(3).annotate([self.CASE])
@@ -103,6 +123,11 @@ class TestTable:
         with pytest.raises(
             LabelError, match="gives 'a' the classes '1 liver'; accepted are label values as whole numbers"
         ):
+            read_presence(table)
+
+    def test_rows_that_contradict_each_other(self, tmp_path):
+        table = write_table(tmp_path / "t.csv", [["a.png", "1", ""], ["a", "2", ""]])
+        with pytest.raises(LabelError, match="has two rows of 'a' that differ; keep one of them"):
             read_presence(table)
 
     def test_table_without_phases(self, tmp_path):

@@ -1,5 +1,6 @@
 """Which cases give their labels, and which are learned from without."""
 
+import json
 from collections import Counter
 
 import numpy as np
@@ -126,6 +127,19 @@ class TestSplit:
             save_nifti(tmp_path / "more" / f"{name}.nii.gz", np.zeros((3, 3, 3), np.float32))
         split = self.split(folder, tmp_path, unlabeled_dir=str(tmp_path / "more"))
         assert {("more", "a"), ("more", "b")} <= {(case["task"], case["case"]) for case in split.part("unlabeled")}
+
+    def test_scans_of_another_folder_are_of_other_patients(self, folder, save_nifti, tmp_path, caplog):
+        images = [{"image": f"{n}.nii.gz", "patient": f"p{n}"} for n in range(6)]
+        for item in images:
+            save_nifti(tmp_path / "more" / item["image"], np.zeros((3, 3, 3), np.float32))
+        listing = {"training": images, "modality": {"0": "MR"}, "labels": {"0": "background"}}
+        (tmp_path / "more" / "dataset.json").write_text(json.dumps(listing))
+        with caplog.at_level("INFO"):
+            split = self.split(folder, tmp_path, unlabeled_dir=str(tmp_path / "more"), test_fraction=0.25)
+            further = {case["patient"] for case in split.part("unlabeled") if case["task"] == "more"}
+        held_out = {case["patient"] for part in ("val", "test") for case in split.part(part)}
+        assert further == {f"p{n}" for n in range(6)} - held_out
+        assert "2 of 8 scans without labels are left out: their patients are for validation or test" in caplog.text
 
     @pytest.mark.parametrize("text", ["does not exist", "holds no scan"])
     def test_missing_unlabeled_images_are_named(self, folder, tmp_path, text):

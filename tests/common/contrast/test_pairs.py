@@ -96,6 +96,12 @@ class TestQueue:
         values = [way([random_projections(6, 3)], PRESENCE, NO_PHASE)[0] for way in ways]
         assert_close(*values, rtol=0, atol=0)
 
+    def test_queue_follows_the_frames_to_their_device(self):
+        pairs = PairLoss(queue_size=4)
+        pairs([random_projections(6)], PRESENCE, NO_PHASE)
+        (loss,) = pairs([random_projections(6).to("meta")], PRESENCE.to("meta"), NO_PHASE.to("meta"))
+        assert loss.device.type == pairs.queue["presence"].device.type == "meta"
+
     def test_nothing_is_remembered_by_default(self):
         pairs = PairLoss()
         pairs([random_projections(6)], PRESENCE, NO_PHASE)

@@ -200,6 +200,15 @@ class TestPresence:
         assert tuple(first) == tuple(second) == step.terms
         assert float(first["presence"].detach()) == 0.0 < float(second["presence"].detach())
 
+    def test_weights_rise_in_the_course_of_the_second_step(self):
+        headed, shares = make_headed(), []
+        teaching = PresenceTeaching(presence_weight=1.0)
+        losses = teaching.losses
+        teaching.losses = lambda *given, share: shares.append(share) or losses(*given, share=share)
+        step = make_step(headed, pretrain_epochs=1, teaching=teaching)
+        make_trainer(headed, step, [make_batch()] * 2, epochs=3).run()
+        assert shares == [0.25, 0.5, 0.75, 1.0]
+
     def test_teacher_survives_a_checkpoint(self):
         steps = []
         for seed in (0, 1):

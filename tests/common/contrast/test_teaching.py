@@ -44,12 +44,17 @@ def test_presence_loss(logits):
     assert float(decoder_presence_loss(logits, PRESENCE, 0.2)) == pytest.approx(-sum(terms) / 4, rel=1e-4)
 
 
-def test_presence_loss_of_a_certain_segmentation_has_a_gradient():
+@pytest.mark.parametrize("shown", [0, 1])
+def test_presence_loss_of_a_certain_segmentation_has_its_gradient(shown):
+    """In float32 a probability is 1 from a difference of 17 on, and 0 from 104 on."""
     logits = torch.zeros(1, 2, 2, 2)
-    logits[:, 0] = 60.0
+    logits[:, 1 - shown] = -60.0
+    logits[:, shown] = 60.0
     logits.requires_grad_()
-    decoder_presence_loss(logits, torch.ones(1, 1)).backward()
-    assert bool(logits.grad.isfinite().all())
+    loss = decoder_presence_loss(logits, torch.full((1, 1), 1.0 - shown), 0.25)
+    loss.backward()
+    assert float(loss.detach()) == pytest.approx(120.0)
+    assert logits.grad.abs().amax(dim=(2, 3)).flatten().tolist() == pytest.approx([1.0, 1.0])
 
 
 def test_terms_without_a_frame_are_nothing(logits):

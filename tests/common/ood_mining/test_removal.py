@@ -95,6 +95,17 @@ def test_patch_of_nothing_but_foreground_becomes_zero(fill):
 
 
 @FILLS
+def test_patch_within_the_soft_rim_keeps_what_is_replaced_in_part(fill):
+    image, weights = sample((2, 4, 4))[0] + 1, torch.full((4, 4), 0.6, dtype=torch.float64)
+    label = torch.zeros(1, 4, 4)
+    assert torch.equal(remove_foreground(image, label, fill=fill, weights=weights), image)
+    weights[0] = 1
+    found = remove_foreground(image, label, fill=fill, weights=weights)
+    assert torch.equal(found[:, 1:], image[:, 1:])
+    assert not torch.equal(found[:, 0], image[:, 0])
+
+
+@FILLS
 def test_patch_without_foreground_is_unchanged(fill):
     image, _ = sample((3, 6, 6))
     assert torch.equal(remove_foreground(image, torch.zeros(1, 6, 6), fill=fill), image)

@@ -161,6 +161,8 @@ class TestMethod:
     def test_ratio_out_of_reach_is_said(self, make, caplog, settings, said):
         make(**settings).run()
         assert ("these are all that there are: the ratio stays above target_ratio 0.001" in caplog.text) == said
+        below = "without any candidate, not above target_ratio 10, so none is drawn" in caplog.text
+        assert below == ("target_ratio" in settings and not said)
 
     def test_baseline_that_confuses_nothing_goes_on_with_the_known_patches(self, make, caplog):
         training = make(rate=0.0, network=bright_finder())
