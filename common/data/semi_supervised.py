@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ import numpy as np
 from ..errors import ConfigError, MissingDataError
 from .cases import Case, Folders, decathlon_scans, labeled_cases, name_folders
 from .folders import find_scans, unique_names
-from .split import CaseSplit, patient_of, select_cases, split_cases
+from .split import CaseSplit, except_files, patient_of, select_cases, split_cases, without_patients
 
 logger = logging.getLogger(__name__)
 
@@ -61,18 +60,6 @@ def _person(case: Case) -> tuple[str, str]:
 def without_labels(cases: Sequence[Case]) -> list[Case]:
     """Returns the cases without their labels."""
     return [{key: value for key, value in case.items() if key != "label"} for case in cases]
-
-
-def except_files(cases: Sequence[Case], others: Iterable[Case]) -> list[Case]:
-    """Returns the cases whose image is not that of another case; DICOM series are told apart by their files."""
-    taken = {_files(case) for case in others}
-    return [case for case in cases if _files(case) not in taken]
-
-
-def _files(case: Case) -> tuple[str, ...]:
-    """The files of a case's image, links followed."""
-    image = case["image"]
-    return tuple(sorted(str(Path(file).resolve()) for file in ([image] if isinstance(image, str) else image)))
 
 
 class SemiSupervisedSplit(CaseSplit):
@@ -129,19 +116,15 @@ class SemiSupervisedSplit(CaseSplit):
             parts["unlabeled"] = select_cases(everything, split_file, "unlabeled", required=False)
         else:
             parts = self._divide(cases)
-            parts["unlabeled"] += self._of_training(except_files(scans, cases), [*parts["val"], *parts["test"]])
+            scans = except_files(scans, cases)
+            kept = without_patients(scans, [*parts["val"], *parts["test"]])
+            if len(kept) < len(scans):
+                logger.info(
+                    "%d of %d scans without labels are left out: their patients are for validation or test",
+                    len(scans) - len(kept), len(scans),
+                )  # fmt: skip
+            parts["unlabeled"] += kept
         return parts | {"unlabeled": without_labels(parts["unlabeled"]), "hidden": parts["unlabeled"]}
-
-    def _of_training(self, scans: list[Case], held_out: Sequence[Case]) -> list[Case]:
-        """The scans of other patients than those for validation and test, whatever folder either lies in."""
-        tested = {patient_of(case) for case in held_out}
-        kept = [case for case in scans if patient_of(case) not in tested]
-        if len(kept) < len(scans):
-            logger.info(
-                "%d of %d scans without labels are left out: their patients are for validation or test",
-                len(scans) - len(kept), len(scans),
-            )  # fmt: skip
-        return kept
 
     @property
     def further(self) -> list[Case]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,38 @@ def patient_of(case: Mapping[str, Any], *, alone: str = "image") -> str:
         alone: Key of what stands for a case without either. Default ``image``.
     """
     return next(iter(shared_names(case).values()), None) or str(case[alone])
+
+
+def without_patients(cases: Sequence[Case], held_out: Sequence[Case]) -> list[Case]:
+    """Returns the cases that share no file with those held out, nor the patient, whatever folder they lie in.
+
+    Regions count where one of both listings tells no patient: two patients may have regions of one name.
+
+    Args:
+        cases: Cases, perhaps of other data sets.
+        held_out: Cases of validation and test.
+    """
+    files = {_files(case) for case in held_out}
+    every = {name for case in held_out for name in shared_names(case).items()}
+    deciding = {next(iter(shared_names(case).items()), None) for case in held_out}
+
+    def is_held_out(case: Case) -> bool:
+        names = list(shared_names(case).items())
+        return _files(case) in files or not deciding.isdisjoint(names) or not every.isdisjoint(names[:1])
+
+    return [case for case in cases if not is_held_out(case)]
+
+
+def except_files(cases: Sequence[Case], others: Iterable[Case]) -> list[Case]:
+    """Returns the cases whose image is not that of another case; DICOM series are told apart by their files."""
+    taken = {_files(case) for case in others}
+    return [case for case in cases if _files(case) not in taken]
+
+
+def _files(case: Case) -> tuple[str, ...]:
+    """The files of a case's image, links followed."""
+    image = case["image"]
+    return tuple(sorted(str(Path(file).resolve()) for file in ([image] if isinstance(image, str) else image)))
 
 
 def split_cases(

@@ -12,6 +12,7 @@ from torch import nn
 from ..engine.schedules import BODY
 from ..errors import ConfigError
 from ..handlers import TrainingProgress
+from ..handlers.epochs import total_iterations
 from ..runtime.distributed import is_main_process, unwrap
 from ..runtime.weights import save_atomically
 
@@ -62,7 +63,7 @@ class KeepDenoisers:
         pretrain_checkpoints: Iterations after which weights are written, from 1. Default none.
 
     Raises:
-        ConfigError: When an iteration is below 1.
+        ConfigError: When an iteration is below 1, or, as training starts, beyond its length.
     """
 
     def __init__(
@@ -80,7 +81,17 @@ class KeepDenoisers:
     def attach(self, engine: Engine) -> None:
         """Attaches to the trainer of the denoiser."""
         if self.iterations:
+            engine.add_event_handler(Events.STARTED, self._require_iterations)
             engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+
+    def _require_iterations(self, engine: Engine) -> None:
+        """Raises before the first iteration where one of those whose weights are kept would never come."""
+        total = total_iterations(engine)
+        if max(self.iterations) > total:
+            raise ConfigError(
+                f"pretrain_checkpoints is {self.iterations}, but pre-training has {total} iterations; train longer, or "
+                f"name numbers up to {total}"
+            )
 
     def __call__(self, engine: Engine) -> None:
         """Writes the weights where it is time, on the main process only."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from ..data.cases import Case, Folders, name_folders
 from ..data.folders import find_scans
+from ..data.split import CaseSplit, without_patients
 from ..errors import ConfigError, LabelError, MissingDataError, NotEnoughCasesError
 from ..reading import MAX_VOXELS
 from ..runtime.digests import describe, settings_digest
@@ -26,6 +28,8 @@ from .loading import PERCENTILE
 from .masking import HideBlocks
 from .noise import CoarseNoise
 from .slices import slice_cases
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -164,6 +168,8 @@ class HealthySlices(Dataset):
             volume, its own name or those of its slices count.
         healthy_dir: Folder or folders of further images without anything abnormal; labels are not needed. ``None``, the
             default, for none.
+        split: Split of the training; images of ``healthy_dir`` of held-out patients are left out. ``None``, the
+            default, for no such check.
         load: Function that loads and checks an image of ``healthy_dir``; needed where that is given. ``None`` by
             default.
         noise: Noise that is drawn once for each slice, so that validations can be compared; ``label`` is then its clean
@@ -177,6 +183,7 @@ class HealthySlices(Dataset):
         *,
         healthy: str | Sequence[str] = "labels",
         healthy_dir: Folders | None = None,
+        split: CaseSplit | None = None,
         load: Callable[[Case], dict[str, Any]] | None = None,
         noise: CoarseNoise | HideBlocks | None = None,
         seed: int = 0,
@@ -186,7 +193,7 @@ class HealthySlices(Dataset):
             raise ConfigError("healthy_dir is given, but nothing that loads its images; set load")
         self.source, self.load, self.noise, self.seed = source, load, noise, seed
         self.names = read_healthy(healthy)
-        self.folders = name_folders(healthy_dir) if healthy_dir else []
+        self.folders, self.split = name_folders(healthy_dir) if healthy_dir else [], split
 
     @cached_property
     def further(self) -> list[Case]:
@@ -197,7 +204,13 @@ class HealthySlices(Dataset):
             for folder, task in self.folders
             for case in find_scans(folder, spatial_dims=dims, name="healthy_dir")
         ]
-        return [{key: value for key, value in case.items() if key != "label"} for case in found]
+        kept = found if self.split is None else without_patients(found, self.split.held_out())
+        if len(kept) < len(found):
+            logger.info(
+                "healthy_dir: %d of %d images are left out: their patients are for validation or test",
+                len(found) - len(kept), len(found),
+            )  # fmt: skip
+        return [{key: value for key, value in case.items() if key != "label"} for case in kept]
 
     @cached_property
     def images(self) -> list[Tensor]:

@@ -163,7 +163,8 @@ def _draw_curves(
     """Metrics of every arm over the number of labels, or over the swept setting; nothing without two places."""
     known = cells[cells[axis] != ""]
     shown = known[known["metric"].isin(metrics)]
-    if shown[axis].nunique() < 2:
+    if shown[axis].nunique() < 2 or (not over and pd.to_numeric(shown[axis], errors="coerce").isna().any()):
+        # A setting whose values are words has a table alone.
         return
     other = next(name for name in ("labeled", "dose") if name != axis)
     places = _centers(known[known["metric"] == over]) if over else {}

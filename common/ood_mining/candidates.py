@@ -6,7 +6,6 @@ import logging
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from ..data.cases import Case, Folders
 from ..data.folders import find_scans
-from ..data.split import CaseSplit, shared_names
+from ..data.split import CaseSplit, shared_names, without_patients
 from .cutting import patch_place, patch_starts
 from .removal import Fill, check_removal, removal_weights, remove_foreground
 
@@ -160,7 +159,7 @@ def find_candidates(candidate_dir: Folders, spatial_dims: int, split: CaseSplit 
         )
     elif split is not None and found:
         held_out = split.held_out()
-        taken = _without_patients(found, held_out)
+        taken = without_patients(found, held_out)
         logger.info(
             "candidate_dir: %d images, %d of them left out, since their patients are for validation or test",
             len(found), len(found) - len(taken),
@@ -168,24 +167,6 @@ def find_candidates(candidate_dir: Folders, spatial_dims: int, split: CaseSplit 
         _warn_of_strangers(held_out, taken)
         found = taken
     return found
-
-
-def _without_patients(cases: Sequence[Case], held_out: Sequence[Case]) -> list[Case]:
-    """The cases that share no file with those held out, nor the patient; regions count where a patient is not told."""
-    files = {_file(case) for case in held_out}
-    every = {name for case in held_out for name in shared_names(case).items()}
-    # A region may be called alike in two patients, whom splits then tell apart.
-    deciding = {next(iter(shared_names(case).items()), None) for case in held_out}
-
-    def is_held_out(case: Case) -> bool:
-        names = list(shared_names(case).items())
-        return _file(case) in files or not deciding.isdisjoint(names) or not every.isdisjoint(names[:1])
-
-    return [case for case in cases if not is_held_out(case)]
-
-
-def _file(case: Case) -> Path:
-    return Path(str(case["image"])).resolve()
 
 
 def _warn_of_strangers(held_out: Sequence[Case], taken: Sequence[Case]) -> None:

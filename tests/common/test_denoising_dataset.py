@@ -2,6 +2,7 @@
 
 import json
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -98,6 +99,15 @@ class TestDataset:
             write_picture(tmp_path / "more" / f"h{number}", picture(50 + number))
         healthy = HealthySlices(dataset, healthy_dir=str(tmp_path / "more"), load=LoadSliced("image"))
         assert len(healthy) == 9
+
+    def test_further_healthy_images_are_not_of_those_held_out(self, dataset, tmp_path):
+        for number in range(3):
+            write_picture(tmp_path / "more" / f"h{number}", picture(50 + number))
+        (held_out,) = (path for path in (tmp_path / "more").iterdir() if path.name.startswith("h1"))
+        split = SimpleNamespace(held_out=lambda: [{"image": str(held_out)}])
+        settings = {"healthy_dir": str(tmp_path / "more"), "load": LoadSliced("image")}
+        healthy = HealthySlices(dataset, split=split, **settings)
+        assert [case["case"] for case in healthy.further] == ["h0", "h2"]
 
     def test_no_healthy_slice_is_an_error_that_says_what_to_do(self, dataset):
         healthy = HealthySlices(dataset, healthy=["nowhere"])

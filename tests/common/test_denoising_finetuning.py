@@ -86,13 +86,20 @@ def test_weights_of_asked_iterations_are_kept(tmp_path, averaged):
         seen[engine.state.iteration] = (ema.module if averaged else network).weight.detach().clone()
 
     engine = Engine(step)
-    KeepDenoisers(network, progress, str(tmp_path), [2, 5, 50]).attach(engine)
+    KeepDenoisers(network, progress, str(tmp_path), [2, 5]).attach(engine)
     engine.run(range(3), max_epochs=2)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["denoiser_2.pt", "denoiser_5.pt"]
     for iteration in (2, 5):
         kept = torch.load(tmp_path / f"denoiser_{iteration}.pt", weights_only=True)
         assert torch.equal(kept["weight"], seen[iteration])
         assert averaged == (float(kept["weight"]) != iteration)
+
+
+def test_iteration_that_would_never_come_is_named_before_the_first(tmp_path):
+    engine = Engine(lambda engine, batch: pytest.fail("an iteration was run"))
+    KeepDenoisers(nn.Linear(1, 1), SimpleNamespace(average=None), str(tmp_path), [2, 50]).attach(engine)
+    with pytest.raises(ConfigError, match=r"is \[2, 50\], but pre-training has 6 iterations; train longer, or name"):
+        engine.run(range(3), max_epochs=2)
 
 
 def test_no_iteration_below_one_is_kept():

@@ -151,6 +151,12 @@ def test_dose_has_a_curve_and_a_column(write, tmp_path, read_picture):
     assert "| share | arm |" in (tmp_path / "trial" / "tables.md").read_text()
 
 
+def test_setting_whose_values_are_words_has_a_table_alone(write, tmp_path):
+    write_report(write(*(rows_of("a", 0, BASE, dose=dose, labeled="") for dose in ("cutmix", "classmix"))))
+    assert "| cutmix | a |" in (tmp_path / "trial" / "tables.md").read_text()
+    assert not (tmp_path / "trial" / "curve_dose_heads.png").exists()
+
+
 @pytest.mark.parametrize(("options", "xlabel", "places"), [
     ({}, "share", [0.0, 0.25]),
     ({"over": "ratio", "mark": 0.65}, "ratio", [0.5, 1.0]),
