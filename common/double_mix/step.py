@@ -117,7 +117,8 @@ class CoTrainingStep:
         mix_start: Share of the training, in [0, 1], after which images are mixed. 0.2 by default: early pseudo labels
             are of no use; with 0, as in the source's text, they are mixed from the first iteration on.
         mix_direction: What is pasted into what, ``into_labeled`` by default, see :class:`~.pairs.MixedPairs`.
-        mix_labeled: Whether labeled images are mixed with each other until ``mix_start``. False by default.
+        mix_labeled: Whether labeled images, where a batch has two or more, are mixed with each other until
+            ``mix_start``. False by default.
         min_weight: Smallest weight of a class in the losses, as a share of the largest, in [0, 1]. 0.3 by default. With
             0, the source's, DisW lets foreground in the place of background cost nothing in the cross entropies.
         weight_scale: Scale of the weights in the losses: ``mean``, the default, or ``maximum``, see
@@ -272,7 +273,8 @@ class CoTrainingStep:
         weights = [scale_weight(weight.weight) for weight in self.class_weights]
         if mixes:
             return pairs(unlabeled, [most_probable(logits) for logits in teachers], image, label, weights)
-        return pairs.among_labeled(image, label, weights) if self.mix_labeled else None
+        # One image alone would be learned from twice, as it is.
+        return pairs.among_labeled(image, label, weights) if self.mix_labeled and len(image) > 1 else None
 
     def _learn_mixed(self, network: nn.Module, pairs: Pairs | None, weights: Pair) -> Tensor:
         """The loss of mixed pairs with its factor; 0 where there are none, as terms are the same in all iterations."""

@@ -108,6 +108,12 @@ class TestLabeledAmongThemselves:
         expected = sum(loss(*item, ones) for item in zip(network(*images), labels, strict=True))
         assert_close(terms["mixed"], 0.25 * expected)
 
+    def test_one_labeled_image_is_not_learned_twice(self):
+        network, batch = make_pair(), make_batch()
+        step = make_step(network, mixing="CutMix", mixed_weight=0.25, mix_labeled=True)
+        alone = {name: item[:1] for name, item in batch.items()}
+        assert float(step.losses(network, alone, theta=0.0, mixes=False)["mixed"]) == 0.0
+
     def test_each_image_gets_parts_of_the_one_before(self):
         image = torch.arange(1.0, 4).reshape(3, 1, 1, 1).expand(3, 1, 8, 8)
         label = image.long()
