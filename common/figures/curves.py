@@ -84,8 +84,8 @@ def draw_learning_curves(
     """Draws a panel of named curves for each measure over a number on a logarithmic axis, linear from 0 to 1.
 
     Args:
-        panels: Curves by the measure of their panel, which is in [0, 1]. The name of a curve leads to its points:
-            place, 0 or more, mean and standard deviation.
+        panels: Curves by the measure of their panel, in [0, 1]; the axis shows all of that, unless the values
+            lie together. The name of a curve leads to its points: place, 0 or more, mean and standard deviation.
         path: Path of the PNG file that is written.
         xlabel: Text below the horizontal axis of every panel.
         mark: Place on that axis to mark by a line. Default none.
@@ -101,9 +101,27 @@ def draw_learning_curves(
             axis.minorticks_off()
             if mark is not None:
                 axis.axvline(mark, color="black", ls="--", lw=1, label=f"{mark:g}")
+            lowest = min(mean - spread for points in curves.values() for _, mean, spread in points)
             highest = max(mean + spread for points in curves.values() for _, mean, spread in points)
-            axis.set(title=title, xlabel=xlabel, ylim=(0, 1 if highest <= 1 else None))
+            axis.set(title=title, xlabel=xlabel, ylim=learning_limits(lowest, highest))
             legend(axis)
+
+
+def learning_limits(lowest: float, highest: float) -> tuple[float | None, float | None]:
+    """Returns the limits of an axis: 0 to 1 for shares that differ, else as the values need it.
+
+    Args:
+        lowest: Lowest value that is drawn.
+        highest: Highest value that is drawn.
+
+    Example:
+        >>> learning_limits(0.4, 0.8), learning_limits(0.98, 0.99), learning_limits(0.4, 80.0)
+        ((0, 1), (None, None), (0, None))
+    """
+    if highest > 1:
+        return 0, None
+    # Less than a twentieth of the axis would be a level line.
+    return (0, 1) if highest - lowest >= 0.05 else (None, None)
 
 
 class GateCurve(TypedDict):
