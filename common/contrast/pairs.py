@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from ignite.utils import convert_tensor
 from torch import Tensor
 from torch.nn.functional import one_hot
 
@@ -49,7 +50,8 @@ class PairLoss:
             phase: Numbers of their phases, ``(B,)``, -1 where none is given.
         """
         # A checkpoint is read to the CPU.
-        count, old = len(presence), {name: _on(presence.device, item) for name, item in self.queue.items()}
+        self.queue = convert_tensor(self.queue, device=presence.device)
+        count, old = len(presence), self.queue
         tables = [presence, old["presence"]] if old else [presence]
         phases = [phase, old["phase"]] if old else [phase]
         memory = old["projections"] if old else [None] * len(projections)
@@ -58,19 +60,13 @@ class PairLoss:
         each = zip(projections, memory, strict=True)
         losses = [supervised_contrastive_loss(own, positive, memory=seen, **settings) for own, seen in each]
         if self.queue_size:
-            own = [item.detach() for item in projections]
-            self._remember(own, old["projections"] if old else [item[:0] for item in own], tables, phases)
+            self._remember([item.detach() for item in projections], tables, phases)
         return losses
 
-    def _remember(
-        self,
-        projections: Sequence[Tensor],
-        earlier: Sequence[Tensor],
-        tables: Sequence[Tensor],
-        phases: Sequence[Tensor],
-    ) -> None:
+    def _remember(self, projections: Sequence[Tensor], tables: Sequence[Tensor], phases: Sequence[Tensor]) -> None:
         """Puts the frames of a batch before those of earlier ones; the oldest are forgotten."""
-        joined = [torch.cat(pair)[: self.queue_size] for pair in zip(projections, earlier, strict=True)]
+        old = self.queue.get("projections", [item[:0] for item in projections])
+        joined = [torch.cat(pair)[: self.queue_size] for pair in zip(projections, old, strict=True)]
         self.queue = {
             "projections": joined,
             "presence": torch.cat(list(tables))[: self.queue_size],
@@ -84,11 +80,6 @@ class PairLoss:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restores what :meth:`state_dict` returned."""
         self.queue = dict(state)
-
-
-def _on(device: torch.device, item: Tensor | Sequence[Tensor]) -> Any:
-    """A tensor or several on a device."""
-    return item.to(device) if isinstance(item, Tensor) else [each.to(device) for each in item]
 
 
 def majority_classes(label: Tensor, num_classes: int, grid: Sequence[int]) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..data.cases import Case, case_name
-from ..data.split import patient_of
+from ..data.split import except_files, patient_of
 from ..errors import ConfigError, LabelError, MissingDataError
 
 logger = logging.getLogger(__name__)
@@ -34,8 +34,8 @@ class PresenceReader:
         num_classes: Number of classes, C, background included.
         presence_file: Path of a CSV table with the columns ``image`` (name of the case, or of its file with as many
             folders as tell it from others), ``classes`` and, optionally, ``phase``. ``classes`` holds label values
-            between spaces or semicolons; it is empty where only background is seen. With
-            ``None``, the default, there is no table.
+            between spaces or semicolons; it is empty where only background is seen. With ``None``, the default, there
+            is no table.
         foreground_labels: Data set (``task`` of a case) -> label values of the classes that count, in order. With
             ``None``, the default, label values are class indices.
         reader: Function that loads the ``label`` of a case as class indices, checked against its ``image``. With
@@ -63,7 +63,7 @@ class PresenceReader:
         self.reader = reader
         self.table = read_presence(presence_file) if presence_file else {}
         self._read: dict[str, list[int]] = {}
-        self._told: dict[str, str] = {}
+        self._told: dict[str, Case] = {}
 
     def annotate(self, cases: Sequence[Case]) -> list[Case]:
         """Returns the cases with ``present``, the sorted class indices, and ``phase``, where something tells them.
@@ -95,14 +95,15 @@ class PresenceReader:
     def _row(self, case: Case) -> dict[str, Any]:
         """What the table tells of a case: by its name, or by the end of the path of its file, the longest first."""
         parts = Path(str(case["image"])).parts
-        names = [str(case.get("case", "")), *("/".join(parts[start:]) for start in range(len(parts)))]
+        names = [str(case.get("case", "")), *(Path(*parts[start:]).as_posix() for start in range(len(parts)))]
         name = next((name for name in names if name in self.table), None)
         if name is None:
             return {}
-        other = self._told.setdefault(name, str(case["image"]))
-        if other != str(case["image"]):
+        other = self._told.setdefault(name, case)
+        if except_files([case], [other]):
             raise LabelError(
-                f"presence_file names {name!r}, which both {other} and {case['image']} are called; add their folders"
+                f"presence_file names {name!r}, which both {other['image']} and {case['image']} are called; add their "
+                "folders"
             )
         return self.table[name]
 
@@ -140,7 +141,7 @@ def with_position(cases: Sequence[Case], parts: int = 3) -> list[Case]:
 
 def _natural(name: Any) -> list[tuple[int, str]]:
     """What sorts names by their numbers: frame_2 before frame_10."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", str(name))]
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", str(name))]
 
 
 def read_presence(path: str | Path) -> dict[str, dict[str, Any]]:

@@ -29,9 +29,15 @@ def probability_of_presence(logits: Tensor, share: float = 0.005) -> Tensor:
         logits: Logits of a segmentation, ``(B, C, H, W[, D])``.
         share: Share of the pixels that count, in (0, 1], at least one pixel. 0.005 by default.
     """
-    probability = logits.float().softmax(dim=1)[:, 1:].flatten(2)
-    number = max(1, round(share * probability.shape[2]))
-    return probability.topk(number, dim=2).values.mean(dim=2)
+    _, shown, _ = _most_probable(logits, share)
+    return shown.exp().mean(dim=2)
+
+
+def _most_probable(logits: Tensor, share: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Logarithms of the softmax, ``(B, C, N)``, and for each class of the foreground those that count and where."""
+    chances = logits.float().log_softmax(dim=1).flatten(2)
+    number = max(1, round(share * chances.shape[2]))
+    return chances, *chances[:, 1:].topk(number, dim=2)
 
 
 def decoder_presence_loss(logits: Tensor, presence: Tensor, share: float = 0.005) -> Tensor:
@@ -45,16 +51,14 @@ def decoder_presence_loss(logits: Tensor, presence: Tensor, share: float = 0.005
         presence: Table of classes, ``(B, C - 1)``: 1 where a frame shows a class and 0 elsewhere.
         share: Share of the pixels that count, in (0, 1]. 0.005 by default.
     """
-    chances = logits.float().log_softmax(dim=1).flatten(2)
-    number = max(1, round(share * chances.shape[2]))
-    shown, places = chances[:, 1:].topk(number, dim=2)
+    chances, shown, places = _most_probable(logits, share)
     # What every class, ``(B, C, C - 1, number)``, has at the pixels that count for each class of the foreground.
     found = chances.gather(2, places.flatten(1)[:, None].expand(-1, chances.shape[1], -1))
     found = found.unflatten(2, places.shape[1:])
     own = pad(torch.eye(places.shape[1], dtype=torch.bool, device=found.device), (0, 0, 1, 0))
     absent = found.masked_fill(own[None, :, :, None], -torch.inf).logsumexp(dim=(1, 3))
     target = presence.to(shown)
-    return math.log(number) - (target * shown.logsumexp(dim=2) + (1 - target) * absent).mean()
+    return math.log(shown.shape[2]) - (target * shown.logsumexp(dim=2) + (1 - target) * absent).mean()
 
 
 def gated_pseudo_labels(logits: Tensor, presence: Tensor, confidence: float = 0.0) -> Tensor:

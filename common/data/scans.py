@@ -16,6 +16,7 @@ from .cases import Case, Folders, labeled_cases, task_name
 from .folders import FolderContent, require_scans, search_folder, unique_names
 from .names import free_name
 from .seen import warn_of_training_cases
+from .semi_supervised import without_labels
 from .split import select_cases
 
 SERIES_FILE = "dicom_series.json"
@@ -103,7 +104,7 @@ def _list_skipped(contents: Sequence[FolderContent], output_dir: str, list_paths
 
 def _to_segment(cases: Sequence[Case]) -> list[Case]:
     """The cases without labels, each with a name of its own."""
-    return unique_names([{key: value for key, value in case.items() if key != "label"} for case in cases])
+    return unique_names(without_labels(cases))
 
 
 def evaluation_cases(

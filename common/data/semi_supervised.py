@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
@@ -13,8 +12,6 @@ from ..errors import ConfigError, MissingDataError
 from .cases import Case, Folders, decathlon_scans, labeled_cases, name_folders
 from .folders import find_scans, unique_names
 from .split import CaseSplit, except_files, patient_of, select_cases, split_cases, without_patients
-
-logger = logging.getLogger(__name__)
 
 
 def draw_labeled(cases: Sequence[Case], fraction: float, seed: int) -> tuple[list[Case], list[Case]]:
@@ -107,23 +104,17 @@ class SemiSupervisedSplit(CaseSplit):
         """All parts, drawn when first asked for."""
         listed, further = labeled_cases(**self._source), self._further_scans()
         # Together: items of a listing without a label may be of the same patients.
-        described = self._describe([*listed, *further])
-        cases, scans = described[: len(listed)], described[len(listed) :]
+        everything = self._describe([*listed, *further])
         split_file = self._draw["split_file"]
         if split_file:
-            everything = [*cases, *scans]
             parts = {part: select_cases(everything, split_file, part) for part in ("train", "val")}
             parts["unlabeled"] = select_cases(everything, split_file, "unlabeled", required=False)
         else:
+            cases = everything[: len(listed)]
             parts = self._divide(cases)
-            scans = except_files(scans, cases)
-            kept = without_patients(scans, [*parts["val"], *parts["test"]])
-            if len(kept) < len(scans):
-                logger.info(
-                    "%d of %d scans without labels are left out: their patients are for validation or test",
-                    len(scans) - len(kept), len(scans),
-                )  # fmt: skip
-            parts["unlabeled"] += kept
+            scans = except_files(everything[len(listed) :], cases)
+            held_out = [*parts["val"], *parts["test"]]
+            parts["unlabeled"] += without_patients(scans, held_out, what="scans without labels")
         return parts | {"unlabeled": without_labels(parts["unlabeled"]), "hidden": parts["unlabeled"]}
 
     @property

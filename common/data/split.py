@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +15,8 @@ from ..errors import ConfigError, MissingDataError, NotEnoughCasesError
 from ..phantoms.volumes import PHANTOM_TASKS
 from ..runtime.files import write_json
 from .cases import Case, Folders, case_name, labeled_cases, weights_folder
+
+logger = logging.getLogger(__name__)
 
 SHARED = ("patient", "region")
 """What cases of a data set may have in common, so that no split tears them apart."""
@@ -35,24 +38,31 @@ def patient_of(case: Mapping[str, Any], *, alone: str = "image") -> str:
     return next(iter(shared_names(case).values()), None) or str(case[alone])
 
 
-def without_patients(cases: Sequence[Case], held_out: Sequence[Case]) -> list[Case]:
+def without_patients(cases: Sequence[Case], held_out: Sequence[Case], *, what: str) -> list[Case]:
     """Returns the cases that share no file with those held out, nor the patient, whatever folder they lie in.
 
-    Regions count where one of both listings tells no patient: two patients may have regions of one name.
+    The log says how many do. Regions count where one of both listings tells no patient: two patients may have regions
+    of one name.
 
     Args:
         cases: Cases, perhaps of other data sets.
         held_out: Cases of validation and test.
+        what: What the cases are called in the log.
     """
-    files = {_files(case) for case in held_out}
     every = {name for case in held_out for name in shared_names(case).items()}
     deciding = {next(iter(shared_names(case).items()), None) for case in held_out}
 
     def is_held_out(case: Case) -> bool:
         names = list(shared_names(case).items())
-        return _files(case) in files or not deciding.isdisjoint(names) or not every.isdisjoint(names[:1])
+        return not deciding.isdisjoint(names) or not every.isdisjoint(names[:1])
 
-    return [case for case in cases if not is_held_out(case)]
+    kept = [case for case in except_files(cases, held_out) if not is_held_out(case)]
+    if len(kept) < len(cases):
+        logger.info(
+            "%d of %d %s are left out: their patients are for validation or test",
+            len(cases) - len(kept), len(cases), what,
+        )  # fmt: skip
+    return kept
 
 
 def except_files(cases: Sequence[Case], others: Iterable[Case]) -> list[Case]:

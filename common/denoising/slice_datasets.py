@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from ..data.cases import Case, Folders, name_folders
 from ..data.folders import find_scans
+from ..data.semi_supervised import without_labels
 from ..data.split import CaseSplit, without_patients
 from ..errors import ConfigError, LabelError, MissingDataError, NotEnoughCasesError
 from ..reading import MAX_VOXELS
@@ -28,8 +28,6 @@ from .loading import PERCENTILE
 from .masking import HideBlocks
 from .noise import CoarseNoise
 from .slices import slice_cases
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -204,13 +202,8 @@ class HealthySlices(Dataset):
             for folder, task in self.folders
             for case in find_scans(folder, spatial_dims=dims, name="healthy_dir")
         ]
-        kept = found if self.split is None else without_patients(found, self.split.held_out())
-        if len(kept) < len(found):
-            logger.info(
-                "healthy_dir: %d of %d images are left out: their patients are for validation or test",
-                len(found) - len(kept), len(found),
-            )  # fmt: skip
-        return [{key: value for key, value in case.items() if key != "label"} for case in kept]
+        held_out = [] if self.split is None else self.split.held_out()
+        return without_labels(without_patients(found, held_out, what="images of healthy_dir"))
 
     @cached_property
     def images(self) -> list[Tensor]:

@@ -159,11 +159,7 @@ def find_candidates(candidate_dir: Folders, spatial_dims: int, split: CaseSplit 
         )
     elif split is not None and found:
         held_out = split.held_out()
-        taken = without_patients(found, held_out)
-        logger.info(
-            "candidate_dir: %d images, %d of them left out, since their patients are for validation or test",
-            len(found), len(found) - len(taken),
-        )  # fmt: skip
+        taken = without_patients(found, held_out, what="images of candidate_dir")
         _warn_of_strangers(held_out, taken)
         found = taken
     return found

@@ -12,6 +12,7 @@ from monai.transforms import Compose
 
 from ..data.cases import Case, decathlon_scans
 from ..data.folders import find_scans
+from ..data.semi_supervised import without_labels
 from ..data.split import select_cases
 from ..errors import ConfigError
 from ..runtime.files import check_writable
@@ -200,12 +201,8 @@ def _find_cases(
     if split_file:
         others = select_cases(found, split_file, "val")
         found = select_cases(found, split_file, "train")
-    return _unlabeled(found), _unlabeled(others)
-
-
-def _unlabeled(cases: Sequence[Case]) -> list[Case]:
-    """The cases without labels, which a bank does not need."""
-    return [{key: value for key, value in case.items() if key != "label"} for case in cases]
+    # A bank needs no labels.
+    return without_labels(found), without_labels(others)
 
 
 def _summary(bank: SignatureBank) -> tuple[int, str]:

@@ -89,6 +89,17 @@ class TestSources:
         found = presence.annotate(cases)
         assert [case.get("present") for case in found] == [[1], [2], None]
 
+    @pytest.mark.parametrize("given", ["/data/v1/frame_2.png", "v1/frame_2.png", "./v1/frame_2.png", "frame_2.png"])
+    def test_file_is_told_by_any_end_of_its_path(self, tmp_path, given):
+        presence = PresenceReader(5, presence_file=write_table(tmp_path / "t.csv", [[given, "1", ""]]))
+        (found,) = presence.annotate([{"image": "/data/v1/frame_2.png", "case": "other"}])
+        assert found["present"] == [1]
+
+    def test_file_that_is_listed_by_two_paths_is_one(self, tmp_path):
+        presence = PresenceReader(5, presence_file=write_table(tmp_path / "t.csv", [["v1/frame_2.png", "1", ""]]))
+        cases = [{"image": f"{folder}v1/frame_2.png", "case": "other"} for folder in ("/data/", "/data/v1/../")]
+        assert [case["present"] for case in presence.annotate(cases)] == [[1], [1]]
+
     def test_name_of_several_files_is_refused(self, tmp_path):
         presence = PresenceReader(5, presence_file=write_table(tmp_path / "t.csv", [["frame_2.png", "1", ""]]))
         cases = [{"image": f"v{n}/frame_2.png", "case": f"v{n}"} for n in (1, 2)]
@@ -98,6 +109,7 @@ class TestSources:
 
     def test_frames_are_in_the_order_of_their_numbers(self):
         cases = [{"image": f"{n}.png", "case": f"frame_{n}", "patient": "p"} for n in (10, 2, 1)]
+        assert len(PresenceReader(5, phase_from="position").annotate([{"image": "i", "case": "²"}])) == 1
         found = PresenceReader(5, phase_from="position").annotate(cases)
         assert [case["phase"] for case in found] == ["2", "1", "0"]
 

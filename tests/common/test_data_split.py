@@ -6,7 +6,7 @@ import pytest
 from common.data.cases import (
     labeled_cases,
 )
-from common.data.split import CaseSplit, select_cases, split_cases, write_split
+from common.data.split import CaseSplit, select_cases, split_cases, without_patients, write_split
 from common.errors import BundleError, ConfigError, MissingDataError, NotEnoughCasesError
 from tests.common.cases import make_cases, names
 
@@ -180,3 +180,24 @@ def test_split_of_a_file_has_no_test_part(decathlon_folder, tmp_path):
     write_split({"train": cases[:2], "val": cases[2:], "test": cases[:1]}, tmp_path / "split.json")
     split = case_split(folder, tmp_path, split_file=str(tmp_path / "split.json"))
     assert [split.part(name) for name in ("train", "val", "test")] == [cases[:2], cases[2:], []]
+
+
+@pytest.mark.parametrize(("held_out", "taken"), [
+    # A region may be called alike in two patients; it counts where one of both listings tells no patient.
+    ({"patient": 1, "region": "left"}, ["p0", "lp2", "rp2", "r"]),
+    ({"region": "left"}, ["rp2", "p1", "p0", "r"]),
+    ({"patient": 0, "region": ""}, ["p1", "lp1", "lp2", "rp2", "l", "r"]),
+    # The file itself, whoever it is of.
+    ({"image": "r.png"}, ["p0", "p1", "lp1", "lp2", "rp2", "l"]),
+])  # fmt: skip
+def test_regions_count_where_no_patient_is_told(held_out, taken, caplog):
+    cases = {
+        "p0": {"patient": "0"}, "p1": {"patient": "1"}, "lp1": {"patient": "1", "region": "left"},
+        "lp2": {"patient": "2", "region": "left"}, "rp2": {"patient": "2", "region": "right"},
+        "l": {"region": "left"}, "r": {"region": "right"},
+    }  # fmt: skip
+    listed = [{"image": f"{name}.png", "case": name} | case for name, case in cases.items()]
+    with caplog.at_level("INFO"):
+        kept = without_patients(listed, [{"image": "elsewhere.png"} | held_out], what="frames")
+    assert sorted(case["case"] for case in kept) == sorted(taken)
+    assert f"{7 - len(taken)} of 7 frames are left out: their patients are for validation or test" in caplog.text

@@ -9,7 +9,6 @@ from torch.testing import assert_close
 from common.data import CaseSplit
 from common.errors import ConfigError, LabelError, NotEnoughCasesError
 from common.ood_mining import PatchDataset, patch_signs, remove_foreground
-from common.ood_mining.candidates import find_candidates
 from common.ood_mining.cutting import cut_patch, patch_starts
 from common.ood_mining.patches import Patch
 from common.ood_mining.removal import removal_weights
@@ -309,35 +308,6 @@ def test_candidates_of_held_out_patients_are_left_out(tmp_path, key, caplog):
     assert (
         "candidate_dir: the lists of cases are set from outside, so nobody can tell which of 10 images" in caplog.text
     )
-
-
-class Split:
-    """A split as ``find_candidates`` asks for it."""
-
-    drawn = True
-
-    def __init__(self, case):
-        self.case = case
-
-    def held_out(self):
-        return [self.case | {"image": "elsewhere.png"}]
-
-
-@pytest.mark.parametrize(("held_out", "taken"), [
-    # A region may be called alike in two patients; it counts where one of both listings tells no patient.
-    ({"patient": 1, "region": "left"}, ["p0", "lp2", "rp2", "r"]),
-    ({"region": "left"}, ["rp2", "p1", "p0", "r"]),
-    ({"patient": 0, "region": ""}, ["p1", "lp1", "lp2", "rp2", "l", "r"]),
-])  # fmt: skip
-def test_regions_count_where_no_patient_is_told(monkeypatch, held_out, taken):
-    cases = {
-        "p0": {"patient": "0"}, "p1": {"patient": "1"}, "lp1": {"patient": "1", "region": "left"},
-        "lp2": {"patient": "2", "region": "left"}, "rp2": {"patient": "2", "region": "right"},
-        "l": {"region": "left"}, "r": {"region": "right"},
-    }  # fmt: skip
-    listed = [{"image": f"{name}.png", "case": name} | case for name, case in cases.items()]
-    monkeypatch.setattr("common.ood_mining.candidates.find_scans", lambda *_, **__: listed)
-    assert sorted(case["case"] for case in find_candidates("folder", 2, Split(held_out))) == sorted(taken)
 
 
 def test_candidates_need_something_that_loads_them():
