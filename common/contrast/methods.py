@@ -80,10 +80,15 @@ def pretraining_epochs(method: str, *, two_step: bool, max_epochs: int, pretrain
             half of them, rounded down.
 
     Raises:
-        ConfigError: When there is nothing to pre-train with, or one of the steps would have no epoch.
+        ConfigError: When there is nothing to pre-train with, one of the steps would have no epoch, or there is but one.
     """
     chosen = find_method(method)
     if not two_step and chosen.pairs != "byol":
+        if pretrain_epochs is not None:
+            raise ConfigError(
+                f"pretrain_epochs is {pretrain_epochs}, but method {method!r} has one step: set two_step, or leave it "
+                "out"
+            )
         return 0
     if not chosen.learns_without_masks:
         raise ConfigError(

@@ -12,7 +12,7 @@ from torch.nn.functional import one_hot
 
 from ..errors import ConfigError
 from .heads import pool_to_grid
-from .losses import PAIRS, supervised_contrastive_loss
+from .losses import PAIRS, positive_pairs, supervised_contrastive_loss
 
 
 class PairLoss:
@@ -40,6 +40,11 @@ class PairLoss:
             raise ConfigError(f"queue_size is {queue_size}; accepted are numbers of frames from 0")
         self.relation, self.temperature, self.queue_size = PAIRS[positives], temperature, queue_size
         self.queue: dict[str, Any] = {}
+
+    @property
+    def compares_equals(self) -> bool:
+        """Whether it pairs frames of equal classes within a batch, without weights or memory."""
+        return self.relation is positive_pairs and not self.queue_size
 
     def __call__(self, projections: Sequence[Tensor], presence: Tensor, phase: Tensor) -> list[Tensor]:
         """Returns the loss of every scale, and remembers the frames.

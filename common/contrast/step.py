@@ -78,7 +78,14 @@ class ContrastiveStep:
                 f"patch_grid is {self.patch_grid}, but masks alone name the classes of patches: it goes with method "
                 "contrastive or both in one step; set it to none"
             )
+        if fine_tune and not pretrain_epochs:
+            raise ConfigError("fine_tune is set, but goes with two steps alone: set two_step, or leave it out")
         self.pairs = PairLoss() if pairs is None else pairs
+        if self.patch_grid is not None and not self.pairs.compares_equals:
+            raise ConfigError(
+                f"patch_grid is {self.patch_grid}, but patches have one class each and are compared within their "
+                "batch: set positives to equal and queue_size to 0, or patch_grid to none"
+            )
         self.balance = LossBalance() if balance is None else balance
         self.teaching = PresenceTeaching() if teaching is None else teaching
         self.scale_reduction, self.pretrain_epochs, self.fine_tune = scale_reduction, pretrain_epochs, fine_tune

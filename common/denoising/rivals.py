@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
@@ -15,6 +16,9 @@ Scorer = Callable[[Tensor], tuple[Tensor, Tensor | None]]
 
 COMPONENTS = 32
 """Largest number of principal components."""
+
+MOST_IMAGES = 2000
+"""Largest number of healthy images that rivals learn from: the time of principal components grows with its cube."""
 
 LEAST_SD = 0.1
 """Smallest standard deviation of an atlas, where each channel is divided by its percentile."""
@@ -94,10 +98,11 @@ def learned_rivals(images: Sequence[Tensor], foreground_threshold: float = THRES
     """Returns name -> scorer of the rivals that learn from healthy images; none from fewer than two.
 
     Args:
-        images: Healthy images ``(C, H, W[, D])``, all of one size.
+        images: Healthy images ``(C, H, W[, D])``, all of one size. Of more than :data:`MOST_IMAGES`, every second is
+            taken, or every third, and so on.
         foreground_threshold: Threshold of the foreground, see :func:`foreground_mask`. 0.01 by default.
     """
     if len(images) < 2:
         return {}
-    stacked = torch.stack(list(images))
+    stacked = torch.stack(list(images[:: math.ceil(len(images) / MOST_IMAGES)]))
     return {name: make(stacked, foreground_threshold) for name, make in (("pca", pca_scorer), ("atlas", atlas_scorer))}

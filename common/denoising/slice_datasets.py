@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from monai.data import Dataset
@@ -16,7 +16,7 @@ from torch import Tensor
 from ..data.cases import Case, Folders, name_folders
 from ..data.folders import find_scans
 from ..data.semi_supervised import without_labels
-from ..data.split import CaseSplit, without_patients
+from ..data.split import CaseSplit, patient_of, split_cases, without_patients
 from ..errors import ConfigError, LabelError, MissingDataError, NotEnoughCasesError
 from ..reading import MAX_VOXELS
 from ..runtime.digests import describe, settings_digest
@@ -168,6 +168,9 @@ class HealthySlices(Dataset):
             default, for none.
         split: Split of the training; images of ``healthy_dir`` of held-out patients are left out. ``None``, the
             default, for no such check.
+        val_fraction: Share of the patients of every folder of ``healthy_dir`` whose images are for validation, in
+            [0, 1), at least one of several; of a folder of one patient none is. 0, the default, for none at all.
+        part: Part of ``healthy_dir`` that is taken: ``train``, the default, or ``val``.
         load: Function that loads and checks an image of ``healthy_dir``; needed where that is given. ``None`` by
             default.
         noise: Noise that is drawn once for each slice, so that validations can be compared; ``label`` is then its clean
@@ -182,6 +185,8 @@ class HealthySlices(Dataset):
         healthy: str | Sequence[str] = "labels",
         healthy_dir: Folders | None = None,
         split: CaseSplit | None = None,
+        val_fraction: float = 0.0,
+        part: Literal["train", "val"] = "train",
         load: Callable[[Case], dict[str, Any]] | None = None,
         noise: CoarseNoise | HideBlocks | None = None,
         seed: int = 0,
@@ -192,10 +197,11 @@ class HealthySlices(Dataset):
         self.source, self.load, self.noise, self.seed = source, load, noise, seed
         self.names = read_healthy(healthy)
         self.folders, self.split = name_folders(healthy_dir) if healthy_dir else [], split
+        self.val_fraction, self.part = val_fraction, part
 
     @cached_property
     def further(self) -> list[Case]:
-        """The images of ``healthy_dir``."""
+        """The images of ``healthy_dir`` that belong to this part."""
         dims = self.source.spatial_dims
         found = [
             case | {"task": task}
@@ -203,7 +209,14 @@ class HealthySlices(Dataset):
             for case in find_scans(folder, spatial_dims=dims, name="healthy_dir")
         ]
         held_out = [] if self.split is None else self.split.held_out()
-        return without_labels(without_patients(found, held_out, what="images of healthy_dir"))
+        kept = without_labels(without_patients(found, held_out, what="images of healthy_dir"))
+        return [case for _, task in self.folders for case in self._own([c for c in kept if c["task"] == task])]
+
+    def _own(self, cases: list[Case]) -> list[Case]:
+        """Those images of a folder that belong to this part."""
+        if self.val_fraction and len({patient_of(case) for case in cases}) > 1:
+            return split_cases(cases, self.val_fraction, self.seed)[self.part]
+        return cases if self.part == "train" else []
 
     @cached_property
     def images(self) -> list[Tensor]:

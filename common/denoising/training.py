@@ -110,7 +110,7 @@ class StagedPretraining:
         self.number, self.seed = num_labeled_patients, seed
         self.head, self.foreground_threshold, self.min_size = head, foreground_threshold, min_component_size
         self.kept, self.iteration = list(pretrain_checkpoints or []), denoiser_iteration
-        if denoiser_iteration is not None and denoiser_iteration not in self.kept:
+        if self.pretrained and denoiser_iteration is not None and denoiser_iteration not in self.kept:
             raise ConfigError(
                 f"denoiser_iteration is {denoiser_iteration}; accepted are those of pretrain_checkpoints, {self.kept}"
             )
@@ -169,7 +169,7 @@ class StagedPretraining:
         names = None if self.healthy.names is None else sorted(self.healthy.names)
         inputs = {**data, **self.pretrain.inputs(self.pretrain.states()), "healthy slices": settings_digest([names])}
         if self.healthy.folders:
-            inputs["healthy_dir"] = cases_digest(self.healthy.further)
+            inputs["healthy_dir"] = cases_digest([*self.healthy.further, *self.healthy_val.further])
 
         def work() -> None:
             self.healthy.require_images()

@@ -11,7 +11,7 @@ from ..errors import ConfigError
 Arm = Sequence[str | Mapping[str, Any]]
 """What is laid over ``train.json``: names of overlay files, and settings, among them :data:`WORDS`."""
 
-AXES = ("datasets", "labeled", "seeds", "folds")
+AXES = ("datasets", "labeled", "doses", "seeds", "folds")
 """Words of an arm that restrict the grid, each a list of places where it takes part."""
 
 WORDS = (*AXES, "together", "chain", "fine_tuned")
@@ -88,7 +88,7 @@ def takes_part(arm: Arm, place: Mapping[str, Any]) -> bool:
 
     Args:
         arm: Arm of the experiment.
-        place: Share of labels, seed and fold, by axis.
+        place: Share of labels, dose, seed and fold, by axis.
     """
     words = words_of(arm)
     return all(value in words.get(axis, [value]) for axis, value in place.items())

@@ -147,7 +147,7 @@ class Plan:
                 continue
             for number, seed in enumerate(self.seeds):
                 for fold in self._folds(number):
-                    if not takes_part(arm, {"labeled": labeled, "seeds": seed, "folds": fold}):
+                    if not takes_part(arm, {"labeled": labeled, "doses": dose, "seeds": seed, "folds": fold}):
                         continue
                     own = {key: value for key, value in ((option, labeled), (swept, dose)) if key} | {"seed": seed}
                     own |= {} if fold is None else {"num_folds": self.num_folds, "fold": fold}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,17 +12,13 @@ import pandas as pd
 
 from ..errors import ConfigError, MissingDataError
 from ..figures import draw_bars, draw_learning_curves
-from ..metrics.segmentation import MM, PIXELS, metric_title
+from ..metrics.segmentation import metric_title
 from ..runtime.files import write_atomically, write_csv
 from .rows import COLUMNS
 from .summary import SUMMARY, summarize_rows
+from .tables import UNIT, fold_tables, summary_tables, swept_setting
 
 logger = logging.getLogger(__name__)
-
-UNIT = f"{MM}, of pictures {PIXELS}"
-"""Unit of distances; rows of experiments do not tell which of both."""
-
-HEADER = ("labeled", "dose", "arm", "mean", "whole", "n", "runs", "difference", "p", "p_t")
 
 
 def write_report(
@@ -34,11 +29,13 @@ def write_report(
     metrics: Sequence[str] = ("dsc",),
     over: str | None = None,
     mark: float | None = None,
+    by_fold: bool = False,
 ) -> None:
     """Writes the tables and figures of an experiment from its rows.
 
     ``summary.csv`` has all metrics; ``tables.md`` a table for each data set and metric;
-    ``per_class_*.png`` the Dice of every class; ``curve_*.png`` the metrics over labels and over a swept setting.
+    ``per_class_*.png`` the Dice of every class; ``curve_*.png`` the metrics over labels and over a swept setting, with
+    bootstrap intervals over patients.
 
     Args:
         rows_file: CSV of an experiment, in the long format.
@@ -48,6 +45,7 @@ def write_report(
         over: Metric whose mean places the points of the curves over a swept setting, such as the ratio that a
             setting led to. Default none: the setting itself.
         mark: Place on that axis to mark by a line. Default none.
+        by_fold: Whether ``tables.md`` also has what was measured of the whole test set of every fold. Default false.
 
     Raises:
         MissingDataError: When there are no such rows.
@@ -65,7 +63,7 @@ def write_report(
         _check_metrics("over", [over], [name for name in groups[0] if all(name in group for group in groups)])
     folder = Path(into) if into else Path(rows_file).with_suffix("")
     write_csv(table.to_dict("records"), SUMMARY, folder / "summary.csv")
-    text = _tables(table, chosen, reference or arms[0])
+    text = summary_tables(table, chosen, reference or arms[0]) + (fold_tables(rows, chosen) if by_fold else "")
     with write_atomically(folder / "tables.md") as temporary:
         temporary.write_text(text, encoding="utf-8")
     for line in text.splitlines():
@@ -100,46 +98,6 @@ def load_rows(path: str | Path) -> pd.DataFrame:
     return rows.assign(value=pd.to_numeric(rows["value"]))
 
 
-def _tables(table: pd.DataFrame, metrics: Sequence[str], reference: str) -> str:
-    """The tables in Markdown, one for each data set and metric."""
-    parts = []
-    for (dataset, metric), cells in table[table["metric"].isin(metrics)].groupby(["dataset", "metric"], sort=False):
-        shown = [name for name in HEADER if name not in ("labeled", "dose") or cells[name].any()]
-        lines = [[_cell(line, name) for name in shown] for line in cells.to_dict("records")]
-        titles = {"difference": f"median difference to {reference} [95 %]", "p": "p (Holm)", "p_t": "p (t-test)"}
-        titles |= {"dose": _swept(cells)}
-        titles |= {"mean": "mean of patients (sd of seeds)", "whole": "whole test set", "n": "patients"}
-        head = [[titles.get(name, name) for name in shown], ["---"] * len(shown)]
-        parts.append(
-            "\n".join(
-                [
-                    f"**{dataset}**, `{metric_title(metric, UNIT)}`:",
-                    "",
-                    *(f"| {' | '.join(line)} |" for line in head + lines),
-                ]
-            )
-        )
-    return "\n\n".join(parts) + "\n"
-
-
-def _cell(line: dict[str, Any], name: str) -> str:
-    """A cell of a table."""
-    if name == "mean":
-        return "" if math.isnan(line["mean"]) else f"{line['mean']:.3f} ({line['sd_of_seeds']:.3f})"
-    if name == "difference":
-        found = [line[key] for key in ("median_difference", "low", "high")]
-        return "" if pd.isna(found[0]) else "{:+.3f} [{:+.3f}, {:+.3f}]".format(*found)
-    value = line["p_holm"] if name == "p" else line[name]
-    return (
-        f"{value:.3g}" if isinstance(value, float) and not math.isnan(value) else "" if pd.isna(value) else str(value)
-    )
-
-
-def _swept(cells: pd.DataFrame) -> str:
-    """Name of the setting that was swept."""
-    return next((name for name in cells["swept"] if name), "dose")
-
-
 def _draw_classes(cells: pd.DataFrame, folder: Path, name: str) -> None:
     """The Dice of every class for every arm, a figure for each number of labels; doses are told apart by curves."""
     dices = cells[cells["metric"].str.startswith("dsc_")]
@@ -168,13 +126,14 @@ def _draw_curves(
         return
     other = next(name for name in ("labeled", "dose") if name != axis)
     places = _centers(known[known["metric"] == over]) if over else {}
-    panels: dict[str, dict[str, list[tuple[float, float, float]]]] = {}
+    panels: dict[str, dict[str, list[tuple[float, float, float, float]]]] = {}
     for (metric, value, arm), group in shown.groupby(["metric", other, "arm"], sort=False):
-        spreads = group["sd_of_seeds"].fillna(0.0)
         where = [places[key] for key in _keys(group)] if over else group[axis].astype(float)
-        points = sorted(zip(where, _means(group), spreads, strict=True))
+        means = _means(group)
+        ends = [group[name].fillna(means) for name in ("mean_low", "mean_high")]
+        points = sorted(zip(where, means, *ends, strict=True))
         panels.setdefault(metric_title(metric, UNIT), {})[f"{arm}, {value}" if value else arm] = points
-    xlabel = "labeled" if axis == "labeled" else metric_title(over, UNIT) if over else _swept(shown)
+    xlabel = "labeled" if axis == "labeled" else metric_title(over, UNIT) if over else swept_setting(shown)
     draw_learning_curves(panels, path, xlabel=xlabel, mark=mark)
 
 

@@ -6,30 +6,33 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from ..metrics.statistics import compare_pairs, holm
+from ..metrics.statistics import bootstrap_interval, compare_pairs, holm
 
 CELL = ["dataset", "labeled", "swept", "dose", "arm"]
 """What runs are summed up over seeds and folds by."""
 
 TESTED = ("n_pairs", "median_difference", "low", "high", "p", "p_holm", "p_t")
-SUMMARY = (*CELL, "metric", "mean", "sd_of_seeds", "n", "runs", "whole", *TESTED)
+SUMMARY = (*CELL, "metric", "mean", "mean_low", "mean_high", "sd_of_seeds", "n", "runs", "whole", *TESTED)
 """Columns of a summary, see :func:`summarize_rows`."""
 
 
 def summarize_rows(rows: pd.DataFrame, reference: str) -> pd.DataFrame:
     """Returns a line for every data set, number of labels, dose, arm and metric, in the order of the rows.
 
-    A patient counts once, with the mean over seeds. ``mean`` is over patients, ``n`` of them; ``sd_of_seeds`` is the
-    standard deviation (population) of the means of the seeds; ``runs`` counts seeds and folds; ``whole`` is the measure
-    of the whole test set, as mean over runs. Then Wilcoxon's signed-rank test over patients against the reference, with
-    Holm's correction over the arms of one data set, number of labels and metric; ``p_t`` is that of the paired t-test,
-    without correction.
+    A patient counts once, with the mean over seeds. ``mean`` is over patients, ``n`` of them, with its bootstrap
+    interval of 95 % from ``mean_low`` to ``mean_high``; ``sd_of_seeds`` is the standard deviation (population) of the
+    means of the seeds; ``runs`` counts seeds and folds; ``whole`` is the measure of the whole test set, as mean over
+    runs. Then Wilcoxon's signed-rank test over patients against the reference, with Holm's correction over all tests of
+    one data set and metric: its arms, doses and numbers of labels; ``p_t`` is that of the paired t-test, without
+    correction.
 
     Args:
         rows: Rows with the columns of ``experiments.rows.COLUMNS``; all are texts but ``value``, a number.
-        reference: Arm that others are tested against, at the same dose. It is tested itself against its first dose.
+        reference: Arm that others are tested against, at the same dose, or at its first where it has not that dose. It
+            is tested itself against its first dose.
     """
     cells = [*CELL, "metric"]
     cases = rows[rows["case"] != ""]
@@ -42,21 +45,28 @@ def summarize_rows(rows: pd.DataFrame, reference: str) -> pd.DataFrame:
         line = dict(zip(cells, cell, strict=True)) | {"runs": len(members[["seed", "fold"]].drop_duplicates())}
         line |= {"sd_of_seeds": seeds.get(cell, math.nan), "whole": whole.get(cell, math.nan)}
         found = groups.get(cell)
-        line |= {"mean": math.nan, "n": 0} if found is None else {"mean": found.mean(), "n": len(found)}
+        line |= {"mean": math.nan, "n": 0} if found is None else _mean(found)
         lines.append(line | _compare(cell, groups, reference))
     table = pd.DataFrame(lines, columns=list(SUMMARY))
-    for _, tested in table[table["p"].notna()].groupby(["dataset", "labeled", "metric"]):
+    for _, tested in table[table["p"].notna()].groupby(["dataset", "metric"]):
         table.loc[tested.index, "p_holm"] = holm(tested["p"].tolist())
     return table
+
+
+def _mean(values: pd.Series) -> dict[str, Any]:
+    """The mean over patients and its interval."""
+    low, high = bootstrap_interval(values.dropna(), statistic=np.mean)
+    return {"mean": values.mean(), "mean_low": low, "mean_high": high, "n": len(values)}
 
 
 def _compare(cell: Any, groups: Mapping[Any, Any], reference: str) -> dict[str, Any]:
     """The test of a cell against its reference; nothing where there is none."""
     dataset, labeled, swept, dose, arm, metric = cell
-    if arm == reference:
-        # The first dose is what the others are tested against.
-        dose = next((key[3] for key in groups if (*key[:3], *key[4:]) == (dataset, labeled, swept, arm, metric)), dose)
     other = (dataset, labeled, swept, dose, reference, metric)
+    if arm == reference or other not in groups:
+        # Its first dose is what its other doses are tested against, and arms at doses that it was not run with.
+        place = (dataset, labeled, swept, reference, metric)
+        other = next((key for key in groups if (*key[:3], *key[4:]) == place), other)
     if other == cell or not {cell, other} <= groups.keys():
         return {}
     pairs = pd.concat([groups[cell], groups[other]], axis=1, join="inner")

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
+import numpy as np
+
 from ..runtime.sparing import spared_picture
 from .sheet import legend, open_sheet, whole_numbers
 from .style import BLUE, SMALL, TINY, VERMILION, marker
@@ -75,7 +77,7 @@ def draw_curves(
 
 @spared_picture
 def draw_learning_curves(
-    panels: Mapping[str, Mapping[str, Sequence[tuple[float, float, float]]]],
+    panels: Mapping[str, Mapping[str, Sequence[tuple[float, float, float, float]]]],
     path: str | Path,
     *,
     xlabel: str,
@@ -85,24 +87,25 @@ def draw_learning_curves(
 
     Args:
         panels: Curves by the measure of their panel, in [0, 1]; the axis shows all of that, unless the values
-            lie together. The name of a curve leads to its points: place, 0 or more, mean and standard deviation.
+            lie together. The name of a curve leads to its points: place, 0 or more, mean, and both ends of its
+            interval.
         path: Path of the PNG file that is written.
         xlabel: Text below the horizontal axis of every panel.
         mark: Place on that axis to mark by a line. Default none.
     """
     with open_sheet(path, columns=len(panels)) as axes:
         for axis, (title, curves) in zip(axes[0], panels.items(), strict=True):
-            places = sorted({place for points in curves.values() for place, _, _ in points})
+            places = sorted({point[0] for points in curves.values() for point in points})
             for name, points in curves.items():
-                where, means, spreads = zip(*points, strict=True) if points else ((), (), ())
-                axis.errorbar(where, means, yerr=spreads, marker="o", capsize=3, label=name)
+                where, means, lows, highs = np.array(points, dtype=float).reshape(-1, 4).T
+                axis.errorbar(where, means, yerr=[means - lows, highs - means], marker="o", capsize=3, label=name)
             axis.set_xscale("symlog", linthresh=1, linscale=0.5)
             axis.set_xticks(places, [f"{place:.3g}" for place in places])
             axis.minorticks_off()
             if mark is not None:
                 axis.axvline(mark, color="black", ls="--", lw=1, label=f"{mark:g}")
-            lowest = min(mean - spread for points in curves.values() for _, mean, spread in points)
-            highest = max(mean + spread for points in curves.values() for _, mean, spread in points)
+            lowest = min(point[2] for points in curves.values() for point in points)
+            highest = max(point[3] for points in curves.values() for point in points)
             axis.set(title=title, xlabel=xlabel, ylim=learning_limits(lowest, highest))
             legend(axis)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -95,13 +96,19 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def bootstrap_interval(
-    values: ArrayLike, *, level: float = 0.95, draws: int = 2000, seed: int = 0
+    values: ArrayLike,
+    *,
+    statistic: Callable[..., Any] = np.median,
+    level: float = 0.95,
+    draws: int = 2000,
+    seed: int = 0,
 ) -> tuple[float, float]:
-    """Returns the percentile bootstrap interval of the median.
+    """Returns the percentile bootstrap interval of the median, or of another statistic.
 
     Args:
         values: Values ``(N,)`` without NaN, such as differences of patients.
-        level: Share of the drawn medians inside the interval, in (0, 1). Default 0.95.
+        statistic: Function that takes samples and ``axis``, such as ``numpy.mean``. Default ``numpy.median``.
+        level: Share of the drawn values inside the interval, in (0, 1). Default 0.95.
         draws: Number of samples of size N that are drawn with replacement. Default 2000.
         seed: Seed of the generator that draws them; the same seed gives the same interval. Default 0.
 
@@ -112,7 +119,7 @@ def bootstrap_interval(
     if not found.size:
         return math.nan, math.nan
     drawn = np.random.default_rng(seed).choice(found, (draws, found.size))
-    low, high = np.quantile(np.median(drawn, axis=1), [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(statistic(drawn, axis=1), [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 

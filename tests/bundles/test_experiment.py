@@ -60,8 +60,10 @@ def test_every_run_sets_options_that_exist_and_differs_from_all_others(grid):
     runs = grid.plan.runs()
     for run in runs:
         grid.bundle.require_options(run)
-    found = {tuple(grid.bundle.digests(run).items()) for run in runs}
-    assert len(found) == len(runs) > 10
+    # What a bundle does without any setting is an arm by name, whichever of the others it is.
+    named = [run for run in runs if run.arm != "default"]
+    found = {tuple(grid.bundle.digests(run).items()) for run in named}
+    assert len(found) == len(named) > 10
 
 
 def test_arms_are_trained_for_equally_many_iterations(grid):

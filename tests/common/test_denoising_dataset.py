@@ -109,6 +109,23 @@ class TestDataset:
         healthy = HealthySlices(dataset, split=split, **settings)
         assert [case["case"] for case in healthy.further] == ["h0", "h2"]
 
+    def test_further_healthy_images_are_for_training_or_validation(self, dataset, tmp_path):
+        for folder, count in (("more", 10), ("one", 1)):
+            for number in range(count):
+                write_picture(tmp_path / folder / f"h{number}", picture(50 + number))
+        settings = {"healthy_dir": [str(tmp_path / "more"), str(tmp_path / "one")], "load": LoadSliced("image")}
+        # Every label holds foreground, so the validation has no other healthy slice.
+        settings |= {"healthy": ["nowhere"], "val_fraction": 0.2, "seed": 1}
+        train, val = (HealthySlices(dataset, **settings, part=part) for part in ("train", "val"))
+        val.require_images()
+        names = [[(case["task"], case["case"]) for case in part.further] for part in (train, val)]
+        assert [len(found) for found in names] == [9, 2]
+        assert sorted(names[0] + names[1]) == sorted([("more", f"h{n}") for n in range(10)] + [("one", "h0")])
+        # Nobody validates on the only image of a folder.
+        assert ("one", "h0") in names[0]
+        whole, none = (HealthySlices(dataset, **settings | {"val_fraction": 0.0}, part=p) for p in ("train", "val"))
+        assert (len(whole), len(none)) == (11, 0)
+
     def test_no_healthy_slice_is_an_error_that_says_what_to_do(self, dataset):
         healthy = HealthySlices(dataset, healthy=["nowhere"])
         with pytest.raises(NotEnoughCasesError, match=r"none of 12 slices is healthy.*healthy_dir.*'all'"):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from common.denoising import anomaly_score, learned_rivals
+from common.denoising import anomaly_score, learned_rivals, rivals
 from common.denoising.rivals import atlas_scorer, pca_scorer, principal_components
 
 
@@ -64,3 +64,12 @@ def test_atlas_counts_standard_deviations():
 def test_one_image_teaches_nothing():
     assert learned_rivals(list(healthy(1))) == {}
     assert set(learned_rivals(list(healthy(2)))) == {"pca", "atlas"}
+
+
+@pytest.mark.parametrize(("most", "kept"), [(100, slice(None)), (12, slice(None)), (5, slice(None, None, 3))])
+def test_no_more_images_are_learned_from_than_can_be(monkeypatch, most, kept):
+    monkeypatch.setattr(rivals, "MOST_IMAGES", most)
+    images = healthy() + 0.1 * torch.randn(12, 2, 12, 12, generator=torch.Generator().manual_seed(1))
+    found = learned_rivals(list(images))
+    for name, make in (("pca", pca_scorer), ("atlas", atlas_scorer)):
+        assert_close(found[name](images)[0], make(images[kept])(images)[0])

@@ -297,6 +297,12 @@ class TestTwoSteps:
         with pytest.raises(ConfigError, match=f"pretrain_epochs is {epochs} of max_epochs 10; accepted is 1 to"):
             pretraining_epochs("both", two_step=True, max_epochs=10, pretrain_epochs=epochs)
 
+    def test_length_of_a_step_that_there_is_not(self):
+        with pytest.raises(ConfigError, match="pretrain_epochs is 2, but method 'both' has one step: set two_step"):
+            pretraining_epochs("both", two_step=False, max_epochs=10, pretrain_epochs=2)
+        with pytest.raises(ConfigError, match="fine_tune is set, but goes with two steps alone"):
+            make_step(make_headed(), fine_tune=True)
+
     def test_unet_alone_has_nothing_to_train_an_encoder_with(self):
         with pytest.raises(
             ConfigError, match="two_step is set, but method 'unet' has nothing to train an encoder with"
@@ -332,6 +338,14 @@ def test_patches_need_masks(settings):
     headed = make_headed(settings["method"], patch_grid=4)
     with pytest.raises(ConfigError, match="patch_grid is 4, but masks alone name the classes of patches"):
         make_step(headed, **settings)
+
+
+@pytest.mark.parametrize("settings", [{"positives": "overlap"}, {"queue_size": 8}])
+def test_patches_are_compared_by_their_one_class_within_the_batch(settings):
+    headed = make_headed("contrastive", patch_grid=4)
+    make_step(headed, method="contrastive", pairs=PairLoss(temperature=0.5))
+    with pytest.raises(ConfigError, match="patch_grid is 4, but patches have one class each"):
+        make_step(headed, method="contrastive", pairs=PairLoss(**settings))
 
 
 @pytest.mark.parametrize("method", METHODS)

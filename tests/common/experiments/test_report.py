@@ -60,6 +60,9 @@ def test_patient_counts_once_with_the_mean_over_seeds(write):
     assert (base["n"], base["runs"], better["n_pairs"]) == (6, 2, 6)
     assert base["mean"] == pytest.approx(sum(BASE) / 6 + 0.01)
     assert base["sd_of_seeds"] == pytest.approx(0.01)
+    assert BASE[0] + 0.01 < base["mean_low"] < base["mean"] < base["mean_high"] < BASE[-1] + 0.01
+    # The mean of six such values has a standard error of 0.014, in samples drawn from them.
+    assert base["mean_high"] - base["mean_low"] == pytest.approx(2 * 1.96 * 0.0342 / math.sqrt(6), rel=0.1)
     assert better["sd_of_seeds"] == pytest.approx(0.02)
     assert base["whole"] == pytest.approx(0.50)
     changes = sorted(b + 0.02 - (a + 0.01) for a, b in zip(BASE, BETTER, strict=True))
@@ -81,7 +84,7 @@ def test_folds_hold_different_patients_of_one_seed(write):
     assert line["whole"] == pytest.approx((BASE[0] + BASE[3]) / 2 - 0.01)
 
 
-def test_tests_are_corrected_over_the_arms_of_one_table(write):
+def test_tests_are_corrected_over_the_arms_and_numbers_of_labels_of_one_data_set(write):
     worse = [0.4, 0.5, 0.53, 0.57, 0.59, 0.61]
     file = write(
         rows_of("base", 0, BASE), rows_of("better", 0, BETTER), rows_of("other", 0, worse),
@@ -90,10 +93,10 @@ def test_tests_are_corrected_over_the_arms_of_one_table(write):
     table = summarize_rows(load_rows(file), "base")
     better, other = (line_of(table, arm=arm, labeled="0.1") for arm in ("better", "other"))
     assert better["p"] < other["p"]
-    assert better["p_holm"] == pytest.approx(2 * better["p"])
-    assert other["p_holm"] == pytest.approx(max(other["p"], 2 * better["p"]))
-    alone = line_of(table, arm="better", labeled="0.2")
-    assert alone["p_holm"] == pytest.approx(better["p"])
+    more = line_of(table, arm="better", labeled="0.2")
+    assert more["p"] == better["p"]
+    assert better["p_holm"] == more["p_holm"] == pytest.approx(3 * better["p"])
+    assert other["p_holm"] == pytest.approx(max(other["p"], 3 * better["p"]))
 
 
 def test_arms_are_tested_at_the_same_dose_and_the_reference_at_its_first(write):
@@ -104,6 +107,30 @@ def test_arms_are_tested_at_the_same_dose_and_the_reference_at_its_first(write):
     found = {(line["arm"], line["dose"]): line["median_difference"] for line in table.to_dict("records")}
     assert math.isnan(found.pop(("base", "0")))
     assert found == pytest.approx({("base", "1"): 0.1, ("better", "0"): 0.2, ("better", "1"): 0.4})
+
+
+def test_arms_are_tested_at_the_first_dose_of_a_reference_that_has_not_theirs(write):
+    runs = [rows_of(arm, 0, shifted(BASE, by), dose=dose) for arm, dose, by in (
+        ("scratch", "0", 0), ("better", "300", 0.2), ("better", "1000", 0.3)
+    )]  # fmt: skip
+    table = summarize_rows(load_rows(write(*runs)), "scratch")
+    found = {line["dose"]: line["median_difference"] for line in table.to_dict("records") if line["arm"] == "better"}
+    assert found == pytest.approx({"300": 0.2, "1000": 0.3})
+
+
+def test_folds_have_a_table_where_asked_for(write, tmp_path):
+    runs = [
+        rows_of(arm, seed, shifted(BASE, by + 0.02 * seed), fold=fold)
+        for arm, by in (("a", 0), ("b", 0.1)) for fold in ("0", "1") for seed in (0, 1) if (arm, fold) != ("b", "1")
+    ]  # fmt: skip
+    write_report(write(*runs), by_fold=True)
+    text = (tmp_path / "trial" / "tables.md").read_text()
+    assert text.endswith(
+        "\n\n**heads**, `dsc` of the whole test set of every fold:\n\n| labeled | arm | fold 0 | fold 1 |\n"
+        "| --- | --- | --- | --- |\n| 0.1 | a | 0.500 | 0.500 |\n| 0.1 | b | 0.600 |  |\n"
+    )
+    write_report(write(*runs))
+    assert "fold 0" not in (tmp_path / "trial" / "tables.md").read_text()
 
 
 def test_measures_of_the_whole_test_set_have_no_patients(write):
@@ -126,13 +153,13 @@ def test_report_is_made_by_one_call(write, tmp_path, read_picture):
     assert (folder / "tables.md").read_text().splitlines() == [
         "**heads**, `dsc`:",
         "",
-        "| labeled | arm | mean of patients (sd of seeds) | whole test set | patients | runs "
+        "| labeled | arm | mean of patients [95 %] | whole test set | patients | runs "
         "| median difference to base [95 %] | p (Holm) | p (t-test) |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
-        "| 1 | base | 0.550 (0.000) | 0.49 | 6 | 1 |  |  |  |",
-        "| 1 | better | 0.640 (0.000) | 0.6 | 6 | 1 | +0.095 [+0.055, +0.120] | 0.0312 | 0.00085 |",
-        "| 2 | base | 0.550 (0.000) | 0.49 | 6 | 1 |  |  |  |",
-        "| 2 | better | 0.640 (0.000) | 0.6 | 6 | 1 | +0.095 [+0.055, +0.120] | 0.0312 | 0.00085 |",
+        "| 1 | base | 0.550 [0.523, 0.577] | 0.49 | 6 | 1 |  |  |  |",
+        "| 1 | better | 0.640 [0.613, 0.670] | 0.6 | 6 | 1 | +0.095 [+0.055, +0.120] | 0.0625 | 0.00085 |",
+        "| 2 | base | 0.550 [0.523, 0.577] | 0.49 | 6 | 1 |  |  |  |",
+        "| 2 | better | 0.640 [0.613, 0.670] | 0.6 | 6 | 1 | +0.095 [+0.055, +0.120] | 0.0625 | 0.00085 |",
     ]
     with open(folder / "summary.csv", newline="") as table:
         assert [row["metric"] for row in csv.DictReader(table)] == ["dsc", "dsc_1"] * 4
@@ -171,7 +198,8 @@ def test_dose_stands_at_its_value_or_at_what_it_led_to(write, monkeypatch, optio
     # The ratio is measured of a whole training set, so it has no patients.
     write_report(write(*(rows[:1] if rows[0]["metric"] == "ratio" else rows for rows in runs)), **options)
     ((panels, said),) = drawn
-    assert [place for place, _, _ in panels["dsc"]["a"]] == pytest.approx(places)
+    assert [point[0] for point in panels["dsc"]["a"]] == pytest.approx(places)
+    assert [point[1:] for point in panels["dsc"]["a"]] == [pytest.approx((0.5, 0.5, 0.5))] * 2
     assert said == {"xlabel": xlabel, "mark": options.get("mark")}
 
 
