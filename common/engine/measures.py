@@ -22,6 +22,9 @@ from ..metrics.segmentation import pooled_overlap_dice
 Measures = dict[str, dict[str, float]]
 """Metric -> person -> value, which is finite; the person ``""`` stands for the whole test set."""
 
+RAREST = 3
+"""Number of classes, those with the fewest voxels in the labels of a test set, that count as its rarest."""
+
 WHOLE = ""
 MEANS = ("assd", "hd95", "ece", "mce")
 """Metrics of a person that are means over cases and classes; overlaps are added up."""
@@ -39,9 +42,11 @@ def measure_persons(rows: Sequence[Mapping[str, Any]]) -> Measures:
 
     Returns:
         ``dsc`` (mean over classes), ``dsc_<class>``; means over cases and classes of ``assd`` and ``hd95`` in mm, and
-        of ``ece`` and ``mce`` in the band around the surface. With matrices also ``false_positives``, pixels of
-        background called foreground, ``false_alarm``, the share of cases without foreground in which some is called,
-        and ``iou_pooled``, see :func:`~..metrics.confusion.pooled_iou`, as mean over cases, beside
+        of ``ece`` and ``mce`` in the band around the surface. With matrices also ``dsc_rarest``, where there are more
+        than three classes of foreground, the mean over the :data:`RAREST` with the fewest voxels in the whole test set;
+        ``false_positives``, pixels of background called foreground, ``false_alarm``, the share of cases without
+        foreground in which some is called, and ``iou_pooled``, see :func:`~..metrics.confusion.pooled_iou`, as mean
+        over cases, beside
         ``iou_pooled_constant``, that of a prediction of nothing but background.
     """
     measured = [row for row in rows if "metrics" in row]
@@ -52,8 +57,9 @@ def measure_persons(rows: Sequence[Mapping[str, Any]]) -> Measures:
         # Data sets may number their patients alike.
         persons.setdefault(f"{row.get('group', '')}/{name}" if several else name, []).append(row)
     measures: Measures = {}
+    rarest = _rarest_classes(measured)
     for person, cases in persons.items():
-        for metric, value in _measure(cases).items():
+        for metric, value in _measure(cases, rarest).items():
             if not math.isnan(value):
                 measures.setdefault(metric, {})[person] = value
     return measures
@@ -74,14 +80,29 @@ def measure_groups(rows: Sequence[Mapping[str, Any]]) -> dict[str, Measures]:
     return {name: measure_persons(members) for name, members in groups.items()}
 
 
-def _measure(cases: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+def _matrices(cases: Sequence[Mapping[str, Any]]) -> list[Matrix]:
+    """The confusion matrices of cases that all have one; else none."""
+    matrices = [case["confusion"] for case in cases if "confusion" in case]
+    return matrices if len(matrices) == len(cases) else []
+
+
+def _rarest_classes(cases: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Names of the classes with the fewest voxels in the labels, those that occur at all; none among a few classes."""
+    matrices = _matrices(cases)
+    voxels = np.sum(matrices, axis=0)[1:].sum(axis=1) if matrices else np.zeros(0)
+    present = [number for number in np.argsort(voxels, kind="stable").tolist() if voxels[number]]
+    return [str(number + 1) for number in present[:RAREST]] if len(present) > RAREST else []
+
+
+def _measure(cases: Sequence[Mapping[str, Any]], rarest: Sequence[str]) -> dict[str, float]:
     """The measures of some cases together; NaN for what they do not have."""
-    matrices: list[Matrix] = [case["confusion"] for case in cases if "confusion" in case]
-    if len(matrices) == len(cases):
+    matrices = _matrices(cases)
+    if matrices:
         total = np.sum(matrices, axis=0)
         dices = {str(number): dice for number, dice in enumerate(class_dices(total), start=1)}
         counts = {"false_positives": float(foreground_confusions(total)["background_as_foreground"])}
         empty = [matrix for matrix in matrices if not matrix[1:].sum()]
+        counts["dsc_rarest"] = mean_of_present([dices[name] for name in rarest])
         counts["false_alarm"] = mean_of_present([float(matrix[0, 1:].any()) for matrix in empty])
         counts["iou_pooled"] = mean_of_present([pooled_iou(matrix) for matrix in matrices])
         counts["iou_pooled_constant"] = mean_of_present([pooled_iou(all_background(matrix)) for matrix in matrices])

@@ -20,6 +20,9 @@ from .tables import UNIT, fold_tables, summary_tables, swept_setting
 
 logger = logging.getLogger(__name__)
 
+OF_SEVERAL = ("dsc_rarest", "dsc_foreground", "dsc_best")
+"""Dices that are not those of one class."""
+
 
 def write_report(
     rows_file: str | Path,
@@ -100,7 +103,7 @@ def load_rows(path: str | Path) -> pd.DataFrame:
 
 def _draw_classes(cells: pd.DataFrame, folder: Path, name: str) -> None:
     """The Dice of every class for every arm, a figure for each number of labels; doses are told apart by curves."""
-    dices = cells[cells["metric"].str.startswith("dsc_")]
+    dices = cells[cells["metric"].str.startswith("dsc_") & ~cells["metric"].isin(OF_SEVERAL)]
     for labeled, group in dices.groupby("labeled", sort=False):
         first = group[group["dose"] == group["dose"].iloc[0]]
         bars = first.pivot_table(index="metric", columns="arm", values="mean", sort=False, observed=True)

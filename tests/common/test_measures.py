@@ -107,3 +107,22 @@ def test_calibration_is_averaged_over_the_cases_of_a_patient():
 
 def test_cases_without_labels_have_no_measures():
     assert measure_persons([{"case": "c", "error": "broken"}]) == {}
+
+
+def test_rarest_classes_are_those_of_the_whole_test_set():
+    """Class 4 is common in the first patient alone; class 5 occurs nowhere."""
+    voxels = [(20, 3, 8, 30, 0), (40, 5, 9, 0, 0)]
+    rows = []
+    for name, counts in zip(("p1", "p2"), voxels, strict=True):
+        # Half of class 2 and all others are found.
+        matrix = np.diag([100, *counts])
+        matrix[2, 2], matrix[2, 0] = counts[1] // 2, counts[1] - counts[1] // 2
+        rows.append(row(name, matrix))
+    measures = measure_persons(rows)
+    half = [2 / (3 + 1), 4 / (5 + 2), 6 / (8 + 3)]
+    # Classes 2, 3 and 4; the second patient has no class 4.
+    assert measures["dsc_rarest"] == pytest.approx(
+        {"": (half[2] + 2) / 3, "p1": (half[0] + 2) / 3, "p2": (half[1] + 1) / 2}
+    )
+    assert "dsc_rarest" not in measure_persons([row("c", np.diag([9, 1, 2, 3]))]), "no three of three are the rarest"
+    assert "dsc_rarest" not in measure_persons([row("c", a=0.5, b=0.5, c=0.5, d=0.5)]), "channels have no matrix"

@@ -172,6 +172,13 @@ def test_report_is_made_by_one_call(write, tmp_path, read_picture):
     assert "difference to better" in text
 
 
+def test_classes_alone_have_bars(write, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(report, "draw_bars", lambda names, *_, **__: drawn.append(names))
+    write_report(write(*(rows_of("a", 0, BASE, metric=name) for name in ("dsc", "dsc_1", "dsc_liver", "dsc_rarest"))))
+    assert drawn == [["1", "liver"]]
+
+
 def test_dose_has_a_curve_and_a_column(write, tmp_path, read_picture):
     write_report(write(*(rows_of("a", 0, shifted(BASE, float(dose)), dose=dose, labeled="") for dose in ("0", "0.25"))))
     read_picture(tmp_path / "trial" / "curve_dose_heads.png")
