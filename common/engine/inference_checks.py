@@ -11,7 +11,7 @@ from torch import nn
 from ..runtime.files import check_writable
 from ..runtime.model_settings import ModelSettings
 from ..runtime.weights import load_weights
-from ..spectral import SignatureBank, SpectralInferer, bank_settings
+from ..spectral import SignatureBank, SpectralInferer, bank_settings, read_bank
 
 
 class InferencePreflight:
@@ -66,7 +66,7 @@ class InferencePreflight:
             BankError: When the bank is unreadable or was fitted with other weights or settings.
         """
         self.load()
-        bank = SignatureBank.load(self.bank_file)
+        bank = read_bank(self.bank_file)
         # The inferer remembers the digest, so that the first scan does not compute it again.
         digest = self.inferer.weights_digest(self.network)
         bank.check(**bank_settings(self.inferer, self.image_transforms, digest))

@@ -20,7 +20,7 @@ from ..runtime.interrupts import Interrupted, undisturbed
 from ..runtime.listing import skipped_note
 from ..runtime.sparing import sparing
 from ..runtime.stages import file_digest
-from ..spectral import SignatureBank
+from ..spectral import read_bank
 from .recorder import CaseRecorder, quality_text
 from .summary import summary_lines
 from .verdicts import COLUMNS, TABLE, Journal, Row, VerdictFiles
@@ -97,7 +97,7 @@ class OODReport(CaseRecorder):
         """
         super().reset()
         self.announced.clear()
-        self.bank = SignatureBank.load(self.bank_file)
+        self.bank = read_bank(self.bank_file)
         head = {"bank_digest": file_digest(self.bank_file), "weights_digest": self.bank.settings.weights_digest}
         order = {name: place for place, name in enumerate(self.cases)}
         self.verdicts = VerdictFiles(self.output_dir, head, order)

@@ -1,6 +1,7 @@
 """Computes spectral signatures of feature maps and draws verdicts from them."""
 
 from .bank import SignatureBank
+from .bank_files import read_bank
 from .choosing import choose_inferer
 from .digest import bank_settings, preprocessing_digest, weights_digest
 from .fitting import BankFitter, fit_bank
@@ -30,6 +31,7 @@ __all__ = [
     "fit_bank",
     "measure_properties",
     "preprocessing_digest",
+    "read_bank",
     "spectral_signature",
     "weights_digest",
 ]

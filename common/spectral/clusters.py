@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .shrunk import Array, LayeredGaussian, leave_one_out_fits, split_layers
+from .shrunk import Array, LayeredGaussian, leave_one_out, split_layers
 
 LEAST_CASES = 10
 """Fewest training cases of a cluster: fewer say too little of their spread."""
@@ -122,7 +122,4 @@ def bisect(signatures: Array, sizes: Sequence[int] = ()) -> NDArray[np.bool_]:
 
 def _density(signatures: Array, sizes: Sequence[int]) -> float:
     """Mean logarithmic density of every case by the distribution of the others, but for a constant."""
-    total = 0.0
-    for part in split_layers(signatures, sizes):
-        total += sum(fit.log_density(row) for fit, row in leave_one_out_fits(part))
-    return total / len(signatures)
+    return float(sum(leave_one_out(part)[1].mean() for part in split_layers(signatures, sizes)))

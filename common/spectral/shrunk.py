@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,9 @@ LEAST_SPREAD = 1e-3
 
 LEAST_SHRINKAGE = 1e-3
 """Smallest weight of the identity, so that the covariance of two or three cases can be inverted as well."""
+
+LARGEST = 200_000
+"""Most numbers of an array of cases left out, 1.6 MB, which a processor keeps at hand: more cases are done in turn."""
 
 _TINY = 1e-9
 """Spread of a layer that is the same in all cases: any other value lies far away."""
@@ -43,59 +46,61 @@ class ShrunkGaussian:
         """Returns the distribution of signatures ``(K, D)``, ``K`` at least 2."""
         mean = signatures.mean(axis=0)
         centered = signatures - mean
-        return cls._of(mean, centered, centered.T @ centered / len(signatures))
-
-    @classmethod
-    def without(cls, case: int, centered: Array, covariance: Array) -> ShrunkGaussian:
-        """Returns the distribution of all signatures but one, from sums over all, in place of a fit of its own.
-
-        Args:
-            case: Number of the signature that is left out.
-            centered: All signatures less their mean, ``(K, D)``, ``K`` at least 3.
-            covariance: Their covariance (population), ``(D, D)``.
-        """
-        count, left_out = len(centered), centered[case]
-        # The mean of the others lies at -left_out / (K - 1); their scatter lacks one outer product.
-        shift = -left_out / (count - 1)
-        scatter = count * covariance - count / (count - 1) * np.outer(left_out, left_out)
-        others = np.delete(centered, case, axis=0) - shift
-        return cls._of(shift, others, scatter / (count - 1))
-
-    @classmethod
-    def _of(cls, mean: Array, centered: Array, covariance: Array) -> ShrunkGaussian:
-        variance = np.maximum(np.diagonal(covariance), 0.0)
-        spread = np.maximum(np.sqrt(variance), max(LEAST_SPREAD * float(np.sqrt(variance.mean())), _TINY))
+        covariance = centered.T @ centered / len(signatures)
+        spread = _spread(np.diagonal(covariance)[None])[0]
+        lengths = ((centered / spread) ** 2).sum(axis=1)
         scaled = covariance / np.outer(spread, spread)
-        size = len(mean)
-        level = float(np.trace(scaled)) / size or 1.0
-        share = max(ledoit_wolf_shrinkage(centered / spread, scaled), LEAST_SHRINKAGE)
-        return cls(mean, spread, np.linalg.cholesky((1.0 - share) * scaled + share * level * np.eye(size)))
+        return cls(mean, spread, _root(scaled[None], lengths[None], len(signatures))[0])
 
     def distance(self, signatures: Array) -> Array:
         """Returns the Mahalanobis distance ``(M,)`` of signatures ``(M, D)``; higher means more abnormal."""
         whitened = solve_triangular(self.root, ((signatures - self.mean) / self.spread).T, lower=True)
         return np.asarray(np.linalg.norm(whitened, axis=0))
 
-    def log_density(self, signature: Array) -> float:
-        """Returns the logarithmic density of a signature ``(D,)``, in nats, less the constant ``-D / 2 ln(2 pi)``."""
-        volume = np.log(np.diagonal(self.root)).sum() + np.log(self.spread).sum()
-        return float(-0.5 * self.distance(signature[None])[0] ** 2 - volume)
 
-
-def ledoit_wolf_shrinkage(centered: Array, covariance: Array) -> float:
-    """Returns the weight of the identity that errs least in the mean, in [0, 1], after Ledoit and Wolf 2004.
+def ledoit_wolf_shrinkage(lengths: Array, covariance: Array, count: int) -> Array:
+    """Returns the weights of the identity that err least in the mean, in [0, 1], after Ledoit and Wolf 2004.
 
     Args:
-        centered: Cases less their mean, ``(K, D)``.
-        covariance: Their covariance (population), ``(D, D)``.
+        lengths: Squared lengths of the cases less their mean, ``(B, K)`` for ``B`` sets of cases; 0 for one that is no
+            part of a set.
+        covariance: Covariance (population) of every set, ``(B, D, D)``.
+        count: Number of cases of a set.
+
+    Returns:
+        Weight of every set, ``(B,)``.
     """
-    count, size = centered.shape
-    level = np.trace(covariance) / size
-    error = ((centered**2).sum(axis=1) ** 2).sum() / count - (covariance**2).sum()
-    distance = (covariance**2).sum() - size * level**2
-    if distance <= 0.0:
-        return 1.0
-    return float(min(max(error / count / distance, 0.0), 1.0))
+    size = covariance.shape[-1]
+    level = np.einsum("bii->b", covariance) / size
+    squares = np.einsum("bij,bij->b", covariance, covariance)
+    error = (lengths**2).sum(axis=1) / count - squares
+    distance = squares - size * level**2
+    # Where all is a multiple of the identity, nothing is lost by it.
+    share = np.divide(error / count, distance, out=np.ones_like(distance), where=distance > 0.0)
+    return np.asarray(share.clip(0.0, 1.0))
+
+
+def _spread(variance: Array) -> Array:
+    """What numbers of sets of cases are divided by, ``(B, D)``, from their variances, ``(B, D)``."""
+    deviation = np.sqrt(np.maximum(variance, 0.0))
+    least = LEAST_SPREAD * np.sqrt((deviation**2).mean(axis=1, keepdims=True))
+    return np.maximum(deviation, np.maximum(least, _TINY))
+
+
+def _root(scaled: Array, lengths: Array, count: int) -> Array:
+    """The factors ``(B, D, D)`` of shrunk covariances.
+
+    Args:
+        scaled: Covariance (population) of the scaled cases of every set, ``(B, D, D)``; it is overwritten.
+        lengths: Squared lengths of the scaled cases, ``(B, K)``, see :func:`ledoit_wolf_shrinkage`.
+        count: Number of cases of a set.
+    """
+    diagonal = np.einsum("bii->bi", scaled)
+    level = diagonal.mean(axis=1)
+    share = np.maximum(ledoit_wolf_shrinkage(lengths, scaled, count), LEAST_SHRINKAGE)
+    scaled *= (1.0 - share)[:, None, None]
+    diagonal += (share * np.where(level == 0.0, 1.0, level))[:, None]
+    return np.asarray(np.linalg.cholesky(scaled))
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,7 +129,7 @@ class LayeredGaussian:
             sizes: Numbers that each layer has in a signature, together ``D``. By default, all are one layer's.
         """
         parts = split_layers(signatures, sizes)
-        distances = np.stack([_leave_one_out(part) for part in parts], axis=1)
+        distances = np.stack([leave_one_out(part)[0] for part in parts], axis=1)
         scales = np.sqrt((distances**2).mean(axis=0))
         scales = np.where(scales > 0.0, scales, 1.0)
         layers = tuple(map(ShrunkGaussian.fit, parts))
@@ -146,21 +151,42 @@ def split_layers(signatures: Array, sizes: Sequence[int]) -> list[Array]:
     return np.split(signatures, np.cumsum(sizes)[:-1].tolist(), axis=1) if len(sizes) else [signatures]
 
 
-def leave_one_out_fits(part: Array) -> Iterator[tuple[ShrunkGaussian, Array]]:
-    """Yields for each signature of one layer, ``(K, D)``, the distribution of the others, and it, both less the mean.
+def leave_one_out(part: Array) -> tuple[Array, Array]:
+    """Returns how far every case lies from the distribution of the others, and how likely it is by that.
 
     Args:
-        part: Signatures of the layer, ``K`` at least 3.
+        part: Signatures of one layer, ``(K, D)``, ``K`` at least 3.
+
+    Returns:
+        Mahalanobis distance ``(K,)``, and logarithmic density ``(K,)``, in nats, less the constant
+        ``-D / 2 ln(2 pi)``.
     """
     centered = part - part.mean(axis=0)
     covariance = centered.T @ centered / len(part)
-    for case, row in enumerate(centered):
-        yield ShrunkGaussian.without(case, centered, covariance), row
+    several = max(1, LARGEST // max(centered.size, covariance.size))
+    chunks = [np.arange(first, min(first + several, len(part))) for first in range(0, len(part), several)]
+    found = [_left_out(centered, covariance, cases) for cases in chunks]
+    return np.concatenate([pair[0] for pair in found]), np.concatenate([pair[1] for pair in found])
 
 
-def _leave_one_out(part: Array) -> Array:
-    """Distance of every case to the others in one layer."""
-    return np.concatenate([fit.distance(row[None]) for fit, row in leave_one_out_fits(part)])
+def _left_out(centered: Array, covariance: Array, cases: NDArray[np.intp]) -> tuple[Array, Array]:
+    """Distance and logarithmic density of some cases, from sums over all in place of a fit for each."""
+    count, rows = len(centered), centered[cases]
+    # The mean of the others lies at -row / (K - 1); their scatter lacks one outer product.
+    shift, whole, part = -rows / (count - 1), count / (count - 1), count / (count - 1) ** 2
+    spread = _spread(whole * np.diagonal(covariance) - part * rows**2)
+    weight, scaled = 1.0 / spread, rows / spread
+    lengths = weight**2 @ (centered**2).T - 2.0 * (shift * weight**2) @ centered.T
+    lengths += ((shift * weight) ** 2).sum(axis=1, keepdims=True)
+    lengths[np.arange(len(cases)), cases] = 0.0
+    others = weight[:, :, None] * weight[:, None, :]
+    others *= whole * covariance
+    others -= (part * scaled)[:, :, None] * scaled[:, None, :]
+    root = _root(others, lengths, count - 1)
+    moved = (rows - shift) * weight
+    distance = np.array([np.linalg.norm(solve_triangular(*each, lower=True)) for each in zip(root, moved, strict=True)])
+    volume = np.log(np.einsum("bii->bi", root)).sum(axis=1) + np.log(spread).sum(axis=1)
+    return distance, -0.5 * distance**2 - volume
 
 
 def _combine(distances: Array, scales: Array) -> Array:

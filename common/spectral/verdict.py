@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from ..errors import BankError, MissingDataError
 from .bank import SignatureBank
+from .bank_files import read_bank
 from .digest import bank_settings
 from .properties import ScanProperties, measure_properties
 from .pseudo_layers import NOTHING_FOUND
@@ -115,7 +115,6 @@ class SpectralVerdictd(MapTransform):
         # Described once: ``Invertd`` changes a flag of these transforms while it runs, in another thread perhaps.
         self.settings = bank_settings(inferer, image_transforms, weights_digest="")
         self.result_key = result_key
-        self._bank: tuple[tuple[int, int], SignatureBank] | None = None
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Returns ``data`` with logits for the prediction and the verdict in ``result``."""
@@ -147,22 +146,10 @@ class SpectralVerdictd(MapTransform):
         """
         digest = bytes(weights_digest.tolist()).hex()
         try:
-            bank = self._load_bank()
+            bank = read_bank(self.bank_file)
             bank.check(**self.settings | {"weights_digest": digest})
             image = (data or {}).get("image")
             scan = measure_properties(image, data) if bank.ranges and isinstance(image, Tensor) else None
             return judge_signature(bank, signature, scan, uncertainty)
         except (BankError, MissingDataError) as error:
             return dict.fromkeys(RESULT) | {"reason": str(error)}
-
-    def _load_bank(self) -> SignatureBank:
-        """The bank, read again only when its file has changed."""
-        status = Path(self.bank_file).stat() if Path(self.bank_file).is_file() else None
-        if status is None:
-            return SignatureBank.load(self.bank_file)
-        key = (status.st_mtime_ns, status.st_size)
-        cached = self._bank
-        if cached is None or cached[0] != key:
-            cached = (key, SignatureBank.load(self.bank_file))
-            self._bank = cached
-        return cached[1]

@@ -153,7 +153,9 @@ def read_banks(judged, monkeypatch):
     """One judge for several scans, and the files that it has read."""
     read = []
     load = SignatureBank.load
-    monkeypatch.setattr("common.spectral.verdict.SignatureBank.load", lambda path: read.append(str(path)) or load(path))
+    monkeypatch.setattr(
+        "common.spectral.bank_files.SignatureBank.load", lambda path: read.append(str(path)) or load(path)
+    )
     inferer = SpectralInferer((8, 8), ["features"])
     verdict = SpectralVerdictd("pred", str(judged.folder / "bank.npz"), inferer, [NormalizeByModalityd("image", "MR")])
 
