@@ -26,7 +26,8 @@ class Run:
         labeled: Share or number of labeled cases; ``None``, the default, where the experiment does not vary it.
         fold: Fold that it is tested on, from 0; ``None``, the default, without cross-validation.
         swept: Name of the setting that the experiment sweeps; empty, the default, without one.
-        dose: Value of that setting; ``None``, the default, without one.
+        dose: Value of that setting, ``None`` where the sweep has that among its values; ``None``, the default, without
+            one.
         overlays: Names of files laid over the configs, in this order. Default none.
         settings: Options of ``train.json``, the seed among them. Default none.
         after: Run whose weights this one starts from; ``None``, the default, for random ones.
@@ -52,14 +53,20 @@ class Run:
     def columns(self) -> dict[str, Any]:
         """Returns what all rows of the run say of it."""
         names = (*(() if self.together else ("dataset",)), "arm", "labeled", "seed", "fold", "swept", "dose")
-        return {name: _cell(getattr(self, name)) for name in names}
+        return {name: _cell(getattr(self, name)) for name in names} | {"dose": self._dose}
 
     @property
     def name(self) -> str:
         """Returns a name for logs and folders: dataset, arm and whatever else the experiment varies."""
-        varied = {"labeled": self.labeled, self.swept: self.dose, "seed": self.seed, "fold": self.fold}
+        varied = {"labeled": self.labeled, self.swept: self._dose or None, "seed": self.seed, "fold": self.fold}
         parts = [f"{key}_{_cell(value)}" for key, value in varied.items() if value is not None]
         return re.sub(r"[^\w.+-]+", "_", "_".join([self.dataset, self.arm, *parts]))
+
+
+    @property
+    def _dose(self) -> str:
+        """The dose as a cell of a table, empty without a sweep: a null that is swept is a dose as well."""
+        return "none" if self.swept and self.dose is None else _cell(self.dose)
 
 
 @dataclass(frozen=True)
@@ -81,8 +88,8 @@ class Plan:
         num_folds: Number of folds of a cross-validation by patient; 0, the default, for none.
         one_fold_per_seed: Whether the k-th seed is tested on the k-th fold alone, in place of on every fold. Default
             false.
-        sweep: One option of ``train.json`` with its values, which every arm is run with in place of that of
-            ``settings``; empty, the default, for none.
+        sweep: One option of ``train.json`` with its values, ``None`` perhaps among them, which every arm is run with in
+            place of that of ``settings``; empty, the default, for none.
 
     Raises:
         ConfigError: When there is nothing to run, a name is not an axis, an option is set that is not the arm's, or
@@ -97,7 +104,7 @@ class Plan:
     seeds: Sequence[int] = (0,)
     num_folds: int = 0
     one_fold_per_seed: bool = False
-    sweep: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    sweep: Mapping[str, Sequence[float | None]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("datasets", "arms", "seeds"):
@@ -179,7 +186,7 @@ class Plan:
         return [number % self.num_folds] if self.one_fold_per_seed else range(self.num_folds)
 
 
-def _axis(axis: Mapping[str, Sequence[float]]) -> tuple[str, Sequence[float | None]]:
+def _axis(axis: Mapping[str, Sequence[float | None]]) -> tuple[str, Sequence[float | None]]:
     """Name and values of an axis that may be empty."""
     return next(iter(axis.items()), ("", [None]))
 

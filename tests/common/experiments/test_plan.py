@@ -126,6 +126,18 @@ def test_plans_that_say_nothing_or_two_things_are_refused(changes, words):
         Plan(**({"datasets": ONE, "arms": {"x": []}} | changes))
 
 
+def test_null_is_a_dose_as_well():
+    runs = Plan(ONE, {"x": []}, sweep={"ood_fraction": [0.5, None]}).runs()
+    assert [(run.columns["swept"], run.columns["dose"]) for run in runs] == [
+        ("ood_fraction", "0.5"), ("ood_fraction", "none")
+    ]  # fmt: skip
+    assert [run.settings["ood_fraction"] for run in runs] == [0.5, None]
+    assert runs[1].name.endswith("x_ood_fraction_none_seed_0")
+    (run,) = Plan(ONE, {"x": []}).runs()
+    assert (run.columns["swept"], run.columns["dose"]) == ("", "")
+    assert run.name.endswith("x_seed_0")
+
+
 def test_sweep_takes_the_place_of_what_all_runs_share():
     runs = Plan(ONE, {"x": []}, settings={"rate": 1.0, "width": 2}, sweep={"rate": [0.1, 0.2]}).runs()
     assert [(run.settings["rate"], run.settings["width"]) for run in runs] == [(0.1, 2), (0.2, 2)]
