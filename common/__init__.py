@@ -3,4 +3,4 @@
 Importable as ``common`` from the repository's root and as ``scripts.common`` inside a bundle.
 """
 
-__version__ = "0.12.0"
+__version__ = "0.13.0"

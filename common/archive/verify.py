@@ -116,7 +116,7 @@ def verify(file: str, public_key: str | None = None, ignore_versions: bool = Fal
         ignore_versions: Whether packages may be missing or of other versions; false by default.
 
     Example:
-        trustseg verify spectral_ood_v0.12.0.zip --public_key public.pem
+        trustseg verify spectral_ood_v0.13.0.zip --public_key public.pem
 
     Raises:
         MissingDataError: When a file does not exist.
@@ -139,7 +139,7 @@ def sign(file: str, private_key: str) -> None:
         private_key: Path of an Ed25519 private key in PEM form, without a passphrase.
 
     Example:
-        trustseg sign spectral_ood_v0.12.0.zip private.pem
+        trustseg sign spectral_ood_v0.13.0.zip private.pem
 
     Raises:
         MissingDataError: When a file does not exist.
@@ -173,7 +173,7 @@ def install(
             one stays beside it as ``<folder>.old``, with whatever was trained or written in it.
 
     Example:
-        trustseg install spectral_ood_v0.12.0.zip -o bundles --public_key public.pem
+        trustseg install spectral_ood_v0.13.0.zip -o bundles --public_key public.pem
 
     Raises:
         MissingDataError: When a file does not exist.
