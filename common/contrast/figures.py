@@ -164,7 +164,8 @@ class FrameFigures:
         with Progress(f"embeddings {name} training", len(self.data), "frames") as progress:
             for case in progress.over(self.data):
                 loaded = self.transform(case)
-                image, label = (torch.as_tensor(loaded[key]) for key in ("image", "label"))
+                # Every operation on a tensor with metadata would copy these, those of the network among them.
+                image, label = (torch.as_tensor(loaded[key]).as_subclass(Tensor) for key in ("image", "label"))
                 with captured(network, layers) as features:
                     logits = network(image[None].to(self.device))[0]
                 for layer in layers:

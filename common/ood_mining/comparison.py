@@ -71,7 +71,8 @@ def segment_cases(
         if "label" not in case:
             continue
         loaded = transform(case)
-        image, label = (torch.as_tensor(loaded[key]) for key in ("image", "label"))
+        # Every operation on a tensor with metadata would copy these.
+        image, label = (torch.as_tensor(loaded[key]).as_subclass(Tensor) for key in ("image", "label"))
         found = inferer(image[None].to(device), network)
         logits = found["logits"] if isinstance(found, Mapping) else found
         predicted = logits[0].argmax(dim=0, keepdim=True).cpu()

@@ -52,11 +52,13 @@ class MeasureSegmentationd(MapTransform):
         if not isinstance(measured.get(self.label_key), Tensor):
             return measured
         for key in self.key_iterator(measured):
-            label, image = torch.as_tensor(measured[self.label_key]), measured["image"]
+            # Every operation on a tensor with metadata would copy these.
+            label, found = (torch.as_tensor(measured[name]).as_subclass(Tensor) for name in (self.label_key, key))
+            image = measured["image"]
             axes = label.ndim - 1
             spacing = affine_to_spacing(image.affine, r=axes) if hasattr(image, "affine") else [1.0] * axes
             settings = {"width": self.width, "num_bins": self.num_bins}
-            probabilities, predicted = self._split(torch.as_tensor(measured[key]), len(label))
+            probabilities, predicted = self._split(found, len(label))
             channels = [
                 measure_segmentation(probability, target, spacing, segmentation=mask, **settings)  # type: ignore[arg-type]
                 for probability, target, mask in zip(probabilities, label, predicted, strict=True)
