@@ -62,7 +62,6 @@ class Run:
         parts = [f"{key}_{_cell(value)}" for key, value in varied.items() if value is not None]
         return re.sub(r"[^\w.+-]+", "_", "_".join([self.dataset, self.arm, *parts]))
 
-
     @property
     def _dose(self) -> str:
         """The dose as a cell of a table, empty without a sweep: a null that is swept is a dose as well."""

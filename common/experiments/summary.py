@@ -25,9 +25,9 @@ def summarize_rows(rows: pd.DataFrame, reference: str) -> pd.DataFrame:
     A patient counts once, with the mean over seeds. ``mean`` is over patients, ``n`` of them, with its bootstrap
     interval of 95 % from ``mean_low`` to ``mean_high``; ``sd_of_seeds`` is the standard deviation (population) of the
     means of the seeds; ``runs`` counts seeds and folds; ``whole`` is the measure of the whole test set, as mean over
-    runs. Then Wilcoxon's signed-rank test over patients against the reference, with Holm's correction over all tests of
-    one data set and metric: its arms, doses and numbers of labels; ``p_t`` is that of the paired t-test, without
-    correction.
+    runs. Then Wilcoxon's signed-rank test over patients against the reference, each with its mean over the seeds that
+    both have, with Holm's correction over all tests of one data set and metric: its arms, doses and numbers of labels;
+    ``p_t`` is that of the paired t-test, without correction.
 
     Args:
         rows: Rows with the columns of ``experiments.rows.COLUMNS``; all are texts but ``value``, a number.
@@ -38,6 +38,8 @@ def summarize_rows(rows: pd.DataFrame, reference: str) -> pd.DataFrame:
     cases = rows[rows["case"] != ""]
     patients = cases.groupby([*cells, "case"], sort=False)["value"].mean()
     groups = {name: values.droplevel(cells) for name, values in patients.groupby(cells, sort=False)}
+    by_seed = cases.groupby([*cells, "case", "seed"], sort=False)["value"].mean()
+    paired = {name: values.droplevel(cells) for name, values in by_seed.groupby(cells, sort=False)}
     seeds = cases.groupby([*cells, "seed"])["value"].mean().groupby(cells).std(ddof=0).to_dict()
     whole = rows[rows["case"] == ""].groupby(cells)["value"].mean().to_dict()
     lines: list[dict[str, Any]] = []
@@ -46,7 +48,7 @@ def summarize_rows(rows: pd.DataFrame, reference: str) -> pd.DataFrame:
         line |= {"sd_of_seeds": seeds.get(cell, math.nan), "whole": whole.get(cell, math.nan)}
         found = groups.get(cell)
         line |= {"mean": math.nan, "n": 0} if found is None else _mean(found)
-        lines.append(line | _compare(cell, groups, reference))
+        lines.append(line | _compare(cell, paired, reference))
     table = pd.DataFrame(lines, columns=list(SUMMARY))
     for _, tested in table[table["p"].notna()].groupby(["dataset", "metric"]):
         table.loc[tested.index, "p_holm"] = holm(tested["p"].tolist())
@@ -60,7 +62,7 @@ def _mean(values: pd.Series) -> dict[str, Any]:
 
 
 def _compare(cell: Any, groups: Mapping[Any, Any], reference: str) -> dict[str, Any]:
-    """The test of a cell against its reference; nothing where there is none."""
+    """The test of a cell against its reference; nothing where there is none, or none with a seed of its own."""
     dataset, labeled, swept, dose, arm, metric = cell
     other = (dataset, labeled, swept, dose, reference, metric)
     if arm == reference or other not in groups:
@@ -69,6 +71,9 @@ def _compare(cell: Any, groups: Mapping[Any, Any], reference: str) -> dict[str, 
         other = next((key for key in groups if (*key[:3], *key[4:]) == place), other)
     if other == cell or not {cell, other} <= groups.keys():
         return {}
-    pairs = pd.concat([groups[cell], groups[other]], axis=1, join="inner")
+    both = pd.concat([groups[cell], groups[other]], axis=1, join="inner").dropna()
+    pairs = both.groupby("case", sort=False).mean()
+    if pairs.empty:
+        return {}
     test = compare_pairs(pairs.iloc[:, 0], pairs.iloc[:, 1])
     return {"n_pairs": test.pop("n")} | test

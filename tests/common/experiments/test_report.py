@@ -72,6 +72,18 @@ def test_patient_counts_once_with_the_mean_over_seeds(write):
     assert math.isnan(base["p"])
 
 
+def test_arms_are_tested_on_the_seeds_that_both_have(write):
+    file = write(
+        rows_of("base", 0, BASE), rows_of("base", 1, shifted(BASE, 0.3)), rows_of("better", 0, shifted(BASE, 0.1)),
+        rows_of("other", 2, BETTER),
+    )  # fmt: skip
+    table = summarize_rows(load_rows(file), "base")
+    better, other = (line_of(table, arm=arm) for arm in ("better", "other"))
+    assert better["median_difference"] == pytest.approx(0.1)
+    assert line_of(table, arm="base")["mean"] == pytest.approx(0.55 + 0.15)
+    assert math.isnan(other["p"])
+
+
 def test_folds_hold_different_patients_of_one_seed(write):
     """Every patient is tested once: three in each fold."""
     half = PATIENTS[3:]
