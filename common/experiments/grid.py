@@ -12,8 +12,9 @@ from ..runtime.interrupts import Interrupted
 from .bundle_runs import STARTING, Bundle, BundleJob, weights_in
 from .jobs import Job, run_jobs
 from .plan import Plan, Run
-from .report import write_report
+from .report import load_rows, write_report
 from .rows import Key, Row, name_rows, read_rows, same_place, write_rows
+from .summary import with_ious
 
 logger = logging.getLogger(__name__)
 
@@ -106,7 +107,7 @@ class Grid:
             raise
         rows = self._write(planned, found, kept)
         if rows:
-            measured = {row["metric"] for row in rows}
+            measured = set(with_ious(load_rows(self.file))["metric"])
             metrics = [name for name in self.metrics if name in measured] or sorted(measured)
             # Without a run that ended well, the reference is no arm of the rows.
             reference = self.reference if any(row["arm"] == self.reference for row in rows) else None

@@ -15,13 +15,10 @@ from ..figures import draw_bars, draw_learning_curves
 from ..metrics.segmentation import metric_title
 from ..runtime.files import write_atomically, write_csv
 from .rows import COLUMNS
-from .summary import SUMMARY, summarize_rows
+from .summary import SUMMARY, is_class_dice, summarize_rows, with_ious
 from .tables import UNIT, fold_tables, summary_tables, swept_setting
 
 logger = logging.getLogger(__name__)
-
-OF_SEVERAL = ("dsc_rarest", "dsc_foreground", "dsc_best")
-"""Dices that are not those of one class."""
 
 
 def write_report(
@@ -36,7 +33,7 @@ def write_report(
 ) -> None:
     """Writes the tables and figures of an experiment from its rows.
 
-    ``summary.csv`` has all metrics; ``tables.md`` a table for each data set and metric;
+    ``summary.csv`` has all metrics, IoU among them; ``tables.md`` a table for each data set and metric;
     ``per_class_*.png`` the Dice of every class; ``curve_*.png`` the metrics over labels and over a swept setting, with
     bootstrap intervals over patients.
 
@@ -55,7 +52,7 @@ def write_report(
         ConfigError: When the reference is none of the arms, or no run has a metric.
         OutputError: When a file cannot be written.
     """
-    rows = load_rows(rows_file)
+    rows = with_ious(load_rows(rows_file))
     arms, chosen = rows["arm"].unique().tolist(), [metrics] if isinstance(metrics, str) else list(metrics)
     if reference is not None and reference not in arms:
         raise ConfigError(f"reference is {reference!r}; accepted are the arms {', '.join(arms)}")
@@ -103,7 +100,7 @@ def load_rows(path: str | Path) -> pd.DataFrame:
 
 def _draw_classes(cells: pd.DataFrame, folder: Path, name: str) -> None:
     """The Dice of every class for every arm, a figure for each number of labels; doses are told apart by curves."""
-    dices = cells[cells["metric"].str.startswith("dsc_") & ~cells["metric"].isin(OF_SEVERAL)]
+    dices = cells[is_class_dice(cells["metric"])]
     for labeled, group in dices.groupby("labeled", sort=False):
         first = group[group["dose"] == group["dose"].iloc[0]]
         bars = first.pivot_table(index="metric", columns="arm", values="mean", sort=False, observed=True)

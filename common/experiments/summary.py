@@ -19,6 +19,32 @@ SUMMARY = (*CELL, "metric", "mean", "mean_low", "mean_high", "sd_of_seeds", "n",
 """Columns of a summary, see :func:`summarize_rows`."""
 
 
+OF_SEVERAL = ("dsc_rarest", "dsc_foreground", "dsc_best")
+"""Dices that are not those of one class."""
+
+
+def is_class_dice(metrics: pd.Series) -> pd.Series:
+    """Returns for every name of a metric whether it is the Dice of one class."""
+    return metrics.str.startswith("dsc_") & ~metrics.isin(OF_SEVERAL)
+
+
+def with_ious(rows: pd.DataFrame) -> pd.DataFrame:
+    """Returns rows and, after them, ``iou_<class>`` for every Dice of a class, and ``iou``, their mean over classes.
+
+    A Dice D of pixels that are added up over slices determines their intersection over union, D / (2 - D), so that
+    experiments need not measure it.
+
+    Args:
+        rows: Rows with the columns of ``experiments.rows.COLUMNS``; all are texts but ``value``, a number.
+    """
+    dices = rows[is_class_dice(rows["metric"])]
+    names = dices["metric"].str.replace("dsc_", "iou_", n=1)
+    ious = dices.assign(metric=names, value=dices["value"] / (2 - dices["value"]))
+    same = [name for name in rows.columns if name not in ("metric", "value")]
+    means = ious.groupby(same, sort=False, as_index=False)["value"].mean().assign(metric="iou")
+    return pd.concat([rows, ious, means[rows.columns]], ignore_index=True) if len(dices) else rows
+
+
 def summarize_rows(rows: pd.DataFrame, reference: str) -> pd.DataFrame:
     """Returns a line for every data set, number of labels, dose, arm and metric, in the order of the rows.
 

@@ -10,7 +10,7 @@ from common.errors import ConfigError, MissingDataError
 from common.experiments import report
 from common.experiments.report import load_rows, write_report
 from common.experiments.rows import COLUMNS
-from common.experiments.summary import summarize_rows
+from common.experiments.summary import summarize_rows, with_ious
 
 PATIENTS = [f"p{number}" for number in range(6)]
 
@@ -130,6 +130,20 @@ def test_arms_are_tested_at_the_first_dose_of_a_reference_that_has_not_theirs(wr
     assert found == pytest.approx({"300": 0.2, "1000": 0.3})
 
 
+def test_iou_follows_from_the_dice_of_every_class(write):
+    run = [row for metric, by in (("dsc_1", 0.0), ("dsc_2", 0.2), ("dsc_rarest", 0.3))
+           for row in rows_of("a", 0, shifted(BASE, by), metric=metric)]  # fmt: skip
+    rows = load_rows(write(run))
+    table = summarize_rows(with_ious(rows), "a")
+    assert set(table["metric"]) == {"dsc_1", "dsc_2", "dsc_rarest", "iou_1", "iou_2", "iou"}
+    ious = [[dice / (2 - dice) for dice in shifted(BASE, by)] for by in (0.0, 0.2)]
+    assert line_of(table, metric="iou_2")["mean"] == pytest.approx(sum(ious[1]) / 6)
+    assert line_of(table, metric="iou")["mean"] == pytest.approx((sum(ious[0]) + sum(ious[1])) / 12)
+    assert line_of(table, metric="iou")["whole"] == pytest.approx((0.49 / 1.51 + 0.69 / 1.31) / 2)
+    alone = rows[rows["metric"] == "dsc_rarest"]
+    assert with_ious(alone).equals(alone)
+
+
 def test_folds_have_a_table_where_asked_for(write, tmp_path):
     runs = [
         rows_of(arm, seed, shifted(BASE, by + 0.02 * seed), fold=fold)
@@ -174,7 +188,7 @@ def test_report_is_made_by_one_call(write, tmp_path, read_picture):
         "| 2 | better | 0.640 [0.613, 0.670] | 0.6 | 6 | 1 | +0.095 [+0.055, +0.120] | 0.0625 | 0.00085 |",
     ]
     with open(folder / "summary.csv", newline="") as table:
-        assert [row["metric"] for row in csv.DictReader(table)] == ["dsc", "dsc_1"] * 4
+        assert [row["metric"] for row in csv.DictReader(table)] == [*["dsc", "dsc_1"] * 4, *["iou_1"] * 4, *["iou"] * 4]
     for name in ("per_class_heads_1.png", "per_class_heads_2.png", "curve_labeled_heads.png"):
         read_picture(folder / name)
     assert not (folder / "curve_dose_heads.png").exists()
