@@ -66,6 +66,12 @@ def test_every_run_sets_options_that_exist_and_differs_from_all_others(grid):
     assert len(found) == len(named) > 10
 
 
+def test_default_arm_is_the_training_as_it_is(grid, configs):
+    found = [settings for part in grid.plan.arms.get("default", []) for settings in part.items()]
+    for name, value in found:
+        assert configs["train"][name] == value
+
+
 def test_arms_are_trained_for_equally_many_iterations(grid):
     """Epochs would be as long as the lists of cases, which differ between arms."""
     assert grid.plan.settings.get("iterations", grid.plan.settings.get("samples_per_epoch", 0)) > 0
