@@ -47,7 +47,8 @@ def _read(bundle, names):
 
 def _settings(config, overrides):
     """Tiny settings that the config knows, below those given."""
-    tiny = {key: value for key, value in TINY.items() if has_key(config, key)}
+    # What is null by default may not fit to the other defaults.
+    tiny = {key: value for key, value in TINY.items() if has_key(config, key) and config.get(key, True) is not None}
     for key in tiny.keys() & {"roi_size", "network_def#features"}:
         length = config["spatial_dims"] if key == "roi_size" else len(config["network_def"]["features"])
         tiny[key] = tiny[key][:length]

@@ -113,8 +113,9 @@ def describe_matrices(matrices: Sequence[Matrix], names: Sequence[str] | None = 
 
     Returns:
         ``iou_pooled`` and ``dsc_pooled``, means over images; ``miou_foreground`` and ``dsc_foreground``, means over the
-        classes that the whole test set has, and ``per_class``; ``confusions`` in pixels; ``all_background``, the same
-        of the constant prediction.
+        classes that the whole test set has, and ``per_class``; ``confusions`` in pixels; ``false_alarms``, the share of
+        the images without foreground in which some is found, NaN without such images, and ``empty_images``, their
+        number; ``all_background``, the same of the constant prediction.
     """
     constant = [all_background(matrix) for matrix in matrices]
     return {"images": len(matrices), **_measures(matrices, names), "all_background": _measures(constant, names)}
@@ -125,6 +126,7 @@ def _measures(matrices: Sequence[Matrix], names: Sequence[str] | None) -> dict[s
     total = np.sum(matrices, axis=0)
     ious, dices = class_ious(total), class_dices(total)
     labels = names or [str(number) for number in range(1, len(total))]
+    found_in_empty = [bool(matrix[0, 1:].any()) for matrix in matrices if not matrix[1:].any()]
     return {
         "iou_pooled": float(np.mean([pooled_iou(matrix) for matrix in matrices])),
         "dsc_pooled": float(np.mean([pooled_dice(matrix) for matrix in matrices])),
@@ -132,6 +134,8 @@ def _measures(matrices: Sequence[Matrix], names: Sequence[str] | None) -> dict[s
         "dsc_foreground": mean_of_present(dices),
         "per_class": {name: {"iou": a, "dsc": b} for name, a, b in zip(labels, ious, dices, strict=True)},
         "confusions": foreground_confusions(total),
+        "false_alarms": float(np.mean(found_in_empty)) if found_in_empty else math.nan,
+        "empty_images": len(found_in_empty),
     }
 
 

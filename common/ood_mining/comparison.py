@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -84,8 +85,9 @@ def segment_cases(
 class BaselineComparison:
     """Compares the weights of the combined training with those of the baseline; does nothing without a baseline.
 
-    Writes ``comparison.json``, the IoU of every class in ``per_class.png``, and the first labeled cases in
-    ``side_by_side.png``: image, truth, baseline, Med-OoD.
+    Writes ``comparison.json``, the IoU of every class in ``per_class.png``, and the labeled cases with the largest
+    difference in wrong pixels, whichever network has more of them, in ``side_by_side.png``: image, truth, baseline,
+    Med-OoD.
 
     Args:
         network: Network that takes both weights in turn.
@@ -130,18 +132,13 @@ class BaselineComparison:
         """
         if not self.files["baseline"]:
             return {}
-        matrices: dict[str, list[Matrix]] = {}
-        shown: dict[str, list[SegmentedCase]] = {}
-        number = sum("label" in case for case in self.data)
-        for name, file in self.files.items():
-            segmented = segment_cases(self.network, str(file), self.data, *self.run_network)
-            with Progress(f"segmentation by {name}", number, "cases") as progress:
-                for case in progress.over(segmented):
-                    matrices.setdefault(name, []).append(case.matrix)
-                    if len(shown.setdefault(name, [])) < self.pictures:
-                        shown[name].append(case)
-        if not matrices:
+        labeled = [case for case in self.data if "label" in case]
+        if not labeled:
             raise MissingDataError("baseline_file is given, but no case has a label to compare by; add labels")
+        matrices: dict[str, list[Matrix]] = {}
+        for name in self.files:
+            with Progress(f"segmentation by {name}", len(labeled), "cases") as progress:
+                matrices[name] = [case.matrix for case in progress.over(self._segmented(name, labeled))]
         count = len(matrices["baseline"][0]) - 1
         names = [class_name(self.data, number, self.foreground_labels) for number in range(1, count + 1)]
         report: dict[str, Any] = {name: describe_matrices(found, names) for name, found in matrices.items()}
@@ -150,17 +147,21 @@ class BaselineComparison:
         write_json(report, self.output_dir / "comparison.json")
         bars = {name: [report[name]["per_class"][label]["iou"] for label in names] for name in self.files}
         draw_bars(names, bars, self.output_dir / "per_class.png", xlabel="class", ylabel="IoU over the test set")
-        self._draw(shown, names)
+        self._draw([labeled[index] for index in _most_different(*matrices.values())[: self.pictures]], names)
         for name in self.files:
-            figures = [number_text(report[name][key]) for key in ("iou_pooled", "miou_foreground", "dsc_foreground")]
-            logger.info("%s: iou_pooled %s, miou_foreground %s, dsc_foreground %s", name, *figures)
+            keys = ("iou_pooled", "miou_foreground", "dsc_foreground", "false_alarms")
+            logger.info("%s: %s", name, ", ".join(f"{key} {number_text(report[name][key])}" for key in keys))
         return report
 
+    def _segmented(self, name: str, cases: Sequence[Case]) -> Iterator[SegmentedCase]:
+        """The cases, segmented by one of the two."""
+        return segment_cases(self.network, str(self.files[name]), cases, *self.run_network)
+
     @sparing("side_by_side.png")
-    def _draw(self, shown: Mapping[str, Sequence[SegmentedCase]], names: Sequence[str]) -> None:
-        """The first cases in rows: image, truth and both predictions, of a volume the slice with most truth."""
+    def _draw(self, cases: Sequence[Case], names: Sequence[str]) -> None:
+        """Cases in rows: image, truth and both predictions, of a volume the slice with most truth."""
         rows = []
-        for base, med in zip(shown["baseline"], shown["Med-OoD"], strict=True):
+        for base, med in zip(*(list(self._segmented(name, cases)) for name in self.files), strict=True):
             picture, truth = telling_slice(base.image, base.truth)
             maps = [truth]
             for predicted in (base.predicted, med.predicted):
@@ -168,3 +169,9 @@ class BaselineComparison:
                 maps.append(telling_slice(predicted, base.truth)[0])
             rows.append((base.name, picture, maps))
         draw_side_by_side(rows, ("truth", *self.files), names, self.output_dir / "side_by_side.png")
+
+
+def _most_different(first: Sequence[Matrix], second: Sequence[Matrix]) -> list[int]:
+    """Indices of cases, that with the largest difference in wrong pixels first; cases alike in their order."""
+    wrong = np.array([[matrix.sum() - matrix.trace() for matrix in matrices] for matrices in (first, second)])
+    return np.argsort(-np.abs(wrong[0] - wrong[1]), kind="stable").tolist()

@@ -26,6 +26,8 @@ class PictureTask:
             default.
         absent: Chance that a picture shows no cell of a label, in [0, 1], drawn for each; 0 by default. Every picture
             shows one of them.
+        labels: Labels that count, of 1 for large cells and 2 for small ones, both by default; other cells belong to the
+            background.
     """
 
     tissue: tuple[int, int, int]
@@ -35,14 +37,18 @@ class PictureTask:
     size: int = 144
     number: tuple[tuple[int, int], tuple[int, int]] = ((8, 14), (6, 12))
     absent: float = 0.0
+    labels: tuple[int, ...] = (1, 2)
 
 
 PICTURE_TASKS: dict[str, PictureTask] = {
-    "cells_rgb": PictureTask((235, 190, 215), (120, 80, 160), 1.4, 11),
-    "fibers_rgb": PictureTask((235, 190, 215), (120, 80, 160), 9.0, 12),
-    "brown_cells_rgb": PictureTask((225, 225, 235), (120, 75, 40), 1.4, 13),
+    "cells_rgb": PictureTask((235, 190, 215), (120, 80, 160), 1.4, 11, labels=(1,)),
+    "fibers_rgb": PictureTask((235, 190, 215), (120, 80, 160), 9.0, 12, labels=(1,)),
+    "brown_cells_rgb": PictureTask((225, 225, 235), (120, 75, 40), 1.4, 13, labels=(1,)),
 }
-"""The first is for training; the others serve as out-of-distribution pictures: other shapes, another stain."""
+"""The first is for training; the others serve as out-of-distribution pictures: other shapes, another stain.
+
+Small cells are background that looks like foreground, from which a network is to learn.
+"""
 
 FRAME_TASKS: dict[str, PictureTask] = {
     "tools_rgb": PictureTask((185, 85, 75), (150, 155, 165), 5.0, 21, number=((1, 3), (2, 5)), absent=0.4),
@@ -51,15 +57,15 @@ FRAME_TASKS: dict[str, PictureTask] = {
 }
 """Pictures a little like frames of an operation, of which not all show every label; the first is for training."""
 
-LABELS = ("background", "large cell", "small cell")
+LABELS = ("background", "large cell")
 FRAME_LABELS = ("background", "large tool", "small tool")
 
 
 def picture_phantom(task: PictureTask, index: int, *, seed: int = 0) -> tuple[Pixels, Pixels]:
     """Returns one phantom picture and its label.
 
-    Beside the cells there are red discs and pale blurred stains, which belong to the background. They look a little
-    like cells, so that a network has something to be confused by.
+    Beside the cells there are red discs and pale blurred stains, which belong to the background, as cells without a
+    label do. They look like cells, so that a network has something to be confused by.
 
     Args:
         task: Data set of the picture.
@@ -86,7 +92,7 @@ def picture_phantom(task: PictureTask, index: int, *, seed: int = 0) -> tuple[Pi
         for _ in range(0 if absent else int(rng.integers(*number))):
             inside = _ellipse(shape, rng, rng.uniform(*radius), task.long)
             picture[inside] = shade * cells * rng.uniform(0.85, 1.15)
-            label[inside] = kind
+            label[inside] = kind if kind in task.labels else 0
     picture = gaussian_filter(picture, (0.7, 0.7, 0)) + rng.normal(0, 5, (*shape, 3))
     return picture.round().clip(0, 255).astype(np.uint8), label
 

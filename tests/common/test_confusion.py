@@ -104,6 +104,16 @@ def test_report_means_images_and_pools_classes():
     assert report["all_background"]["confusions"]["background_as_foreground"] == 0
 
 
+def test_report_tells_false_alarms_in_images_without_foreground():
+    clean, alarm, full = np.array([[9, 0], [0, 0]]), np.array([[8, 1], [0, 0]]), np.array([[5, 2], [1, 1]])
+    report = describe_matrices([clean, alarm, alarm, full])
+    assert (report["false_alarms"], report["empty_images"]) == (pytest.approx(2 / 3), 3)
+    assert (report["all_background"]["false_alarms"], report["all_background"]["empty_images"]) == (0, 3)
+    report = describe_matrices([full])
+    assert np.isnan(report["false_alarms"])
+    assert report["empty_images"] == 0
+
+
 def test_case_gets_the_matrix_of_its_most_probable_classes():
     scores = torch.randn(3, 5, 6)
     truth = torch.randint(3, (5, 6))

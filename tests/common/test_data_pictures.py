@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -26,7 +27,8 @@ def test_same_seed_gives_the_same_picture_and_another_seed_or_number_another(tas
 
 @EVERY
 def test_picture_has_colors_two_classes_and_a_size_of_its_own(task):
-    pairs = [picture_phantom(PICTURE_TASKS[task], index) for index in range(4)]
+    both = replace(PICTURE_TASKS[task], labels=(1, 2))
+    pairs = [picture_phantom(both, index) for index in range(4)]
     assert len({picture.shape for picture, _ in pairs}) > 1
     for picture, label in pairs:
         assert picture.dtype == label.dtype == np.uint8
@@ -39,11 +41,19 @@ def test_picture_has_colors_two_classes_and_a_size_of_its_own(task):
         assert picture[label == 0].mean(axis=-1).min() < means[0] - 60
 
 
+@EVERY
+def test_cells_without_a_label_are_drawn_as_background(task):
+    both = replace(PICTURE_TASKS[task], labels=(1, 2))
+    (picture, label), (same, every) = (picture_phantom(kind, 3) for kind in (PICTURE_TASKS[task], both))
+    assert_array_equal(picture, same)
+    assert_array_equal(label, np.where(every == 2, 0, every))
+
+
 def test_folder_of_pictures_loads(tmp_path):
     folder = phantom_dataset(tmp_path, "cells_rgb", 2, spatial_dims=2, seed=1)
     cases = decathlon_cases(folder)
     assert [case["modality"] for case in cases] == ["RGB", "RGB"]
-    assert cases[0]["classes"] == [0, 1, 2]
+    assert cases[0]["classes"] == [0, 1]
     for index, case in enumerate(cases):
         loaded = CheckLabeld("label")(CheckImaged("image", 2, 3)(LoadScand(["image", "label"])(case)))
         picture, label = picture_phantom(PICTURE_TASKS["cells_rgb"], index, seed=1)
@@ -53,7 +63,7 @@ def test_folder_of_pictures_loads(tmp_path):
         with Image.open(case["label"]) as stored:
             assert stored.mode == "L"
     labels = json.loads((folder / "dataset.json").read_text())["labels"]
-    assert labels == {"0": "background", "1": "large cell", "2": "small cell"}
+    assert labels == {"0": "background", "1": "large cell"}
 
 
 def test_strange_phantoms_are_of_the_kind_that_is_known(tmp_path):

@@ -16,6 +16,8 @@ SHORT = {
     "samples_per_epoch": 64,
     "roi_size": [32, 32],
     "norm": "instance",
+    # A class more than the pictures show.
+    "out_channels": 3,
 }
 FEW = SHORT | {"samples_per_epoch": 8}
 """For what takes many trainings."""

@@ -54,12 +54,11 @@ def test_cases_are_segmented_with_the_given_weights(labeled, tmp_path):
         assert case.matrix[0, 1] == int(((image > 0.2) & (image <= 0.6)).sum())
 
 
-def compare(labeled, tmp_path, baseline):
+def compare(labeled, tmp_path, baseline, **options):
     cases, load, _ = labeled
     files = [str(tmp_path / name) if name else None for name in ("right.pt", baseline)]
-    return BaselineComparison(
-        Brightness(), *files, cases, load, lambda x, net: {"logits": net(x)}, torch.device("cpu"), str(tmp_path / "out")
-    ).run()
+    settings = (cases, load, lambda x, net: {"logits": net(x)}, torch.device("cpu"), str(tmp_path / "out"))
+    return BaselineComparison(Brightness(), *files, *settings, **options).run()
 
 
 def test_baseline_and_combined_weights_are_measured_on_known_cases(labeled, tmp_path, read_picture):
@@ -72,6 +71,20 @@ def test_baseline_and_combined_weights_are_measured_on_known_cases(labeled, tmp_
     assert json.loads((tmp_path / "out" / "comparison.json").read_text())["Med-OoD"]["iou_pooled"] == 1
     for name in ("per_class.png", "side_by_side.png"):
         read_picture(tmp_path / "out" / name)
+
+
+@pytest.mark.parametrize(("pictures", "expected"), [(2, "cb"), (9, "cbad")])
+def test_pictures_are_of_the_cases_with_the_largest_difference(labeled, tmp_path, monkeypatch, pictures, expected):
+    _, load, images = labeled
+    # Only pixels between the two thresholds are called differently.
+    images.update({name: torch.full((1, 6, 8), 0.1) for name in "abcd"})
+    for name, pixels in {"b": 3, "c": 7}.items():
+        images[name][0, 0, :pixels] = 0.4
+    cases = [{"image": name, "label": name, "case": name} for name in "abcd"]
+    drawn = []
+    monkeypatch.setattr("common.ood_mining.comparison.draw_side_by_side", lambda rows, *_: drawn.extend(rows))
+    compare((cases, load, images), tmp_path, "bright.pt", pictures=pictures)
+    assert "".join(name for name, _, _ in drawn) == expected
 
 
 def test_without_a_baseline_nothing_is_compared(labeled, tmp_path):
