@@ -26,13 +26,16 @@ TERMS = {
 class TestMethods:
     @pytest.mark.parametrize("method", METHODS)
     def test_every_method_is_one_key(self, train, method):
-        out = train(method=method, max_epochs=2)
+        out = train(method=method, max_epochs=2, presence_weight=0.0)
         found = {key for key in epochs_of(out)[0] if key.startswith("loss_")}
         assert found == {"loss_segmentation"} | {f"loss_{name}" for name in TERMS[method]}
         assert (out / "m" / "signature_bank.npz").is_file()
         state = torch.load(out / "m" / "model.pt", weights_only=True)
         shipped = torch.load(BUNDLE / "models" / "model.pt", weights_only=True)
         assert set(state) == set(shipped), "a plain network, without heads"
+
+    def test_known_classes_teach_the_segmentation_by_default(self, train):
+        assert "loss_presence" in epochs_of(train(max_epochs=2))[0]
 
     def test_two_steps_are_one_key(self, train):
         out = train(two_step=True, max_epochs=3, pretrain_epochs=1)
@@ -67,7 +70,7 @@ class TestMethods:
                 "encoder_layers names 'down_7', which the network does not have; it has: conv_0",
             ),
             (
-                {"two_step": True, "max_epochs": 1},
+                {"two_step": True, "max_epochs": 1, "pretrain_epochs": 1},
                 "pretrain_epochs is 1 of max_epochs 1; accepted is 1 to max_epochs - 1",
             ),
             ({"two_step": True, "method": "unet"}, "method 'unet' has nothing to train an encoder with"),
