@@ -13,7 +13,7 @@ from ..engine.training_checks import TrainingPreflight
 from ..errors import NotEnoughCasesError
 from .loader import Partners
 from .methods import find_method
-from .presence import PresenceReader, frames_to_learn, presence_table
+from .presence import UNKNOWN, PresenceReader, frames_to_learn, presence_table
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +36,9 @@ def weak_frames(
         pseudo_weight: Weight of their pseudo labels; 0, the default, for none.
     """
     chosen, teaches = find_method(method), presence_weight > 0 or pseudo_weight > 0
-    needed, used = chosen.needs_presence or teaches, chosen.learns_without_masks or teaches
+    used = chosen.learns_without_masks or teaches
+    # Views of a frame teach whatever it shows.
+    needed = chosen.needs_presence or not chosen.learns_without_masks
     return frames_to_learn(cases, presence, needed=needed, used=used)
 
 
@@ -90,10 +92,10 @@ class ContrastivePreflight(TrainingPreflight):
             raise NotEnoughCasesError("no frame with a mask to train on; add cases to dataset_dir")
         cases = self.presence.annotate([*self.labeled, *self.used])
         table, phase = presence_table(cases, self.num_classes)
-        kinds = len(torch.unique(table, dim=0))
+        told = table[table[:, 0] != UNKNOWN]
         logger.info(
             "%d frame(s) with masks, %d with their classes alone; %d set(s) of classes, %d frame(s) with a phase",
-            len(self.labeled), len(self.used), kinds, int((phase >= 0).sum()),
+            len(self.labeled), len(told) - len(self.labeled), len(torch.unique(told, dim=0)), int((phase >= 0).sum()),
         )  # fmt: skip
         for index in (table[: len(self.labeled)].sum(dim=0) == 0).nonzero().flatten().tolist():
             logger.warning(

@@ -22,6 +22,8 @@ PhaseSource = Literal["data", "position", "none"]
 
 NO_PHASE = -1
 """Number that stands for a phase that nothing tells."""
+UNKNOWN = -1
+"""Value that stands for whether a frame shows a class, where nothing tells it."""
 
 
 class PresenceReader:
@@ -185,18 +187,21 @@ def presence_table(cases: Sequence[Case], num_classes: int) -> tuple[Tensor, Ten
     """Returns which classes every case shows, and the number of its phase.
 
     Args:
-        cases: Annotated cases, see :meth:`PresenceReader.annotate`. A case that tells nothing counts as one that shows
-            no class.
+        cases: Annotated cases, see :meth:`PresenceReader.annotate`.
         num_classes: Number of classes, C, background included.
 
     Returns:
-        ``(N, C - 1)`` float32 of zeros and ones, and ``(N,)`` int64, -1 where no phase is given.
+        ``(N, C - 1)`` float32 of zeros and ones, a row of -1 where nothing tells the classes, and ``(N,)`` int64, -1
+        where no phase is given.
     """
     table = torch.zeros(len(cases), num_classes - 1)
     names = sorted({str(case["phase"]) for case in cases if "phase" in case})
     numbers = {name: number for number, name in enumerate(names)}
     for row, case in zip(table, cases, strict=True):
-        row[[index - 1 for index in case.get("present", ())]] = 1
+        if "present" in case:
+            row[[index - 1 for index in case["present"]]] = 1
+        else:
+            row[:] = UNKNOWN
     phases = [numbers[str(case["phase"])] if "phase" in case else NO_PHASE for case in cases]
     return table, torch.tensor(phases, dtype=torch.long)
 

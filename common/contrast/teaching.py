@@ -48,7 +48,8 @@ def decoder_presence_loss(logits: Tensor, presence: Tensor, share: float = 0.005
 
     Args:
         logits: Logits of a segmentation, ``(B, C, H, W[, D])``; at least one frame.
-        presence: Table of classes, ``(B, C - 1)``: 1 where a frame shows a class and 0 elsewhere.
+        presence: Table of classes, ``(B, C - 1)``: 1 where a frame shows a class, 0 where it does not, and below 0
+            where nothing tells, which does not count.
         share: Share of the pixels that count, in (0, 1]. 0.005 by default.
     """
     chances, shown, places = _most_probable(logits, share)
@@ -57,8 +58,9 @@ def decoder_presence_loss(logits: Tensor, presence: Tensor, share: float = 0.005
     found = found.unflatten(2, places.shape[1:])
     own = pad(torch.eye(places.shape[1], dtype=torch.bool, device=found.device), (0, 0, 1, 0))
     absent = found.masked_fill(own[None, :, :, None], -torch.inf).logsumexp(dim=(1, 3))
-    target = presence.to(shown)
-    return math.log(shown.shape[2]) - (target * shown.logsumexp(dim=2) + (1 - target) * absent).mean()
+    known, target = presence >= 0, (presence > 0).to(shown)
+    chance = target * shown.logsumexp(dim=2) + (1 - target) * absent - math.log(shown.shape[2])
+    return -(chance * known).sum() / known.sum().clamp(min=1)
 
 
 def gated_pseudo_labels(logits: Tensor, presence: Tensor, confidence: float = 0.0) -> Tensor:
@@ -66,7 +68,8 @@ def gated_pseudo_labels(logits: Tensor, presence: Tensor, confidence: float = 0.
 
     Args:
         logits: Logits of a teacher, ``(B, C, H, W[, D])``.
-        presence: Table of classes, ``(B, C - 1)``, above 0 where a frame shows a class.
+        presence: Table of classes, ``(B, C - 1)``, above 0 where a frame shows a class; no pixel counts of a frame of
+            which nothing tells the classes, below 0.
         confidence: Smallest probability, among the classes that may be, of a pixel that counts, in [0, 1]. 0 by
             default: all count.
 
@@ -76,7 +79,8 @@ def gated_pseudo_labels(logits: Tensor, presence: Tensor, confidence: float = 0.
     allowed = pad(presence > 0, (1, 0), value=True)
     allowed = allowed.reshape(*allowed.shape, *[1] * (logits.ndim - 2))
     probability, label = logits.float().masked_fill(~allowed, -torch.inf).softmax(dim=1).max(dim=1)
-    return label.masked_fill(probability < confidence, IGNORED)
+    unknown = (presence < 0).any(dim=1).reshape(-1, *[1] * (label.ndim - 1))
+    return label.masked_fill((probability < confidence) | unknown, IGNORED)
 
 
 def pseudo_label_loss(logits: Tensor, label: Tensor) -> Tensor:
@@ -145,7 +149,7 @@ class PresenceTeaching:
             network: Network that segments, without heads; its average makes pseudo labels.
             images: Frames without masks, ``(B, n, H, W[, D])``.
             logits: What the network makes of them in training, ``(B, C, H, W[, D])``.
-            presence: Table of their classes, ``(B, C - 1)``.
+            presence: Table of their classes, ``(B, C - 1)``, below 0 where nothing tells them.
             share: Share of the training that is done, in [0, 1].
         """
         if not len(images):

@@ -149,7 +149,7 @@ class TestTable:
     def test_rows_and_numbers_of_phases(self):
         cases = [{"present": [1, 3], "phase": "b"}, {"present": []}, {"phase": "a"}, {"present": [2], "phase": "b"}]
         table, phase = presence_table(cases, 4)
-        assert table.tolist() == [[1, 0, 1], [0, 0, 0], [0, 0, 0], [0, 1, 0]]
+        assert table.tolist() == [[1, 0, 1], [0, 0, 0], [-1, -1, -1], [0, 1, 0]]
         assert phase.tolist() == [1, -1, 0, 1]
 
 

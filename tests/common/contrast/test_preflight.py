@@ -82,11 +82,20 @@ def test_frame_with_a_mask_is_needed(preflight):
 
 
 @pytest.mark.parametrize(
-    ("method", "count"), [("unet", 0), ("simclr", 2), ("byol", 2), ("both", 1), ("contrastive", 1)]
+    ("method", "count", "taught"),
+    [("unet", 0, 1), ("simclr", 2, 2), ("byol", 2, 2), ("both", 1, 1), ("contrastive", 1, 1)],
 )
-def test_methods_use_the_frames_they_can(method, count):
+def test_methods_use_the_frames_they_can(method, count, taught):
     cases = [{"image": "a", "case": "a", "listed": [1]}, {"image": "b", "case": "b"}]
     assert len(weak_frames(cases, PresenceReader(3), method=method)) == count
+    assert len(weak_frames(cases, PresenceReader(3), method=method, presence_weight=0.3)) == taught
+
+
+def test_frames_that_tell_nothing_are_no_set_of_classes(preflight, caplog):
+    silent = [{"image": "x.png", "case": "x"}]
+    with caplog.at_level("INFO"):
+        preflight(frames([[1], [2]]), frames([[1]], 10) + silent, method="simclr", presence_weight=0.3).run()
+    assert "2 frame(s) with masks, 1 with their classes alone; 2 set(s) of classes" in caplog.text
 
 
 def test_presence_losses_without_frames_to_learn_from(preflight, caplog):

@@ -44,6 +44,20 @@ def test_presence_loss(logits):
     assert float(decoder_presence_loss(logits, PRESENCE, 0.2)) == pytest.approx(-sum(terms) / 4, rel=1e-4)
 
 
+def test_frames_that_tell_nothing_teach_nothing(logits):
+    told = decoder_presence_loss(logits[:1], PRESENCE[:1], 0.2)
+    table = torch.stack([PRESENCE[0], torch.full((2,), -1.0)])
+    logits.requires_grad_()
+    found = decoder_presence_loss(logits, table, 0.2)
+    found.backward()
+    assert_close(found.detach(), told)
+    assert not logits.grad[1].any()
+    assert float(decoder_presence_loss(logits, torch.full((2, 2), -1.0)).detach()) == 0
+    labels = gated_pseudo_labels(logits.detach(), table)
+    assert (labels[1] == -1).all()
+    assert_close(labels[0], gated_pseudo_labels(logits.detach(), PRESENCE)[0])
+
+
 @pytest.mark.parametrize("shown", [0, 1])
 def test_presence_loss_of_a_certain_segmentation_has_its_gradient(shown):
     """In float32 a probability is 1 from a difference of 17 on, and 0 from 104 on."""
