@@ -86,7 +86,7 @@ class FrameFigures:
         seed: Seed of the weights of the network that has learned nothing. 0 by default.
         foreground_labels: Data set -> label values of the classes that count, in order; for their names. With ``None``,
             the default, all count.
-        pictures: Number of frames that are shown as overlays, from the first on. 8 by default.
+        pictures: Number of frames that are shown as overlays, at even distances of the list. 8 by default.
     """
 
     def __init__(
@@ -110,7 +110,10 @@ class FrameFigures:
         self.transform, self.embedding_layer, self.device = transform, embedding_layer, torch.device(device)
         self.encoder_layers = tuple(encoder_layers)
         self.output_dir, self.seed = Path(output_dir), seed
-        self.foreground_labels, self.pictures = foreground_labels, pictures
+        self.foreground_labels = foreground_labels
+        # Neighbors are often frames of one video, which look alike.
+        last, number = max(len(self.data) - 1, 0), min(pictures, len(self.data))
+        self.shown = set(np.linspace(0, last, number).round().astype(int).tolist())
 
     def run(self) -> dict[str, Any]:
         """Returns the content of ``embeddings.json``; nothing without labeled frames.
@@ -162,7 +165,7 @@ class FrameFigures:
         """All frames, one after the other, by the network ``before`` or ``after`` training."""
         seen, layers = Seen(), list(dict.fromkeys([self.embedding_layer, *self.encoder_layers]))
         with Progress(f"embeddings {name} training", len(self.data), "frames") as progress:
-            for case in progress.over(self.data):
+            for index, case in enumerate(progress.over(self.data)):
                 loaded = self.transform(case)
                 # Every operation on a tensor with metadata would copy these, those of the network among them.
                 image, label = (torch.as_tensor(loaded[key]).as_subclass(Tensor) for key in ("image", "label"))
@@ -173,16 +176,12 @@ class FrameFigures:
                     seen.embeddings.setdefault(layer, []).append(pooled.double().cpu().numpy())
                 seen.patients.append(patient_of({"image": case["case"], **case}))
                 seen.sets.append(tuple(n for n, channel in enumerate(label, start=1) if bool(channel.any())))
-                self._compare(seen, str(case["case"]), image, channel_indices(label), logits)
+                predicted, truth = logits.argmax(dim=0, keepdim=True).cpu(), channel_indices(label).cpu()
+                seen.matrices.append(confusion_matrix(predicted, truth, len(logits)))
+                if index in self.shown:
+                    maps = (*telling_slice(image, truth), telling_slice(predicted, truth)[0])
+                    seen.pictures.append((str(case["case"]), *maps))
         return seen
-
-    def _compare(self, seen: Seen, name: str, image: Tensor, truth: Tensor, logits: Tensor) -> None:
-        """Adds the confusion matrix of a frame and, of the first, the maps of classes."""
-        predicted = logits.argmax(dim=0, keepdim=True).cpu()
-        seen.matrices.append(confusion_matrix(predicted, truth.cpu(), len(logits)))
-        if len(seen.pictures) < self.pictures:
-            picture, shown = telling_slice(image, truth)
-            seen.pictures.append((name, picture, shown, telling_slice(predicted, truth)[0]))
 
     @sparing("the figures of the classes")
     def _draw(self, before: Seen, after: Seen, shares: Mapping[str, Sequence[float]]) -> None:

@@ -75,6 +75,14 @@ def test_pictures_and_figures_are_written(make, tmp_path):
     assert written["before"]["chance"] == pytest.approx(1 / 5)
 
 
+@pytest.mark.parametrize(("pictures", "expected"), [(3, "036"), (1, "0"), (9, "0123456")])
+def test_overlays_are_of_frames_at_even_distances(make, monkeypatch, pictures, expected):
+    drawn = []
+    monkeypatch.setattr("common.contrast.figures.draw_overlays", lambda found, *_: drawn.extend(found))
+    make(count=7, pictures=pictures).run()
+    assert "".join(name for name, *_ in drawn) == expected
+
+
 @pytest.mark.usefixtures("blank_pictures")
 def test_before_is_a_network_that_has_learned_nothing_or_given_weights(make, tmp_path):
     figures = make()
