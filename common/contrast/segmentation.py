@@ -1,24 +1,28 @@
-"""Adds up the loss of frames with masks: generalized Dice and focal loss."""
+"""Adds up the loss of frames with masks: Dice and focal loss."""
 
 from __future__ import annotations
 
 from typing import Literal, get_args
 
-from monai.losses import FocalLoss, GeneralizedDiceLoss
+from monai.losses import DiceLoss, FocalLoss, GeneralizedDiceLoss
 from torch import Tensor, nn
 
 from ..errors import ConfigError
 
+DiceForm = Literal["generalized", "mean"]
 FocalForm = Literal["softmax", "sigmoid"]
 
 
 class GeneralizedDiceFocal(nn.Module):
-    """Generalized Dice of the softmax over the whole batch (Sudre et al., DLMIA 2017) plus focal loss.
+    """Dice of the softmax over the whole batch plus focal loss; the source's Dice is the generalized one.
 
-    Lin et al., ICCV 2017, for the focal loss. MONAI's ``GeneralizedDiceFocalLoss`` takes the sigmoid of every class in
-    the focal part, whatever the Dice takes: each class is told from all others, and none competes.
+    Sudre et al., DLMIA 2017, for the generalized Dice: one quotient for all classes, each weighted by the inverse
+    square of its true pixels, so that the rarest class decides and others may vanish. Lin et al., ICCV 2017, for the
+    focal loss. MONAI's ``GeneralizedDiceFocalLoss`` takes the sigmoid of every class in the focal part, whatever the
+    Dice takes: each class is told from all others, and none competes.
 
     Args:
+        dice_form: ``generalized``, the default; or ``mean``, of the Dice of every class, background included.
         focal_form: Probabilities of the focal part: ``softmax``, the default, those that the segmentation is made from;
             ``sigmoid``, those of every class by itself.
         gamma: Exponent of the focal loss, at least 0. 2, of Lin et al., by default.
@@ -27,11 +31,15 @@ class GeneralizedDiceFocal(nn.Module):
         ConfigError: When there is no such form.
     """
 
-    def __init__(self, focal_form: FocalForm = "softmax", *, gamma: float = 2.0) -> None:
+    def __init__(
+        self, focal_form: FocalForm = "softmax", *, dice_form: DiceForm = "generalized", gamma: float = 2.0
+    ) -> None:
         super().__init__()
-        if focal_form not in get_args(FocalForm):
-            raise ConfigError(f"focal_form is {focal_form!r}; accepted are {' and '.join(get_args(FocalForm))}")
-        self.dice = GeneralizedDiceLoss(to_onehot_y=True, softmax=True, batch=True)
+        for name, form, accepted in (("focal_form", focal_form, FocalForm), ("dice_form", dice_form, DiceForm)):
+            if form not in get_args(accepted):
+                raise ConfigError(f"{name} is {form!r}; accepted are {' and '.join(get_args(accepted))}")
+        kind = GeneralizedDiceLoss if dice_form == "generalized" else DiceLoss
+        self.dice = kind(to_onehot_y=True, softmax=True, batch=True)
         self.focal = FocalLoss(to_onehot_y=True, gamma=gamma, use_softmax=focal_form == "softmax")
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:

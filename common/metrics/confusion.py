@@ -113,7 +113,7 @@ def describe_matrices(matrices: Sequence[Matrix], names: Sequence[str] | None = 
 
     Returns:
         ``iou_pooled`` and ``dsc_pooled``, means over images; ``miou_foreground`` and ``dsc_foreground``, means over the
-        classes that the whole test set has, and ``per_class``; ``confusions`` in pixels; ``false_alarms``, the share of
+        classes that the whole test set has, and ``per_class``; ``confusions`` in pixels; ``false_alarm``, the share of
         the images without foreground in which some is found, NaN without such images, and ``empty_images``, their
         number; ``all_background``, the same of the constant prediction.
     """
@@ -134,7 +134,7 @@ def _measures(matrices: Sequence[Matrix], names: Sequence[str] | None) -> dict[s
         "dsc_foreground": mean_of_present(dices),
         "per_class": {name: {"iou": a, "dsc": b} for name, a, b in zip(labels, ious, dices, strict=True)},
         "confusions": foreground_confusions(total),
-        "false_alarms": float(np.mean(found_in_empty)) if found_in_empty else math.nan,
+        "false_alarm": float(np.mean(found_in_empty)) if found_in_empty else math.nan,
         "empty_images": len(found_in_empty),
     }
 

@@ -15,7 +15,7 @@ from ..data.cases import Case, Folders
 from ..data.folders import find_scans
 from ..data.split import CaseSplit, shared_names, without_patients
 from .cutting import patch_place, patch_starts
-from .removal import Fill, check_removal, removal_weights, remove_foreground
+from .removal import Fill, check_removal, removal_weights, remove_foreground, replaced_pixels
 
 logger = logging.getLogger(__name__)
 
@@ -72,15 +72,17 @@ class Removal:
             roi_size: Voxels of a patch along each axis.
             name: Name of the case, on which the draws of ``noise`` depend.
         """
-        emptied = image.clone()
+        emptied, removed = image.clone(), torch.zeros(label.shape, dtype=torch.bool)
         weights = removal_weights(label[0] != 0, dilation=self.dilation, feather=self.feather)
         for start in patch_starts(label.shape[1:], roi_size):
             place = patch_place(start, roi_size)
             generator = torch.Generator().manual_seed(zlib.crc32(f"{name}|{start}".encode()) + self.seed)
+            own = weights[place[1:]]
             emptied[place] = remove_foreground(
-                image[place], label[place], fill=self.fill, weights=weights[place[1:]], generator=generator
+                image[place], label[place], fill=self.fill, weights=own, generator=generator
             )
-        return emptied, weights[None] > 0
+            removed[place] = replaced_pixels(own)
+        return emptied, removed
 
 
 def load_case(
@@ -167,12 +169,12 @@ def find_candidates(candidate_dir: Folders, spatial_dims: int, split: CaseSplit 
 
 def _warn_of_strangers(held_out: Sequence[Case], taken: Sequence[Case]) -> None:
     """Warns of candidates that tell nothing by which persons who are held out would be known."""
-    keys = {key for case in held_out for key in shared_names(case)}
-    unknown = sum(not keys & shared_names(case).keys() for case in taken) if keys else 0
+    keys = {key for case in held_out for key in shared_names(case)} or {"patient", "region"}
+    unknown = sum(not keys & shared_names(case).keys() for case in taken) if held_out else 0
     if unknown:
         logger.warning(
             "candidate_dir: %d of %d images name no %s, so nobody can tell whether they are of patients for validation "
-            "or test; name it for each in the folder's dataset.json, as the data set does",
+            "or test; name it for each in dataset.json, in this folder and in the data set",
             unknown, len(taken), " or ".join(sorted(keys)),
         )  # fmt: skip
 

@@ -149,7 +149,7 @@ class BaselineComparison:
         draw_bars(names, bars, self.output_dir / "per_class.png", xlabel="class", ylabel="IoU over the test set")
         self._draw([labeled[index] for index in _most_different(*matrices.values())[: self.pictures]], names)
         for name in self.files:
-            keys = ("iou_pooled", "miou_foreground", "dsc_foreground", "false_alarms")
+            keys = ("iou_pooled", "miou_foreground", "dsc_foreground", "false_alarm")
             logger.info("%s: %s", name, ", ".join(f"{key} {number_text(report[name][key])}" for key in keys))
         return report
 

@@ -67,10 +67,7 @@ def remove_foreground(
     if weights is None:
         weights = removal_weights(foreground, dilation=dilation, feather=feather)
     weights = weights.to(channels.device)
-    mask = weights > 0
-    if bool(mask.all()):
-        # Within a soft rim, what is replaced in part is all the background there is, and stays.
-        mask = weights == 1
+    mask = replaced_pixels(weights)
     if bool(mask.all()):
         filled.zero_()
     elif bool(mask.any()):
@@ -123,6 +120,18 @@ def removal_weights(foreground: Tensor, *, dilation: int | None = None, feather:
     if feather is None:
         return (beyond <= 0).double()
     return (1 + (beyond.clamp(min=0) / (feather + 1)).clamp(max=1).mul(torch.pi).cos()) / 2
+
+
+def replaced_pixels(weights: Tensor) -> Tensor:
+    """Returns the mask of the pixels that a removal with these weights, of any shape, replaces at least in part.
+
+    Within a soft rim, what would be replaced in part is all the background there is, and stays.
+
+    Example:
+        >>> replaced_pixels(torch.tensor([0.0, 0.5, 1.0])), replaced_pixels(torch.tensor([0.5, 1.0]))
+        (tensor([False,  True,  True]), tensor([False,  True]))
+    """
+    return weights > 0 if bool((weights == 0).any()) else weights == 1
 
 
 def _fade(values: Tensor, image: Tensor, weights: Tensor) -> Tensor:

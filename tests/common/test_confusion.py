@@ -107,10 +107,10 @@ def test_report_means_images_and_pools_classes():
 def test_report_tells_false_alarms_in_images_without_foreground():
     clean, alarm, full = np.array([[9, 0], [0, 0]]), np.array([[8, 1], [0, 0]]), np.array([[5, 2], [1, 1]])
     report = describe_matrices([clean, alarm, alarm, full])
-    assert (report["false_alarms"], report["empty_images"]) == (pytest.approx(2 / 3), 3)
-    assert (report["all_background"]["false_alarms"], report["all_background"]["empty_images"]) == (0, 3)
+    assert (report["false_alarm"], report["empty_images"]) == (pytest.approx(2 / 3), 3)
+    assert (report["all_background"]["false_alarm"], report["all_background"]["empty_images"]) == (0, 3)
     report = describe_matrices([full])
-    assert np.isnan(report["false_alarms"])
+    assert np.isnan(report["false_alarm"])
     assert report["empty_images"] == 0
 
 

@@ -133,6 +133,21 @@ def test_focal_loss(logits, form):
     assert_close(loss(logits, label) - dice, torch.tensor(sum(focal) / len(focal)), rtol=1e-3, atol=1e-5)
 
 
+def test_mean_dice_of_all_classes(logits):
+    label = torch.randint(0, 3, (2, 1, 5, 4), generator=torch.Generator().manual_seed(1))
+    chances, dices = logits.softmax(dim=1), []
+    for index in range(3):
+        own = (label[:, 0] == index).float()
+        dices.append(2 * float((chances[:, index] * own).sum()) / float(chances[:, index].sum() + own.sum()))
+    found = GeneralizedDiceFocal(dice_form="mean")(logits, label) - GeneralizedDiceFocal().focal(logits, label)
+    assert float(found) == pytest.approx(1 - sum(dices) / 3, rel=1e-4)
+
+
+def test_dice_form_that_is_none():
+    with pytest.raises(ConfigError, match="dice_form is 'sum'; accepted are generalized and mean"):
+        GeneralizedDiceFocal(dice_form="sum")
+
+
 def test_focal_form_that_is_none():
     with pytest.raises(ConfigError, match="focal_form is 'tanh'; accepted are softmax and sigmoid"):
         GeneralizedDiceFocal("tanh")

@@ -9,6 +9,7 @@ from torch.testing import assert_close
 from common.data import CaseSplit
 from common.errors import ConfigError, LabelError, NotEnoughCasesError
 from common.ood_mining import PatchDataset, patch_signs, remove_foreground
+from common.ood_mining.candidates import Removal
 from common.ood_mining.cutting import cut_patch, patch_starts
 from common.ood_mining.patches import Patch
 from common.ood_mining.removal import removal_weights
@@ -308,6 +309,34 @@ def test_candidates_of_held_out_patients_are_left_out(tmp_path, key, caplog):
     assert (
         "candidate_dir: the lists of cases are set from outside, so nobody can tell which of 10 images" in caplog.text
     )
+
+
+def test_candidates_of_data_without_patients_are_warned_of(tmp_path, caplog):
+    for name in ("data", "free"):
+        (tmp_path / name).mkdir()
+        items = []
+        for number in range(4):
+            item = {part: f"{name}_{part}_{number}.nii.gz" for part in ("image", "label")}
+            for file in item.values():
+                nib.save(nib.Nifti1Image(np.ones((4, 4), np.float32), np.eye(4)), tmp_path / name / file)
+            items.append(item)
+        listing = {"training": items, "modality": {"0": "MR"}, "labels": {"0": "b", "1": "f"}}
+        (tmp_path / name / "dataset.json").write_text(json.dumps(listing))
+    split = CaseSplit(str(tmp_path / "data"), str(tmp_path), val_fraction=0.25)
+    split.part("train")
+    data = dataset(2, candidate_dir=str(tmp_path / "free"), load_candidate=lambda case: case, split=split)
+    assert len(data.candidates) == 4
+    assert "candidate_dir: 4 of 4 images name no patient or region" in caplog.text
+
+
+@pytest.mark.parametrize("feather", [1, 9])
+def test_mask_of_the_removed_is_of_what_has_changed(feather):
+    """The wider rim covers the second patch as a whole, which stays."""
+    image, label = torch.rand(2, 4, 16) + 1, torch.zeros(1, 4, 16)
+    label[:, 1:3, 4:7] = 1
+    emptied, removed = Removal(dilation=1, feather=feather)(image, label, [4, 8], "a")
+    assert torch.equal(removed[0], (emptied != image).any(dim=0))
+    assert removed[0, :, 8:].any() == (feather == 1)
 
 
 def test_candidates_need_something_that_loads_them():
