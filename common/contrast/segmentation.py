@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError
 
-DiceForm = Literal["generalized", "mean"]
 FocalForm = Literal["softmax", "sigmoid"]
 
 
@@ -22,23 +21,21 @@ class GeneralizedDiceFocal(nn.Module):
     Dice takes: each class is told from all others, and none competes.
 
     Args:
-        dice_form: ``generalized``, the default; or ``mean``, of the Dice of every class, background included.
         focal_form: Probabilities of the focal part: ``softmax``, the default, those that the segmentation is made from;
             ``sigmoid``, those of every class by itself.
+        mean_dice: Whether the mean of the Dice of every class, background included, takes the place of the generalized
+            one. False by default.
         gamma: Exponent of the focal loss, at least 0. 2, of Lin et al., by default.
 
     Raises:
         ConfigError: When there is no such form.
     """
 
-    def __init__(
-        self, focal_form: FocalForm = "softmax", *, dice_form: DiceForm = "generalized", gamma: float = 2.0
-    ) -> None:
+    def __init__(self, focal_form: FocalForm = "softmax", *, mean_dice: bool = False, gamma: float = 2.0) -> None:
         super().__init__()
-        for name, form, accepted in (("focal_form", focal_form, FocalForm), ("dice_form", dice_form, DiceForm)):
-            if form not in get_args(accepted):
-                raise ConfigError(f"{name} is {form!r}; accepted are {' and '.join(get_args(accepted))}")
-        kind = GeneralizedDiceLoss if dice_form == "generalized" else DiceLoss
+        if focal_form not in get_args(FocalForm):
+            raise ConfigError(f"focal_form is {focal_form!r}; accepted are {' and '.join(get_args(FocalForm))}")
+        kind = DiceLoss if mean_dice else GeneralizedDiceLoss
         self.dice = kind(to_onehot_y=True, softmax=True, batch=True)
         self.focal = FocalLoss(to_onehot_y=True, gamma=gamma, use_softmax=focal_form == "softmax")
 

@@ -139,13 +139,8 @@ def test_mean_dice_of_all_classes(logits):
     for index in range(3):
         own = (label[:, 0] == index).float()
         dices.append(2 * float((chances[:, index] * own).sum()) / float(chances[:, index].sum() + own.sum()))
-    found = GeneralizedDiceFocal(dice_form="mean")(logits, label) - GeneralizedDiceFocal().focal(logits, label)
+    found = GeneralizedDiceFocal(mean_dice=True)(logits, label) - GeneralizedDiceFocal().focal(logits, label)
     assert float(found) == pytest.approx(1 - sum(dices) / 3, rel=1e-4)
-
-
-def test_dice_form_that_is_none():
-    with pytest.raises(ConfigError, match="dice_form is 'sum'; accepted are generalized and mean"):
-        GeneralizedDiceFocal(dice_form="sum")
 
 
 def test_focal_form_that_is_none():
