@@ -91,7 +91,7 @@ class TestMethods:
 
 class TestEvaluation:
     def test_figures_and_measures_of_classes(self, train, run_config, folder, tmp_path):
-        out = train(test_fraction=0.25)
+        out = train(test_fraction=0.25, out_channels=3)
         run_config(
             BUNDLE, "evaluate.json", pictures=True,
             dataset_dir=folder, split_file=out / "split.json", model_dir=out / "m", output_dir=tmp_path / "e",
