@@ -10,15 +10,13 @@ from monai.bundle import ConfigParser
 from .model_settings import DEFAULTS, NAMES, NEEDED, NETWORK, SETTINGS_FILE, SettingsWriter, read_settings
 
 CLASSES = "foreground_labels"
-OF_THE_DATA = ("out_channels", "roi_size")
-"""What a training on given data chooses by them, in place of the defaults, which are for phantoms."""
 
 
 def write_shipped_settings(bundles: str = "bundles") -> None:
     """Writes ``models/model_settings.json`` of every bundle: what ``train.json`` decides without any option.
 
     Which values of the labels are the classes, and what these are called, is a matter of the data that the weights were
-    trained on: it stays as the file has it. Where it names such values, so do the number of classes and the size.
+    trained on: it stays as the file has it.
 
     Args:
         bundles: Folder of the bundles. Default ``bundles``.
@@ -33,9 +31,8 @@ def write_shipped_settings(bundles: str = "bundles") -> None:
         parser = ConfigParser(ConfigParser.load_config_file(folder / "configs" / "train.json"))
         file = folder / "models" / SETTINGS_FILE
         before = read_settings(file) if file.is_file() else {}
-        for name in (CLASSES, *OF_THE_DATA) if before.get(CLASSES) else (CLASSES,):
-            if name in parser:
-                parser[name] = before.get(name)
+        if CLASSES in parser:
+            parser[CLASSES] = before.get(CLASSES)
         parser["settings_writer"] = {
             "_target_": f"{SettingsWriter.__module__}.{SettingsWriter.__name__}",
             "save_dir": str(folder / "models"),

@@ -13,7 +13,7 @@ import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
-from common.runtime.model_settings import NETWORK, SETTINGS_FILE, read_settings, with_defaults
+from common.runtime.model_settings import with_defaults
 from tests.bundles.ranks import read_states, write_spy
 from tests.bundles.refusals import leftovers
 from tests.running import REPRESENTATIVES
@@ -45,16 +45,6 @@ def written_configs(bundle):
 def configs(written_configs):
     """File name without suffix -> content, with the values that hold for weights without settings of their own."""
     return with_defaults(written_configs)
-
-
-@pytest.fixture(scope="session")
-def shipped_configs(bundle, written_configs):
-    """File name without suffix -> content, with the values that hold for the shipped weights."""
-    stored = read_settings(bundle / "models" / SETTINGS_FILE)
-    held = {key: value for key, value in stored.items() if key != NETWORK}
-    configs = with_defaults(written_configs)
-    asking = ("evaluate", "inference")
-    return configs | {name: configs[name] | {k: v for k, v in held.items() if k in configs[name]} for name in asking}
 
 
 @pytest.fixture(scope="session")

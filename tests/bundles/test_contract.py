@@ -122,7 +122,7 @@ def test_supported_versions_are_installed(repository):
             assert importlib.metadata.version(package).split("+")[0] == version, package
 
 
-def test_bank_belongs_to_the_weights(bundle, judges, shipped_configs, bundle_importable):
+def test_bank_belongs_to_the_weights(bundle, judges, configs, bundle_importable):
     if not judges:
         pytest.skip("this bundle gives no verdict")
     with bundle_importable(bundle):
@@ -131,14 +131,14 @@ def test_bank_belongs_to_the_weights(bundle, judges, shipped_configs, bundle_imp
 
         state = read_checkpoint(bundle / "models" / "model.pt")
         bank = SignatureBank.load(bundle / "models" / "signature_bank.npz")
-        parser = ConfigParser(shipped_configs["inference"])
+        parser = ConfigParser(configs["inference"])
         names = ("image_transforms", "inferer", "network_def")
         transforms, inferer, network = (parser.get_parsed_content(name) for name in names)
         bank.check(**bank_settings(inferer, transforms, weights_digest(state)))
     for name in ("per_voxel", "precision", "overlap", "divisor"):
-        assert getattr(bank.settings, name) == shipped_configs["inference"][name], name
-    assert bank.settings.roi_size == tuple(shipped_configs["inference"]["roi_size"])
-    assert bank.settings.layers == tuple(shipped_configs["inference"]["feature_layers"])
+        assert getattr(bank.settings, name) == configs["inference"][name], name
+    assert bank.settings.roi_size == tuple(configs["inference"]["roi_size"])
+    assert bank.settings.layers == tuple(configs["inference"]["feature_layers"])
     network.load_state_dict(state)
     assert all(value.isfinite().all() for value in state.values())
 

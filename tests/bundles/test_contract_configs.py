@@ -95,13 +95,13 @@ def excepted(configs, check, what):
     return f"{check}:{what}" in configs["metadata"].get("contract_exceptions", {})
 
 
-def test_metadata_agrees_with_the_shipped_weights(shipped_configs):
-    formats = shipped_configs["metadata"]["network_data_format"]
+def test_metadata_agrees_with_the_configs(configs):
+    formats = configs["metadata"]["network_data_format"]
     image, pred = formats["inputs"]["image"], formats["outputs"]["pred"]
     assert next(iter(formats["inputs"])) == "image"
     assert next(iter(formats["outputs"])) == "pred", "MONAI Label reads the first"
-    for name in ("evaluate", "inference"):
-        config = shipped_configs[name]
+    for name in STANDALONE:
+        config = configs[name]
         assert image["num_channels"] == config["in_channels"]
         assert pred["num_channels"] == config["out_channels"]
         assert image["spatial_shape"] == pred["spatial_shape"] == config["roi_size"]

@@ -8,17 +8,16 @@ from monai.bundle import ConfigParser
 
 from common.own_network import judge_scans
 from common.runtime.files import write_json
-from common.runtime.model_settings import DEFAULTS, NAMES, NEEDED, SETTINGS_FILE
-from common.runtime.shipped_settings import CLASSES, OF_THE_DATA, write_shipped_settings
+from common.runtime.model_settings import DEFAULTS, NEEDED, SETTINGS_FILE
+from common.runtime.shipped_settings import write_shipped_settings
 
 
 def test_shipped_settings_are_those_of_the_training_config(all_bundles, bundle_importable, tmp_path):
     for bundle in all_bundles:
         shutil.copytree(bundle / "configs", tmp_path / bundle.name / "configs")
-        # What the data decided that the weights were trained on is all that is taken from here.
+        # The classes of the data that the weights were trained on are all that is taken from here.
         shipped = json.loads((bundle / "models" / SETTINGS_FILE).read_text(encoding="utf-8"))
-        of_the_data = (CLASSES, NAMES, *OF_THE_DATA) if shipped.get(CLASSES) else (NAMES,)
-        kept = {key: shipped[key] for key in of_the_data if key in shipped}
+        kept = {key: shipped[key] for key in ("foreground_labels", "class_names") if shipped.get(key)}
         write_json(kept, tmp_path / bundle.name / "models" / SETTINGS_FILE)
     with bundle_importable(all_bundles[0]):
         write_shipped_settings(str(tmp_path))
