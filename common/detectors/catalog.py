@@ -15,7 +15,7 @@ from ..errors import ConfigError
 from ..runtime.digests import settings_digest
 from ..runtime.stages import file_digest
 from ..spectral.distance import Distance
-from ..spectral.pseudo_layers import IMAGE, PSEUDO_LAYERS
+from ..spectral.pseudo_layers import IMAGE, LAYOUT, OUTPUT
 from .confidence import soft_dice_confidence
 from .dknn import DeepNearestNeighbors
 from .histogram import intensity_histogram
@@ -71,12 +71,14 @@ SIGNATURES: dict[str, SignatureForm] = {
     "signature_layers_mahalanobis": SignatureForm(EVERY, False, "mahalanobis"),
     "signature_layers_per_voxel": SignatureForm(EVERY, True, "nearest"),
     "signature_layers_per_voxel_mahalanobis": SignatureForm(EVERY, True, "mahalanobis"),
-    "signature_full": SignatureForm(ENDS, True, "ledoit_wolf", PSEUDO_LAYERS),
-    "signature_full_clusters": SignatureForm(ENDS, True, "clusters", PSEUDO_LAYERS),
+    "signature_full": SignatureForm(ENDS, True, "ledoit_wolf", (IMAGE, OUTPUT)),
+    "signature_full_clusters": SignatureForm(ENDS, True, "clusters", (IMAGE, OUTPUT)),
     "signature_full_image": SignatureForm(ENDS, True, "ledoit_wolf", (IMAGE,)),
     "signature_full_image_clusters": SignatureForm(ENDS, True, "clusters", (IMAGE,)),
     "signature_inside_image_clusters": SignatureForm(INSIDE, True, "clusters", (IMAGE,)),
     "signature_every_image_clusters": SignatureForm(EVERY, True, "clusters", (IMAGE,)),
+    "signature_layout_clusters": SignatureForm(INSIDE, True, "clusters", (IMAGE, LAYOUT)),
+    "signature_every_layout_clusters": SignatureForm(EVERY, True, "clusters", (IMAGE, LAYOUT)),
 }
 """Name of a detector -> its form; the first is the paper's. A new form is a line here."""
 

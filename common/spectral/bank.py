@@ -20,7 +20,7 @@ from .arrays import EMPTY, NUMBERS, VERSION, check_arrays
 from .distance import Array, fit_distance, leave_one_out
 from .held_out import HeldOut, stack_rows
 from .layers import LayerSpreads
-from .pseudo_layers import OUTPUT
+from .pseudo_layers import LAYOUT, OUTPUT
 from .quality import QualityCurve
 from .ranges import PropertyRanges
 from .settings import REFIT_COMMAND, BankSettings
@@ -175,7 +175,7 @@ class SignatureBank:
         Raises:
             BankMismatchError: When a setting differs, naming the first one and the command that fits the bank again.
         """
-        if OUTPUT not in self.settings.layers and self.uncertainty is None:
+        if not {OUTPUT, LAYOUT} & set(self.settings.layers) and self.uncertainty is None:
             # How logits are read matters only to a bank that the segmentation counts for.
             settings.pop("sigmoid", None)
         self.settings.check(**settings)

@@ -12,7 +12,7 @@ from ..networks.layers import find_layer
 from ..networks.probing import is_scripted, probe_network
 from ..runtime.distributed import unwrap
 from .inferer import Precision, SpectralInferer
-from .pseudo_layers import IMAGE, PSEUDO_LAYERS
+from .pseudo_layers import IMAGE, OUTPUT, PSEUDO_LAYERS
 from .signature import SignatureForm
 
 logger = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ def choose_inferer(
     plain = unwrap(network)
     inferer = SpectralInferer(
         roi_size,
-        list(PSEUDO_LAYERS) if layers is None else _checked(plain, layers),
+        [IMAGE, OUTPUT] if layers is None else _checked(plain, layers),
         divisor=tuple(roi_size) if divisor is None else divisor,
         overlap=overlap,
         sw_batch_size=sw_batch_size,
@@ -69,7 +69,7 @@ def choose_inferer(
     probe = probe_network(plain, in_channels, inferer.roi_size)
     inferer.sigmoid = probe.out_channels == 1 if sigmoid is None else sigmoid
     if layers is None:
-        inferer.feature_layers = (*probe.ends, IMAGE) if probe.ends else PSEUDO_LAYERS
+        inferer.feature_layers = (*probe.ends, IMAGE) if probe.ends else (IMAGE, OUTPUT)
         logger.info("layers: %s%s", ", ".join(inferer.feature_layers), _why(plain, probe.ends))
     return inferer
 
@@ -80,7 +80,7 @@ def _checked(network: nn.Module, layers: Sequence[str]) -> list[str]:
     if inner and is_scripted(network):
         raise ConfigError(
             f"layers names {inner[0]!r}, but torch lets nobody watch the layers of TorchScript; accepted are "
-            f"{' and '.join(PSEUDO_LAYERS)}: for others, give the network's definition and its weights"
+            f"{', '.join(PSEUDO_LAYERS)}: for others, give the network's definition and its weights"
         )
     for layer in inner:
         find_layer(network, layer, setting="layers")

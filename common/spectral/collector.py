@@ -14,7 +14,8 @@ from ..errors import ConfigError, FeatureError
 from ..networks.layers import find_layer
 from ..networks.slicewise import unfold_slices
 from .cores import cells_in_core, plan_cores
-from .pseudo_layers import IMAGE, PSEUDO_LAYERS, image_signature, output_signature
+from .layout import layout_signature
+from .pseudo_layers import IMAGE, OUTPUT, PSEUDO_LAYERS, image_signature, output_signature
 from .signature import GramAccumulator, SignatureForm
 
 TOO_SMALL = "the image is too small for the network: it {}; use a scan that shows more, or a finer spacing"
@@ -24,8 +25,8 @@ class SpectrumCollector:
     """Sums the Gram matrices of the core cells of every window, for every image of a batch and every layer.
 
     Args:
-        layers: Names of the feature layers; ``image`` and ``output`` are the image and the segmentation, see
-            ``pseudo_layers``.
+        layers: Names of the feature layers; ``image``, ``output`` and ``layout`` are the image and the segmentation,
+            see ``pseudo_layers``.
         image_size: Voxels of the images along each axis, before padding.
         window: Voxels of the sliding window along each axis.
         overlap: Share of a window that the next one covers again, in [0, 1).
@@ -132,4 +133,5 @@ class SpectrumCollector:
         images, logits, sigmoid = self._whole
         if layer == IMAGE:
             return image_signature(images[number], form)
-        return output_signature(logits[number], sigmoid=sigmoid)
+        describe = output_signature if layer == OUTPUT else layout_signature
+        return describe(logits[number], sigmoid=sigmoid)

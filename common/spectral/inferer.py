@@ -35,8 +35,8 @@ class SpectralInferer(Inferer):
         roi_size: Largest sliding window, in voxels along each axis; 96 along each in Karimi and Gholipour 2023. For an
             image smaller than that the window shrinks to the image, rounded up to ``divisor``.
         feature_layers: Names of the feature layers, at least one with signatures; the paper's is the last map before
-            the head alone. ``image`` stands for the image itself and ``output`` for the segmentation, see
-            :func:`image_signature` and :func:`output_signature`.
+            the head alone. ``image`` stands for the image itself, ``output`` and ``layout`` for the
+            segmentation, see :func:`image_signature`, :func:`output_signature` and :func:`layout_signature`.
         divisor: Number of voxels of which window sizes are multiples, as the network demands; one for all axes or one
             for each. Default 8.
         overlap: Share of a window that the next one covers again, in [0, 1). Default 0.25, as in the paper (24 of 96
@@ -45,8 +45,8 @@ class SpectralInferer(Inferer):
         per_voxel: Whether singular values are divided by the square root of the number of voxels. The paper does not
             divide them. Default false.
         signature_form: ``unit`` (the paper, and the default) or ``full``, see :meth:`GramAccumulator.signature`.
-        sigmoid: Whether each channel of the logits is a class by itself, without background, for the layer ``output``
-            and the uncertainty. Default false.
+        sigmoid: Whether each channel of the logits is a class by itself, without background, for the layers ``output``
+            and ``layout`` and the uncertainty. Default false.
         precision: ``float32``, ``bfloat16`` or ``float16``: the floating type in which the network runs. Signatures of
             one bank need one precision. Default ``float32``.
         with_signature: Whether signatures are computed; with false, only logits are returned. Default true.

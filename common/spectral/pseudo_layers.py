@@ -1,4 +1,4 @@
-"""Describes what stands beside the features of a network: the image it sees and the segmentation it gives."""
+"""Describes what stands beside the features of a network: the image it sees and how sure its segmentation is."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from torch.nn.functional import pad
 from ..errors import FeatureError
 from .signature import GramAccumulator, SignatureForm, log_spectrum, log_spectrum_signature
 
-IMAGE, OUTPUT = "image", "output"
-PSEUDO_LAYERS = (IMAGE, OUTPUT)
-"""Names in ``feature_layers`` that no layer of the network is asked for."""
+IMAGE, OUTPUT, LAYOUT = "image", "output", "layout"
+PSEUDO_LAYERS = (IMAGE, OUTPUT, LAYOUT)
+"""Names in ``feature_layers`` that no layer of the network is asked for: the image, the entropy of its segmentation, and
+how large its classes are and where they lie, see :func:`~.layout.layout_signature`."""
 
 MAX_PATCHES = 65_536
 """Most neighborhoods of an image that count; of a larger image, as many are drawn, always the same."""

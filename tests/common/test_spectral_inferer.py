@@ -12,6 +12,7 @@ from torch.testing import assert_close
 from common.errors import ConfigError, FeatureError
 from common.runtime.progress import image_called
 from common.spectral import BankSettings, GramAccumulator, SpectralInferer, spectral_signature, weights_digest
+from common.spectral.layout import layout_signature
 from common.spectral.pseudo_layers import image_signature, output_signature, uncertainty
 
 
@@ -72,9 +73,12 @@ def test_per_voxel_signature_divides_by_the_voxels_of_the_image():
 
 
 @pytest.mark.parametrize("form", ["unit", "full"])
-def test_image_and_output_stand_beside_the_layers_whatever_the_windows(form):
+def test_image_and_segmentation_stand_beside_the_layers_whatever_the_windows(form):
     network, images = CellwiseNetwork(2), image(2, 1, 13, 10)
-    layers, settings = ["image", "fine", "output"], {"per_voxel": True, "signature_form": form, "sigmoid": True}
+    layers, settings = (
+        ["image", "fine", "output", "layout"],
+        {"per_voxel": True, "signature_form": form, "sigmoid": True},
+    )
     for roi in ((8, 8), (24, 24)):
         with torch.no_grad():
             result = SpectralInferer(roi, layers, **settings)(images, network)
@@ -85,12 +89,14 @@ def test_image_and_output_stand_beside_the_layers_whatever_the_windows(form):
                     image_signature(one, form),
                     GramAccumulator(3).update(network.fine(one[None])[0]).signature(per_voxel=True, form=form),
                     output_signature(mask, sigmoid=True),
+                    layout_signature(mask, sigmoid=True),
                 ]
             )
             for one, mask in zip(images, logits, strict=True)
         ]
         assert_close(result["signature"], torch.stack(rows), rtol=0, atol=1e-10)
-        assert result["layer_sizes"].tolist() == [[9, 3 if form == "unit" else 6, 1]] * 2
+        layout = 5 + 3 * logits.shape[1] if logits.shape[1] > 1 else 5
+        assert result["layer_sizes"].tolist() == [[9, 3 if form == "unit" else 6, 1, layout]] * 2
         assert result["signature"].shape[1] == result["layer_sizes"][0].sum()
 
 

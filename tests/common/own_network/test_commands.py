@@ -151,7 +151,7 @@ def test_torchscript_describes_image_and_segmentation(zoo, tmp_path, caplog):
     assert "torch lets nobody watch the layers of TorchScript" in caplog.text
     # The same weights and settings, so the bank of the one judges with the other.
     judge_scans(str(zoo.bundle), str(zoo.root / "new"), output_dir=str(tmp_path), bank_file=settings["bank_file"])
-    with pytest.raises(ConfigError, match=r"layers names 'model.0', but torch .* accepted are image and output"):
+    with pytest.raises(ConfigError, match=r"layers names 'model.0', but torch .* accepted are image, output, layout"):
         fit_own_bank(str(zoo.root / "model.ts"), str(zoo.root / "train"), layers="image,model.0", **settings)
 
 
