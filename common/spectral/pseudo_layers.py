@@ -15,8 +15,8 @@ from .signature import GramAccumulator, SignatureForm, log_spectrum, log_spectru
 
 IMAGE, OUTPUT, LAYOUT = "image", "output", "layout"
 PSEUDO_LAYERS = (IMAGE, OUTPUT, LAYOUT)
-"""Names in ``feature_layers`` that no layer of the network is asked for: the image, the entropy of its segmentation, and
-how large its classes are and where they lie, see :func:`~.layout.layout_signature`."""
+"""Names in ``feature_layers`` that no layer of the network is asked for: the image, the entropy of its segmentation and
+how large its classes are and where they lie, see ``layout``."""
 
 MAX_PATCHES = 65_536
 """Most neighborhoods of an image that count; of a larger image, as many are drawn, always the same."""
