@@ -130,16 +130,24 @@ def test_every_option_of_a_command_exists(pages, bundle, bundle_importable, monk
             check_options(arguments)
 
 
-def test_commands_on_the_same_data_or_weights_name_the_same_classes(pages):
+def classes_of(options, bundle):
+    """What a command says of ``out_channels`` by itself, or in the overlays of an experiment."""
+    named = [options.get("--out_channels"), options.get("--settings#out_channels")]
+    for name in _as_list(DefaultParseValue(options.get("--config_file", ""))):
+        path = bundle / str(name)
+        laid = json.loads(path.read_text(encoding="utf-8")) if path.name.startswith("experiment_") else {}
+        named.append(laid.get("settings#out_channels"))
+    return next((str(each) for each in named if each is not None), None)
+
+
+def test_commands_on_the_same_data_or_weights_name_the_same_classes(pages, bundle):
     found = {}
     for arguments in filter(None, map(bundle_arguments, bash_commands(pages))):
         options = dict(itertools.pairwise(arguments))
         if re.search("evaluate|inference|as_trained", options.get("--config_file", "")):
             continue  # the weights tell
         for key in {"--dataset_dir", "--model_dir"} & options.keys():
-            found.setdefault((key, options[key]), set()).add(
-                options.get("--out_channels", options.get("--settings#out_channels"))
-            )
+            found.setdefault((key, options[key]), set()).add(classes_of(options, bundle))
     assert found
     assert not {place: classes for place, classes in found.items() if len(classes) > 1}
 

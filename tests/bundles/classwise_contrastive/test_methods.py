@@ -153,8 +153,9 @@ def test_labeled_frames_of_one_operation_can_be_learned_by_heart(run_config, tmp
     (folder / "dataset.json").write_text(json.dumps(listing))
     run_config(
         BUNDLE, "train.json", tiny=False, dataset_dir=folder, output_dir=tmp_path / "out", model_dir=tmp_path / "m",
-        labeled_fraction=1, labeled_batch_fraction=1, roi_size=[64, 48], batch_size=6, samples_per_epoch=60,
-        max_epochs=8, val_fraction=0.1, learning_rate=0.01, **{"network_def#features": [8, 8, 16, 16, 32, 8]},
+        labeled_fraction=1, labeled_batch_fraction=1, out_channels=3, roi_size=[64, 48], batch_size=6,
+        samples_per_epoch=60, max_epochs=8, val_fraction=0.1, learning_rate=0.01,
+        **{"network_def#features": [8, 8, 16, 16, 32, 8]},
     )  # fmt: skip
     losses = [epoch["loss_segmentation"] for epoch in epochs_of(tmp_path / "out")]
     assert losses[-1] < 0.75 * losses[0]
