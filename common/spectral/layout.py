@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..errors import FeatureError
+from .pseudo_layers import finite_output
 
 CHUNK = 2**20
 """Voxels counted at once, or those of one slice, so that memory does not grow with the image."""
@@ -17,9 +17,9 @@ VOXEL = 1 / 12
 def layout_signature(logits: Tensor, *, sigmoid: bool = False) -> Tensor:
     """Returns numbers of a segmentation that change where organs are mirrored, missing, displaced or misshapen.
 
-    Spectra of feature maps hardly know where in an image something lies; this does. Ours, not the paper's. All numbers
-    but the first keep their values when the field of view changes, and all lengths are in parts of the foreground's own
-    along the same axis, so that the size of voxels matters for the proportions alone.
+    Spectra of feature maps hardly know where in an image something lies; this does. Ours, not the paper's. No number
+    depends on the field of view, and all lengths are in parts of the foreground's own along the same axis, so that the
+    size of voxels matters for number and proportions alone.
 
     Args:
         logits: Logits of a whole image, ``(K, H, W[, D])``.
@@ -37,9 +37,7 @@ def layout_signature(logits: Tensor, *, sigmoid: bool = False) -> Tensor:
     Raises:
         FeatureError: When the logits are not finite.
     """
-    logits = logits.detach()
-    if not bool(torch.isfinite(logits.sum())):
-        raise FeatureError("the output of the network holds NaN or infinite values: no signature exists")
+    logits = finite_output(logits)
     profiles = _profiles(logits, sigmoid)
     whole, classes = [profile[:1] for profile in profiles], [profile[1:] for profile in profiles]
     voxels = whole[0].sum().clamp_min(1.0)

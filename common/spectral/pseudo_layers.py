@@ -101,6 +101,18 @@ def output_signature(logits: Tensor, *, sigmoid: bool = False) -> Tensor:
     return mean.clamp_min(LEAST_ENTROPY).log()
 
 
+def finite_output(logits: Tensor) -> Tensor:
+    """Returns logits of any shape without their gradient.
+
+    Raises:
+        FeatureError: When they are not finite.
+    """
+    logits = logits.detach()
+    if not bool(torch.isfinite(logits.sum())):
+        raise FeatureError("the output of the network holds NaN or infinite values: no signature exists")
+    return logits
+
+
 def uncertainty(logits: Tensor, *, sigmoid: bool = False) -> Tensor:
     """Returns the mean entropy over the predicted foreground, as a share of the largest there is.
 
@@ -116,9 +128,7 @@ def uncertainty(logits: Tensor, *, sigmoid: bool = False) -> Tensor:
     Raises:
         FeatureError: When the logits are not finite.
     """
-    logits = logits.detach()
-    if not bool(torch.isfinite(logits.sum())):
-        raise FeatureError("the output of the network holds NaN or infinite values: no signature exists")
+    logits = finite_output(logits)
     if sigmoid:
         chosen = logits[logits > 0]
         rivals = torch.stack([chosen, torch.zeros_like(chosen)])

@@ -75,10 +75,8 @@ def test_per_voxel_signature_divides_by_the_voxels_of_the_image():
 @pytest.mark.parametrize("form", ["unit", "full"])
 def test_image_and_segmentation_stand_beside_the_layers_whatever_the_windows(form):
     network, images = CellwiseNetwork(2), image(2, 1, 13, 10)
-    layers, settings = (
-        ["image", "fine", "output", "layout"],
-        {"per_voxel": True, "signature_form": form, "sigmoid": True},
-    )
+    layers = ["image", "fine", "output", "layout"]
+    settings = {"per_voxel": True, "signature_form": form, "sigmoid": True}
     for roi in ((8, 8), (24, 24)):
         with torch.no_grad():
             result = SpectralInferer(roi, layers, **settings)(images, network)
@@ -95,8 +93,7 @@ def test_image_and_segmentation_stand_beside_the_layers_whatever_the_windows(for
             for one, mask in zip(images, logits, strict=True)
         ]
         assert_close(result["signature"], torch.stack(rows), rtol=0, atol=1e-10)
-        layout = 5 + 3 * logits.shape[1] if logits.shape[1] > 1 else 5
-        assert result["layer_sizes"].tolist() == [[9, 3 if form == "unit" else 6, 1, layout]] * 2
+        assert result["layer_sizes"].tolist() == [[9, 3 if form == "unit" else 6, 1, 11]] * 2
         assert result["signature"].shape[1] == result["layer_sizes"][0].sum()
 
 
