@@ -17,6 +17,9 @@ from .signature import SignatureForm
 
 logger = logging.getLogger(__name__)
 
+UNWATCHED = (IMAGE, OUTPUT)
+"""What is described of a network whose layers cannot be watched."""
+
 
 def choose_inferer(
     network: nn.Module,
@@ -41,8 +44,8 @@ def choose_inferer(
         network: Trained network; in evaluation mode afterwards.
         in_channels: Number of channels of its input, at least 1.
         roi_size: Sliding window, in voxels along each axis, as for the network's own inference.
-        layers: Names of the feature layers, ``image`` and ``output`` among them. ``None``, the default, for the first
-            and the last feature map and ``image``; of TorchScript, for ``image`` and ``output``.
+        layers: Names of the feature layers, ``image``, ``output`` and ``layout`` among them. ``None``, the default, for
+            the first and the last feature map and ``image``; of TorchScript, for ``image`` and ``output``.
         overlap: Share of a window that the next one covers again, in [0, 1). Default 0.25.
         divisor: Number of voxels of which window sizes are multiples, for all axes or for each; the window then shrinks
             with an image that is smaller. ``None``, the default, leaves it at ``roi_size``, as MONAI does.
@@ -58,7 +61,7 @@ def choose_inferer(
     plain = unwrap(network)
     inferer = SpectralInferer(
         roi_size,
-        [IMAGE, OUTPUT] if layers is None else _checked(plain, layers),
+        UNWATCHED if layers is None else _checked(plain, layers),
         divisor=tuple(roi_size) if divisor is None else divisor,
         overlap=overlap,
         sw_batch_size=sw_batch_size,
@@ -69,7 +72,7 @@ def choose_inferer(
     probe = probe_network(plain, in_channels, inferer.roi_size)
     inferer.sigmoid = probe.out_channels == 1 if sigmoid is None else sigmoid
     if layers is None:
-        inferer.feature_layers = (*probe.ends, IMAGE) if probe.ends else (IMAGE, OUTPUT)
+        inferer.feature_layers = (*probe.ends, IMAGE) if probe.ends else UNWATCHED
         logger.info("layers: %s%s", ", ".join(inferer.feature_layers), _why(plain, probe.ends))
     return inferer
 
