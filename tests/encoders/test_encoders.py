@@ -50,7 +50,7 @@ def network_of(bundle_importable):
 
 @EVERY
 def test_network_segments_learns_and_has_a_signature(network_of, pair):
-    network, layers, divisor = network_of(pair)
+    network, layers, divisor = network_of(pair, out_channels=3)
     image = torch.rand(2, 3, 64, 64)
     label = (image.mean(dim=1, keepdim=True) > 0.5).long()
     ood = torch.tensor([False, True])
