@@ -14,6 +14,7 @@ from ..errors import ConfigError
 from ..handlers import TrainingProgress
 from ..handlers.epochs import total_iterations
 from ..runtime.distributed import is_main_process, unwrap
+from ..runtime.options import read_flag
 from ..runtime.weights import save_atomically
 
 
@@ -23,6 +24,7 @@ def finetuning_groups(
     *,
     body_rate: float | None = None,
     head_share: float | None = None,
+    pretrained: bool | str = True,
     head: str = "head",
 ) -> list[Any]:
     """Returns the parameters of a network as an optimizer takes them: head and body apart, where they learn apart.
@@ -32,6 +34,8 @@ def finetuning_groups(
         learning_rate: Learning rate of the head, at least 0.
         body_rate: Rate of the body as a factor of that of the head, in (0, 1]. Default none: the same rate.
         head_share: Share of the training in which the body rests, see :class:`IterationSchedule`. Default none.
+        pretrained: Whether the body has learned before, true by default. If not, there is nothing to spare: all learns
+            alike.
         head: Name of the module that is the head; ``head`` by default.
 
     Raises:
@@ -39,7 +43,7 @@ def finetuning_groups(
     """
     if body_rate is not None and not 0 < body_rate <= 1:
         raise ConfigError(f"body_rate is {body_rate}; accepted are factors above 0, up to 1, or null for the same rate")
-    if body_rate is None and head_share is None:
+    if not read_flag(pretrained, "pretrained") or (body_rate is None and head_share is None):
         return list(network.parameters())
     named = list(unwrap(network).named_parameters())
     own, rest = ([part for name, part in named if name.startswith(f"{head}.") == is_head] for is_head in (True, False))

@@ -113,7 +113,7 @@ def scale_slices(
     if normalization == "percentiles":
         return ScaleByPercentiled(keys, percentile, clear_border=clear_border)
     if clear_border:
-        raise ConfigError("clear_border is true with normalization 'deciles'; accepted is false")
+        raise ConfigError("clear_border is true with normalization 'deciles'; accepted is false: --clear_border False")
     return MatchDecilesd(keys, read_standard(landmarks_file))
 
 

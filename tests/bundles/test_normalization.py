@@ -12,20 +12,26 @@ FILE = "intensity_landmarks.json"
 
 
 @pytest.fixture(scope="session")
-def aligned(bundle, dataset, run_config, tmp_path_factory):
+def deciles(configs):
+    """Settings that align by deciles, which take the border as it is."""
+    return {"normalization": "deciles"} | ({"clear_border": False} if "clear_border" in configs["train"] else {})
+
+
+@pytest.fixture(scope="session")
+def aligned(bundle, dataset, deciles, run_config, tmp_path_factory):
     """A short training with landmarks; its results and its weights."""
     folder = tmp_path_factory.mktemp("aligned")
     run_config(
         bundle, "train.json", dataset_dir=dataset, output_dir=folder, model_dir=folder / "models", max_epochs=1,
-        normalization="deciles", distance="nearest",
+        distance="nearest", **deciles,
     )  # fmt: skip
     return folder
 
 
 @pytest.fixture
-def settings(aligned, dataset, tmp_path):
+def settings(aligned, dataset, deciles, tmp_path):
     folders = {"dataset_dir": dataset, "output_dir": tmp_path, "model_dir": aligned / "models"}
-    return folders | {"normalization": "deciles"}
+    return folders | deciles
 
 
 def test_interrupted_training_leaves_weights_and_landmarks_as_they_were(

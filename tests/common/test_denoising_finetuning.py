@@ -54,6 +54,12 @@ def test_every_parameter_is_in_one_group():
     assert sorted(found) == sorted(id(part) for part in network.parameters())
 
 
+def test_body_that_has_not_learned_is_not_spared():
+    rates, moved = train(small(), body_rate=0.1, head_share=0.3, pretrained=False)
+    assert rates == [[0.5]] * 10
+    assert all(moved)
+
+
 def test_without_either_there_is_one_group():
     rates, moved = train(small(), rate=0.01)
     assert rates == [[0.01]] * 10

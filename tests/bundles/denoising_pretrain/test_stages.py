@@ -113,10 +113,10 @@ class TestStages:
     @pytest.mark.parametrize(
         ("settings", "changed"),
         [
-            ({"residual": True}, "settings"),
+            ({"residual": False}, "settings"),
             ({"val_interval": 2, "pretrain_epochs": 2, "max_epochs": 2}, "length, settings"),
             ({"noise_resolution": 8}, "settings"),
-            ({"clear_border": True}, "preparation"),
+            ({"clear_border": False}, "preparation"),
             ({"healthy": "all"}, "healthy slices"),
         ],
         ids=str,
