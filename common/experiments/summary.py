@@ -19,13 +19,16 @@ SUMMARY = (*CELL, "metric", "mean", "mean_low", "mean_high", "sd_of_seeds", "n",
 """Columns of a summary, see :func:`summarize_rows`."""
 
 
-OF_SEVERAL = ("dsc_rarest", "dsc_foreground", "dsc_best")
-"""Dices that are not those of one class."""
+OF_SEVERAL = ("dsc_rarest", "dsc_foreground")
+"""Dices of several classes."""
+
+BEST = "dsc_best"
+"""What Dices at the best threshold begin with; the name of a score may follow."""
 
 
 def is_class_dice(metrics: pd.Series) -> pd.Series:
     """Returns for every name of a metric whether it is the Dice of one class."""
-    return metrics.str.startswith("dsc_") & ~metrics.isin(OF_SEVERAL)
+    return metrics.str.startswith("dsc_") & ~metrics.isin(OF_SEVERAL) & ~metrics.str.startswith(BEST)
 
 
 def with_ious(rows: pd.DataFrame) -> pd.DataFrame:

@@ -131,11 +131,11 @@ def test_arms_are_tested_at_the_first_dose_of_a_reference_that_has_not_theirs(wr
 
 
 def test_iou_follows_from_the_dice_of_every_class(write):
-    run = [row for metric, by in (("dsc_1", 0.0), ("dsc_2", 0.2), ("dsc_rarest", 0.3))
+    run = [row for metric, by in (("dsc_1", 0.0), ("dsc_2", 0.2), ("dsc_rarest", 0.3), ("dsc_best_pca", 0.1))
            for row in rows_of("a", 0, shifted(BASE, by), metric=metric)]  # fmt: skip
     rows = load_rows(write(run))
     table = summarize_rows(with_ious(rows), "a")
-    assert set(table["metric"]) == {"dsc_1", "dsc_2", "dsc_rarest", "iou_1", "iou_2", "iou"}
+    assert set(table["metric"]) == {"dsc_1", "dsc_2", "dsc_rarest", "dsc_best_pca", "iou_1", "iou_2", "iou"}
     ious = [[dice / (2 - dice) for dice in shifted(BASE, by)] for by in (0.0, 0.2)]
     assert line_of(table, metric="iou_2")["mean"] == pytest.approx(sum(ious[1]) / 6)
     assert line_of(table, metric="iou")["mean"] == pytest.approx((sum(ious[0]) + sum(ious[1])) / 12)
