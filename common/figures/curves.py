@@ -83,7 +83,9 @@ def draw_learning_curves(
     xlabel: str,
     mark: float | None = None,
 ) -> None:
-    """Draws a panel of named curves for each measure over a number on a logarithmic axis, linear from 0 to 1.
+    """Draws a panel of named curves for each measure over a number on a logarithmic axis.
+
+    It is linear from 0 to the lowest place above 0.
 
     Args:
         panels: Curves by the measure of their panel, in [0, 1]; the axis shows all of that, unless the values
@@ -99,7 +101,7 @@ def draw_learning_curves(
             for name, points in curves.items():
                 where, means, lows, highs = np.array(points, dtype=float).reshape(-1, 4).T
                 axis.errorbar(where, means, yerr=[means - lows, highs - means], marker="o", capsize=3, label=name)
-            axis.set_xscale("symlog", linthresh=1, linscale=0.5)
+            axis.set_xscale("symlog", linthresh=min((place for place in places if place > 0), default=1), linscale=0.5)
             axis.set_xticks(places, [f"{place:.3g}" for place in places])
             axis.minorticks_off()
             if mark is not None:
