@@ -5,7 +5,7 @@ from .curve import PixelCurve
 from .evaluation import PatientEvaluation
 from .finetuning import KeepDenoisers, finetuning_groups
 from .foreground import erode_mask, foreground_mask
-from .head import load_body, replace_head
+from .head import has_guide, load_body, replace_head
 from .loading import LoadSliced, ScaleByPercentiled, SliceLoading, fit_size, foreground_percentiles, scale_slices
 from .localization import measure_scores
 from .loss import DenoisingLoss, NegativeDenoisingLoss, NegativeSegmentationLoss
@@ -46,6 +46,7 @@ __all__ = [
     "fit_size",
     "foreground_mask",
     "foreground_percentiles",
+    "has_guide",
     "known_slices",
     "learned_rivals",
     "load_body",

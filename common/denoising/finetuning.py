@@ -16,6 +16,7 @@ from ..handlers.epochs import total_iterations
 from ..runtime.distributed import is_main_process, unwrap
 from ..runtime.options import read_flag
 from ..runtime.weights import save_atomically
+from .head import denoiser_of
 
 
 def finetuning_groups(
@@ -35,7 +36,7 @@ def finetuning_groups(
         body_rate: Rate of the body as a factor of that of the head, in (0, 1]. Default none: the same rate.
         head_share: Share of the training in which the body rests, see :class:`IterationSchedule`. Default none.
         pretrained: Whether the body has learned before, true by default. If not, there is nothing to spare: all learns
-            alike.
+            alike. So it does where the network is guided by a denoiser, which is what has learned, and learns no more.
         head: Name of the module that is the head; ``head`` by default.
 
     Raises:
@@ -43,9 +44,10 @@ def finetuning_groups(
     """
     if body_rate is not None and not 0 < body_rate <= 1:
         raise ConfigError(f"body_rate is {body_rate}; accepted are factors above 0, up to 1, or null for the same rate")
-    if not read_flag(pretrained, "pretrained") or (body_rate is None and head_share is None):
-        return list(network.parameters())
-    named = list(unwrap(network).named_parameters())
+    named = [(name, part) for name, part in unwrap(network).named_parameters() if part.requires_grad]
+    learned = read_flag(pretrained, "pretrained") and denoiser_of(unwrap(network)) is unwrap(network)
+    if not learned or (body_rate is None and head_share is None):
+        return [part for _, part in named]
     own, rest = ([part for name, part in named if name.startswith(f"{head}.") == is_head] for is_head in (True, False))
     return [{"params": own}, {"params": rest, "lr": learning_rate * (body_rate or 1.0), BODY: True}]
 

@@ -12,11 +12,14 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError, WeightsError
 from ..runtime.distributed import unwrap
+from ..runtime.options import read_flag
 from ..runtime.weights import read_checkpoint
 
 
 def replace_head(network: nn.Module, out_channels: int, *, head: str = "head", residual: bool = False) -> nn.Module:
     """Returns a copy of a network whose head has another number of channels and fresh weights.
+
+    Of a network that is guided by a denoiser (``HeadedUNet``), it is a copy of that.
 
     Args:
         network: Network whose last convolution is a module of its own; it is not changed.
@@ -28,7 +31,7 @@ def replace_head(network: nn.Module, out_channels: int, *, head: str = "head", r
     Raises:
         ConfigError: When the network has no convolution of that name.
     """
-    copied = copy.deepcopy(network)
+    copied = copy.deepcopy(denoiser_of(network)).requires_grad_()
     parent, _, name = head.rpartition(".")
     old = getattr(copied.get_submodule(parent), name, None) if _has(copied, parent) else None
     if not isinstance(old, nn.Conv2d | nn.Conv3d):
@@ -43,6 +46,22 @@ def replace_head(network: nn.Module, out_channels: int, *, head: str = "head", r
     return copied
 
 
+def has_guide(*, guided: bool | str, pretrained: bool | str) -> bool:
+    """Returns whether a denoiser guides the segmentation: where that is wanted, and there is a denoiser.
+
+    Args:
+        guided: Whether it is wanted, see :func:`~..runtime.options.read_flag`.
+        pretrained: Whether a denoiser is trained, likewise.
+    """
+    return read_flag(guided, "guided") and read_flag(pretrained, "pretrained")
+
+
+def denoiser_of(network: nn.Module) -> nn.Module:
+    """Returns the denoiser that guides a network, see ``HeadedUNet``; where none does, the network itself."""
+    guide = getattr(network, "guide", None)
+    return guide if isinstance(guide, nn.Module) else network
+
+
 def _add_input(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
     return inputs[0] + output
 
@@ -54,6 +73,8 @@ def _has(network: nn.Module, name: str) -> bool:
 def load_body(network: nn.Module, weights: Mapping[str, Tensor], *, head: str = "head") -> None:
     """Copies weights into a network, all but those of its head, which stay as they are.
 
+    A network that is guided by a denoiser (``HeadedUNet``) takes them, with the head, as its guide alone.
+
     Args:
         network: Network that takes the weights, perhaps in a data-parallel wrapper.
         weights: State dictionary of a network that differs in its head alone.
@@ -62,10 +83,10 @@ def load_body(network: nn.Module, weights: Mapping[str, Tensor], *, head: str = 
     Raises:
         WeightsError: When anything but the head differs.
     """
-    target = unwrap(network)
-    own, prefix = target.state_dict(), f"{head}."
-    body = {name: value for name, value in weights.items() if not name.startswith(prefix)}
-    needed = {name for name in own if not name.startswith(prefix)}
+    target = denoiser_of(unwrap(network))
+    own, spared = target.state_dict(), f"{head}." if target is unwrap(network) else "nothing."
+    body = {name: value for name, value in weights.items() if not name.startswith(spared)}
+    needed = {name for name in own if not name.startswith(spared)}
     mismatched = sorted(body.keys() ^ needed)
     mismatched += [name for name in body if name in own and body[name].shape != own[name].shape]
     if mismatched:

@@ -5,16 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any, Self
 
+import torch
 from monai.networks.layers.factories import Conv
 from monai.networks.nets.basic_unet import Down, TwoConv, UpCat
 from torch import Tensor, nn
 
+from ..errors import ConfigError
 from .levels import check_levels
 from .standardized import standardize_convolutions
 
 GROUPS = 8
 """Largest number of groups of group normalization."""
+
+CHANGE_GAIN = 4.0
+"""What brings the change that a guide would make, some tenths of an image's range, to the range of the image."""
 
 
 class HeadedUNet(nn.Module):
@@ -39,9 +45,14 @@ class HeadedUNet(nn.Module):
             :class:`StandardizedConv2d`. False by default.
         norm: Normalization, a name that MONAI accepts, or ``None`` for none; ``instance`` by default. ``group`` has 8
             groups, or 4, 2 or 1 where 8 does not divide all features.
+        guided: Whether the network sees, beside the image, what a denoiser would change in it: ``guide``, a network of
+            the same kind whose weights stay as they are. False by default. It is not in the paper.
+        residual: Whether the output of ``guide`` is that change, true by default, or the image without noise.
+        image_dropout: Share of the images, in [0, 1), that a guided network is not shown in training, the change alone:
+            few labels are learned by heart from the image, and the guide would be passed over. 0.5 by default.
 
     Raises:
-        ConfigError: When ``spatial_dims`` or ``features`` is not accepted.
+        ConfigError: When ``spatial_dims``, ``features`` or ``image_dropout`` is not accepted.
 
     Example:
         >>> import torch
@@ -60,15 +71,20 @@ class HeadedUNet(nn.Module):
         norm: str | None = "instance",
         skips: bool = True,
         weight_standardization: bool = False,
+        guided: bool = False,
+        residual: bool = True,
+        image_dropout: float = 0.5,
     ) -> None:
         super().__init__()
         check_levels(spatial_dims, features)
+        if not 0 <= image_dropout < 1:
+            raise ConfigError(f"image_dropout is {image_dropout}; accepted are shares from 0, below 1")
         block = {"act": ("leakyrelu", {"negative_slope": 0.1, "inplace": True}), "bias": True}
         # Feature maps of one channel each would be normalized to nothing where a level has one voxel.
         settings = {"instance": {"affine": True}, "group": {"num_groups": math.gcd(GROUPS, *features)}}
         block |= {"norm": None if norm is None else (norm, settings.get(norm, {}))}
         levels = list(pairwise(features))
-        self.first = TwoConv(spatial_dims, in_channels, features[0], **block)
+        self.first = TwoConv(spatial_dims, in_channels * (2 if guided else 1), features[0], **block)
         self.downs = nn.ModuleList(Down(spatial_dims, fine, coarse, **block) for fine, coarse in levels)
         self.ups = nn.ModuleList(
             UpCat(spatial_dims, coarse, fine, fine, halves=False, **block) for fine, coarse in reversed(levels)
@@ -77,10 +93,23 @@ class HeadedUNet(nn.Module):
         if weight_standardization:
             standardize_convolutions(self)
         self.head = Conv["conv", spatial_dims](features[0], out_channels, kernel_size=1)
+        self.residual, self.image_dropout = residual, image_dropout
+        own: dict[str, Any] = {"features": features, "norm": norm, "skips": skips}
+        own |= {"weight_standardization": weight_standardization}
+        self.guide = HeadedUNet(spatial_dims, in_channels, in_channels, **own) if guided else None
+        if self.guide is not None:
+            self.guide.requires_grad_(requires_grad=False)
+
+    def train(self, mode: bool = True) -> Self:
+        """Sets the mode of all but the guide, which always evaluates."""
+        super().train(mode)
+        if self.guide is not None:
+            self.guide.eval()
+        return self
 
     def decode(self, image: Tensor) -> Tensor:
         """Returns the last feature map ``(B, features[0], H, W[, D])`` of images ``(B, C, H, W[, D])``."""
-        maps = [self.first(image)]
+        maps = [self.first(image if self.guide is None else self._with_change(image, self.guide(image)))]
         for down in self.downs:
             maps.append(down(maps[-1]))
         features = maps.pop()
@@ -88,6 +117,14 @@ class HeadedUNet(nn.Module):
             skipped = maps.pop()
             features = up(features, skipped if self.skips else skipped * 0)
         return features
+
+    def _with_change(self, image: Tensor, output: Tensor) -> Tensor:
+        """Images, some of them hidden in training, and the change that the guide's output stands for, as channels."""
+        change = output if self.residual else output - image
+        if self.training and self.image_dropout:
+            shown = torch.rand(len(image), *[1] * (image.ndim - 1), device=image.device) >= self.image_dropout
+            image = image * shown
+        return torch.cat([image, CHANGE_GAIN * change], dim=1)
 
     def forward(self, image: Tensor) -> Tensor:
         """Returns ``(B, out_channels, H, W[, D])``."""

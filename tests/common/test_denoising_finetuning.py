@@ -60,6 +60,13 @@ def test_body_that_has_not_learned_is_not_spared():
     assert all(moved)
 
 
+def test_guide_is_no_part_of_what_learns():
+    network = HeadedUNet(2, 1, 1, features=(2, 4), guided=True)
+    learning = finetuning_groups(network, 1.0, body_rate=0.5, head_share=0.1)
+    own = [part for name, part in network.named_parameters() if not name.startswith("guide.")]
+    assert [id(part) for part in learning] == [id(part) for part in own]
+
+
 def test_without_either_there_is_one_group():
     rates, moved = train(small(), rate=0.01)
     assert rates == [[0.01]] * 10

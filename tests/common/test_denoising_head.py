@@ -44,6 +44,49 @@ def test_residual_denoiser_adds_its_output_to_its_input(network):
     load_body(replace_head(network, 2), residual.state_dict())
 
 
+@pytest.mark.parametrize("residual", [False, True])
+def test_guided_network_sees_what_its_denoiser_would_change(residual):
+    torch.manual_seed(1)
+    guided = HeadedUNet(2, 3, 2, features=(4, 6, 8, 10), norm="group", guided=True, residual=residual).eval()
+    denoiser = replace_head(guided, 3, residual=residual)
+    load_body(guided, denoiser.state_dict())
+    seen = []
+    guided.first.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))
+    image = torch.rand(1, 3, 16, 16)
+    assert guided(image).shape == (1, 2, 16, 16)
+    assert_close(seen[0], torch.cat([image, 4 * (denoiser(image) - image)], dim=1), rtol=1e-4, atol=1e-5)
+    with pytest.raises(WeightsError, match="belong to another network"):
+        load_body(guided, HeadedUNet(2, 3, 3, features=(4, 6, 8, 12), norm="group").state_dict())
+
+
+def test_training_hides_images_but_not_what_the_guide_says():
+    torch.manual_seed(0)
+    guided = HeadedUNet(2, 1, 2, features=(4, 8), guided=True, image_dropout=0.25)
+    seen = []
+    guided.first.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))
+    image = torch.rand(400, 1, 4, 4) + 0.1
+    for training in (True, False):
+        guided.train(training)(image)
+    (trained, change), (tested, same) = ((each[:, :1], each[:, 1:]) for each in seen)
+    hidden = (trained == 0).flatten(1).all(dim=1)
+    assert 0.15 < hidden.float().mean() < 0.35
+    assert_close(trained[~hidden], image[~hidden], rtol=0, atol=0)
+    assert_close(tested, image, rtol=0, atol=0)
+    assert_close(change, same, rtol=0, atol=0)
+    with pytest.raises(ConfigError, match="image_dropout is 1; accepted are shares from 0, below 1"):
+        HeadedUNet(2, 1, 2, features=(4, 8), image_dropout=1)
+
+
+def test_guide_learns_nothing_and_has_no_share_in_the_mode():
+    guided = HeadedUNet(2, 3, 2, features=(4, 8), norm="batch", guided=True).train()
+    before = {name: value.clone() for name, value in guided.guide.state_dict().items()}
+    guided(torch.rand(2, 3, 16, 16)).square().sum().backward()
+    assert all(part.grad is None for part in guided.guide.parameters())
+    assert all(part.grad is not None for name, part in guided.named_parameters() if not name.startswith("guide."))
+    assert_close(dict(guided.guide.state_dict()), before, rtol=0, atol=0)
+    assert all(part.requires_grad for part in replace_head(guided, 3).parameters()), "the denoiser itself learns"
+
+
 def test_every_weight_is_used(network):
     network(torch.rand(2, 3, 16, 16)).square().sum().backward()
     assert all(parameter.grad is not None for parameter in network.parameters())

@@ -47,8 +47,15 @@ class TestFineTuning:
     def test_from_scratch_needs_no_healthy_slice(self, train, ill):
         assert (train(dataset_dir=ill, pretrained=False) / "m" / "model.pt").is_file()
 
-    def test_fine_tuning_starts_from_the_denoiser(self, train):
+    def test_denoiser_guides_the_segmentation(self, train):
         folder = train(learning_rate=0.0)
+        denoiser, network = weights(folder / "m" / "denoiser.pt"), weights(folder / "m" / "model.pt")
+        for name, value in denoiser.items():
+            torch.testing.assert_close(network[f"guide.{name}"], value, rtol=0, atol=0)
+        assert network["first.conv_0.conv.weight"].shape[1] == 2 * denoiser["first.conv_0.conv.weight"].shape[1]
+
+    def test_fine_tuning_starts_from_the_denoiser(self, train):
+        folder = train(learning_rate=0.0, guided=False)
         denoiser, network = weights(folder / "m" / "denoiser.pt"), weights(folder / "m" / "model.pt")
         # Running means go on by themselves.
         learned = [name for name in network if not name.startswith("head.") and name.endswith(("weight", "bias"))]
