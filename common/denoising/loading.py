@@ -46,15 +46,19 @@ def foreground_percentiles(images: Sequence[Tensor], percentile: float = PERCENT
 def subtract_border(image: Any) -> Any:
     """Returns an image, each channel lowered by the median of its outermost voxels, and zero where that is negative.
 
-    So air that is not zero in some scans is no foreground. Not in the paper, whose images had everything but brain
-    removed.
+    So air that is not zero in some scans is no foreground. A channel whose border is its lightest part, as that of an
+    inverted image is, stays as it is: that border is no air, and nothing would be left. Not in the paper, whose images
+    had everything but brain removed.
 
     Args:
         image: Image ``(C, H, W[, D])``.
     """
     border = torch.ones(tuple(image.shape[1:]), dtype=torch.bool, device=image.device)
     border[(slice(1, -1),) * border.ndim] = False
-    air = torch.as_tensor(image).as_subclass(Tensor)[:, border].median(dim=1).values
+    channels = torch.as_tensor(image).as_subclass(Tensor)
+    air = channels[:, border].median(dim=1).values
+    smallest, largest = channels.flatten(1).aminmax(dim=1)
+    air = torch.where((largest == air) & (smallest < air), torch.zeros_like(air), air)
     return (image - air.reshape(-1, *[1] * border.ndim)).clip(min=0)
 
 

@@ -58,6 +58,7 @@ class SliceDataset(Dataset):
         spatial_dims: Number of spatial axes, 2 or 3. 2 by default.
         percentile: Percentile of the scale, see :func:`slice_cases`. 99 by default.
         clear_border: Whether borders are subtracted first, see :func:`slice_cases`. False by default.
+        alone: Whether pictures are there once more, each scaled by itself, see :func:`slice_cases`. False by default.
         max_voxels: Largest number of voxels that a file may declare, see :func:`slice_cases`. 500 million by default.
         cache_dir: Folder where prepared slices are kept for further runs on the same files with the same settings. With
             ``None``, the default, none are kept.
@@ -73,6 +74,7 @@ class SliceDataset(Dataset):
         spatial_dims: int = 2,
         percentile: float = PERCENTILE,
         clear_border: bool = False,
+        alone: bool = False,
         max_voxels: int = MAX_VOXELS,
         cache_dir: str | None = None,
     ) -> None:
@@ -85,6 +87,7 @@ class SliceDataset(Dataset):
             "spatial_dims": spatial_dims,
             "percentile": percentile,
             "clear_border": clear_border,
+            "alone": alone,
             "max_voxels": max_voxels,
         }
 
@@ -110,6 +113,12 @@ class SliceDataset(Dataset):
                 save_atomically({"items": [vars(item) for item in items]}, path)
             return items
         return [PreparedSlice(**item) for item in read_checkpoint(path)["items"]]
+
+    @cached_property
+    def judged(self) -> SliceDataset:
+        """All slices as verdicts are asked for, without random changes: with their patient's others, and alone."""
+        slicing = self.slicing | {"alone": True}
+        return SliceDataset(self.data, self.load, self.prepare, **slicing, cache_dir=self.cache_dir)
 
     @property
     def num_original(self) -> int:

@@ -33,6 +33,7 @@ def slice_cases(
     percentile: float = PERCENTILE,
     clear_border: bool = False,
     drop_empty: bool = True,
+    alone: bool = False,
     max_voxels: int = MAX_VOXELS,
 ) -> list[Case]:
     """Returns slices: every volume among the cases is replaced by its axial slices, and each knows its scan's scale.
@@ -48,6 +49,8 @@ def slice_cases(
         clear_border: Whether the scale is that of slices after :func:`subtract_border`. False by default.
         drop_empty: Whether pictures that are zero everywhere are left out, true by default; such slices of volumes
             always are.
+        alone: Whether every picture is there once more, with the scale of itself: as it is met without the others of
+            its patient. False by default.
         max_voxels: Largest number of voxels that a file may declare, see :class:`LoadScand`. 500 million by default.
     """
     if spatial_dims != 2:
@@ -63,15 +66,19 @@ def slice_cases(
         pictures = {n: image for n, image in images.items() if image is not None and image.ndim == 3}
         scale = _scale(list(pictures.values()), percentile, clear_border, scan_name(cases[numbers[0]]))
         for number, image in images.items():
-            case = cases[number]
+            case, picture = cases[number], pictures.get(number)
             if image is not None and image.ndim == 4:
                 slices[number] = _planes(case, image, percentile, clear_border)
                 empty += image.shape[-1] - len(slices[number])
-            elif number in pictures and drop_empty and not image.any():  # type: ignore[union-attr]
+            elif picture is None:
+                slices[number] = [case]
+            elif drop_empty and not picture.any():
                 slices[number] = []
                 empty += 1
             else:
-                slices[number] = [case | ({"scale": scale} if number in pictures and scale else {})]
+                own = _own_scale(picture, percentile, clear_border) if alone else scale
+                scales = [scale] if own == scale else [scale, own]
+                slices[number] = [case | ({"scale": given} if given else {}) for given in scales]
     if empty:
         logger.info("%d slice(s) are zero everywhere and are left out", empty)
     return [case for number in range(len(cases)) for case in slices[number]]
@@ -96,6 +103,11 @@ def _scale(images: Sequence[Tensor], percentile: float, clear_border: bool, name
     if missing and len(missing) < len(scale):
         logger.warning("%s: channel(s) %s hold nothing in the whole scan and stay zero", name, missing)
     return scale
+
+
+def _own_scale(picture: Tensor, percentile: float, clear_border: bool) -> list[float]:
+    """The scale of a picture that is met alone; a channel without any intensity is for :func:`_scale` to tell of."""
+    return foreground_percentiles([subtract_border(picture) if clear_border else picture], percentile)
 
 
 def _planes(case: Case, volume: Tensor, percentile: float, clear_border: bool) -> list[Case]:

@@ -52,6 +52,12 @@ class TestDataset:
         dataset[0]["image"].zero_()
         assert dataset[0]["image"].any()
 
+    def test_slices_are_judged_with_their_patient_and_alone(self, dataset):
+        scales = [case["scale"][0] for case in dataset.judged.slices]
+        assert scales == [93, 90, 93, 91, 93, 92, 93] * 3
+        assert len(dataset.judged) == 21
+        assert len(dataset) == 12
+
     def test_kept_slices_are_read_again_unless_anything_has_changed(self, dataset, tmp_path):
         def cached(**settings):
             given = {"cache_dir": str(tmp_path / "cache")} | settings

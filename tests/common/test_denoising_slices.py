@@ -93,6 +93,12 @@ class TestScale:
         cases = [write_picture(tmp_path / f"s{n}", picture(50 + n), patient="p", task=f"t{n}") for n in range(2)]
         assert [case["scale"][0] for case in slice_cases(cases)] == [50, 51]
 
+    def test_pictures_are_there_once_more_as_they_are_met_alone(self, tmp_path):
+        cases = [write_picture(tmp_path / f"s{n}", picture(value), patient="p") for n, value in enumerate((50, 200))]
+        slices = slice_cases([*cases, write_volume(tmp_path / "volume")], alone=True)
+        assert [case["scale"] for case in slices[:3]] == [[200] * 3, [50] * 3, [200] * 3]
+        assert [case["plane"] for case in slices[3:]] == [1, 2, 3, 4], "planes come with their volume"
+
     def test_image_without_a_scale_has_its_own(self):
         image = torch.stack([torch.full((4, 4), 8.0), torch.full((4, 4), 2.0)])
         assert ScaleByPercentiled("image")({"image": image})["image"].unique().tolist() == [1]
@@ -136,6 +142,13 @@ class TestBorder:
         assert cleared[:, 5:15, 5:15].unique().tolist() == [40]
         assert subtract_border(image - 80).min() == 0
         assert torch.equal(subtract_border(torch.zeros(1, 6, 6, 6)), torch.zeros(1, 6, 6, 6))
+
+    def test_inverted_image_is_not_lost(self):
+        image = torch.full((3, 20, 20), 60.0)
+        image[:2, 5:15, 5:15] = 100
+        inverted = 255 - image
+        assert torch.equal(subtract_border(inverted)[:2], inverted[:2])
+        assert not subtract_border(inverted)[2].any(), "one value everywhere is air"
 
     def test_scale_is_that_of_what_is_left(self, tmp_path):
         cases = [

@@ -204,8 +204,9 @@ def test_training_replaces_weights_and_bank(server, model, bundle, labeled):
     assert f"starts from the weights in {model / 'models' / 'model.pt'}" in log
     changed = {file.name for file in (model / "models").iterdir() if file.read_bytes() != files.get(file.name)}
     before_training = json.loads(files["model_settings.json"])
-    # Which numbers of a data set were the classes says nothing of the labels of a server.
-    settings = {"model_settings.json"} if before_training["foreground_labels"] else set()
+    # Which numbers of a data set were the classes, and their names, say nothing of the labels of a server.
+    named = before_training["foreground_labels"] or before_training.get("class_names")
+    settings = {"model_settings.json"} if named else set()
     assert changed == {"model.pt", "signature_bank.npz", "split.json"} | settings
     split = read(model / "models" / "split.json")
     assert split == read(model / "output" / "split.json")
