@@ -9,6 +9,8 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
+from ..errors import WeightsError
+
 
 def confusion_score(logits: Tensor, padding: Tensor | None = None) -> Tensor:
     """Returns, for each patch, the fraction of its pixels predicted foreground; higher means more confusing.
@@ -77,6 +79,9 @@ def score_batches(
 
     Returns:
         ``(N, 2)`` float64 on the CPU.
+
+    Raises:
+        WeightsError: When outputs of the network are not finite, which would count as background.
     """
     network.to(device).eval()
     # Gathered on the device: no batch waits for the one before it.
@@ -86,8 +91,17 @@ def score_batches(
         padding, removed = batch.get("padding"), batch["removed"]
         left_out = removed if padding is None else removed | padding
         score = confusion_score(logits, left_out if ignore_removed else padding)
-        scores.append(torch.stack([score, removed_share(logits, removed, padding)], dim=1))
-    return torch.cat(scores).cpu() if scores else torch.zeros(0, 2, dtype=torch.float64)
+        finite = logits.flatten(1).sum(dim=1).isfinite()
+        pair = torch.stack([score, removed_share(logits, removed, padding)], dim=1)
+        scores.append(pair.where(finite[:, None], torch.nan))
+    gathered = torch.cat(scores).cpu() if scores else torch.zeros(0, 2, dtype=torch.float64)
+    broken = int(gathered[:, 0].isnan().sum())
+    if broken:
+        raise WeightsError(
+            f"the baseline gives NaN or infinite outputs for {broken} of {len(gathered)} candidates: its training has "
+            "failed; train it anew, with a lower learning_rate"
+        )
+    return gathered
 
 
 def rank_candidates(scores: Sequence[float] | ArrayLike) -> NDArray[np.int64]:

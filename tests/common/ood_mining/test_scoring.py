@@ -4,6 +4,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
+from common.errors import WeightsError
 from common.ood_mining import confusion_score, patch_signs, rank_candidates, removed_share, score_batches
 
 SHAPES = pytest.mark.parametrize("spatial", [(6, 5), (4, 3, 5)], ids=["2d", "3d"])
@@ -72,6 +73,14 @@ def test_batches_give_what_patches_give_one_by_one(spatial):
     for column in together.T.tolist():
         assert len(set(column)) > 1
     assert not network.training
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_outputs_that_are_not_finite_are_no_background(value):
+    batch = {"image": torch.zeros(3, 1, 4, 4), "removed": torch.zeros(3, 1, 4, 4, dtype=torch.bool)}
+    batch["image"][1, 0, 2, 2] = value
+    with pytest.raises(WeightsError, match=r"NaN or infinite outputs for 1 of 3 candidates: .* lower learning_rate"):
+        score_batches(nn.Conv2d(1, 2, 1), [batch], torch.device("cpu"))
 
 
 def test_no_batch_gives_no_score():
