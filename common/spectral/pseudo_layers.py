@@ -48,12 +48,13 @@ def neighborhoods(image: Tensor, *, max_patches: int = MAX_PATCHES) -> Tensor:
         shifted = [_shift(padded, start, spatial).flatten(1) for start in starts]
         return torch.stack(shifted, dim=1).flatten(0, 1)
     generator = torch.Generator().manual_seed(0)
-    drawn = torch.randint(voxels, (max_patches,), generator=generator).to(image.device)
-    places = [place[:, None] for place in torch.unravel_index(drawn, spatial)]
-    steps = torch.tensor(list(product(range(3), repeat=len(spatial))), device=image.device)
-    around = [place + steps[:, axis] for axis, place in enumerate(places)]
-    index: tuple[slice | Tensor, ...] = (slice(None), *around)
-    return padded[index].movedim(1, 2).flatten(0, 1)
+    # In the order in which they lie in memory, and numbered there: half the time of a verdict went into jumping.
+    drawn = torch.randint(voxels, (max_patches,), generator=generator).sort().values.to(image.device)
+    strides = torch.tensor(padded[0].stride(), device=image.device)
+    # Integers have no matrix product on CUDA.
+    corners = (torch.stack(torch.unravel_index(drawn, spatial), dim=1) * strides).sum(dim=1)
+    steps = (torch.tensor(list(product(range(3), repeat=len(spatial))), device=image.device) * strides).sum(dim=1)
+    return padded.flatten(1)[:, steps[:, None] + corners].flatten(0, 1)
 
 
 def _shift(padded: Tensor, start: Sequence[int], size: Sequence[int]) -> Tensor:

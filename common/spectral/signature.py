@@ -18,8 +18,8 @@ EPS = 1e-7
 
 EMPTY = "no voxel was added to the Gram matrix: call update first"
 
-CHUNK = 65_536
-"""Voxels converted to float64 at once, or those of one slice, so that memory does not grow with the image."""
+CHUNK = 16_384
+"""Voxels converted to float64 at once, or those of one slice: few enough to stay in the cache of a core."""
 
 
 def log_spectrum(singular_values: Tensor, *, eps: float = EPS) -> Tensor:
