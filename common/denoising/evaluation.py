@@ -38,6 +38,7 @@ class PatientEvaluation:
         device: Device that both run on.
         output_dir: Folder of the results.
         foreground_threshold: Threshold of the foreground, see :func:`foreground_mask`. 0.01 by default.
+        bright_channel: Channel in which what is abnormal is brighter, see :func:`anomaly_score`. None by default.
         min_component_size: Size of the smallest component that stays where small ones are removed, in voxels. 20 by
             default.
         pictures: Largest number of patients shown in ``anomaly_maps.png``. 8 by default.
@@ -54,13 +55,15 @@ class PatientEvaluation:
         output_dir: str,
         *,
         foreground_threshold: float = THRESHOLD,
+        bright_channel: int | None = None,
         min_component_size: int = 20,
         pictures: int = 8,
     ) -> None:
         self.dataset, self.network, self.denoiser = dataset, network, denoiser
         self.weights_file, self.denoiser_file = Path(weights_file), Path(denoiser_file)
         self.device, self.output_dir = torch.device(device), Path(output_dir)
-        self.foreground_threshold, self.min_size = foreground_threshold, min_component_size
+        self.scoring: dict[str, Any] = {"foreground_threshold": foreground_threshold, "bright_channel": bright_channel}
+        self.min_size = min_component_size
         self.pictures = pictures
 
     def run(self) -> dict[str, Any]:
@@ -79,7 +82,7 @@ class PatientEvaluation:
             report["network"] = self.measure_network()
         if self.denoiser_file.is_file():
             report["denoiser"] = self.measure_denoiser()
-            look: dict[str, Any] = {"foreground_threshold": self.foreground_threshold, "pictures": self.pictures}
+            look: dict[str, Any] = {**self.scoring, "pictures": self.pictures}
             place = self.output_dir / MAPS
             draw_anomaly_maps(self.dataset, self.denoiser, self.device, place, **look)
         write_json(report | {"measures": _measures(next(iter(report.values())))}, self.output_dir / REPORT)
@@ -100,7 +103,7 @@ class PatientEvaluation:
         """Returns what the denoiser's anomaly score is worth.
 
         Args:
-            baselines: Whether bright intensities are measured as well. True by default.
+            baselines: Whether the channels are measured as well. True by default.
 
         Raises:
             MissingDataError: When there is no denoiser.
@@ -108,8 +111,7 @@ class PatientEvaluation:
         if not self.denoiser_file.is_file():
             raise MissingDataError(f"no denoiser at {self.denoiser_file}; train with pretrained true")
         load_weights(self.denoiser, self.denoiser_file, device=self.device)
-        settings: dict[str, Any] = {"foreground_threshold": self.foreground_threshold, "baselines": baselines}
-        settings["min_size"] = self.min_size
+        settings: dict[str, Any] = {**self.scoring, "baselines": baselines, "min_size": self.min_size}
         return localize_anomalies(self.dataset, self.denoiser, self.device, **settings)
 
 

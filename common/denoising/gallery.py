@@ -28,6 +28,7 @@ def draw_anomaly_maps(
     path: str | Path,
     *,
     foreground_threshold: float = THRESHOLD,
+    bright_channel: int | None = None,
     pictures: int = 8,
 ) -> None:
     """Draws, of several patients, the slice with most foreground: image, truth, reconstruction, anomaly score.
@@ -38,6 +39,7 @@ def draw_anomaly_maps(
         device: Device that the denoiser runs on.
         path: Path of the PNG.
         foreground_threshold: Threshold of the foreground, see :func:`foreground_mask`. 0.01 by default.
+        bright_channel: Channel in which what is abnormal is brighter, see :func:`anomaly_score`. None by default.
         pictures: Number of patients shown, spread evenly over all. 8 by default.
     """
     groups = by_patient(dataset)
@@ -50,7 +52,7 @@ def draw_anomaly_maps(
         item = max(groups[name], key=_foreground)
         image = item.image[None].to(device)
         rebuilt = denoiser(image)
-        score = anomaly_score(image, rebuilt, foreground_threshold=foreground_threshold)
+        score = anomaly_score(image, rebuilt, foreground_threshold=foreground_threshold, bright_channel=bright_channel)
         # What lies outside the foreground is never learned.
         rebuilt = rebuilt * foreground_mask(image, foreground_threshold=foreground_threshold, channel_dim=1)
         parts = [part[0].cpu() for part in (image, rebuilt, score)]

@@ -105,11 +105,14 @@ def _stack(maps: Tensor) -> Tensor:
     return maps[:, 0] if maps.ndim == 4 else maps[0, 0]
 
 
-def denoiser_scorer(denoiser: nn.Module, foreground_threshold: float = THRESHOLD) -> Scorer:
+def denoiser_scorer(
+    denoiser: nn.Module, foreground_threshold: float = THRESHOLD, bright_channel: int | None = None
+) -> Scorer:
     """Returns a scorer by the anomaly score of a denoiser, see :func:`anomaly_score`."""
+    settings: dict[str, Any] = {"foreground_threshold": foreground_threshold, "bright_channel": bright_channel}
 
     def score(images: Tensor) -> tuple[Tensor, None]:
-        return anomaly_score(images, denoiser(images), foreground_threshold=foreground_threshold), None
+        return anomaly_score(images, denoiser(images), **settings), None
 
     return score
 
@@ -249,10 +252,14 @@ def localize_anomalies(
     *,
     foreground_threshold: float,
     min_size: int,
+    bright_channel: int | None = None,
     baselines: bool = True,
     healthy: Sequence[Tensor] = (),
 ) -> dict[str, Any]:
     """Returns :func:`measure_scores` of a denoiser, beside those of plain rivals.
+
+    Every channel by itself is measured in two ways: how bright it is (``intensity``), and how much brighter than the
+    denoiser makes it (``brighter``).
 
     Args:
         dataset: Labeled slices.
@@ -260,18 +267,21 @@ def localize_anomalies(
         device: Device that the denoiser runs on.
         foreground_threshold: Threshold of the foreground, see :func:`foreground_mask`.
         min_size: Size of the smallest component that stays, in voxels.
-        baselines: Whether bright intensities are measured as well, which need no learning. True by default.
+        bright_channel: Channel in which what is abnormal is brighter, see :func:`anomaly_score`. None by default.
+        baselines: Whether the channels are measured as well. True by default.
         healthy: Healthy images that further rivals learn from, see :func:`learned_rivals`. None by default.
     """
     denoiser.to(device).eval()
     patients = by_patient(dataset)
-    found = denoiser_scorer(denoiser, foreground_threshold)
+    found = denoiser_scorer(denoiser, foreground_threshold, bright_channel)
     report = measure_patients("anomaly score", patients, found, device, min_size=min_size)
     if baselines:
         channels = {f"channel {n}": n for n in range(len(next(iter(patients.values()))[0].image))}
         bright = {"mean of channels": None} | channels
         scorers = {name: intensity_scorer(channel, foreground_threshold) for name, channel in bright.items()}
         report["intensity"] = _measure_rivals(patients, scorers, device)
+        brighter = {name: denoiser_scorer(denoiser, foreground_threshold, n) for name, n in channels.items()}
+        report["brighter"] = _measure_rivals(patients, brighter, device)
     learned = learned_rivals(healthy, foreground_threshold)
     if learned:
         report["rivals"] = _measure_rivals(patients, learned, device)

@@ -75,6 +75,7 @@ class StagedPretraining:
             ``None``, the default, those that validate best.
         head: Name of the network's head; ``head`` by default.
         foreground_threshold: Threshold of the foreground, see :func:`foreground_mask`. 0.01 by default.
+        bright_channel: Channel in which what is abnormal is brighter, see :func:`anomaly_score`. None by default.
         min_component_size: Size of the smallest component that stays in the localization report, in voxels. 20 by
             default.
         seed: Seed of the draw of patients. 0 by default.
@@ -99,6 +100,7 @@ class StagedPretraining:
         denoiser_iteration: int | None = None,
         head: str = "head",
         foreground_threshold: float = THRESHOLD,
+        bright_channel: int | None = None,
         min_component_size: int = 20,
         seed: int = 0,
     ) -> None:
@@ -108,7 +110,8 @@ class StagedPretraining:
         self.output_dir, self.pretrain_dir = Path(output_dir), Path(pretrain_dir or output_dir)
         self.pretrained = read_flag(pretrained, "pretrained")
         self.number, self.seed = num_labeled_patients, seed
-        self.head, self.foreground_threshold, self.min_size = head, foreground_threshold, min_component_size
+        self.scoring: dict[str, Any] = {"foreground_threshold": foreground_threshold, "bright_channel": bright_channel}
+        self.head, self.min_size = head, min_component_size
         self.kept, self.iteration = list(pretrain_checkpoints or []), denoiser_iteration
         if self.pretrained and denoiser_iteration is not None and denoiser_iteration not in self.kept:
             raise ConfigError(
@@ -163,7 +166,7 @@ class StagedPretraining:
     def _preparation(self) -> list[Any]:
         """What makes slices of files."""
         dataset = self.dataset
-        return [dataset.load, dataset.prepare, dataset.slicing, self.foreground_threshold]
+        return [dataset.load, dataset.prepare, dataset.slicing, *self.scoring.values()]
 
     def _pretrain(self, data: Mapping[str, str]) -> Iterator[Step]:
         names = None if self.healthy.names is None else sorted(self.healthy.names)
@@ -200,11 +203,10 @@ class StagedPretraining:
                 return
             network, device = unwrap(self.pretrain.best.network), self.pretrain.device
             load_weights(network, self.denoiser_file, device=device)
-            settings: dict[str, Any] = {"foreground_threshold": self.foreground_threshold, "min_size": self.min_size}
-            settings["healthy"] = self.healthy.images
+            settings: dict[str, Any] = {**self.scoring, "min_size": self.min_size, "healthy": self.healthy.images}
             report = {"part": part} | localize_anomalies(dataset, network, device, **settings)
             write_json(report | {"measures": anomaly_measures(report)}, report_file)
-            draw_anomaly_maps(dataset, network, device, maps, foreground_threshold=self.foreground_threshold)
+            draw_anomaly_maps(dataset, network, device, maps, **self.scoring)
             logger.info("denoiser alone, %s part: %s", part, figures_text(report))
 
         # A picture that cannot be drawn is no reason to measure again.
@@ -264,6 +266,8 @@ def anomaly_measures(report: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     """
     rivals = {**report.get("intensity", {}), **report.get("rivals", {})}
     figures = {"denoiser": report} | {name.replace(" ", "_"): found for name, found in rivals.items()}
+    brighter = report.get("brighter", {}).items()
+    figures |= {name.replace("channel ", "brighter_channel_"): found for name, found in brighter}
     kinds = {"ap": "average_precision", "dsc_best": "best_dice"}
     values = {f"{kind}_{name}": found[key] for name, found in figures.items() for kind, key in kinds.items()}
     return {name: {"": value} for name, value in values.items() if not math.isnan(value)}

@@ -15,6 +15,7 @@ from common.denoising import (
     erode_mask,
     remove_small_components,
 )
+from common.errors import ConfigError
 
 
 def slow_score(image, reconstruction, threshold=0.01):
@@ -35,6 +36,21 @@ def test_score_agrees_with_scipy(shape):
     assert found.shape == (1, 1, *shape[1:])
     np.testing.assert_allclose(found[0, 0].numpy(), slow_score(image, rebuilt), atol=1e-6)
     assert (found > 0).any()
+
+
+@pytest.mark.parametrize("channel", [0, 2])
+def test_only_what_is_brighter_in_a_channel_counts(channel):
+    image, rebuilt = torch.rand(2, 2, 3, 20, 20)
+    excess = (image - rebuilt)[:, [channel]].clamp(min=0)
+    expected = anomaly_score(image, image - excess * 3 * torch.eye(3)[channel].reshape(3, 1, 1))
+    assert_close(anomaly_score(image, rebuilt, bright_channel=channel), expected)
+
+
+@pytest.mark.parametrize("channel", [-1, 3, 1.0, "flair"])
+def test_channel_that_is_not_there_is_named(channel):
+    image = torch.rand(1, 3, 8, 8)
+    with pytest.raises(ConfigError, match=f"bright_channel is {channel!r}; accepted are none and .* from 0 to 2"):
+        anomaly_score(image, image, bright_channel=channel)
 
 
 def test_score_of_a_perfect_reconstruction_is_zero():

@@ -157,7 +157,7 @@ class TestExperiment:
         assert "" in found, "Dice over all patients together"
         alone = {row["metric"] for row in rows if row["arm"] == "pretrained" and row["metric"].startswith("ap_")}
         assert alone == {"ap_denoiser", "ap_mean_of_channels", "ap_pca", "ap_atlas"} | {
-            f"ap_channel_{n}" for n in "012"
+            f"ap_{how}_{n}" for how in ("channel", "brighter_channel") for n in "012"
         }
         assert not any(row["metric"] == "ap_denoiser" for row in rows if row["arm"] == "scratch")
         logs = "".join(file.read_text() for file in tmp_path.rglob("log.txt"))

@@ -64,6 +64,7 @@ class TestStages:
         assert 0 < report["average_precision"] <= 1
         assert "chosen by their labels" in report["threshold_is"]
         assert set(report["intensity"]) == {"mean of channels", "channel 0", "channel 1", "channel 2"}
+        assert set(report["brighter"]) == {"channel 0", "channel 1", "channel 2"}
         assert (
             report["intensity"]["channel 1"]["average_precision"]
             > report["intensity"]["channel 0"]["average_precision"]
