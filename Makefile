@@ -27,7 +27,7 @@ demo: setup ## train on phantom scans, fit the signature bank, judge in- and out
 
 # What one process compiles, the others load, whatever the shell says of bytecode.
 test: setup ## the whole test suite
-	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2 --dist loadgroup
+	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 3 --dist loadgroup
 
 test-gpu: setup ## the tests that need a CUDA device
 	$(BIN)/python -m pytest -m gpu tests/gpu
