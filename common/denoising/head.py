@@ -38,7 +38,10 @@ def replace_head(network: nn.Module, out_channels: int, *, head: str = "head", r
         names = ", ".join(name for name, part in copied.named_modules() if isinstance(part, nn.Conv2d | nn.Conv3d))
         raise ConfigError(f"head is {head!r}, which is no convolution of the network; its convolutions are: {names}")
     settings: dict[str, Any] = {key: getattr(old, key) for key in ("kernel_size", "stride", "padding")}
-    new = type(old)(old.in_channels, out_channels, bias=old.bias is not None, **settings)
+    # Drawn from the seed alone, so that how much was drawn before does not count.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(torch.initial_seed())
+        new = type(old)(old.in_channels, out_channels, bias=old.bias is not None, **settings)
     setattr(copied.get_submodule(parent), name, new.to(old.weight.device))
     if residual:
         # A hook leaves the names of the weights as they are, so that they fit the network.

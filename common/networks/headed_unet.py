@@ -79,6 +79,12 @@ class HeadedUNet(nn.Module):
         check_levels(spatial_dims, features)
         if not 0 <= image_dropout < 1:
             raise ConfigError(f"image_dropout is {image_dropout}; accepted are shares from 0, below 1")
+        own: dict[str, Any] = {"features": features, "norm": norm, "skips": skips}
+        own |= {"weight_standardization": weight_standardization}
+        # Before all else, so that a seed gives a denoiser the same start whether it will guide or not.
+        self.guide = HeadedUNet(spatial_dims, in_channels, in_channels, **own) if guided else None
+        if self.guide is not None:
+            self.guide.requires_grad_(requires_grad=False)
         block = {"act": ("leakyrelu", {"negative_slope": 0.1, "inplace": True}), "bias": True}
         # Feature maps of one channel each would be normalized to nothing where a level has one voxel.
         settings = {"instance": {"affine": True}, "group": {"num_groups": math.gcd(GROUPS, *features)}}
@@ -94,11 +100,6 @@ class HeadedUNet(nn.Module):
             standardize_convolutions(self)
         self.head = Conv["conv", spatial_dims](features[0], out_channels, kernel_size=1)
         self.residual, self.image_dropout = residual, image_dropout
-        own: dict[str, Any] = {"features": features, "norm": norm, "skips": skips}
-        own |= {"weight_standardization": weight_standardization}
-        self.guide = HeadedUNet(spatial_dims, in_channels, in_channels, **own) if guided else None
-        if self.guide is not None:
-            self.guide.requires_grad_(requires_grad=False)
 
     def train(self, mode: bool = True) -> Self:
         """Sets the mode of all but the guide, which always evaluates."""

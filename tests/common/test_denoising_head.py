@@ -59,6 +59,18 @@ def test_guided_network_sees_what_its_denoiser_would_change(residual):
         load_body(guided, HeadedUNet(2, 3, 3, features=(4, 6, 8, 12), norm="group").state_dict())
 
 
+def test_denoiser_starts_alike_whether_it_will_guide_or_not():
+    """Runs that differ in that alone share one."""
+    starts = []
+    for guided in (False, True):
+        torch.manual_seed(3)
+        starts.append(replace_head(HeadedUNet(2, 3, 2, features=(4, 6), guided=guided), 3).state_dict())
+    assert_close(starts[0], starts[1], rtol=0, atol=0)
+    torch.manual_seed(4)
+    other = replace_head(HeadedUNet(2, 3, 2, features=(4, 6)), 3).state_dict()
+    assert not torch.equal(other["head.weight"], starts[0]["head.weight"])
+
+
 def test_training_hides_images_but_not_what_the_guide_says():
     torch.manual_seed(0)
     guided = HeadedUNet(2, 1, 2, features=(4, 8), guided=True, image_dropout=0.25)
