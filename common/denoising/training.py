@@ -61,7 +61,7 @@ class StagedPretraining:
         dataset: Training slices.
         val_dataset: Slices that fine-tuning is validated on.
         test_dataset: Slices that the denoiser is measured on; ``val_dataset`` where it holds nothing.
-        bank: Object whose ``run`` fits the signature bank to the weights; ``None`` for no bank.
+        bank: Object whose ``run`` fits the signature bank to the weights; ``None`` or false for no bank.
         output_dir: Folder of the results.
         pretrain_dir: Folder of the first two stages; runs that differ in fine-tuning alone may share it. With ``None``,
             the default, ``output_dir``.
@@ -160,7 +160,7 @@ class StagedPretraining:
             self._finetune, labeled, data, "given" if given else "random" if alone else "denoiser"
         )
         run_stages(stage, STAGES, lambda name: makers[name]() if name in makers else ())
-        if labeled and self.bank is not None and stage in (None, "finetune"):
+        if labeled and self.bank and stage in (None, "finetune"):
             self.bank.run()
 
     def _preparation(self) -> list[Any]:

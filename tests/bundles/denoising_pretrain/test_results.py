@@ -135,7 +135,7 @@ class TestExperiment:
     ):
         """With two folds and two seeds, every patient is tested once; without labels there is the denoiser alone."""
         arms = {"scratch": [{"pretrained": False, "labeled": [1], "seeds": [0]}], "pretrained": []}
-        settings = SHORT | {"network_def#features": [4, 8, 8, 8], "val_fraction": 0.2, "stages#bank": None}
+        settings = SHORT | {"network_def#features": [4, 8, 8, 8], "val_fraction": 0.2, "stages.bank": False}
         run_config(
             bundle_folder, "experiment.json", pictures=True, dataset_dir=slices, output_dir=tmp_path,
             seeds=[0, 1], num_folds=2, one_fold_per_seed=True, labeled={"num_labeled_patients": [0, 1]}, arms=arms,
@@ -162,4 +162,5 @@ class TestExperiment:
         assert not any(row["metric"] == "ap_denoiser" for row in rows if row["arm"] == "scratch")
         logs = "".join(file.read_text() for file in tmp_path.rglob("log.txt"))
         assert logs.count("stage pretrain: starts") == 2, "one denoiser for each seed"
+        assert not list(tmp_path.rglob("signature_bank.npz")), "nothing asks for a verdict"
         assert (tmp_path / "report" / "curve_labeled_spots.png").read_bytes().startswith(b"\x89PNG")
