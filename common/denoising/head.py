@@ -87,7 +87,8 @@ def load_body(network: nn.Module, weights: Mapping[str, Tensor], *, head: str = 
         WeightsError: When anything but the head differs.
     """
     target = denoiser_of(unwrap(network))
-    own, spared = target.state_dict(), f"{head}." if target is unwrap(network) else "nothing."
+    own = target.state_dict()
+    spared = (f"{head}.",) if target is unwrap(network) else ()
     body = {name: value for name, value in weights.items() if not name.startswith(spared)}
     needed = {name for name in own if not name.startswith(spared)}
     mismatched = sorted(body.keys() ^ needed)

@@ -166,7 +166,7 @@ class StagedPretraining:
     def _preparation(self) -> list[Any]:
         """What makes slices of files."""
         dataset = self.dataset
-        return [dataset.load, dataset.prepare, dataset.slicing, *self.scoring.values()]
+        return [dataset.load, dataset.prepare, dataset.slicing, self.scoring["foreground_threshold"]]
 
     def _pretrain(self, data: Mapping[str, str]) -> Iterator[Step]:
         names = None if self.healthy.names is None else sorted(self.healthy.names)
@@ -193,7 +193,7 @@ class StagedPretraining:
         inputs = {
             "denoiser": file_digest(self.denoiser_file) if self.denoiser_file.is_file() else "",
             "cases": cases_digest(dataset.data),
-            "settings": settings_digest([*self._preparation(), self.min_size]),
+            "settings": settings_digest([*self._preparation(), self.scoring["bright_channel"], self.min_size]),
         }
         dose = "" if self.iteration is None else f"_{self.iteration}"
         report_file, maps = (self.pretrain_dir / name.replace(".", f"{dose}.") for name in (REPORT, MAPS))
@@ -264,10 +264,9 @@ def anomaly_measures(report: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     Args:
         report: What :func:`localize_anomalies` returned.
     """
-    rivals = {**report.get("intensity", {}), **report.get("rivals", {})}
+    brighter = {f"brighter {name}": found for name, found in report.get("brighter", {}).items()}
+    rivals = {**report.get("intensity", {}), **brighter, **report.get("rivals", {})}
     figures = {"denoiser": report} | {name.replace(" ", "_"): found for name, found in rivals.items()}
-    brighter = report.get("brighter", {}).items()
-    figures |= {name.replace("channel ", "brighter_channel_"): found for name, found in brighter}
     kinds = {"ap": "average_precision", "dsc_best": "best_dice"}
     values = {f"{kind}_{name}": found[key] for name, found in figures.items() for kind, key in kinds.items()}
     return {name: {"": value} for name, value in values.items() if not math.isnan(value)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, Self
+from typing import Self
 
 import torch
 from monai.networks.layers.factories import Conv
@@ -79,12 +79,13 @@ class HeadedUNet(nn.Module):
         check_levels(spatial_dims, features)
         if not 0 <= image_dropout < 1:
             raise ConfigError(f"image_dropout is {image_dropout}; accepted are shares from 0, below 1")
-        own: dict[str, Any] = {"features": features, "norm": norm, "skips": skips}
-        own |= {"weight_standardization": weight_standardization}
         # Before all else, so that a seed gives a denoiser the same start whether it will guide or not.
-        self.guide = HeadedUNet(spatial_dims, in_channels, in_channels, **own) if guided else None
-        if self.guide is not None:
-            self.guide.requires_grad_(requires_grad=False)
+        self.guide: HeadedUNet | None = None
+        if guided:
+            self.guide = HeadedUNet(
+                spatial_dims, in_channels, in_channels, features=features, norm=norm, skips=skips,
+                weight_standardization=weight_standardization,
+            ).requires_grad_(requires_grad=False)  # fmt: skip
         block = {"act": ("leakyrelu", {"negative_slope": 0.1, "inplace": True}), "bias": True}
         # Feature maps of one channel each would be normalized to nothing where a level has one voxel.
         settings = {"instance": {"affine": True}, "group": {"num_groups": math.gcd(GROUPS, *features)}}

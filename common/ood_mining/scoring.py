@@ -91,7 +91,7 @@ def score_batches(
         padding, removed = batch.get("padding"), batch["removed"]
         left_out = removed if padding is None else removed | padding
         score = confusion_score(logits, left_out if ignore_removed else padding)
-        finite = logits.flatten(1).sum(dim=1).isfinite()
+        finite = logits.isfinite().flatten(1).all(dim=1)
         pair = torch.stack([score, removed_share(logits, removed, padding)], dim=1)
         scores.append(pair.where(finite[:, None], torch.nan))
     gathered = torch.cat(scores).cpu() if scores else torch.zeros(0, 2, dtype=torch.float64)
